@@ -1,0 +1,38 @@
+"""Algorithms: who waits for whom (synchrony) and what a stale gradient is worth (rules).
+
+Knows no clock, no model and no data. Order of reading: specs, synchrony, schedules, rules, methods.
+"""
+
+from stalegrad.policies import methods
+from stalegrad.policies.methods import Method
+from stalegrad.policies.rules import Rule
+from stalegrad.policies.schedules import Constant, Cosine, InverseSqrt, Schedule, StepDecay
+from stalegrad.policies.synchrony import (
+    Async,
+    Decision,
+    KAsync,
+    KBatchAsync,
+    KBatchSync,
+    KSync,
+    Sync,
+    Synchrony,
+)
+
+__all__ = [
+    "Async",
+    "Constant",
+    "Cosine",
+    "Decision",
+    "InverseSqrt",
+    "KAsync",
+    "KBatchAsync",
+    "KBatchSync",
+    "KSync",
+    "Method",
+    "Rule",
+    "Schedule",
+    "StepDecay",
+    "Sync",
+    "Synchrony",
+    "methods",
+]

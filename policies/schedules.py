@@ -1,0 +1,136 @@
+"""Learning-rate schedules, in updates or epochs, evaluated for a whole run at once (on the host)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, kebab, spec, unknown_name
+
+Floats = npt.NDArray[np.float64]
+Unit = Literal["updates", "epochs"]
+
+
+@spec
+class Schedule:
+    """Base: a peak learning rate with a linear warm-up.
+
+    Args:
+        peak: the learning rate after the warm-up.
+        unit: what positions are counted in, ``updates`` or ``epochs`` (used gradients x batch / examples).
+        warmup: length of the linear warm-up, in that unit.
+        warmup_from: where it starts, as a fraction of the peak (Goyal et al. 2017: 1 / workers).
+    """
+
+    peak: PositiveFloat
+    unit: Unit = field(default="epochs", kw_only=True)
+    warmup: NonNegativeFloat = field(default=0.0, kw_only=True)
+    warmup_from: Annotated[float, Field(ge=0, le=1)] = field(default=0.0, kw_only=True)
+
+    def values(self, updates: Floats, epochs: Floats) -> Floats:
+        """Return the learning rate of each update from its index and the epochs passed before it."""
+        position = epochs if self.unit == "epochs" else updates
+        rate = self.peak * self.shape(position)
+        if self.warmup:
+            ramp = self.warmup_from + (1.0 - self.warmup_from) * np.minimum(position / self.warmup, 1.0)
+            rate = rate * ramp
+        return rate
+
+    def shape(self, position: Floats) -> Floats:
+        """Return the fraction of the peak at each position, warm-up aside."""
+        return np.ones_like(position)
+
+
+@spec
+class Constant(Schedule):
+    """The peak, after the warm-up."""
+
+
+@spec
+class StepDecay(Schedule):
+    """Multiplied by ``factor`` at each of the ``milestones``."""
+
+    milestones: tuple[NonNegativeFloat, ...]
+    factor: PositiveFloat = 0.1
+
+    def shape(self, position: Floats) -> Floats:
+        """Return ``factor`` to the number of milestones reached."""
+        reached = np.searchsorted(np.sort(self.milestones), position, side="right")
+        return np.asarray(self.factor**reached, float)
+
+
+@spec
+class Cosine(Schedule):
+    """Half a cosine from the peak down to ``floor`` (a fraction of the peak) at ``horizon``."""
+
+    horizon: PositiveFloat
+    floor: NonNegativeFloat = 0.0
+
+    def shape(self, position: Floats) -> Floats:
+        """Return the cosine, held at the floor beyond the horizon."""
+        done = np.minimum(position / self.horizon, 1.0)
+        return np.asarray(self.floor + (1.0 - self.floor) * 0.5 * (1.0 + np.cos(np.pi * done)))
+
+
+@spec
+class InverseSqrt(Schedule):
+    """peak / sqrt(1 + position)."""
+
+    def shape(self, position: Floats) -> Floats:
+        """Return 1 / sqrt(1 + position)."""
+        return np.asarray(1.0 / np.sqrt(1.0 + position))
+
+
+@spec
+class FromFunction(Schedule):
+    """A user's ``function(update) -> learning rate``, e.g. any optax schedule."""
+
+    peak: PositiveFloat = field(default=1.0, init=False)
+    function: Callable[[int], Any]
+
+    def values(self, updates: Floats, epochs: Floats) -> Floats:
+        """Call the function once per update."""
+        return np.array([float(self.function(int(update))) for update in updates])
+
+
+SCHEDULES: dict[str, type[Any]] = {
+    kebab(cls.__name__): cls for cls in (Constant, StepDecay, Cosine, InverseSqrt)
+}
+
+
+def as_schedule(value: Any) -> Schedule:
+    """Return the schedule that a user meant: a number, a :class:`Schedule`, a function of the update, or a
+    table as in TOML, ``{"schedule": "step-decay", "peak": 0.1, "milestones": [80, 120]}``.
+
+    Raises:
+        ValueError: for anything else, naming it.
+    """
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return Constant(float(value))
+        except ValueError:
+            raise ValueError(f"learning_rate = {value!r} is not allowed: it must be finite and above 0") from None
+    if isinstance(value, dict):
+        arguments = dict(value)
+        name = arguments.pop("schedule", None)
+        if name not in SCHEDULES:
+            raise ValueError(unknown_name("schedule", name, SCHEDULES))
+        allowed = list(SCHEDULES[name].__dataclass_fields__)
+        for key in arguments:
+            if key not in allowed:
+                raise ValueError(unknown_name(f"key of schedule {name!r}:", key, allowed))
+        try:
+            schedule: Schedule = SCHEDULES[name](**arguments)
+        except TypeError as error:
+            raise ValueError(f"schedule {name!r}: {error}") from None
+        return schedule
+    if callable(value):
+        return FromFunction(value)
+    raise ValueError(f"learning_rate = {value!r} is not allowed: give a number, a schedule or a function")

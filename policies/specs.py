@@ -1,0 +1,74 @@
+"""Specs: frozen, validated value objects, and what to say when a user gets one wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+T = TypeVar("T")
+
+
+def kebab(name: str) -> str:
+    """Return a class or function name as users spell it: ``KBatchAsync`` -> ``k-batch-async``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower()
+
+
+def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
+    """Return the sentence that an unknown name deserves: what was wrong, what is meant, what is allowed."""
+    names = sorted(allowed)
+    close = get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(names)}."
+
+
+def validate(where: str, annotation: Any, value: Any) -> Any:
+    """Return ``value`` converted to ``annotation``.
+
+    Raises:
+        ValueError: naming the place, the value and what is allowed.
+    """
+    try:
+        return _adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        problems = "; ".join(
+            ".".join(str(part) for part in e["loc"]) + (": " if e["loc"] else "") + e["msg"]
+            for e in error.errors(include_url=False)
+        )
+        raise ValueError(f"{where} = {value!r} is not allowed: {problems}") from None
+
+
+@functools.cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+@dataclass_transform(frozen_default=True)
+def spec(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose fields are checked against their annotations when it is built.
+
+    Beyond the fields themselves a class may check how they go together in ``check_fields``.
+    """
+    annotations: dict[str, Any] = {}
+
+    def __post_init__(self: Any) -> None:
+        if not annotations:
+            annotations.update(get_type_hints(type(self), include_extras=True))
+        for field in dataclasses.fields(self):
+            where = f"{field.name} of {kebab(type(self).__name__)}"
+            value = validate(where, annotations[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        if hasattr(self, "check_fields"):
+            self.check_fields()
+
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True)(cls)

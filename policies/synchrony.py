@@ -1,0 +1,206 @@
+"""Who waits for whom, and who is cancelled: the synchrony of a method. No clock in here.
+
+A synchrony is a small state machine, written as a generator: it is sent one received message at a time and
+answers each with a :class:`Decision`. The engine carries the decision out; a new synchrony needs no change
+there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable
+from dataclasses import field
+from typing import ClassVar, NamedTuple, Protocol
+
+from stalegrad.policies.specs import PositiveInt, kebab, spec
+
+
+class Message(Protocol):
+    """What a synchrony may know of a received message."""
+
+    worker: int
+    read_version: int
+
+
+class Decision(NamedTuple):
+    """The server's answer to one message.
+
+    Attributes:
+        apply: make one update out of the messages kept since the last one, this one included.
+        send: the workers that are sent the current version (the new one, if ``apply``). One that is
+            computing drops its job when the model reaches it, if the synchrony ``cancels``.
+        keep: whether the message counts; one that is not kept is discarded.
+    """
+
+    apply: bool = False
+    send: Iterable[int] = ()
+    keep: bool = True
+
+
+WAIT = Decision()
+DISCARD = Decision(keep=False)
+
+Server = Generator[Decision, Message, None]
+"""Primed with ``next``, then sent every received message; yields what to do about it."""
+
+
+@spec
+class Synchrony:
+    """Base of all synchronies; the class attributes say how its workers behave.
+
+    Args:
+        local_steps: mini-batch gradients in one message (H of local SGD); 1 = plain gradients.
+    """
+
+    local_steps: PositiveInt = field(default=1, kw_only=True)
+
+    ahead: ClassVar[float] = 0
+    """How many messages a worker may have sent without an answer and still go on computing."""
+    cancels: ClassVar[bool] = True
+    """Whether a model that reaches a computing worker cancels its job (otherwise it waits for the job)."""
+
+    def serve(self, workers: int) -> Server:
+        """Return the server's state machine for ``workers`` workers."""
+        raise TypeError(f"{type(self).__name__} does not say how its server decides: define serve()")
+
+    def check(self, workers: int) -> None:
+        """Raise ValueError if this synchrony cannot work with that many workers."""
+
+    @property
+    def name(self) -> str:
+        """The name users type, e.g. ``k-batch-async``."""
+        return kebab(type(self).__name__)
+
+
+def _at_most_workers(k: int, workers: int, name: str) -> None:
+    if k > workers:
+        raise ValueError(f"k = {k} of {name} exceeds the number of workers: allowed is 1 to {workers}")
+
+
+@spec
+class KSync(Synchrony):
+    """K-sync: an update waits for the first ``k`` distinct workers; the others are cancelled.
+
+    Everybody reads the new version. ``k`` workers out of P are "P - k backup workers".
+
+    Reference: Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, section 2.3.
+    """
+
+    k: PositiveInt
+
+    def check(self, workers: int) -> None:
+        """Raise ValueError if ``k`` exceeds the number of workers."""
+        _at_most_workers(self.k, workers, self.name)
+
+    def serve(self, workers: int) -> Server:
+        """Collect ``k`` fresh gradients, update, send the new version to all."""
+        return _serve_rounds(self.k, workers)
+
+
+@spec
+class Sync(Synchrony):
+    """Fully synchronous: an update waits for one gradient of every worker (K-sync with k = P)."""
+
+    def serve(self, workers: int) -> Server:
+        """Serve as K-sync with k = P."""
+        return _serve_rounds(workers, workers)
+
+
+@spec
+class KBatchSync(Synchrony):
+    """K-batch-sync: an update waits for the first ``k`` mini-batches, whoever made them.
+
+    Nobody idles: a finisher goes on at the same version at once. At the update all jobs are cancelled and
+    everybody reads the new version. Rennala SGD with batch S = k; ``k`` may exceed the number of workers.
+
+    Reference: Dutta et al. 2018, section 2.3.
+    """
+
+    k: PositiveInt
+
+    ahead: ClassVar[float] = math.inf
+
+    def serve(self, workers: int) -> Server:
+        """Collect ``k`` fresh gradients of any workers, update, send the new version to all."""
+        return _serve_rounds(self.k, workers)
+
+
+def _serve_rounds(k: int, workers: int) -> Server:
+    """Rounds of ``k`` gradients of the current version; older ones, still on their way, are discarded."""
+    version, kept = 0, 0
+    message = yield WAIT
+    while True:
+        if message.read_version != version:
+            message = yield DISCARD
+            continue
+        kept += 1
+        if kept < k:
+            message = yield WAIT
+            continue
+        version, kept = version + 1, 0
+        message = yield Decision(apply=True, send=range(workers))
+
+
+@spec
+class Async(Synchrony):
+    """Asynchronous: every gradient is an update; its worker, and only that one, reads the new version."""
+
+    def serve(self, workers: int) -> Server:
+        """Apply every message at once."""
+        return _serve_batches(1)
+
+
+@spec
+class KBatchAsync(Synchrony):
+    """K-batch-async: every ``k``-th received gradient makes an update of the last ``k``.
+
+    Nobody idles and nobody is cancelled: each worker reads the current version right after it has sent.
+
+    Reference: Dutta et al. 2018, section 2.3.
+    """
+
+    k: PositiveInt
+
+    def serve(self, workers: int) -> Server:
+        """Count messages; the sender always reads."""
+        return _serve_batches(self.k)
+
+
+def _serve_batches(k: int) -> Server:
+    message = yield WAIT
+    while True:
+        for _ in range(k - 1):
+            message = yield Decision(send=(message.worker,))
+        message = yield Decision(apply=True, send=(message.worker,))
+
+
+@spec
+class KAsync(Synchrony):
+    """K-async: an update waits for ``k`` distinct workers; the others keep running on what they read.
+
+    The first k - 1 idle until the update; then exactly the ``k`` contributors read the new version.
+
+    Reference: Dutta et al. 2018, section 2.3.
+    """
+
+    k: PositiveInt
+
+    def check(self, workers: int) -> None:
+        """Raise ValueError if ``k`` exceeds the number of workers."""
+        _at_most_workers(self.k, workers, self.name)
+
+    def serve(self, workers: int) -> Server:
+        """Collect ``k`` gradients, fresh or stale, update, answer their workers."""
+        message = yield WAIT
+        while True:
+            contributors = [message.worker]
+            while len(contributors) < self.k:
+                message = yield WAIT
+                contributors.append(message.worker)
+            message = yield Decision(apply=True, send=contributors)
+
+
+SYNCHRONIES: dict[str, type[Synchrony]] = {
+    kebab(cls.__name__): cls for cls in (Sync, KSync, KBatchSync, Async, KAsync, KBatchAsync)
+}
+

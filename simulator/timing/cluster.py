@@ -1,0 +1,159 @@
+"""The cluster: how many workers, how fast, how far from the server, and when they join."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, spec, validate
+from stalegrad.simulator.timing.delays import Delay, as_delay
+
+BLOCK = 256
+"""Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
+
+
+class Purpose(IntEnum):
+    """What a random stream is for. Every worker has its own stream per purpose."""
+
+    COMPUTE = 0
+    MACHINE = 1
+    SPEED = 2
+    JOIN = 3
+
+
+def stream(seed: int, purpose: Purpose, worker: int) -> np.random.Generator:
+    """Return the random stream of one worker for one purpose; nobody else ever draws from it."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, worker)))
+
+
+@spec
+class Cluster:
+    """A parameter server and its workers.
+
+    Args:
+        workers: how many; may be left out where ``compute``, ``speeds`` or ``join`` is a list.
+        compute: law of the time of one mini-batch gradient, for all workers or a list of one per worker
+            (see :mod:`stalegrad.simulator.timing.delays`; a number, a frozen ``scipy.stats`` distribution
+            or a function ``f(rng, size)`` will do).
+        speeds: a worker of speed 2 needs half the time; a list of one per worker, or a law that is drawn
+            once per run and worker. Default: all 1.
+        uplink: seconds that a message travels to the server.
+        downlink: seconds that a model travels to a worker.
+        server: seconds that the server spends on each message; one at a time, first in, first out.
+        join: when each worker joins (it reads the version of that moment): a list, or a law drawn once
+            per run and worker. Default: all at 0.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+
+    workers: int | None = None
+    compute: Any = 1.0
+    speeds: Any = None
+    uplink: NonNegativeFloat = 0.0
+    downlink: NonNegativeFloat = 0.0
+    server: NonNegativeFloat = 0.0
+    join: Any = None
+
+    def check_fields(self) -> None:
+        """Agree on the number of workers and turn every law into one."""
+        lengths = {
+            name: len(value)
+            for name in ("compute", "speeds", "join")
+            if _is_list(value := getattr(self, name))
+        }
+        workers = self.workers if self.workers is not None else next(iter(lengths.values()), None)
+        if workers is None:
+            raise ValueError("workers of cluster is missing: give a number, or compute as a list of one per worker")
+        if isinstance(workers, bool) or workers < 1:
+            raise ValueError(f"workers of cluster = {workers!r} is not allowed: at least 1")
+        for name, length in lengths.items():
+            if length != workers:
+                raise ValueError(f"{name} of cluster has {length} entries, but there are {workers} workers")
+        object.__setattr__(self, "workers", workers)
+        object.__setattr__(self, "compute", self._laws("compute"))
+        for worker in range(workers):
+            if self.law_of(worker).expectation() == 0:
+                raise ValueError(f"compute of worker {worker} always takes 0 seconds: time would never advance")
+        if self.speeds is not None:
+            speeds = self._numbers("speeds", PositiveFloat) if _is_list(self.speeds) else self._laws("speeds")
+            object.__setattr__(self, "speeds", speeds)
+        if self.join is not None:
+            object.__setattr__(self, "join", self._join_times() if _is_list(self.join) else self._laws("join"))
+
+    def _laws(self, name: str) -> Delay | tuple[Delay, ...]:
+        value = getattr(self, name)
+        try:
+            return tuple(as_delay(v) for v in value) if _is_list(value) else as_delay(value)
+        except ValueError as error:
+            raise ValueError(f"{name} of cluster: {error}") from None
+
+    def _numbers(self, name: str, annotation: Any) -> tuple[float, ...]:
+        values = enumerate(getattr(self, name))
+        return tuple(validate(f"{name} of cluster, worker {i}", annotation, v) for i, v in values)
+
+    def _join_times(self) -> tuple[float, ...]:
+        if all(time == math.inf for time in self.join):
+            raise ValueError("join of cluster: all workers are absent for ever; at least one must join")
+        for worker, time in enumerate(self.join):
+            if time == math.inf:
+                raise ValueError(f"join of cluster: worker {worker} never joins (inf); leave it out of the cluster")
+        return self._numbers("join", NonNegativeFloat)
+
+    @property
+    def size(self) -> int:
+        """The number of workers."""
+        assert self.workers is not None
+        return self.workers
+
+    def law_of(self, worker: int) -> Delay:
+        """Return the compute law of a worker, before its machine and its speed are drawn."""
+        law: Delay = self.compute[worker] if isinstance(self.compute, tuple) else self.compute
+        return law
+
+    def compute_times(self, seed: int, worker: int) -> Iterator[float]:
+        """Yield a worker's compute times, one per gradient, for ever.
+
+        Raises:
+            ValueError: if a law of the user's own yields a negative or non-finite time; it names the
+                worker and the draw.
+        """
+        law = self.law_of(worker).realise(stream(seed, Purpose.MACHINE, worker))
+        speed = self._once(self.speeds, "speeds", seed, Purpose.SPEED, worker, default=1.0)
+        if speed == 0:
+            raise ValueError(f"speeds of cluster: worker {worker} drew speed 0; allowed is any above 0")
+        rng = stream(seed, Purpose.COMPUTE, worker)
+        draws = 0
+        while True:
+            block = _checked(law.sample(rng, BLOCK), f"compute of worker {worker}", draws)
+            yield from (block / speed).tolist()
+            draws += BLOCK
+
+    def join_time(self, seed: int, worker: int) -> float:
+        """Return when a worker joins, in seconds."""
+        return self._once(self.join, "join", seed, Purpose.JOIN, worker, default=0.0)
+
+    def _once(self, value: Any, name: str, seed: int, purpose: Purpose, worker: int, default: float) -> float:
+        if value is None:
+            return default
+        if isinstance(value, tuple):
+            return float(value[worker])
+        draw = value.sample(stream(seed, purpose, worker), 1)
+        return float(_checked(draw, f"{name} of worker {worker}", 0)[0])
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
+def _checked(block: Any, what: str, first: int) -> Any:
+    block = np.asarray(block, float)
+    bad = ~(np.isfinite(block) & (block >= 0))
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise ValueError(f"{what}: draw {first + at} is {block[at]}; allowed are finite times of at least 0")
+    return block

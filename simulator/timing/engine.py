@@ -1,0 +1,232 @@
+"""The discrete-event engine: SimPy decides when every gradient is read, finished, received and applied.
+
+Nothing here knows an algorithm by name. A worker's life is the generator :meth:`Worker.live`; what the server
+does about a message is the synchrony's :class:`~stalegrad.policies.synchrony.Decision`.
+
+Ties: what happens to workers at one and the same instant (float64) happens in the order of their indices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any
+
+import simpy
+from simpy.core import EventPriority
+
+from stalegrad.policies.synchrony import Decision, Synchrony
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.tables import changed_fields, cluster_table, synchrony_table
+from stalegrad.simulator.timing.trace import Budget, Fate, Message, Trace
+
+_WORKER_RANK = 2
+"""Worker i's events have SimPy priority 2 + i: after everything else of that instant, lowest index first."""
+_LAST = math.inf
+
+Process = Generator[simpy.Event, Any, None]
+
+
+def simulate(
+    cluster: Cluster,
+    synchrony: Synchrony,
+    *,
+    updates: int | None = None,
+    wallclock: float | None = None,
+    gradients: int | None = None,
+    seed: int = 0,
+) -> Trace:
+    """Simulate the timing of a run: no model, no gradients, no JAX.
+
+    Args:
+        cluster: the workers and their server.
+        synchrony: who waits for whom, e.g. ``KAsync(4)``.
+        updates: stop after so many server updates.
+        wallclock: keep the updates with time <= so many simulated seconds.
+        gradients: stop after the first update with at least so many used mini-batch gradients in all.
+        seed: every random stream is spawned from it.
+
+    Returns:
+        The trace: one row per message, one per update.
+
+    Raises:
+        ValueError: unless exactly one budget is given and is positive; if the synchrony cannot work with
+            this cluster; if a law draws a negative or non-finite time.
+    """
+    budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
+    synchrony.check(cluster.size)
+    return Engine(cluster, synchrony, seed).run(budget)
+
+
+class Engine:
+    """The server and its workers in one SimPy environment."""
+
+    def __init__(self, cluster: Cluster, synchrony: Synchrony, seed: int) -> None:
+        self.cluster, self.synchrony, self.seed = cluster, synchrony, seed
+        self.env = simpy.Environment()
+        self.done = simpy.Event(self.env)
+        self.turn = simpy.Resource(self.env)
+        self.open: set[Message] = set()
+        self.rows: list[tuple[Any, ...]] = []
+        self.kept: list[Message] = []
+        self.update_times: list[float] = []
+        self.version = 0
+        self.gradients = 0
+        self.updates_left, self.gradients_left = math.inf, math.inf
+        self.state_machine = synchrony.serve(cluster.size)
+        next(self.state_machine)
+        self.workers = [Worker(self, index) for index in range(cluster.size)]
+
+    def run(self, budget: Budget) -> Trace:
+        """Run until the budget is spent."""
+        self.updates_left = budget.updates or math.inf
+        self.gradients_left = budget.gradients or math.inf
+        if budget.wallclock is not None:
+            self.env.schedule(_occurred(self.done), _LAST, budget.wallclock)  # type: ignore[arg-type]
+        self.env.run(until=self.done)
+        end = self.env.now if budget.wallclock is None else budget.wallclock
+        pending = [m.row(Fate.PENDING) for m in self.open if m.read_time < end]
+        return Trace.of(
+            self.rows + pending,
+            self.update_times,
+            workers=self.cluster.size,
+            end=end,
+            spec=self.describe(budget),
+        )
+
+    def describe(self, budget: Budget) -> dict[str, Any]:
+        """Return what the trace comes from; a cluster with laws of this process only is merely named."""
+        try:
+            cluster: Any = cluster_table(self.cluster)
+        except ValueError:
+            cluster = repr(self.cluster)
+        synchrony = synchrony_table(self.synchrony)
+        return {"cluster": cluster, "synchrony": synchrony, "seed": self.seed, **changed_fields(budget)}
+
+    def close(self, message: Message, fate: Fate, update: int = -1) -> None:
+        """Write down what became of a message."""
+        self.open.discard(message)
+        self.rows.append(message.row(fate, update))
+
+    def after(self, delay: float, worker: int) -> simpy.Event:
+        """Return an event of that worker, ``delay`` seconds from now, that obeys the rule for ties."""
+        event = _occurred(simpy.Event(self.env))
+        self.env.schedule(event, _WORKER_RANK + worker, delay)  # type: ignore[arg-type]
+        return event
+
+    def receive(self, message: Message) -> Process:
+        """A message travels up, waits for its turn at the server, and is handled."""
+        if self.cluster.uplink:
+            yield self.after(self.cluster.uplink, message.worker)
+        message.receive_time = self.env.now
+        with self.turn.request() as turn:
+            yield turn
+            decision = self.state_machine.send(message)
+            yield self.env.timeout(self.cluster.server)
+            self.carry_out(decision, message)
+
+    def receive_at_once(self, message: Message) -> None:
+        """Do as :meth:`receive`, where neither link nor server takes time."""
+        message.receive_time = self.env.now
+        self.carry_out(self.state_machine.send(message), message)
+
+    def carry_out(self, decision: Decision, message: Message) -> None:
+        """Do what the synchrony decided."""
+        if decision.keep:
+            self.kept.append(message)
+        else:
+            self.close(message, Fate.DISCARDED)
+        if decision.apply:
+            self.update()
+        for worker in decision.send:
+            self.send(self.workers[worker])
+
+    def update(self) -> None:
+        """Make one update out of the messages kept."""
+        for message in self.kept:
+            self.close(message, Fate.USED, self.version)
+            self.gradients += message.steps
+        self.kept.clear()
+        self.version += 1
+        self.update_times.append(self.env.now)
+        if self.version >= self.updates_left or self.gradients >= self.gradients_left:
+            self.env.schedule(_occurred(self.done), EventPriority(0))
+            self.updates_left = self.gradients_left = math.inf
+
+    def send(self, worker: Worker) -> None:
+        """Send the current version to a worker (one that has not joined gets it when it does)."""
+        if worker.version is None:
+            return
+        if self.cluster.downlink:
+            self.env.process(self.download(worker, self.version))
+        else:
+            worker.take(self.version)
+
+    def download(self, worker: Worker, version: int) -> Process:
+        """A model travels down."""
+        yield self.env.timeout(self.cluster.downlink)
+        worker.take(version)
+
+
+class Worker:
+    """One worker: it reads, computes, sends, and waits for an answer."""
+
+    def __init__(self, engine: Engine, index: int) -> None:
+        self.engine, self.index = engine, index
+        self.times = engine.cluster.compute_times(engine.seed, index)
+        self.version: int | None = None
+        self.unanswered = 0
+        self.computing = False
+        self.answer: simpy.Event | None = None
+        self.process = engine.env.process(self.live())
+
+    def live(self) -> Process:
+        """Join; then read, compute, send, wait, for ever."""
+        engine, env = self.engine, self.engine.env
+        instant = engine.cluster.uplink == engine.cluster.server == 0
+        steps, ahead = engine.synchrony.local_steps, engine.synchrony.ahead
+
+        join_time = engine.cluster.join_time(engine.seed, self.index)
+        if join_time:
+            yield engine.after(join_time, self.index)
+        self.version = engine.version
+        while True:
+            message = Message(self.index, self.version, env.now, steps)
+            engine.open.add(message)
+            duration = next(self.times) if steps == 1 else sum(next(self.times) for _ in range(steps))
+            self.computing = True
+            try:
+                yield engine.after(duration, self.index)
+            except simpy.Interrupt:
+                message.finish_time = env.now
+                engine.close(message, Fate.CANCELLED)
+                continue
+            self.computing = False
+            message.finish_time = env.now
+            self.unanswered += 1
+            if instant:
+                engine.receive_at_once(message)
+            else:
+                env.process(engine.receive(message))
+            while self.unanswered > ahead:
+                self.answer = simpy.Event(env)
+                yield self.answer
+
+    def take(self, version: int) -> None:
+        """A model has come: a computing worker drops its job for it, a waiting one goes on."""
+        self.version = version
+        if self.unanswered:
+            self.unanswered -= 1
+        if self.computing:
+            if self.engine.synchrony.cancels:
+                self.computing = False
+                self.process.interrupt()
+        elif self.answer is not None:
+            self.answer.succeed()
+            self.answer = None
+
+
+def _occurred(event: simpy.Event) -> simpy.Event:
+    """Mark an event as having its outcome, so that it can be put on the calendar with any priority."""
+    event._ok, event._value = True, None
+    return event

@@ -1,0 +1,117 @@
+"""Clusters, laws and synchronies as plain tables (of a TOML or JSON file), and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from stalegrad.policies.specs import kebab, unknown_name
+from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.delays import LAWS, Delay, Empirical, Function, Scipy
+
+INLINE_SAMPLES = 1_000
+"""Up to so many measured values stand in a spec itself; more live in a file beside it."""
+
+
+def cluster_table(cluster: Cluster) -> dict[str, Any]:
+    """Return a cluster as the table that :func:`read_cluster` reads back; defaults are left out.
+
+    Raises:
+        ValueError: if one of its laws only exists in this process.
+    """
+    return {k: _plain(v) for k, v in changed_fields(cluster).items()}
+
+
+def read_cluster(table: Mapping[str, Any]) -> Cluster:
+    """Return the cluster that a table describes.
+
+    Raises:
+        ValueError: for an unknown key or a wrong value, naming it.
+    """
+    check_keys("cluster", table, [field.name for field in fields(Cluster)])
+    return Cluster(**table)
+
+
+def synchrony_table(synchrony: Synchrony) -> dict[str, Any]:
+    """Return a synchrony as the table that :func:`read_synchrony` reads back."""
+    return {"name": synchrony.name, **changed_fields(synchrony)}
+
+
+def read_synchrony(table: Mapping[str, Any]) -> Synchrony:
+    """Return the synchrony that a table describes.
+
+    Raises:
+        ValueError: for an unknown name or key or a wrong value, naming it.
+    """
+    arguments = dict(table)
+    name = arguments.pop("name", None)
+    if name not in SYNCHRONIES:
+        raise ValueError(unknown_name("synchrony", name, SYNCHRONIES))
+    cls = SYNCHRONIES[name]
+    check_keys(f"synchrony {name!r}", arguments, [field.name for field in fields(cls)])
+    missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in arguments]
+    if missing:
+        raise ValueError(f"synchrony {name!r} needs {', '.join(missing)}")
+    return cls(**arguments)
+
+
+def check_keys(where: str, table: Mapping[str, Any], allowed: list[str]) -> None:
+    """Raise ValueError for a key that ``where`` does not have, with a suggestion."""
+    for key in table:
+        if key not in allowed:
+            raise ValueError(unknown_name(f"key of {where}:", key, allowed))
+
+
+def changed_fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a spec that differ from their defaults."""
+    return {f.name: v for f in fields(value) if (v := getattr(value, f.name)) != f.default}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Delay):
+        return delay_table(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def delay_table(delay: Delay) -> dict[str, Any]:
+    """Return a law as the table that :func:`as_delay` reads back.
+
+    Raises:
+        ValueError: if the law only exists in this process (a lambda, a class of your own).
+    """
+    name = kebab(type(delay).__name__)
+    if LAWS.get(name) is not type(delay):
+        raise ValueError(f"{delay!r} is a class of your own: it runs, but cannot be written to a spec")
+    table: dict[str, Any] = {"law": name}
+    for field in fields(delay):  # type: ignore[arg-type]
+        value = getattr(delay, field.name)
+        if value is None or value == ():
+            continue
+        table[field.name] = list(value) if isinstance(value, tuple) else value
+    if isinstance(delay, Scipy):
+        table["parameters"] = dict(delay.parameters)
+    if isinstance(delay, Empirical) and len(delay.samples) > INLINE_SAMPLES:
+        raise ValueError(
+            f"empirical with {len(delay.samples)} samples cannot stand in a spec (at most {INLINE_SAMPLES}): "
+            "write them to a file, one a line, and use Empirical(file=...)"
+        )
+    if isinstance(delay, Function):
+        table["function"] = function_name(delay.function)
+    return table
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Return ``module:function`` for a function that can be imported under that name.
+
+    Raises:
+        ValueError: if it cannot (a lambda, a local function, one of ``__main__``).
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module in (None, "__main__") or "<" in name or "." in name:
+        raise ValueError(
+            f"{function!r} runs in this process only and cannot be written to a spec: "
+            "define it at the top level of a module that can be imported"
+        )
+    return f"{module}:{name}"
