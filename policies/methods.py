@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
+from pydantic import InstanceOf
+
 from stalegrad.policies.rules import Rule, gradient_descent
 from stalegrad.policies.schedules import Schedule, as_schedule
 from stalegrad.policies.specs import spec, unknown_name, validate
@@ -30,8 +32,8 @@ class Method:
     """
 
     name: str
-    synchrony: Synchrony
-    learning_rate: Schedule
+    synchrony: InstanceOf[Synchrony]
+    learning_rate: InstanceOf[Schedule]
     parameters: tuple[tuple[str, Any], ...] = ()
 
     def rule(self, numbers: Mapping[str, Any] | None = None) -> Rule:

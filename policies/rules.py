@@ -15,7 +15,7 @@ optax optimizers are built with learning rate 1 and momentum never holds a learn
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import optax
@@ -37,7 +37,7 @@ class Rule(NamedTuple):
     look_ahead: LookAhead | None = None
 
 
-OptimizerSpec = str | Mapping[str, Any] | optax.GradientTransformation
+OptimizerSpec = Any
 """An optax optimizer: its name, a table ``{"name": "adam", "b1": 0.9}``, or itself (learning rate 1)."""
 
 
@@ -53,6 +53,8 @@ def make_optimizer(value: OptimizerSpec) -> optax.GradientTransformation:
     """
     if isinstance(value, optax.GradientTransformation):
         return value
+    if not isinstance(value, str | dict):
+        raise ValueError(f"optimizer = {value!r} is not allowed: give a name, a table or an optax transformation")
     arguments = {"name": value} if isinstance(value, str) else dict(value)
     name = arguments.pop("name", None)
     known = optimizer_names()
@@ -70,7 +72,7 @@ def optimizer_names() -> list[str]:
     names = []
     for name in optax.__all__:
         function = getattr(optax, name, None)
-        if not inspect.isfunction(function):
+        if not inspect.isfunction(function) or name.startswith("scale_by"):
             continue
         parameters = inspect.signature(function).parameters
         required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]

@@ -1,0 +1,83 @@
+"""What is recorded, and when: the history of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
+from stalegrad.simulator.replay.schedule import Schedule
+from stalegrad.simulator.timing.trace import Budget
+
+POINTS = 50
+"""Rows of a history, if its cadence is left to us."""
+
+
+@spec
+class Record:
+    """What a history holds; at most one cadence (default: 50 rows, evenly spaced in the budget's unit).
+
+    Args:
+        updates: a row every so many updates.
+        gradients: a row every so many used mini-batch gradients.
+        wallclock: a row every so many simulated seconds: the value at time t is that of the last update
+            with time <= t.
+        gap: record the gap of every message (RMSE over parameters between what the server holds when it
+            applies a message and what the message was computed at).
+        fn: ``fn(params) -> {"name": scalar}``, further columns of your own.
+
+    The cadence changes neither the trace nor the parameters.
+    """
+
+    updates: PositiveInt | None = None
+    gradients: PositiveInt | None = None
+    wallclock: PositiveFloat | None = None
+    gap: bool = True
+    fn: Callable[[Any], Mapping[str, Any]] | None = field(default=None)
+
+    def check_fields(self) -> None:
+        """Raise ValueError if more than one cadence is given."""
+        given = {k: v for k in ("updates", "gradients", "wallclock") if (v := getattr(self, k)) is not None}
+        if len(given) > 1:
+            raise ValueError(f"a record takes one cadence of updates, gradients and wallclock; got {given}")
+
+
+class Points(NamedTuple):
+    """Rows of a history: ``wallclock[i]`` in seconds, when ``update[i]`` updates have been made."""
+
+    wallclock: npt.NDArray[np.float64]
+    update: npt.NDArray[np.int64]
+
+
+def points(record: Record, budget: Budget, schedule: Schedule, end: float) -> Points:
+    """Return when rows are due: at the start, at the cadence, and at the end."""
+    if record.updates or record.gradients or record.wallclock:
+        cadence = record
+    elif budget.wallclock:
+        cadence = Record(wallclock=budget.wallclock / POINTS)
+    elif budget.gradients:
+        cadence = Record(gradients=math.ceil(budget.gradients / POINTS))
+    else:
+        cadence = Record(updates=math.ceil(schedule.updates / POINTS) or 1)
+
+    times = np.concatenate([[0.0], schedule.time])
+    if cadence.wallclock:
+        rows = math.floor(end / cadence.wallclock * (1 + 1e-12))
+        wallclock = np.arange(rows + 1) * cadence.wallclock
+        update = np.searchsorted(schedule.time, wallclock * (1 + 1e-12), side="right")
+        if wallclock[-1] < end * (1 - 1e-12):
+            wallclock, update = np.append(wallclock, end), np.append(update, schedule.updates)
+        return Points(wallclock, update)
+    if cadence.updates:
+        update = np.arange(0, schedule.updates + 1, cadence.updates)
+    else:
+        assert cadence.gradients
+        due = np.arange(0, schedule.gradients_before[-1] + 1, cadence.gradients)
+        update = np.searchsorted(schedule.gradients_before, due)
+    update = np.unique(np.append(update, schedule.updates))
+    return Points(times[update], update)

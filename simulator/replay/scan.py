@@ -1,0 +1,214 @@
+"""Execution as one compiled loop over many updates; versions live in slots stacked along a first axis."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from stalegrad.policies.methods import Method
+from stalegrad.simulator.replay.batches import Draw
+from stalegrad.simulator.replay.schedule import Schedule
+from stalegrad.simulator.replay.step import Inputs, Layout, Params, make_step
+
+CHUNK = 4_096
+"""Messages in one compiled call at most; its length never changes a result."""
+
+
+class State(NamedTuple):
+    """All that an update needs of the past."""
+
+    params: Params
+    slots: Params
+    correction: Any
+    optimizer: Any
+
+
+class Chunk(NamedTuple):
+    """A stretch of the schedule, padded to a compiled length. The first four have one entry per message."""
+
+    worker: Any
+    staleness: Any
+    read_slot: Any
+    indices: Any
+    batch: Any
+    first: Any
+    write_slot: Any
+    learning_rate: Any
+
+
+class Scan:
+    """The state of one replay, advanced by whole chunks.
+
+    Args:
+        loss: ``loss(params, batch, key) -> scalar``.
+        method: for its rule.
+        layout: what to specialise for.
+        schedule: the lowered trace.
+        params: version 0.
+        train: training data, or None.
+        draw: draws mini-batches.
+        learning_rates: of every update.
+        key: from which the key of every mini-batch is folded.
+        longest: updates in the longest stretch that will be asked for at once.
+    """
+
+    name = "scan"
+
+    def __init__(
+        self,
+        loss: Callable[..., jax.Array],
+        method: Method,
+        layout: Layout,
+        schedule: Schedule,
+        params: Params,
+        train: Any,
+        draw: Draw,
+        learning_rates: Any,
+        key: jax.Array,
+        longest: int,
+    ) -> None:
+        self.schedule, self.layout, self.draw, self.key = schedule, layout, draw, key
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        self.train, self.learning_rates = train, np.asarray(learning_rates, dtype)
+        self.numbers = {name: jnp.asarray(value, dtype) for name, value in method.numbers.items()}
+        self.run = compiled(loss, Structure(method), layout)
+        slots = 0 if layout.fresh else bucket(schedule.slots + schedule.scratch)
+        self.state: State = initial(loss, Structure(method), layout, slots)(
+            params, self.numbers, schedule.initial_slot
+        )
+        per_update = int(np.diff(schedule.first).max(initial=1))
+        self.updates_at_once = max(1, min(CHUNK // per_update, bucket(longest)))
+        self.messages_at_once = self.updates_at_once * per_update
+
+    @property
+    def params(self) -> Params:
+        """The server's parameters now."""
+        return self.state.params
+
+    def advance(self, first: int, last: int) -> np.ndarray | None:
+        """Make the updates ``first`` to ``last - 1``; return the gaps of their messages, if recorded."""
+        gaps = []
+        for start in range(first, last, self.updates_at_once):
+            stop = min(start + self.updates_at_once, last)
+            messages = int(self.schedule.first[stop] - self.schedule.first[start])
+            self.state, gap = self.run(
+                self.state, self.numbers, self.train, self.key, self.chunk(start, stop), np.int32(stop - start)
+            )
+            gaps.append(gap[:messages] if gap is not None else None)
+        return np.concatenate(gaps) if self.layout.gap and gaps else None
+
+    def chunk(self, start: int, stop: int) -> Chunk:
+        """Return the updates ``start`` to ``stop - 1`` as padded arrays."""
+        s = self.schedule
+        a, b = int(s.first[start]), int(s.first[stop])
+        return Chunk(
+            worker=_padded(s.worker[a:b], self.messages_at_once),
+            staleness=_padded(s.staleness[a:b], self.messages_at_once),
+            read_slot=_padded(s.read_slot[a:b], self.messages_at_once),
+            indices=_padded(self.draw(a, b), self.messages_at_once) if self.train is not None else None,
+            batch=_padded(s.batch[a:b].astype(np.uint32), self.messages_at_once),
+            first=_padded((s.first[start : stop + 1] - a).astype(np.int32), self.updates_at_once + 1),
+            write_slot=_padded(s.write_slot[start:stop], self.updates_at_once),
+            learning_rate=_padded(self.learning_rates[start:stop], self.updates_at_once),
+        )
+
+
+class Structure:
+    """A method whose numbers do not matter: the key of the compilation cache."""
+
+    def __init__(self, method: Method) -> None:
+        self.method, self.key = method, method.structure
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@functools.lru_cache(maxsize=64)
+def initial(loss: Callable[..., jax.Array], structure: Structure, layout: Layout, slots: int) -> Any:
+    """Return the compiled ``(params, numbers, slot of version 0) -> State``."""
+
+    def start(params: Params, numbers: Any, slot: Any) -> State:
+        correction, optimizer, sent = make_step(loss, structure.method.rule(numbers), layout).init(params)
+        stacked = None
+        if slots:
+            empty = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), sent)
+            stacked = write(empty, slot, sent)
+        return State(params, stacked, correction, optimizer)
+
+    return jax.jit(start)
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(loss: Callable[..., jax.Array], structure: Structure, layout: Layout) -> Any:
+    """Return the compiled chunk: ``(state, numbers, train, key, chunk, updates) -> (state, gaps)``."""
+
+    def run(state: State, numbers: Any, train: Any, key: jax.Array, chunk: Chunk, updates: Any) -> Any:
+        step = make_step(loss, structure.method.rule(numbers), layout)
+        of_batch = jax.vmap(lambda number: jax.random.fold_in(key, number))
+        number = chunk.batch[:, None] + jnp.arange(layout.steps, dtype=jnp.uint32)
+        keys = jax.vmap(of_batch)(number)
+        gaps = jnp.zeros(len(chunk.worker)) if layout.gap else None
+
+        def message(m: Any, params: Params, slots: Params, correction: Any, rate: Any, gaps: Any) -> Any:
+            indices = None if chunk.indices is None else chunk.indices[m]
+            inputs = Inputs(indices, keys[m], chunk.worker[m], chunk.staleness[m])
+            read = params if layout.fresh else gather(slots, chunk.read_slot[m])
+            sent, correction, gap = step.message(params, read, correction, inputs, rate, train)
+            return sent, correction, gaps if gap is None else gaps.at[m].set(gap)
+
+        def update(u: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
+            (params, slots, correction, optimizer), gaps = carry
+            rate = chunk.learning_rate[u]
+            first = chunk.first[u]
+            count = layout.messages
+            if count == 1:
+                total, correction, gaps = message(first, params, slots, correction, rate, gaps)
+            else:
+                if count is None:
+                    count = chunk.first[u + 1] - first
+
+                def add(i: Any, inner: Any) -> Any:
+                    total, correction, gaps = inner
+                    sent, correction, gaps = message(first + i, params, slots, correction, rate, gaps)
+                    return jax.tree.map(jnp.add, total, sent), correction, gaps
+
+                zeros = jax.tree.map(jnp.zeros_like, params)
+                total, correction, gaps = lax.fori_loop(0, count, add, (zeros, correction, gaps))
+            count = None if layout.messages == 1 else count
+            params, optimizer, sent = step.apply(params, optimizer, total, count, rate)
+            slots = slots if layout.fresh else write(slots, chunk.write_slot[u], sent)
+            return State(params, slots, correction, optimizer), gaps
+
+        return lax.fori_loop(0, updates, update, (state, gaps))
+
+    return jax.jit(run, donate_argnums=0)
+
+
+def gather(slots: Params, slot: Any) -> Params:
+    """Return what a slot holds."""
+    return jax.tree.map(lambda stack: lax.dynamic_index_in_dim(stack, slot, keepdims=False), slots)
+
+
+def write(slots: Params, slot: Any, value: Params) -> Params:
+    """Return the slots with one replaced (in place, if the buffer was donated)."""
+    return jax.tree.map(lambda stack, v: lax.dynamic_update_index_in_dim(stack, v, slot, 0), slots, value)
+
+
+def bucket(slots: int) -> int:
+    """Round up to 1, 2, 3, 4, 6, 8, 12, 16, ...: runs of other seeds then share the compiled code."""
+    power = 1 << (slots - 1).bit_length()
+    return power * 3 // 4 if power > 2 and slots <= power * 3 // 4 else power
+
+
+def _padded(array: np.ndarray, length: int) -> np.ndarray:
+    padding = np.zeros((length - len(array), *array.shape[1:]), array.dtype)
+    return np.concatenate([array, padding]) if len(padding) else array

@@ -1,0 +1,142 @@
+"""Lowering: from a trace to a schedule of array operations, as a compiler lowers variables to registers.
+
+A version that somebody will read again gets a *slot*. Version v is live from the update that creates it to the
+update that last uses it (half-open), and slots are reused as soon as they are free, so memory grows with the
+number of versions alive at once and not with the number of workers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stalegrad.simulator.timing.trace import Trace
+
+Ints = npt.NDArray[np.int32]
+
+
+class Schedule(NamedTuple):
+    """A trace as the replay sees it. The first axis of ``worker``, ``staleness``, ``read_slot`` and ``batch``
+    is the gradient id (rank of a used message by update, receive time, worker); of ``first``,
+    ``write_slot`` and ``time`` the update.
+
+    Attributes:
+        worker: who computed the message.
+        staleness: updates between its read and its use.
+        read_slot: where the parameters it was computed at are kept.
+        batch: number of mini-batches used before this message; message i draws
+            ``batch[i], ..., batch[i] + steps - 1``.
+        first: first gradient id of each update; one entry more than updates, so that update u consumes
+            ``first[u]`` to ``first[u + 1] - 1``.
+        initial_slot: where version 0 is kept.
+        write_slot: where the version that an update makes is kept.
+        time: simulated seconds of each update.
+        steps: mini-batch gradients in a message (the same in all).
+        slots: the largest number of versions live at once.
+        scratch: whether some version that nobody reads found no free slot: one more is needed to put it.
+    """
+
+    worker: Ints
+    staleness: Ints
+    read_slot: Ints
+    batch: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    initial_slot: int
+    write_slot: Ints
+    time: npt.NDArray[np.float64]
+    steps: int
+    slots: int
+    scratch: bool
+
+    @property
+    def updates(self) -> int:
+        """The number of updates."""
+        return len(self.time)
+
+    @property
+    def messages_per_update(self) -> int | None:
+        """How many messages every update consumes, or None if that varies."""
+        counts = np.unique(np.diff(self.first))
+        return int(counts[0]) if len(counts) == 1 else None
+
+    @property
+    def always_fresh(self) -> bool:
+        """Whether every gradient is computed at the current version (sync, K-sync)."""
+        return not self.staleness.any()
+
+    @property
+    def gradients_before(self) -> npt.NDArray[np.int64]:
+        """Mini-batch gradients used before each update, and in all: one entry more than updates."""
+        return self.first * self.steps
+
+
+def lower(trace: Trace) -> Schedule:
+    """Return the schedule of a trace.
+
+    Raises:
+        ValueError: if its messages differ in their number of local steps.
+    """
+    used = trace.used
+    update, read = trace.column("update")[used], trace.column("read_version")[used]
+    steps = np.unique(trace.column("steps")[used])
+    if len(steps) > 1:
+        raise ValueError(f"messages of {steps.tolist()} local steps in one trace cannot be replayed together")
+    updates = len(trace.update_times)
+    first = np.searchsorted(update, np.arange(updates + 1))
+    slot_of, slots, scratch = allocate(read, update, updates)
+    steps_each = int(steps[0]) if len(steps) else 1
+    return Schedule(
+        worker=trace.column("worker")[used].astype(np.int32),
+        staleness=(update - read).astype(np.int32),
+        read_slot=slot_of[read],
+        batch=np.arange(len(used), dtype=np.int64) * steps_each,
+        first=first,
+        initial_slot=int(slot_of[0]),
+        write_slot=slot_of[1:],
+        time=trace.update_times,
+        steps=steps_each,
+        slots=slots,
+        scratch=scratch,
+    )
+
+
+def allocate(read: Any, update: Any, updates: int) -> tuple[Ints, int, bool]:
+    """Give every version a slot, by liveness.
+
+    Args:
+        read: version read by each message.
+        update: update that consumes it.
+        updates: number of updates; versions are 0 to ``updates``.
+
+    Returns:
+        The slot of each version (one that nobody reads gets any free slot, or the scratch slot ``slots``);
+        the number of slots; whether the scratch slot is needed.
+    """
+    last_use = np.full(updates + 1, -1, np.int64)
+    np.maximum.at(last_use, read, update)
+    dying: list[list[int]] = [[] for _ in range(updates)]
+    for version in np.flatnonzero(last_use >= 0).tolist():
+        dying[last_use[version]].append(version)
+
+    slot_of = [0] * (updates + 1)
+    free: list[int] = []  # last in, first out: the slot that was used last is still in the cache
+    slots = 0
+    unread: list[int] = []
+    is_read = (last_use >= 0).tolist()
+    for version in range(updates + 1):
+        if version:
+            free.extend(slot_of[dead] for dead in dying[version - 1])
+        if is_read[version]:
+            if not free:
+                free.append(slots)
+                slots += 1
+            slot_of[version] = free.pop()
+        elif free:
+            slot_of[version] = free[-1]
+        else:
+            unread.append(version)
+    for version in unread:
+        slot_of[version] = slots
+    return np.array(slot_of, np.int32), max(slots, 1), bool(unread) and slots > 0

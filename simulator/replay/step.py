@@ -1,0 +1,132 @@
+"""What one message and one update cost in arithmetic: pure functions on pytrees, specialised when built.
+
+Two ways to execute them give the same numbers up to rounding: :mod:`scan` (one compiled loop for many updates)
+and :mod:`loop` (a compiled call per message).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from stalegrad.policies.rules import Rule
+
+Params = Any
+
+
+class Layout(NamedTuple):
+    """What the computation is specialised for (everything here is a constant of the compiled code).
+
+    Attributes:
+        messages: messages that every update consumes, or None if that varies.
+        steps: local mini-batch gradients in a message.
+        fresh: every gradient is computed at the server's current parameters, so no slots are needed.
+        gap: whether the gap of every message is recorded.
+    """
+
+    messages: int | None
+    steps: int
+    fresh: bool
+    gap: bool
+
+
+class Inputs(NamedTuple):
+    """What one message is computed from: example indices (steps, batch), keys (steps,), and who sent it."""
+
+    indices: jax.Array
+    keys: jax.Array
+    worker: jax.Array
+    staleness: jax.Array
+
+
+class Step(NamedTuple):
+    """The two halves of an update.
+
+    Attributes:
+        message: ``(params, read, correction state, inputs, learning rate, train)`` ->
+            ``(message, correction state, gap)``; the gap is None if it is not recorded.
+        apply: ``(params, optimizer state, sum of messages, their number, learning rate)`` ->
+            ``(params, optimizer state, point to send)``; a number of None means a single message.
+        init: ``params -> (correction state, optimizer state, point to send)``.
+    """
+
+    message: Callable[..., tuple[Params, Any, jax.Array | None]]
+    apply: Callable[..., tuple[Params, Any, Params]]
+    init: Callable[[Params], tuple[Any, Any, Params]]
+
+
+def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout) -> Step:
+    """Return the step of a rule.
+
+    Args:
+        loss: ``loss(params, batch, key) -> scalar``.
+        rule: its hyper-parameters may be tracers.
+        layout: what to specialise for.
+    """
+    gradient = jax.grad(loss)
+
+    def work(read: Params, inputs: Inputs, learning_rate: jax.Array, train: Any) -> Params:
+        """One mini-batch gradient, or the sum of those along a path of local SGD steps."""
+
+        def at(point: Params, h: Any) -> Params:
+            batch = jax.tree.map(lambda array: array[inputs.indices[h]], train)
+            return gradient(point, batch, inputs.keys[h])
+
+        if layout.steps == 1:
+            return at(read, 0)
+
+        def local_step(h: Any, carry: tuple[Params, Params]) -> tuple[Params, Params]:
+            point, total = carry
+            g = at(point, h)
+            return _descend(point, g, learning_rate), jax.tree.map(jnp.add, total, g)
+
+        zeros = jax.tree.map(jnp.zeros_like, read)
+        return jax.lax.fori_loop(0, layout.steps, local_step, (read, zeros))[1]
+
+    def message(
+        params: Params, read: Params, state: Any, inputs: Inputs, learning_rate: jax.Array, train: Any
+    ) -> tuple[Params, Any, jax.Array | None]:
+        sent = work(read, inputs, learning_rate, train)
+        if rule.correction is not None:
+            sent, state = rule.correction.update(
+                sent,
+                state,
+                params,
+                read=read,
+                staleness=inputs.staleness,
+                worker=inputs.worker,
+                learning_rate=learning_rate,
+            )
+        return sent, state, distance_rms(params, read) if layout.gap else None
+
+    def apply(
+        params: Params, state: Any, total: Params, count: Any, learning_rate: jax.Array
+    ) -> tuple[Params, Any, Params]:
+        mean = total if count is None else jax.tree.map(lambda leaf: leaf / count, total)
+        direction, state = rule.optimizer.update(mean, state, params)
+        params = jax.tree.map(lambda p, d: p + learning_rate.astype(p.dtype) * d, params, direction)
+        return params, state, point_to_send(params, state, learning_rate)
+
+    def point_to_send(params: Params, state: Any, learning_rate: jax.Array) -> Params:
+        return params if rule.look_ahead is None else rule.look_ahead(params, state, learning_rate)
+
+    def init(params: Params) -> tuple[Any, Any, Params]:
+        correction = rule.correction.init(params) if rule.correction is not None else ()
+        optimizer = rule.optimizer.init(params)
+        return correction, optimizer, point_to_send(params, optimizer, jnp.zeros(()))
+
+    return Step(message, apply, init)
+
+
+def _descend(point: Params, gradient: Params, learning_rate: jax.Array) -> Params:
+    return jax.tree.map(lambda p, g: p - learning_rate.astype(p.dtype) * g, point, gradient)
+
+
+def distance_rms(a: Params, b: Params) -> jax.Array:
+    """Return the root mean square of a - b over all parameters: the gap."""
+    squares = jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum((x - y) ** 2), a, b))
+    size = sum(leaf.size for leaf in jax.tree.leaves(a))
+    return jnp.sqrt(sum(squares) / size)
