@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -122,7 +122,7 @@ def as_schedule(value: Any) -> Schedule:
         name = arguments.pop("schedule", None)
         if name not in SCHEDULES:
             raise ValueError(unknown_name("schedule", name, SCHEDULES))
-        allowed = list(SCHEDULES[name].__dataclass_fields__)
+        allowed = [f.name for f in fields(SCHEDULES[name])]
         for key in arguments:
             if key not in allowed:
                 raise ValueError(unknown_name(f"key of schedule {name!r}:", key, allowed))
@@ -134,3 +134,16 @@ def as_schedule(value: Any) -> Schedule:
     if callable(value):
         return FromFunction(value)
     raise ValueError(f"learning_rate = {value!r} is not allowed: give a number, a schedule or a function")
+
+
+def schedule_table(schedule: Schedule) -> dict[str, Any]:
+    """Return a schedule as the table that :func:`as_schedule` reads back.
+
+    Raises:
+        ValueError: if it is a function of this process.
+    """
+    name = kebab(type(schedule).__name__)
+    if SCHEDULES.get(name) is not type(schedule):
+        raise ValueError(f"learning_rate = {schedule!r} exists in this process only and cannot be written to a spec")
+    values = {f.name: getattr(schedule, f.name) for f in fields(schedule) if getattr(schedule, f.name) != f.default}
+    return {"schedule": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -52,7 +52,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def spec(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose fields are checked against their annotations when it is built.
 

@@ -1,1 +1,61 @@
-""""""
+"""Mechanism: time, workers, events, and the replay of what they did. Knows no algorithm by name.
+
+Three rooms and a door: ``timing`` (delays, cluster, engine, trace), ``replay`` (schedule, step, run), ``sweeps``
+(experiment, result), and ``cli``.
+"""
+
+from stalegrad.simulator.replay.record import Record
+from stalegrad.simulator.replay.run import Replay, replay
+from stalegrad.simulator.sweeps.experiment import Experiment, from_toml, load_experiment
+from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.delays import (
+    Delay,
+    Deterministic,
+    Empirical,
+    Erlang,
+    Exponential,
+    Function,
+    Gamma,
+    HyperExponential,
+    LogNormal,
+    Pareto,
+    Scipy,
+    ShiftedExponential,
+    TwoLevelGamma,
+    Uniform,
+    Weibull,
+)
+from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.trace import Budget, Trace, TraceError
+
+__all__ = [
+    "Budget",
+    "Cluster",
+    "Delay",
+    "Deterministic",
+    "Empirical",
+    "Erlang",
+    "Experiment",
+    "Exponential",
+    "Function",
+    "Gamma",
+    "HyperExponential",
+    "LogNormal",
+    "Pareto",
+    "Record",
+    "Replay",
+    "Result",
+    "Scipy",
+    "ShiftedExponential",
+    "Trace",
+    "TraceError",
+    "TwoLevelGamma",
+    "Uniform",
+    "Weibull",
+    "from_toml",
+    "load_experiment",
+    "replay",
+    "run",
+    "simulate",
+]

@@ -33,10 +33,7 @@ def sampler(kind: str, examples: int, batch_size: int, seed: int, schedule: Sche
         batch_size: examples in a mini-batch.
         seed: seed of the run.
         schedule: for the worker of each message.
-        workers: number of shards, if sharded.
-
-    Raises:
-        ValueError: if a shard would be smaller than a mini-batch.
+        workers: number of shards, if sharded; each must hold a mini-batch at least.
     """
     steps = schedule.steps
     if kind == "iid":
@@ -44,11 +41,6 @@ def sampler(kind: str, examples: int, batch_size: int, seed: int, schedule: Sche
     if kind == "epochs":
         return functools.partial(_epochs, examples=examples, size=steps * batch_size, seed=seed, steps=steps)
     shards = np.array_split(_rng(seed, _SHARD).permutation(examples), workers)
-    if len(shards[-1]) < batch_size:
-        raise ValueError(
-            f"batch_size = {batch_size} is not allowed: {examples} examples sharded over {workers} workers "
-            f"leave {len(shards[-1])} each"
-        )
     return functools.partial(
         _sharded, shards=shards, schedule=schedule, rank=_rank(schedule.worker), batch_size=batch_size, seed=seed
     )

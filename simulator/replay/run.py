@@ -71,11 +71,11 @@ def replay(
     Raises:
         ValueError: if the mini-batch is larger than the data set, or a message's local steps vary.
     """
+    check(problem, trace.workers)
     record = record or Record()
     objective, schedule = problem.objective(), lower(trace)
     examples, batch_size = objective.examples, problem.batch_size
-    workers = trace.workers
-    draw = sampler(problem.sampling, max(examples, 1), batch_size, seed, schedule, workers)
+    draw = sampler(problem.sampling, max(examples, 1), batch_size, seed, schedule, trace.workers)
     epochs = schedule.gradients_before * (batch_size / examples if examples else math.nan)
     rates = method.learning_rate.values(np.arange(schedule.updates, dtype=float), epochs[:-1])
 
@@ -119,6 +119,16 @@ def replay(
             diverged_at = float(wallclock)
             break
     return Replay(pd.DataFrame(rows), run.params, diverged_at, executor.name)
+
+
+def check(problem: Problem, workers: int) -> None:
+    """Load the problem's data; raise ValueError if its mini-batches cannot be drawn for so many workers."""
+    examples = problem.objective().examples
+    if problem.sampling == "sharded" and examples // workers < problem.batch_size:
+        raise ValueError(
+            f"batch_size = {problem.batch_size} is not allowed: {examples} examples sharded over {workers} "
+            f"workers leave {examples // workers} each"
+        )
 
 
 def _evaluate(objective: Objective, params: Params, record: Record) -> dict[str, float]:

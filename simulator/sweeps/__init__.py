@@ -1,1 +1,1 @@
-""""""
+"""Experiments and their results: specs, TOML, and how a run is put together."""

@@ -1,0 +1,176 @@
+"""An experiment: all that a run depends on, as an object and as a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+from pydantic import Field, InstanceOf
+
+from stalegrad.models import Problem
+from stalegrad.policies import Method, methods
+from stalegrad.policies.schedules import Constant, Schedule, schedule_table
+from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec, validate
+from stalegrad.simulator.replay.record import Record
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.tables import (
+    changed_fields,
+    check_keys,
+    cluster_table,
+    function_name,
+    read_cluster,
+)
+from stalegrad.simulator.timing.trace import Budget
+
+Table = dict[str, Any]
+
+
+@spec
+class Experiment:
+    """One run: a problem, a cluster, a method, a budget and a seed.
+
+    Args:
+        problem: what is trained.
+        cluster: on which (simulated) machines.
+        method: how.
+        updates: budget: server updates.
+        wallclock: or: simulated seconds.
+        gradients: or: used mini-batch gradients. Exactly one of the three.
+        seed: of everything random; the same experiment gives the same bytes.
+        record: what the history holds.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+
+    problem: InstanceOf[Problem]
+    cluster: InstanceOf[Cluster]
+    method: InstanceOf[Method]
+    updates: PositiveInt | None = None
+    wallclock: PositiveFloat | None = None
+    gradients: PositiveInt | None = None
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    record: InstanceOf[Record] = field(default_factory=Record)
+
+    def check_fields(self) -> None:
+        """Raise ValueError unless the parts go together."""
+        _ = self.budget
+        self.method.synchrony.check(self.cluster.size)
+
+    @property
+    def budget(self) -> Budget:
+        """When the run ends."""
+        return Budget(updates=self.updates, wallclock=self.wallclock, gradients=self.gradients)
+
+    def but(self, **changes: Any) -> Experiment:
+        """Return the same experiment with some fields changed, e.g. ``experiment.but(seed=1)``."""
+        return replace(self, **changes)
+
+    def to_toml(self) -> str:
+        """Return the experiment as TOML; :func:`from_toml` reads it back.
+
+        Raises:
+            ValueError: if a part of it only exists in this process, naming it.
+        """
+        return tomli_w.dumps(self.table())
+
+    def table(self) -> Table:
+        """Return the experiment as nested plain tables.
+
+        Raises:
+            ValueError: if a part of it only exists in this process, naming it.
+        """
+        table: Table = {k: v for k in ("updates", "wallclock", "gradients") if (v := getattr(self, k)) is not None}
+        table["seed"] = self.seed
+        table["problem"] = self.problem.table()
+        table["cluster"] = cluster_table(self.cluster)
+        table["method"] = method_table(self.method)
+        record = changed_fields(self.record)
+        if "fn" in record:
+            record["fn"] = function_name(record["fn"])
+        return table | ({"record": record} if record else {})
+
+
+def read_experiment(table: Mapping[str, Any]) -> Experiment:
+    """Return the experiment that nested tables describe.
+
+    Raises:
+        ValueError: for an unknown or missing key or a wrong value, naming it and what is allowed.
+    """
+    allowed = [f.name for f in fields(Experiment)]
+    check_keys("the experiment", table, allowed)
+    for part in ("problem", "cluster", "method"):
+        if not isinstance(table.get(part), Mapping):
+            raise ValueError(f"the experiment needs a table [{part}]")
+    arguments = dict(table)
+    arguments["problem"] = read_problem(arguments["problem"])
+    arguments["cluster"] = read_cluster(arguments["cluster"])
+    arguments["method"] = read_method(arguments["method"])
+    if "record" in arguments:
+        record = validate("record", dict[str, Any], arguments["record"])
+        check_keys("record", record, [f.name for f in fields(Record)])
+        arguments["record"] = Record(**record)
+    return Experiment(**arguments)
+
+
+def from_toml(text: str) -> Experiment:
+    """Return the experiment that a TOML text describes.
+
+    Raises:
+        ValueError: as :func:`read_experiment`, or if the text is not TOML.
+    """
+    return read_experiment(tomllib.loads(text))
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """Return the experiment of a TOML file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as :func:`from_toml`, naming the file.
+    """
+    try:
+        return from_toml(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_problem(table: Mapping[str, Any]) -> Problem:
+    """Return the problem that a table describes."""
+    for key in ("model", "dataset"):
+        if key not in table:
+            raise ValueError(f"[problem] needs {key}")
+    return Problem(**table)
+
+
+def read_method(table: Mapping[str, Any]) -> Method:
+    """Return the method that a table describes."""
+    arguments = dict(table)
+    if "name" not in arguments:
+        raise ValueError("[method] needs name")
+    return methods.method(arguments.pop("name"), arguments)
+
+
+def method_table(method: Method) -> Table:
+    """Return a method as the table that :func:`read_method` reads back; defaults are left out."""
+    table: Table = {"name": method.name, **changed_fields(method.synchrony)}
+    defaults = methods.REGISTRY[method.name].parameters
+    for name, value in method.parameters:
+        if value != defaults[name]:
+            table[name] = _plain(f"{name} of method {method.name!r}", value)
+    rate: Schedule = method.learning_rate
+    plain = type(rate) is Constant and changed_fields(rate) == {"peak": rate.peak}
+    table["learning_rate"] = rate.peak if plain else schedule_table(rate)
+    return table
+
+
+def _plain(what: str, value: Any) -> Any:
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {k: _plain(what, v) for k, v in value.items()}
+    raise ValueError(f"{what} = {value!r} exists in this process only and cannot be written to a spec")

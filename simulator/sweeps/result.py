@@ -1,0 +1,163 @@
+"""Running an experiment, and what comes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from stalegrad.simulator.replay.run import check, replay
+from stalegrad.simulator.sweeps.experiment import Experiment, load_experiment
+from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.trace import Trace
+
+FORMAT = "stalegrad-result-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run gives.
+
+    Attributes:
+        experiment: what was run.
+        trace: when everything happened.
+        history: tidy table of the recorded points: ``wallclock`` (simulated seconds), ``update``,
+            ``gradients``, ``epoch``, ``train_loss``, ``test_loss``, ``test_error``, ``mean_staleness``,
+            ``max_staleness``, ``mean_gap``, ``learning_rate`` and the columns of your own.
+        params: the server's parameters at the end (a flat ``{path: array}`` if loaded from disk).
+        diverged_at: wallclock of the first recorded point whose loss is not finite, where the run ended; or
+            None.
+        path: how the replay was executed, ``scan`` or ``loop``.
+    """
+
+    experiment: Experiment
+    trace: Trace
+    history: pd.DataFrame
+    params: Any
+    diverged_at: float | None
+    path: str
+
+    def plot(self, x: str = "wallclock", y: str = "test_error", ax: Any = None) -> Any:
+        """Draw a column of the history against another; returns the matplotlib Axes."""
+        from stalegrad.analysis import plot_curves
+
+        return plot_curves({self.experiment.method.name: [self.history]}, x=x, y=y, ax=ax)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the run in a few numbers: the trace's, and the last row's losses."""
+        last = self.history.iloc[-1]
+        final = {name: float(last[name]) for name in ("train_loss", "test_loss", "test_error")}
+        return self.trace.summary() | final | {"diverged_at": self.diverged_at, "path": self.path}
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write everything to a new directory, which appears whole or not at all.
+
+        ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz`` and ``result.json``; no pickle.
+
+        Raises:
+            FileExistsError: if the directory exists and is not empty.
+            ValueError: if the experiment cannot be written to a spec.
+        """
+        directory = Path(directory)
+        if directory.exists() and any(directory.iterdir()):
+            raise FileExistsError(f"{directory} exists and is not empty: choose another place")
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        spec = self.experiment.to_toml()
+        fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        try:
+            (fresh / "spec.toml").write_text(spec, encoding="utf-8")
+            self.trace.save(fresh / "trace")
+            pq.write_table(pa.Table.from_pandas(self.history, preserve_index=False), fresh / "history.parquet")
+            np.savez(fresh / "params.npz", **flat(self.params))  # type: ignore[arg-type]
+            about = {"format": FORMAT, "diverged_at": self.diverged_at, "path": self.path}
+            (fresh / "result.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            fresh.chmod(0o755)
+            fresh.replace(directory)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        return directory
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: if a file is missing.
+            ValueError: if a file is damaged or foreign, naming it.
+        """
+        directory = Path(directory)
+        if not (directory / "result.json").is_file():
+            raise FileNotFoundError(f"no result at {directory}: result.json is missing")
+        try:
+            about = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+            history = pq.read_table(directory / "history.parquet").to_pandas()
+            with np.load(directory / "params.npz", allow_pickle=False) as arrays:
+                params = dict(arrays)
+        except (pa.ArrowException, json.JSONDecodeError, OSError, KeyError) as error:
+            raise ValueError(f"the result at {directory} is damaged: {error}") from None
+        if about.get("format") != FORMAT:
+            raise ValueError(f"{directory} is not a stalegrad result of format {FORMAT}: found {about.get('format')}")
+        experiment = load_experiment(directory / "spec.toml")
+        trace = Trace.load(directory / "trace")
+        return cls(experiment, trace, history, params, about["diverged_at"], about["path"])
+
+    def __repr__(self) -> str:
+        error = self.history["test_error"].iloc[-1]
+        last = f"loss {self.history['train_loss'].iloc[-1]:.4g}" if math.isnan(error) else f"test error {error:.4g}"
+        diverged = "" if self.diverged_at is None else f", diverged at {self.diverged_at:g} s"
+        return f"Result({self.experiment.method.name}, seed {self.experiment.seed}: {last}{diverged}; {self.trace!r})"
+
+    def _repr_html_(self) -> str:
+        table = pd.Series(self.summary(), name="").to_frame().to_html(header=False)
+        return f"<b>{self.experiment.method.name}</b>, seed {self.experiment.seed}{table}"
+
+
+def run(experiment: Experiment, *, progress: bool = True, path: str | None = None) -> Result:
+    """Run an experiment: simulate its timing, then replay it.
+
+    Args:
+        experiment: what to run.
+        progress: show a progress bar.
+        path: ``scan`` or ``loop``; by default chosen by backend and problem.
+
+    Returns:
+        The result. A run that diverges is one, too.
+
+    Raises:
+        ValueError: if the experiment is impossible; before any work.
+    """
+    check(experiment.problem, experiment.cluster.size)
+    budget = {k: v for k, v in vars(experiment.budget).items() if v is not None}
+    trace = simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
+    label = f"{experiment.method.name}, seed {experiment.seed}"
+    with tqdm(total=len(trace.update_times), desc=label, unit=" updates", disable=not progress) as bar:
+        done = replay(
+            trace,
+            experiment.problem,
+            experiment.method,
+            record=experiment.record,
+            seed=experiment.seed,
+            path=path,
+            progress=bar.update,
+        )
+    return Result(experiment, trace, *done)
+
+
+def flat(params: Any) -> dict[str, Any]:
+    """Return a pytree as ``{"path/to/leaf": array}``."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {"/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path) or "params":
+            np.asarray(leaf) for path, leaf in leaves}
