@@ -20,7 +20,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pooch
 from numpy.typing import NDArray
-
 from stalegrad.models.naming import unknown_name
 
 DATA_VARIABLE = "STALEGRAD_DATA"

@@ -6,6 +6,7 @@ A further network is one function here, entered in ``NETWORKS`` by its decorator
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -90,7 +91,8 @@ def softmax_regression(
         )
 
     def penalty(params: Params) -> jax.Array:
-        return l2 * sum(jnp.sum(w**2) for w in jax.tree.leaves(params) if w.ndim == 2)
+        weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+        return l2 * jnp.sum(jnp.stack([jnp.sum(w**2) for w in weights]))
 
     return from_module(make, penalty if l2 else _no_penalty)
 
@@ -114,7 +116,7 @@ def mlp(
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
         he = nnx.initializers.he_normal()
         layers: list[Any] = [_flatten]
-        for width, following in zip(widths, widths[1:], strict=False):
+        for width, following in pairwise(widths):
             layers += [nnx.Linear(width, following, kernel_init=he, rngs=rngs), nnx.relu]
         return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, rngs=rngs))
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from pydantic import TypeAdapter, ValidationError
-
 from stalegrad.models.datasets import check_name, load_dataset
 from stalegrad.models.naming import unknown_name
 from stalegrad.models.networks import NETWORKS
@@ -136,9 +135,7 @@ class Problem:
         problem.model, problem.dataset, problem.directory = "functions", "", None
         problem.batch_size, problem.sampling = _checked(batch_size or 1, sampling)
         problem.options = {}
-        objective = Objective(
-            init, loss, evaluate or whole_loss, *jax.tree.map(jnp.asarray, (train, test))
-        )
+        objective = Objective(init, loss, evaluate or whole_loss, *jax.tree.map(jnp.asarray, (train, test)))
         problem._objective = lambda: objective
         return problem
 
@@ -168,7 +165,9 @@ class Problem:
             ValueError: if it is made of functions.
         """
         if not self.named:
-            raise ValueError("a problem made of functions runs in this process only and cannot be written to a spec")
+            raise ValueError(
+                "a problem made of functions runs in this process only and cannot be written to a spec"
+            )
         table: dict[str, Any] = {"model": self.model, "dataset": self.dataset, "batch_size": self.batch_size}
         if self.sampling != "epochs":
             table["sampling"] = self.sampling
@@ -229,7 +228,7 @@ def _classification(
     def loss(params: Params, batch: Batch, key: jax.Array) -> jax.Array:
         inputs, targets = batch
         logits = network.apply(params, inputs)
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+        cross_entropy: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
         return cross_entropy + network.penalty(params)
 
     def evaluate(params: Params, batch: Batch) -> Mapping[str, jax.Array]:

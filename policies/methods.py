@@ -11,10 +11,9 @@ from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
 from pydantic import InstanceOf
-
 from stalegrad.policies.rules import Rule, gradient_descent
 from stalegrad.policies.schedules import Schedule, as_schedule
-from stalegrad.policies.specs import spec, unknown_name, validate
+from stalegrad.policies.specs import kebab, spec, unknown_name, validate
 from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync, Synchrony
 
 DUTTA = "Dutta et al., Slow and Stale Gradients Can Win the Race, AISTATS 2018"
@@ -48,19 +47,25 @@ class Method:
     @property
     def structure(self) -> tuple[Any, ...]:
         """What decides the shape of the computation: everything but the numbers."""
-        return (self.name, tuple((k, None if isinstance(v, float) else _hashable(v)) for k, v in self.parameters))
+        return (
+            self.name,
+            tuple((k, None if isinstance(v, float) else _hashable(v)) for k, v in self.parameters),
+        )
 
 
 class MethodInfo:
     """An entry of the registry: a synchrony, a rule, and where they come from. Call it for a Method."""
 
-    def __init__(
-        self, name: str, synchrony: type[Synchrony], rule: Callable[..., Rule], *, paper: str
-    ) -> None:
+    def __init__(self, name: str, synchrony: type[Synchrony], rule: Callable[..., Rule], *, paper: str) -> None:
         self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, paper
         self.__name__ = self.__qualname__ = name.replace("-", "_")
         self.__doc__ = f"{synchrony.__doc__}\n\nRule: {rule.__doc__}\n\nPaper: {paper}"
         self.__signature__ = inspect.Signature(list(self._parameters().values()))
+
+    @property
+    def synchrony_name(self) -> str:
+        """The name of its synchrony."""
+        return kebab(self.synchrony.__name__)
 
     def _parameters(self) -> dict[str, inspect.Parameter]:
         key = inspect.Parameter.KEYWORD_ONLY

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import optax
-
 from stalegrad.policies.specs import NonNegativeFloat, unknown_name
 
 Params = Any
@@ -81,9 +80,7 @@ def optimizer_names() -> list[str]:
     return names
 
 
-def gradient_descent(
-    *, optimizer: OptimizerSpec = "sgd", weight_decay: NonNegativeFloat | None = None
-) -> Rule:
+def gradient_descent(*, optimizer: OptimizerSpec = "sgd", weight_decay: NonNegativeFloat | None = None) -> Rule:
     """Descend along the mean of the messages, with any optax optimizer at the server.
 
     w_{j+1} = w_j - learning_rate * optimizer(mean_l g(w_{v(l,j)}) + weight_decay * w_j)
@@ -96,4 +93,3 @@ def gradient_descent(
     if weight_decay is not None:
         step = optax.chain(optax.add_decayed_weights(weight_decay), step)
     return Rule(optimizer=step)
-

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-
 from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, kebab, spec, unknown_name
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 Unit = Literal["updates", "epochs"]
 
 
@@ -98,9 +97,7 @@ class FromFunction(Schedule):
         return np.array([float(self.function(int(update))) for update in updates])
 
 
-SCHEDULES: dict[str, type[Any]] = {
-    kebab(cls.__name__): cls for cls in (Constant, StepDecay, Cosine, InverseSqrt)
-}
+SCHEDULES: dict[str, type[Any]] = {kebab(cls.__name__): cls for cls in (Constant, StepDecay, Cosine, InverseSqrt)}
 
 
 def as_schedule(value: Any) -> Schedule:
@@ -144,6 +141,10 @@ def schedule_table(schedule: Schedule) -> dict[str, Any]:
     """
     name = kebab(type(schedule).__name__)
     if SCHEDULES.get(name) is not type(schedule):
-        raise ValueError(f"learning_rate = {schedule!r} exists in this process only and cannot be written to a spec")
-    values = {f.name: getattr(schedule, f.name) for f in fields(schedule) if getattr(schedule, f.name) != f.default}
+        raise ValueError(
+            f"learning_rate = {schedule!r} exists in this process only and cannot be written to a spec"
+        )
+    values = {
+        f.name: getattr(schedule, f.name) for f in fields(schedule) if getattr(schedule, f.name) != f.default
+    }
     return {"schedule": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -203,4 +203,3 @@ class KAsync(Synchrony):
 SYNCHRONIES: dict[str, type[Synchrony]] = {
     kebab(cls.__name__): cls for cls in (Sync, KSync, KBatchSync, Async, KAsync, KBatchAsync)
 }
-

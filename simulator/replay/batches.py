@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from stalegrad.simulator.replay.schedule import Schedule
 
 Ints = npt.NDArray[np.int32]
@@ -42,7 +41,12 @@ def sampler(kind: str, examples: int, batch_size: int, seed: int, schedule: Sche
         return functools.partial(_epochs, examples=examples, size=steps * batch_size, seed=seed, steps=steps)
     shards = np.array_split(_rng(seed, _SHARD).permutation(examples), workers)
     return functools.partial(
-        _sharded, shards=shards, schedule=schedule, rank=_rank(schedule.worker), batch_size=batch_size, seed=seed
+        _sharded,
+        shards=shards,
+        schedule=schedule,
+        rank=_rank(schedule.worker),
+        batch_size=batch_size,
+        seed=seed,
     )
 
 

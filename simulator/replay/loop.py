@@ -7,49 +7,34 @@ where one gradient is dear and compiles badly inside a loop (native convolutions
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from stalegrad.policies.methods import Method
-from stalegrad.simulator.replay.batches import Draw
-from stalegrad.simulator.replay.scan import Structure
-from stalegrad.simulator.replay.schedule import Schedule
-from stalegrad.simulator.replay.step import Inputs, Layout, Params, make_step
+from stalegrad.simulator.replay.executor import Executor, Program
+from stalegrad.simulator.replay.step import Inputs, Params
 
 
-class Loop:
-    """The state of one replay, advanced message by message. Arguments as of :class:`scan.Scan`."""
+class Loop(Executor):
+    """The state of one replay, advanced message by message."""
 
     name = "loop"
 
-    def __init__(
-        self,
-        loss: Callable[..., jax.Array],
-        method: Method,
-        layout: Layout,
-        schedule: Schedule,
-        params: Params,
-        train: Any,
-        draw: Draw,
-        learning_rates: Any,
-        key: jax.Array,
-        longest: int,
-    ) -> None:
-        self.schedule, self.layout, self.draw, self.key = schedule, layout, draw, key
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        self.train, self.learning_rates = train, np.asarray(learning_rates, dtype)
-        self.numbers = {name: jnp.asarray(value, dtype) for name, value in method.numbers.items()}
-        init, self.message, self.apply = compiled(loss, Structure(method), layout)
-        self.params = params
+    def start(self, params: Params) -> None:
+        """Put version 0 into its slot."""
+        self._params = params
+        init, self.message, self.apply = compiled(self.program)
         self.correction, self.optimizer, sent = init(params, self.numbers)
-        self.slots: list[Params] = [None] * (schedule.slots + schedule.scratch)
-        self.slots[schedule.initial_slot] = sent
+        self.slots: list[Params] = [None] * (self.schedule.slots + self.schedule.scratch)
+        self.slots[self.schedule.initial_slot] = sent
 
-    def advance(self, first: int, last: int) -> np.ndarray | None:
+    @property
+    def params(self) -> Params:
+        """The server's parameters now."""
+        return self._params
+
+    def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return the gaps of their messages, if recorded."""
         s, gaps = self.schedule, []
         for u in range(first, last):
@@ -60,38 +45,37 @@ class Loop:
                 event = indices[m - a], np.uint32(s.batch[m]), s.worker[m], s.staleness[m]
                 read = self.slots[s.read_slot[m]]
                 total, self.correction, gap = self.message(
-                    self.numbers, self.params, read, self.correction, total, event, rate, self.train, self.key
+                    self.numbers, self._params, read, self.correction, total, event, rate, self.train, self.key
                 )
                 gaps.append(gap)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
-            self.params, self.optimizer, sent = self.apply(
-                self.numbers, self.params, self.optimizer, total, count, rate
+            self._params, self.optimizer, sent = self.apply(
+                self.numbers, self._params, self.optimizer, total, count, rate
             )
             self.slots[s.write_slot[u]] = sent
         return np.array([float(gap) for gap in gaps]) if self.layout.gap and gaps else None
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(loss: Callable[..., jax.Array], structure: Structure, layout: Layout) -> Any:
+def compiled(program: Program) -> Any:
     """Return the compiled init, message and apply."""
-
-    def step(numbers: Any) -> Any:
-        return make_step(loss, structure.method.rule(numbers), layout)
 
     def message(
         numbers: Any, params: Params, read: Params, correction: Any, total: Any, event: Any, rate: Any, train: Any,
         key: jax.Array,
     ) -> Any:  # fmt: skip
         indices, batch, worker, staleness = event
-        keys = jax.vmap(lambda h: jax.random.fold_in(key, batch + h))(jnp.arange(layout.steps, dtype=jnp.uint32))
+        keys = jax.vmap(lambda h: jax.random.fold_in(key, batch + h))(
+            jnp.arange(program.layout.steps, dtype=jnp.uint32)
+        )
         inputs = Inputs(indices, keys, worker, staleness)
-        sent, correction, gap = step(numbers).message(params, read, correction, inputs, rate, train)
+        sent, correction, gap = program.step(numbers).message(params, read, correction, inputs, rate, train)
         if total is not None:
             sent = jax.tree.map(jnp.add, total, sent)
         return sent, correction, gap
 
     return (
-        jax.jit(lambda params, numbers: step(numbers).init(params)),
+        jax.jit(lambda params, numbers: program.step(numbers).init(params)),
         jax.jit(message, donate_argnums=(3, 4)),
-        jax.jit(lambda numbers, *arguments: step(numbers).apply(*arguments), donate_argnums=(2, 3)),
+        jax.jit(lambda numbers, *arguments: program.step(numbers).apply(*arguments), donate_argnums=(2, 3)),
     )

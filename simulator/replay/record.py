@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
 from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.timing.trace import Budget
@@ -50,7 +49,7 @@ class Record:
 class Points(NamedTuple):
     """Rows of a history: ``wallclock[i]`` in seconds, when ``update[i]`` updates have been made."""
 
-    wallclock: npt.NDArray[np.float64]
+    wallclock: npt.NDArray[np.floating[Any]]
     update: npt.NDArray[np.int64]
 
 

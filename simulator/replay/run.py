@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-
 from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method
 from stalegrad.simulator.replay.batches import sampler
+from stalegrad.simulator.replay.executor import Executor
 from stalegrad.simulator.replay.loop import Loop
 from stalegrad.simulator.replay.record import Record, points
 from stalegrad.simulator.replay.scan import Scan
@@ -80,7 +81,7 @@ def replay(
     rates = method.learning_rate.values(np.arange(schedule.updates, dtype=float), epochs[:-1])
 
     init_key, loss_key = jax.random.split(jax.random.key(seed))
-    params = objective.init(init_key)
+    params = jax.tree.map(jnp.array, objective.init(init_key))  # copied: the buffers will be donated
     layout = Layout(
         messages=schedule.messages_per_update,
         steps=schedule.steps,
@@ -88,7 +89,9 @@ def replay(
         gap=record.gap,
     )
     due = points(record, _budget(trace), schedule, trace.end)
-    executor = {"scan": Scan, "loop": Loop}[path or choose_path(objective.loss, params, objective.train, batch_size)]
+    executor: Callable[..., Executor] = {"scan": Scan, "loop": Loop}[
+        path or choose_path(objective.loss, params, objective.train, batch_size)
+    ]
     run = executor(
         objective.loss, method, layout, schedule, params, objective.train, draw, rates, loss_key,
         longest=int(np.diff(due.update).max(initial=1)),
@@ -118,7 +121,7 @@ def replay(
         if not math.isfinite(row["train_loss"]):
             diverged_at = float(wallclock)
             break
-    return Replay(pd.DataFrame(rows), run.params, diverged_at, executor.name)
+    return Replay(pd.DataFrame(rows), run.params, diverged_at, run.name)
 
 
 def check(problem: Problem, workers: int) -> None:
@@ -160,7 +163,10 @@ class _Signature:
 
     def __init__(self, tree: Any) -> None:
         self.tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-        self.key = (str(jax.tree.structure(tree)), tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(self.tree)))
+        self.key = (
+            str(jax.tree.structure(tree)),
+            tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(self.tree)),
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Signature) and self.key == other.key

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-
-from stalegrad.policies.methods import Method
-from stalegrad.simulator.replay.batches import Draw
-from stalegrad.simulator.replay.schedule import Schedule
-from stalegrad.simulator.replay.step import Inputs, Layout, Params, make_step
+from stalegrad.simulator.replay.executor import Executor, Program
+from stalegrad.simulator.replay.step import Inputs, Params
 
 CHUNK = 4_096
 """Messages in one compiled call at most; its length never changes a result."""
@@ -42,48 +38,17 @@ class Chunk(NamedTuple):
     learning_rate: Any
 
 
-class Scan:
-    """The state of one replay, advanced by whole chunks.
-
-    Args:
-        loss: ``loss(params, batch, key) -> scalar``.
-        method: for its rule.
-        layout: what to specialise for.
-        schedule: the lowered trace.
-        params: version 0.
-        train: training data, or None.
-        draw: draws mini-batches.
-        learning_rates: of every update.
-        key: from which the key of every mini-batch is folded.
-        longest: updates in the longest stretch that will be asked for at once.
-    """
+class Scan(Executor):
+    """The state of one replay, advanced by whole chunks."""
 
     name = "scan"
 
-    def __init__(
-        self,
-        loss: Callable[..., jax.Array],
-        method: Method,
-        layout: Layout,
-        schedule: Schedule,
-        params: Params,
-        train: Any,
-        draw: Draw,
-        learning_rates: Any,
-        key: jax.Array,
-        longest: int,
-    ) -> None:
-        self.schedule, self.layout, self.draw, self.key = schedule, layout, draw, key
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        self.train, self.learning_rates = train, np.asarray(learning_rates, dtype)
-        self.numbers = {name: jnp.asarray(value, dtype) for name, value in method.numbers.items()}
-        self.run = compiled(loss, Structure(method), layout)
-        slots = 0 if layout.fresh else bucket(schedule.slots + schedule.scratch)
-        self.state: State = initial(loss, Structure(method), layout, slots)(
-            params, self.numbers, schedule.initial_slot
-        )
-        per_update = int(np.diff(schedule.first).max(initial=1))
-        self.updates_at_once = max(1, min(CHUNK // per_update, bucket(longest)))
+    def start(self, params: Params) -> None:
+        """Put version 0 into its slot."""
+        slots = 0 if self.layout.fresh else bucket(self.schedule.slots + self.schedule.scratch)
+        self.state: State = initial(self.program, slots)(params, self.numbers, self.schedule.initial_slot)
+        per_update = int(np.diff(self.schedule.first).max(initial=1))
+        self.updates_at_once = max(1, min(CHUNK // per_update, bucket(self.longest)))
         self.messages_at_once = self.updates_at_once * per_update
 
     @property
@@ -91,14 +56,20 @@ class Scan:
         """The server's parameters now."""
         return self.state.params
 
-    def advance(self, first: int, last: int) -> np.ndarray | None:
+    def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return the gaps of their messages, if recorded."""
-        gaps = []
+        run = compiled(self.program)
+        gaps: list[Any] = []
         for start in range(first, last, self.updates_at_once):
             stop = min(start + self.updates_at_once, last)
             messages = int(self.schedule.first[stop] - self.schedule.first[start])
-            self.state, gap = self.run(
-                self.state, self.numbers, self.train, self.key, self.chunk(start, stop), np.int32(stop - start)
+            self.state, gap = run(
+                self.state,
+                self.numbers,
+                self.train,
+                self.key,
+                self.chunk(start, stop),
+                np.int32(stop - start),
             )
             gaps.append(gap[:messages] if gap is not None else None)
         return np.concatenate(gaps) if self.layout.gap and gaps else None
@@ -119,25 +90,12 @@ class Scan:
         )
 
 
-class Structure:
-    """A method whose numbers do not matter: the key of the compilation cache."""
-
-    def __init__(self, method: Method) -> None:
-        self.method, self.key = method, method.structure
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Structure) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
 @functools.lru_cache(maxsize=64)
-def initial(loss: Callable[..., jax.Array], structure: Structure, layout: Layout, slots: int) -> Any:
+def initial(program: Program, slots: int) -> Any:
     """Return the compiled ``(params, numbers, slot of version 0) -> State``."""
 
     def start(params: Params, numbers: Any, slot: Any) -> State:
-        correction, optimizer, sent = make_step(loss, structure.method.rule(numbers), layout).init(params)
+        correction, optimizer, sent = program.step(numbers).init(params)
         stacked = None
         if slots:
             empty = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), sent)
@@ -148,15 +106,16 @@ def initial(loss: Callable[..., jax.Array], structure: Structure, layout: Layout
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(loss: Callable[..., jax.Array], structure: Structure, layout: Layout) -> Any:
+def compiled(program: Program) -> Any:
     """Return the compiled chunk: ``(state, numbers, train, key, chunk, updates) -> (state, gaps)``."""
+    layout = program.layout
 
     def run(state: State, numbers: Any, train: Any, key: jax.Array, chunk: Chunk, updates: Any) -> Any:
-        step = make_step(loss, structure.method.rule(numbers), layout)
-        of_batch = jax.vmap(lambda number: jax.random.fold_in(key, number))
-        number = chunk.batch[:, None] + jnp.arange(layout.steps, dtype=jnp.uint32)
-        keys = jax.vmap(of_batch)(number)
-        gaps = jnp.zeros(len(chunk.worker)) if layout.gap else None
+        step = program.step(numbers)
+        numbers_of = chunk.batch[:, None] + jnp.arange(layout.steps, dtype=jnp.uint32)
+        keys = fold_in(key, numbers_of)
+        dtype = jnp.result_type(*jax.tree.leaves(state.params))
+        gaps = jnp.zeros(len(chunk.worker), dtype) if layout.gap else None
 
         def message(m: Any, params: Params, slots: Params, correction: Any, rate: Any, gaps: Any) -> Any:
             indices = None if chunk.indices is None else chunk.indices[m]
@@ -191,6 +150,9 @@ def compiled(loss: Callable[..., jax.Array], structure: Structure, layout: Layou
         return lax.fori_loop(0, updates, update, (state, gaps))
 
     return jax.jit(run, donate_argnums=0)
+
+
+fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 
 
 def gather(slots: Params, slot: Any) -> Params:

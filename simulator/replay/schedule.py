@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
 from stalegrad.simulator.timing.trace import Trace
 
 Ints = npt.NDArray[np.int32]

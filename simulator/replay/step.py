@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
 from stalegrad.policies.rules import Rule
 
 Params = Any
@@ -36,10 +35,10 @@ class Layout(NamedTuple):
 class Inputs(NamedTuple):
     """What one message is computed from: example indices (steps, batch), keys (steps,), and who sent it."""
 
-    indices: jax.Array
-    keys: jax.Array
-    worker: jax.Array
-    staleness: jax.Array
+    indices: Any
+    keys: Any
+    worker: Any
+    staleness: Any
 
 
 class Step(NamedTuple):

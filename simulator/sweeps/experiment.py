@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import tomli_w
 from pydantic import Field, InstanceOf
-
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
 from stalegrad.policies.schedules import Constant, Schedule, schedule_table

@@ -16,12 +16,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
-
 from stalegrad.simulator.replay.run import check, replay
 from stalegrad.simulator.sweeps.experiment import Experiment, load_experiment
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
+from tqdm.auto import tqdm
 
 FORMAT = "stalegrad-result-1"
 
@@ -70,9 +69,7 @@ class Result:
             FileExistsError: if the directory exists and is not empty.
             ValueError: if the experiment cannot be written to a spec.
         """
-        directory = Path(directory)
-        if directory.exists() and any(directory.iterdir()):
-            raise FileExistsError(f"{directory} exists and is not empty: choose another place")
+        directory = self.check_free(directory)
         directory.parent.mkdir(parents=True, exist_ok=True)
         spec = self.experiment.to_toml()
         fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -88,6 +85,14 @@ class Result:
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
+        return directory
+
+    @staticmethod
+    def check_free(directory: str | os.PathLike[str]) -> Path:
+        """Raise FileExistsError if the directory exists and is not empty."""
+        directory = Path(directory)
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise FileExistsError(f"{directory} exists and is not empty: choose another place")
         return directory
 
     @classmethod
@@ -109,16 +114,22 @@ class Result:
         except (pa.ArrowException, json.JSONDecodeError, OSError, KeyError) as error:
             raise ValueError(f"the result at {directory} is damaged: {error}") from None
         if about.get("format") != FORMAT:
-            raise ValueError(f"{directory} is not a stalegrad result of format {FORMAT}: found {about.get('format')}")
+            raise ValueError(
+                f"{directory} is not a stalegrad result of format {FORMAT}: found {about.get('format')}"
+            )
         experiment = load_experiment(directory / "spec.toml")
         trace = Trace.load(directory / "trace")
         return cls(experiment, trace, history, params, about["diverged_at"], about["path"])
 
     def __repr__(self) -> str:
         error = self.history["test_error"].iloc[-1]
-        last = f"loss {self.history['train_loss'].iloc[-1]:.4g}" if math.isnan(error) else f"test error {error:.4g}"
+        last = (
+            f"loss {self.history['train_loss'].iloc[-1]:.4g}" if math.isnan(error) else f"test error {error:.4g}"
+        )
         diverged = "" if self.diverged_at is None else f", diverged at {self.diverged_at:g} s"
-        return f"Result({self.experiment.method.name}, seed {self.experiment.seed}: {last}{diverged}; {self.trace!r})"
+        return (
+            f"Result({self.experiment.method.name}, seed {self.experiment.seed}: {last}{diverged}; {self.trace!r})"
+        )
 
     def _repr_html_(self) -> str:
         table = pd.Series(self.summary(), name="").to_frame().to_html(header=False)
@@ -159,5 +170,8 @@ def run(experiment: Experiment, *, progress: bool = True, path: str | None = Non
 def flat(params: Any) -> dict[str, Any]:
     """Return a pytree as ``{"path/to/leaf": array}``."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {"/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path) or "params":
-            np.asarray(leaf) for path, leaf in leaves}
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)
+        or "params": np.asarray(leaf)
+        for path, leaf in leaves
+    }

@@ -8,9 +8,8 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-
 from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, spec, validate
-from stalegrad.simulator.timing.delays import Delay, as_delay
+from stalegrad.simulator.timing.delays import Delay, Deterministic, as_delay
 
 BLOCK = 256
 """Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
@@ -62,13 +61,13 @@ class Cluster:
     def check_fields(self) -> None:
         """Agree on the number of workers and turn every law into one."""
         lengths = {
-            name: len(value)
-            for name in ("compute", "speeds", "join")
-            if _is_list(value := getattr(self, name))
+            name: len(value) for name in ("compute", "speeds", "join") if _is_list(value := getattr(self, name))
         }
         workers = self.workers if self.workers is not None else next(iter(lengths.values()), None)
         if workers is None:
-            raise ValueError("workers of cluster is missing: give a number, or compute as a list of one per worker")
+            raise ValueError(
+                "workers of cluster is missing: give a number, or compute as a list of one per worker"
+            )
         if isinstance(workers, bool) or workers < 1:
             raise ValueError(f"workers of cluster = {workers!r} is not allowed: at least 1")
         for name, length in lengths.items():
@@ -77,7 +76,7 @@ class Cluster:
         object.__setattr__(self, "workers", workers)
         object.__setattr__(self, "compute", self._laws("compute"))
         for worker in range(workers):
-            if self.law_of(worker).expectation() == 0:
+            if self.law_of(worker) == Deterministic(0.0):
                 raise ValueError(f"compute of worker {worker} always takes 0 seconds: time would never advance")
         if self.speeds is not None:
             speeds = self._numbers("speeds", PositiveFloat) if _is_list(self.speeds) else self._laws("speeds")
@@ -101,7 +100,9 @@ class Cluster:
             raise ValueError("join of cluster: all workers are absent for ever; at least one must join")
         for worker, time in enumerate(self.join):
             if time == math.inf:
-                raise ValueError(f"join of cluster: worker {worker} never joins (inf); leave it out of the cluster")
+                raise ValueError(
+                    f"join of cluster: worker {worker} never joins (inf); leave it out of the cluster"
+                )
         return self._numbers("join", NonNegativeFloat)
 
     @property

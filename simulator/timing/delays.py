@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 from scipy import stats
-
 from stalegrad.policies.specs import (
     NonNegativeFloat,
     PositiveFloat,
@@ -29,6 +28,7 @@ from stalegrad.policies.specs import (
 )
 
 Floats = npt.NDArray[np.float64]
+
 
 class Delay:
     """Base of all laws of a non-negative random time in seconds."""
@@ -172,7 +172,7 @@ class HyperExponential(Delay):
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Draw a branch, then its exponential."""
         branch = np.searchsorted(np.cumsum(self.weights)[:-1], rng.random(size), side="right")
-        return rng.exponential(1.0, size) * np.asarray(self.means)[branch]
+        return np.asarray(rng.exponential(1.0, size) * np.asarray(self.means)[branch])
 
     def expectation(self) -> float:
         """Return the weighted mean."""

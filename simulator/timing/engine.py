@@ -13,8 +13,7 @@ from collections.abc import Generator
 from typing import Any
 
 import simpy
-from simpy.core import EventPriority
-
+from simpy.events import URGENT
 from stalegrad.policies.synchrony import Decision, Synchrony
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.tables import changed_fields, cluster_table, synchrony_table
@@ -150,7 +149,7 @@ class Engine:
         self.version += 1
         self.update_times.append(self.env.now)
         if self.version >= self.updates_left or self.gradients >= self.gradients_left:
-            self.env.schedule(_occurred(self.done), EventPriority(0))
+            self.env.schedule(_occurred(self.done), URGENT)
             self.updates_left = self.gradients_left = math.inf
 
     def send(self, worker: Worker) -> None:

@@ -17,12 +17,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
 
 FORMAT = "stalegrad-trace-1"
 
-GRADIENT_COLUMNS = {
+GRADIENT_COLUMNS: dict[str, Any] = {
     "worker": np.int32,
     "read_version": np.int64,
     "read_time": np.float64,
@@ -33,7 +32,7 @@ GRADIENT_COLUMNS = {
     "steps": np.int32,
     "fate": "U9",
 }
-UPDATE_COLUMNS = {"time": np.float64, "messages": np.int64, "gradients": np.int64}
+UPDATE_COLUMNS: dict[str, Any] = {"time": np.float64, "messages": np.int64, "gradients": np.int64}
 
 
 class TraceError(ValueError):
@@ -264,7 +263,9 @@ class Trace:
         _law(np.isfinite(times) & (np.diff(times, prepend=0.0) >= 0), "updates", "time must not go backwards")
         _law((g["worker"] >= 0) & (g["worker"] < self.workers), "gradients", f"worker is below {self.workers}")
         _law(np.isin(g["fate"], [str(fate) for fate in Fate]), "gradients", f"fate is one of {', '.join(Fate)}")
-        _law(g["read_time"] >= 0, "gradients", "read_time is finite and at least 0")
+        _law(
+            np.isfinite(g["read_time"]) & (g["read_time"] >= 0), "gradients", "read_time is finite and at least 0"
+        )
         _law(~(g["finish_time"] < g["read_time"]), "gradients", "finish_time >= read_time")
         _law(~(g["receive_time"] < g["finish_time"]), "gradients", "receive_time >= finish_time")
         _law(g["steps"] >= 1, "gradients", "steps >= 1")

@@ -1,0 +1,44 @@
+# Everything here sets itself up: a virtual environment inside the checkout, its dependencies, the package.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := -p stalegrad.simulator -p stalegrad.models -p stalegrad.policies -p stalegrad.analysis
+
+# A strict editable install links the files it finds, so it is made anew when their list changes.
+FILES := $(shell find simulator models policies analysis -type f -not -path '*/__pycache__/*' | LC_ALL=C sort)
+LIST := $(shell printf '%s\n' $(FILES) | cksum | cut -d ' ' -f 1)
+READY := $(VENV)/ready-$(LIST)
+
+.PHONY: help demo test test-slow lint bench clean
+
+help:  ## List what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "stalegrad needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --config-settings editable_mode=strict
+	@rm -f $(VENV)/ready-*
+	@touch $@
+
+demo: $(READY)  ## Race five methods on 16 simulated workers; pictures and a table in results/demo
+	$(BIN)/stalegrad demo
+
+test: $(READY)  ## Run the tests (the slow ones: make test-slow)
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(READY)  ## Run the slow tests: packaging, long reproductions
+	$(BIN)/pytest -m slow
+
+lint: $(READY)  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+
+bench: $(READY)  ## Measure speed against plain SGD, side by side
+	$(BIN)/python tests/benchmarks/bench.py
+
+clean:  ## Remove the environment and everything made
+	rm -rf $(VENV) build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

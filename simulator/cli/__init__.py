@@ -1,0 +1,133 @@
+"""The command line: ``stalegrad demo | init | run | trace | list``.
+
+Exit codes: 0 ok, 1 a check failed, 2 usage or bad input.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from stalegrad.simulator.cli.example import EXAMPLE
+from stalegrad.simulator.cli.lists import LISTS, rows
+from stalegrad.simulator.sweeps.experiment import load_experiment
+from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.timing.engine import simulate
+
+app = typer.Typer(
+    help="Simulate asynchronous training: when every gradient arrives, and what it is worth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Spec = Annotated[Path, typer.Argument(help="A TOML file; `stalegrad init` writes one.")]
+
+
+def main() -> None:
+    """Run the command line; bad input is one sentence and exit code 2."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        raise SystemExit(2) from None
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to put pictures and table.")] = Path(
+        "results/demo"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per method.")] = 3,
+) -> None:
+    """Race five methods on 16 straggling workers; ends with a table and pictures."""
+    from stalegrad.simulator.cli.demo import demo
+
+    demo(out, seeds, console)
+
+
+@app.command("init")
+def init_command(
+    spec: Annotated[Path, typer.Argument(help="The TOML file to write.")] = Path("spec.toml"),
+) -> None:
+    """Write a commented example of an experiment."""
+    if spec.exists():
+        raise FileExistsError(f"{spec} exists already: choose another name")
+    spec.write_text(EXAMPLE, encoding="utf-8")
+    console.print(f"Wrote {spec}. Run it: stalegrad run {spec} -o results/first", highlight=False, soft_wrap=True)
+
+
+@app.command("run")
+def run_command(
+    spec: Spec,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new directory for the result.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the spec's.")] = None,
+) -> None:
+    """Run an experiment: simulate, train, and write tables and pictures."""
+    from stalegrad.simulator.cli.pictures import draw_result
+
+    experiment = load_experiment(spec)
+    experiment = experiment if seed is None else experiment.but(seed=seed)
+    Result.check_free(out)
+    result = run(experiment)
+    result.save(out)
+    pictures = draw_result(result, out)
+    _print_summary(f"{experiment.method.name}, seed {experiment.seed}", result.summary())
+    _print_written([out / "spec.toml", out / "trace", out / "history.parquet", *pictures])
+
+
+@app.command("trace")
+def trace_command(
+    spec: Spec,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Save the trace in this directory.")] = None,
+) -> None:
+    """Simulate an experiment's timing only: no model, no training."""
+    experiment = load_experiment(spec)
+    budget = {k: v for k, v in vars(experiment.budget).items() if v is not None}
+    trace = simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
+    _print_summary(f"Trace of {experiment.method.synchrony.name}, seed {experiment.seed}", trace.summary())
+    if out is not None:
+        _print_written([trace.save(out)])
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(LISTS)}.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show what there is: methods, synchronies, laws, models, datasets, schedules, optimizers."""
+    chosen = {name: rows(name) for name in ([what] if what else LISTS)}
+    if as_json:
+        print(json.dumps(chosen[what] if what else chosen, indent=2))
+        return
+    for name, entries in chosen.items():
+        table = Table(title=name, title_justify="left", box=None, pad_edge=False)
+        for column in entries[0]:
+            table.add_column(column, overflow="fold")
+        for entry in entries:
+            table.add_row(*(_cell(value) for value in entry.values()))
+        console.print(table)
+        console.print()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={v!r}" if v is not None else k for k, v in value.items())
+    return str(value)
+
+
+def _print_summary(title: str, summary: dict[str, Any]) -> None:
+    table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
+    for name, value in summary.items():
+        table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+    console.print(table)
+
+
+def _print_written(paths: list[Path]) -> None:
+    for path in paths:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)

@@ -1,0 +1,42 @@
+"""The commented experiment that ``stalegrad init`` writes."""
+
+EXAMPLE = """\
+# An experiment of stalegrad. Run it:  stalegrad run THIS_FILE -o results/first
+# What else there is to choose from:   stalegrad list
+
+# When to stop; exactly one of:
+wallclock = 600.0        # simulated seconds
+# updates = 2_000        # server updates
+# gradients = 8_000      # used mini-batch gradients
+
+seed = 0                 # the same file gives the same bytes
+
+[problem]
+model = "mlp"            # or "softmax-regression"
+dataset = "fashion-mnist-small"   # comes with the package; "fashion-mnist" and "mnist" are downloaded
+batch_size = 32          # of one worker
+hidden = [64]
+# sampling = "sharded"   # "epochs" (default): one shuffled stream for all; "iid"; "sharded" by worker
+
+[cluster]
+workers = 16
+# How long one gradient takes, in seconds: one law for all, or a list of one per worker.
+compute = { law = "shifted-exponential", shift = 1.0, scale = 1.0 }
+# speeds = [1.0, 1.0, ...]   # a worker of speed 2 needs half the time
+# uplink = 0.1               # seconds from worker to server
+# downlink = 0.1             # and back
+# server = 0.01              # seconds the server spends on each message, one at a time
+# join = { law = "uniform", low = 0.0, high = 100.0 }
+
+[method]
+name = "k-async"         # sync, k-sync, k-batch-sync, async, k-async, k-batch-async
+k = 4                    # messages in an update
+learning_rate = 0.05     # or a schedule:
+# learning_rate = { schedule = "step-decay", peak = 0.05, milestones = [5, 8], factor = 0.1, unit = "epochs" }
+# optimizer = { name = "sgd", momentum = 0.9 }   # any optax optimizer, at the server
+# weight_decay = 1e-4
+
+[record]
+wallclock = 10.0         # a row of the history every so many seconds (or updates, or gradients)
+gap = true               # distance between what a gradient was computed at and what it is applied to
+"""

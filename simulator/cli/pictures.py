@@ -1,0 +1,27 @@
+"""The pictures that commands leave beside their results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stalegrad.analysis import plot_curves, plot_staleness, plot_timeline
+from stalegrad.simulator.sweeps.result import Result
+
+
+def draw_result(result: Result, out: Path) -> list[Path]:
+    """Draw error against wallclock, staleness and the workers' timeline of one run."""
+    name = result.experiment.method.name
+    y = "train_loss" if result.history["test_error"].isna().all() else "test_error"
+    return [
+        save(plot_curves({name: [result.history]}, y=y), out / "error.png"),
+        save(plot_staleness({name: result.trace}), out / "staleness.png"),
+        save(plot_timeline(result.trace), out / "timeline.png"),
+    ]
+
+
+def save(ax: Any, path: Path) -> Path:
+    """Write the figure of an Axes as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ax.figure.savefig(path, dpi=160, bbox_inches="tight", metadata={"Software": None})
+    return path

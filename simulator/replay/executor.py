@@ -1,0 +1,95 @@
+"""What the two ways of executing a replay have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from stalegrad.policies import Method
+from stalegrad.simulator.replay.batches import Draw
+from stalegrad.simulator.replay.schedule import Schedule
+from stalegrad.simulator.replay.step import Layout, Params, Step, make_step
+
+Loss = Callable[..., jax.Array]
+
+
+class Program(NamedTuple):
+    """What code is compiled for: the key of the compilation caches."""
+
+    loss: Loss
+    structure: Structure
+    layout: Layout
+
+    def step(self, numbers: Any) -> Step:
+        """Return the step with these numeric hyper-parameters (tracers, when compiling)."""
+        return make_step(self.loss, self.structure.method.rule(numbers), self.layout)
+
+
+class Structure:
+    """A method whose numbers do not matter: equal for methods that compile to the same code."""
+
+    def __init__(self, method: Method) -> None:
+        self.method, self.key = method, method.structure
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+class Executor(ABC):
+    """The state of one replay, advanced by stretches of updates.
+
+    Args:
+        loss: ``loss(params, batch, key) -> scalar``.
+        method: for its rule.
+        layout: what to specialise for.
+        schedule: the lowered trace.
+        params: version 0.
+        train: training data, or None.
+        draw: draws mini-batches.
+        learning_rates: of every update.
+        key: from which the key of every mini-batch is folded.
+        longest: updates in the longest stretch that will be asked for at once.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        loss: Loss,
+        method: Method,
+        layout: Layout,
+        schedule: Schedule,
+        params: Params,
+        train: Any,
+        draw: Draw,
+        learning_rates: Any,
+        key: jax.Array,
+        longest: int,
+    ) -> None:
+        self.program = Program(loss, Structure(method), layout)
+        self.layout, self.schedule, self.train, self.draw, self.key = layout, schedule, train, draw, key
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        self.learning_rates = np.asarray(learning_rates, dtype)
+        self.numbers = {name: jnp.asarray(value, dtype) for name, value in method.numbers.items()}
+        self.longest = longest
+        self.start(params)
+
+    @abstractmethod
+    def start(self, params: Params) -> None:
+        """Set the state up for version 0."""
+
+    @property
+    @abstractmethod
+    def params(self) -> Params:
+        """The server's parameters now."""
+
+    @abstractmethod
+    def advance(self, first: int, last: int) -> Any:
+        """Make the updates ``first`` to ``last - 1``; return the gaps of their messages, if recorded."""
