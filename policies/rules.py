@@ -69,8 +69,7 @@ def make_optimizer(value: OptimizerSpec) -> optax.GradientTransformation:
 def optimizer_names() -> list[str]:
     """Return the optax aliases that take a learning rate and nothing else that is compulsory."""
     names = []
-    for name in optax.__all__:
-        function = getattr(optax, name, None)
+    for name, function in sorted(vars(optax).items()):
         if not inspect.isfunction(function) or name.startswith("scale_by"):
             continue
         parameters = inspect.signature(function).parameters

@@ -13,14 +13,16 @@ import numpy as np
 import pandas as pd
 from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method
+from stalegrad.policies.specs import unknown_name
 from stalegrad.simulator.replay.batches import sampler
-from stalegrad.simulator.replay.executor import Executor
 from stalegrad.simulator.replay.loop import Loop
 from stalegrad.simulator.replay.record import Record, points
 from stalegrad.simulator.replay.scan import Scan
 from stalegrad.simulator.replay.schedule import Schedule, lower
 from stalegrad.simulator.replay.step import Layout, Params
 from stalegrad.simulator.timing.trace import Budget, Trace
+
+PATHS: dict[str, type[Any]] = {"scan": Scan, "loop": Loop}
 
 Progress = Callable[[int], Any]
 """Told, now and then, how many updates have been made since it was last told."""
@@ -89,10 +91,10 @@ def replay(
         gap=record.gap,
     )
     due = points(record, _budget(trace), schedule, trace.end)
-    executor: Callable[..., Executor] = {"scan": Scan, "loop": Loop}[
-        path or choose_path(objective.loss, params, objective.train, batch_size)
-    ]
-    run = executor(
+    path = path or choose_path(objective.loss, params, objective.train, batch_size)
+    if path not in PATHS:
+        raise ValueError(unknown_name("path", path, PATHS))
+    run = PATHS[path](
         objective.loss, method, layout, schedule, params, objective.train, draw, rates, loss_key,
         longest=int(np.diff(due.update).max(initial=1)),
     )  # fmt: skip

@@ -127,8 +127,8 @@ def compiled(program: Program) -> Any:
         def update(u: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
             (params, slots, correction, optimizer), gaps = carry
             rate = chunk.learning_rate[u]
-            first = chunk.first[u]
             count = layout.messages
+            first = chunk.first[u] if count is None else u * count
             if count == 1:
                 total, correction, gaps = message(first, params, slots, correction, rate, gaps)
             else:

@@ -115,23 +115,25 @@ def allocate(read: Any, update: Any, updates: int) -> tuple[Ints, int, bool]:
     """
     last_use = np.full(updates + 1, -1, np.int64)
     np.maximum.at(last_use, read, update)
-    dying: list[list[int]] = [[] for _ in range(updates)]
-    for version in np.flatnonzero(last_use >= 0).tolist():
-        dying[last_use[version]].append(version)
+    is_read = (last_use >= 0).tolist()
+    dying = np.argsort(last_use, kind="stable")[np.count_nonzero(last_use < 0) :]
+    death = [*last_use[dying].tolist(), updates]
+    dying = dying.tolist()
 
     slot_of = [0] * (updates + 1)
     free: list[int] = []  # last in, first out: the slot that was used last is still in the cache
-    slots = 0
     unread: list[int] = []
-    is_read = (last_use >= 0).tolist()
+    slots = dead = 0
     for version in range(updates + 1):
-        if version:
-            free.extend(slot_of[dead] for dead in dying[version - 1])
+        while death[dead] < version:
+            free.append(slot_of[dying[dead]])
+            dead += 1
         if is_read[version]:
-            if not free:
-                free.append(slots)
+            if free:
+                slot_of[version] = free.pop()
+            else:
+                slot_of[version] = slots
                 slots += 1
-            slot_of[version] = free.pop()
         elif free:
             slot_of[version] = free[-1]
         else:

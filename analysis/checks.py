@@ -1,0 +1,75 @@
+"""Bad input is answered with a sentence that names it and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.timing.trace import Trace
+
+
+def check_mapping(value: Any, name: str, what: str) -> None:
+    """Raise ValueError unless ``value`` is a mapping with at least one entry."""
+    if not isinstance(value, Mapping) or not value:
+        got = "an empty mapping" if isinstance(value, Mapping) else type(value).__name__
+        raise ValueError(f"{name} is {got}: give at least one label and its {what}, as in {{'sync': ...}}")
+
+
+def check_histories(histories: Any, columns: Sequence[str], label: str | None = None) -> None:
+    """Raise ValueError unless ``histories`` is a sequence of DataFrames that hold these columns in order.
+
+    Args:
+        histories: one DataFrame per seed.
+        columns: names that must be there; the first must not go backwards.
+        label: whose histories they are, for the message.
+    """
+    of = "" if label is None else f" of {label!r}"
+    if isinstance(histories, pd.DataFrame) or not isinstance(histories, Sequence) or not len(histories):
+        got = "empty" if isinstance(histories, Sequence) else f"a {type(histories).__name__}"
+        raise ValueError(f"histories{of} is {got}: give a list of DataFrames, one per seed")
+    for index, history in enumerate(histories):
+        if not isinstance(history, pd.DataFrame):
+            raise ValueError(f"history {index}{of} is a {type(history).__name__}: give a DataFrame")
+        if missing := [column for column in columns if column not in history]:
+            raise ValueError(f"history {index}{of} has no column {missing[0]!r}: it has {_names(history)}")
+        x = history[columns[0]].to_numpy(float)
+        if not len(x):
+            raise ValueError(f"history {index}{of} has no rows: a history has at least the row of the start")
+        if not np.isfinite(x).all() or (np.diff(x) < 0).any():
+            raise ValueError(f"{columns[0]!r} of history {index}{of} must be finite and not go backwards")
+
+
+def check_values(histories: Mapping[str, Sequence[pd.DataFrame]], y: str) -> None:
+    """Raise ValueError if no history holds a finite value of ``y``, as for test errors without a test set."""
+    frames = [history for runs in histories.values() for history in runs]
+    if not any(np.isfinite(history[y].to_numpy(float)).any() for history in frames):
+        known = _names(frames[0].dropna(axis="columns", how="all"))
+        raise ValueError(f"column {y!r} holds no finite value in any history: choose one of {known}")
+
+
+def check_target(target: Any, y: str) -> None:
+    """Raise ValueError unless the target is a finite number."""
+    if isinstance(target, bool) or not isinstance(target, Real) or not math.isfinite(target):
+        raise ValueError(f"target is {target!r}: give a finite number, in the unit of {y!r}")
+
+
+def as_traces(traces: Any, label: str) -> list[Trace]:
+    """Return one trace or several as a list.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    found = list(traces) if isinstance(traces, Sequence) else [traces]
+    if not found or not all(hasattr(trace, "staleness") and hasattr(trace, "busy") for trace in found):
+        raise ValueError(f"traces of {label!r} must be a Trace or a list of at least one, not {traces!r:.60}")
+    return found
+
+
+def _names(history: pd.DataFrame) -> str:
+    return ", ".join(map(str, history.columns))

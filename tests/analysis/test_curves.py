@@ -1,0 +1,179 @@
+"""Curves and times to a target, against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from stalegrad.analysis import on_grid, plot_curves, to_target
+
+NAN = math.nan
+
+
+def history(x: list[float], y: list[float], loss: list[float] | None = None) -> pd.DataFrame:
+    return pd.DataFrame({"wallclock": x, "test_error": y, "train_loss": loss or y})
+
+
+TWO = [history([0, 2, 4], [1.0, 0.5, 0.25]), history([0, 2, 4], [0.8, 0.3, 0.05])]
+LOST = history([0, 2], [0.8, 0.7], [1.0, NAN])
+
+
+def band_edges(ax: Axes, index: int = 0) -> dict[float, tuple[float, float]]:
+    """Return lowest and highest ordinate of a band at each abscissa."""
+    vertices = np.concatenate([path.vertices for path in ax.collections[index].get_paths()])
+    return {
+        x: (vertices[vertices[:, 0] == x, 1].min(), vertices[vertices[:, 0] == x, 1].max()) for x in vertices[:, 0]
+    }
+
+
+def test_on_grid_takes_the_last_row_at_or_before_and_invents_nothing_outside() -> None:
+    grid, values = on_grid(
+        [history([0, 1, 1, 3], [4, 3, 2, 1])], "wallclock", "test_error", [-1, 0, 0.5, 1, 2, 3, 4]
+    )
+    assert grid.tolist() == [-1, 0, 0.5, 1, 2, 3, 4]
+    np.testing.assert_array_equal(values, [[NAN, 4, 4, 2, 2, 1, NAN]])
+
+
+def test_on_grid_defaults_to_every_abscissa_that_occurs() -> None:
+    grid, values = on_grid([history([0, 2], [4, 3]), history([0, 1, 3], [9, 8, 7])], "wallclock", "test_error")
+    assert grid.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(values, [[4, 4, 3, NAN], [9, 8, 8, 7]])
+
+
+@pytest.mark.parametrize("grid", [[[0.0]], [NAN]])
+def test_on_grid_refuses_a_grid_that_is_none(grid: object) -> None:
+    with pytest.raises(ValueError, match="grid must be one-dimensional"):
+        on_grid(TWO, "wallclock", "test_error", grid)  # type: ignore[arg-type]
+
+
+def test_line_is_the_mean_over_seeds() -> None:
+    ax = plot_curves({"sync": TWO})
+    (line,) = ax.lines
+    np.testing.assert_allclose(line.get_xydata(), [[0, 0.9], [2, 0.4], [4, 0.15]])
+
+
+def test_band_is_the_range_over_seeds() -> None:
+    edges = band_edges(plot_curves({"sync": TWO}))
+    assert edges == {0: (0.8, 1.0), 2: (0.3, 0.5), 4: (0.05, 0.25)}
+
+
+def test_band_is_one_sample_standard_deviation() -> None:
+    edges = band_edges(plot_curves({"sync": TWO}, band="std"))
+    for x, mean in ((0, 0.9), (2, 0.4), (4, 0.15)):
+        sd = math.sqrt(0.1**2 + 0.1**2)
+        assert edges[x] == pytest.approx((mean - sd, mean + sd))
+
+
+def test_no_band_around_one_seed_or_on_demand() -> None:
+    assert not plot_curves({"sync": TWO[:1]}).collections
+    assert not plot_curves({"sync": TWO}, band=None).collections
+
+
+def test_caption_says_what_line_and_band_are() -> None:
+    assert plot_curves({"a": TWO}).get_title(loc="right") == "mean and range of 2 seeds"
+    assert plot_curves({"a": TWO}, band="std").get_title(loc="right") == "mean and sd of 2 seeds"
+    assert plot_curves({"a": TWO, "b": TWO[:1]}, band=None).get_title(loc="right") == "mean of 1 to 2 seeds"
+    assert plot_curves({"a": TWO[:1]}).get_title(loc="right") == "one seed"
+
+
+def test_curve_ends_with_a_cross_where_the_first_seed_diverges() -> None:
+    ax = plot_curves({"async": [TWO[0], LOST]})
+    line, cross = ax.lines
+    np.testing.assert_allclose(line.get_xydata(), [[0, 0.9], [2, 0.6]])
+    assert cross.get_marker() == "x"
+    np.testing.assert_allclose(cross.get_xydata(), [[2, 0.6]])
+    assert [text.get_text() for text in ax.texts] == ["async (1 of 2 diverged)"]
+
+
+def test_a_shorter_budget_is_not_called_divergence() -> None:
+    ax = plot_curves({"async": [TWO[0], TWO[1].iloc[:2]]})
+    assert len(ax.lines) == 1
+    assert ax.lines[0].get_xdata()[-1] == 2
+    assert [text.get_text() for text in ax.texts] == ["async"]
+
+
+def test_values_that_are_not_finite_are_not_drawn() -> None:
+    ax = plot_curves({"a": [history([0, 2, 4], [1, 2, math.inf])]}, y="train_loss")
+    assert ax.lines[0].get_xdata().tolist() == [0, 2]
+
+
+def test_axes_say_what_and_in_which_unit() -> None:
+    ax = plot_curves({"sync": TWO}, log=True)
+    assert ax.get_xlabel() == "wallclock (simulated s)"
+    assert ax.get_ylabel() == "test error (fraction)"
+    assert ax.get_yscale() == "log"
+    own = [frame.assign(sharpness=frame["test_error"]) for frame in TWO]
+    assert plot_curves({"sync": own}, y="sharpness").get_ylabel() == "sharpness"
+
+
+def test_methods_differ_in_more_than_colour() -> None:
+    lines = plot_curves({str(i): TWO for i in range(8)}).lines
+    assert (
+        len({(line.get_linestyle(), line.get_marker(), line.get_markerfacecolor() == "white") for line in lines})
+        == 8
+    )
+
+
+def test_log_ticks_are_plain_numbers() -> None:
+    ax = plot_curves({"sync": TWO}, log=True)
+    assert ax.yaxis.get_major_formatter()(0.2, 0) == "0.2"
+    ax.figure.draw_without_rendering()
+    wide = plot_curves({"sync": [history([0, 1], [1e3, 1e-3])]}, log=True)
+    wide.figure.draw_without_rendering()
+    assert "0.001" in [label.get_text() for label in wide.get_yticklabels()]
+
+
+def test_to_target_takes_the_first_row_at_or_below() -> None:
+    table = to_target({"sync": [*TWO, history([0, 1, 2, 3], [0.9, 0.3, 0.6, 0.9])]}, 0.3)
+    assert table.loc["sync"].to_dict() == {
+        "seeds": 3, "reached": 3, "median": 2.0, "mean": pytest.approx(7 / 3), "min": 1.0, "max": 4.0,
+    }  # fmt: skip
+
+
+def test_to_target_counts_the_censored_and_makes_up_no_time_for_them() -> None:
+    table = to_target({"most": [*TWO, LOST], "half": [TWO[0], LOST], "none": [LOST]}, 0.3)
+    assert table["reached"].tolist() == [2, 1, 0]
+    assert table["median"].tolist() == [4.0, math.inf, math.inf]
+    np.testing.assert_array_equal(table["mean"], [3.0, 4.0, NAN])
+    np.testing.assert_array_equal(table["max"], [4.0, 4.0, NAN])
+
+
+def test_to_target_answers_in_the_unit_of_x() -> None:
+    frames = [frame.assign(update=[0, 10, 20]) for frame in TWO]
+    assert to_target({"a": frames}, 0.5, x="update").loc["a", "max"] == 10
+
+
+@pytest.mark.parametrize("target", [None, NAN, math.inf, "0.3", True])
+def test_a_target_is_a_finite_number(target: object) -> None:
+    with pytest.raises(ValueError, match=r"target is .*: give a finite number"):
+        to_target({"a": TWO}, target)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("histories", "match"),
+    [
+        ({}, "histories is an empty mapping: give at least one label"),
+        (TWO, "histories is list: give at least one label"),
+        ({"sync": TWO[0]}, "histories of 'sync' is a DataFrame: give a list of DataFrames, one per seed"),
+        ({"sync": []}, "histories of 'sync' is empty"),
+        ({"sync": [3]}, "history 0 of 'sync' is a int"),
+        ({"sync": [TWO[0][["wallclock"]]]}, "history 0 of 'sync' has no column 'test_error': it has wallclock"),
+        ({"sync": [TWO[0].iloc[:0]]}, "history 0 of 'sync' has no rows"),
+        ({"sync": [TWO[0].iloc[::-1]]}, "'wallclock' of history 0 of 'sync' must be finite and not go back"),
+        (
+            {"sync": [TWO[0].assign(test_error=NAN)]},
+            "'test_error' holds no finite value in any history: choose one of wallclock, train_loss",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_histories_are_named(histories: object, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        plot_curves(histories)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=match):
+        to_target(histories, 0.3)  # type: ignore[arg-type]
+
+
+def test_an_unknown_band_is_named() -> None:
+    with pytest.raises(ValueError, match="band is 'sem': allowed are 'minmax', 'std' and None"):
+        plot_curves({"a": TWO}, band="sem")  # type: ignore[arg-type]

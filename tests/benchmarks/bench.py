@@ -1,0 +1,249 @@
+"""Speed, measured side by side: ``make bench``. Prints a table and writes results/bench.md.
+
+Everything is real time, the median of several interleaved repeats after a warm-up that compiles. *Plain SGD* is
+one ``lax.scan`` over pre-drawn mini-batches with the parameters as its carry; the *hand-written* slot scan adds
+to it the least that staleness needs (gather a version, write a version) and nothing else. Both get their
+mini-batch indices for free; stalegrad draws its own.
+"""
+
+import argparse
+import platform
+import time
+from pathlib import Path
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from stalegrad.models import Problem
+from stalegrad.policies import Async, KBatchAsync, KBatchSync, KSync, methods
+from stalegrad.simulator import Cluster, Exponential, Record, ShiftedExponential, replay, simulate
+from stalegrad.simulator.replay.batches import sampler
+from stalegrad.simulator.replay.schedule import lower
+
+RATE = 0.01
+SILENT = {"record": Record(updates=10**9, gap=False)}
+
+
+def mlp(features, hidden=64, classes=10):
+    def init(key):
+        a, b = jax.random.split(key)
+        return {
+            "hidden": {"w": 0.05 * jax.random.normal(a, (features, hidden)), "b": jnp.zeros(hidden)},
+            "out": {"w": 0.1 * jax.random.normal(b, (hidden, classes)), "b": jnp.zeros(classes)},
+        }
+
+    def logits(p, x):
+        return jax.nn.relu(x @ p["hidden"]["w"] + p["hidden"]["b"]) @ p["out"]["w"] + p["out"]["b"]
+
+    return init, logits
+
+
+def softmax_regression(features, classes=10):
+    def init(key):
+        return {"w": 0.01 * jax.random.normal(key, (features, classes)), "b": jnp.zeros(classes)}
+
+    return init, lambda p, x: x @ p["w"] + p["b"]
+
+
+def make_problem(model, features, batch_size, sampling="epochs", examples=10_000):
+    init, logits = model(features)
+    rng = np.random.default_rng(0)
+    rows = jnp.asarray(rng.normal(size=(examples, features)), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, 10, examples), jnp.int32)
+
+    def loss(p, batch, key):
+        x, y = batch
+        z = logits(p, x)
+        return jnp.mean(jax.nn.logsumexp(z, -1) - jnp.take_along_axis(z, y[:, None], 1)[:, 0])
+
+    return Problem.from_functions(
+        init,
+        loss,
+        train=(rows, labels),
+        batch_size=batch_size,
+        sampling=sampling,
+        evaluate=lambda p, data: {"loss": jnp.zeros(())},  # evaluation is not what is measured
+    )
+
+
+def plain_sgd(problem, indices):
+    """Return a function that runs plain SGD over these mini-batches: the yardstick."""
+    objective = problem.objective()
+    train, rate = objective.train, jnp.float32(RATE)
+
+    @jax.jit
+    def run(w, indices, train):
+        def step(w, ids):
+            batch = jax.tree.map(lambda a: a[ids], train)
+            g = jax.grad(objective.loss)(w, batch, None)
+            return jax.tree.map(lambda p, d: p - rate * d, w, g), None
+
+        return lax.scan(step, w, indices)[0]
+
+    return lambda: run(objective.init(jax.random.key(0)), indices, train)
+
+
+def slot_scan(problem, indices, schedule):
+    """Return a function that runs the leanest asynchronous loop: plain SGD plus one gather and one write."""
+    objective = problem.objective()
+    train, rate, slots = objective.train, jnp.float32(RATE), schedule.slots + schedule.scratch
+    read, write = jnp.asarray(schedule.read_slot), jnp.asarray(schedule.write_slot)
+
+    @jax.jit
+    def run(w, indices, train):
+        stack = jax.tree.map(lambda a: jnp.zeros((slots, *a.shape)).at[schedule.initial_slot].set(a), w)
+
+        def step(carry, event):
+            w, stack = carry
+            ids, source, target = event
+            batch = jax.tree.map(lambda a: a[ids], train)
+            g = jax.grad(objective.loss)(jax.tree.map(lambda a: a[source], stack), batch, None)
+            w = jax.tree.map(lambda p, d: p - rate * d, w, g)
+            return (w, jax.tree.map(lambda s, p: s.at[target].set(p), stack, w)), None
+
+        return lax.scan(step, (w, stack), (indices, read, write))[0][0]
+
+    return lambda: run(objective.init(jax.random.key(0)), indices, train)
+
+
+def clock(functions, repeats):
+    """Return the median seconds of each function, run in turn."""
+    for function in functions.values():
+        jax.block_until_ready(function())
+    seconds = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            seconds[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def overhead(name, problem, workers, gradients, repeats):
+    """Compare one gradient of stalegrad, of the hand-written scan and of plain SGD."""
+    trace = simulate(Cluster(workers, compute=Exponential()), Async(), updates=gradients, seed=0)
+    schedule = lower(trace)
+    draw = sampler(problem.sampling, problem.objective().examples, problem.batch_size, 0, schedule, workers)
+    indices = jnp.asarray(draw(0, gradients)[:, 0])
+    method = methods.async_(learning_rate=RATE)
+    seconds = clock(
+        {
+            "plain": plain_sgd(problem, indices),
+            "hand": slot_scan(problem, indices, schedule),
+            "stalegrad": lambda: replay(trace, problem, method, **SILENT).params,
+        },
+        repeats,
+    )
+    us = {k: v / gradients * 1e6 for k, v in seconds.items()}
+    return [
+        name,
+        problem.batch_size,
+        f"{us['plain']:.1f}",
+        f"{us['hand']:.1f}",
+        f"{us['stalegrad']:.1f}",
+        f"{us['hand'] / us['plain']:.2f}",
+        f"{us['stalegrad'] / us['plain']:.2f}",
+        f"{us['stalegrad'] / us['hand']:.2f}",
+    ]
+
+
+def workload_1(repeats):
+    """Softmax regression 60x10, 10,000 rows, i.i.d. batches of 32, 100 workers, 200,000 gradients."""
+    gradients = 200_000
+    problem = make_problem(softmax_regression, 60, 32, sampling="iid")
+    cluster, method = Cluster(100, compute=Exponential()), methods.async_(learning_rate=RATE)
+    trace = simulate(cluster, Async(), updates=gradients, seed=0)
+    with_gap = {"record": Record(updates=10**9)}
+    seconds = clock(
+        {
+            "replay": lambda: replay(trace, problem, method, **SILENT).params,
+            "end to end": lambda: replay(
+                simulate(cluster, Async(), updates=gradients, seed=0), problem, method, **with_gap
+            ).params,
+        },
+        repeats,
+    )
+    return [[name, f"{gradients / s:,.0f}"] for name, s in seconds.items()]
+
+
+def many_workers(gradients, repeats):
+    """Cost of a gradient as the cluster grows: memory traffic, not bookkeeping."""
+    rows, base = [], None
+    problem = make_problem(mlp, 784, 32)
+    method = methods.async_(learning_rate=RATE)
+    functions = {}
+    for workers in (8, 32, 128, 1024):
+        trace = simulate(Cluster(workers, compute=Exponential()), Async(), updates=gradients, seed=0)
+        functions[workers] = lambda trace=trace: replay(trace, problem, method, **SILENT).params
+    for workers, seconds in clock(functions, repeats).items():
+        us = seconds / gradients * 1e6
+        base = base or us
+        rows.append([workers, f"{us:.1f}", f"{us / base:.2f}"])
+    return rows
+
+
+def engine_share(repeats):
+    """SimPy's share of a run (MLP, batch 32), and its cost per used gradient."""
+    rows = []
+    problem = make_problem(mlp, 784, 32)
+    for workers, synchrony, method, updates in [
+        (32, Async(), methods.async_(), 4_000),
+        (32, KBatchAsync(8), methods.k_batch_async(k=8), 500),
+        (32, KSync(8), methods.k_sync(k=8), 500),
+        (32, KBatchSync(8), methods.k_batch_sync(k=8), 500),
+        (128, KSync(1), methods.k_sync(k=1), 500),
+        (1024, Async(), methods.async_(), 4_000),
+    ]:
+        cluster = Cluster(workers, compute=ShiftedExponential(1.0, 1.0))
+        trace = simulate(cluster, synchrony, updates=updates)
+        seconds = clock(
+            {
+                "engine": lambda c=cluster, s=synchrony, u=updates: simulate(c, s, updates=u).end,
+                "replay": lambda t=trace, m=method: replay(t, problem, m, **SILENT).params,
+            },
+            repeats,
+        )
+        us = seconds["engine"] / len(trace.used) * 1e6
+        share = seconds["engine"] / sum(seconds.values())
+        rows.append([synchrony.name, getattr(synchrony, "k", ""), workers, f"{us:.1f}", f"{share:.1%}"])
+    return rows
+
+
+def table(title, columns, rows):
+    """Return a Markdown table."""
+    lines = [f"### {title}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows), ""])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="medians of so many (default 5)")
+    parser.add_argument("--gradients", type=int, default=4_096, help="length of a timed run (default 4096)")
+    parser.add_argument("--out", type=Path, default=Path("results/bench.md"))
+    a = parser.parse_args()
+    device = jax.devices()[0]
+    parts = [f"{platform.machine()}, {device.device_kind}, jax {jax.__version__}, medians of {a.repeats}\n"]
+
+    def show(*arguments):
+        parts.append(table(*arguments))
+        print(parts[-1], flush=True)
+
+    print(parts[0])
+    columns = ["model", "batch", "plain SGD", "hand-written", "stalegrad", "hand/plain", "stalegrad/plain", "stalegrad/hand"]
+    cases = [("MLP 784-64-10", mlp, 32), ("MLP 784-64-10", mlp, 128)]
+    cases += [("softmax 784x10", softmax_regression, 32), ("softmax 784x10", softmax_regression, 128)]
+    rows = [overhead(name, make_problem(m, 784, b), 32, a.gradients, a.repeats) for name, m, b in cases]
+    show("One gradient, asynchronous, 32 workers (microseconds; ratios)", columns, rows)
+    show("Workload W1 (gradients a second)", ["part", "gradients/s"], workload_1(a.repeats))
+    show("Workers (MLP, batch 32)", ["workers", "us per gradient", "against 8"], many_workers(a.gradients, a.repeats))
+    columns = ["synchrony", "k", "workers", "engine us per used gradient", "engine's share of the run"]
+    show("SimPy's share (MLP, batch 32)", columns, engine_share(a.repeats))
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    a.out.write_text("\n".join(parts))
+    print(f"wrote {a.out}")
+
+
+if __name__ == "__main__":
+    main()
