@@ -61,7 +61,7 @@ def from_module(make: Callable[[nnx.Rngs], Any], penalty: Callable[[Params], jax
         logits: jax.Array = nnx.merge(graph, state)(inputs)
         return logits
 
-    return Network(init, apply, penalty)
+    return Network(jax.jit(init), apply, penalty)
 
 
 @network("softmax-regression")

@@ -48,7 +48,7 @@ class Scan(Executor):
         slots = 0 if self.layout.fresh else bucket(self.schedule.slots + self.schedule.scratch)
         self.state: State = initial(self.program, slots)(params, self.numbers, self.schedule.initial_slot)
         per_update = int(np.diff(self.schedule.first).max(initial=1))
-        self.updates_at_once = max(1, min(CHUNK // per_update, bucket(self.longest)))
+        self.updates_at_once = max(1, min(CHUNK // per_update, compiled_length(self.longest)))
         self.messages_at_once = self.updates_at_once * per_update
 
     @property
@@ -169,6 +169,11 @@ def bucket(slots: int) -> int:
     """Round up to 1, 2, 3, 4, 6, 8, 12, 16, ...: runs of other seeds then share the compiled code."""
     power = 1 << (slots - 1).bit_length()
     return power * 3 // 4 if power > 2 and slots <= power * 3 // 4 else power
+
+
+def compiled_length(updates: int) -> int:
+    """Round up to a power of 4: a chunk may be shorter than it was compiled for, so runs share the code."""
+    return 1 << 2 * ((updates - 1).bit_length() + 1 >> 1)
 
 
 def _padded(array: np.ndarray, length: int) -> np.ndarray:

@@ -141,7 +141,7 @@ def run(experiment: Experiment, *, progress: bool = True, path: str | None = Non
 
     Args:
         experiment: what to run.
-        progress: show a progress bar.
+        progress: show a progress bar (in a terminal or notebook).
         path: ``scan`` or ``loop``; by default chosen by backend and problem.
 
     Returns:
@@ -154,7 +154,9 @@ def run(experiment: Experiment, *, progress: bool = True, path: str | None = Non
     budget = {k: v for k, v in vars(experiment.budget).items() if v is not None}
     trace = simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
     label = f"{experiment.method.name}, seed {experiment.seed}"
-    with tqdm(total=len(trace.update_times), desc=label, unit=" updates", disable=not progress) as bar:
+    with tqdm(
+        total=len(trace.update_times), desc=label, unit=" updates", disable=None if progress else True
+    ) as bar:
         done = replay(
             trace,
             experiment.problem,
