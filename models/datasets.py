@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pooch
 from numpy.typing import NDArray
+
 from stalegrad.models.naming import unknown_name
 
 DATA_VARIABLE = "STALEGRAD_DATA"
@@ -82,7 +83,7 @@ def list_datasets() -> dict[str, str]:
 
 def check_name(name: str) -> None:
     """Raise ValueError unless ``load_dataset`` knows the name."""
-    if name not in _SOURCES:
+    if name not in list(_SOURCES):
         raise ValueError(unknown_name("data set", name, _SOURCES))
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from pydantic import TypeAdapter, ValidationError
+
 from stalegrad.models.datasets import check_name, load_dataset
 from stalegrad.models.naming import unknown_name
 from stalegrad.models.networks import NETWORKS
@@ -70,6 +71,7 @@ class Problem:
 
     def __init__(
         self,
+        /,
         model: str,
         dataset: str,
         *,
@@ -78,7 +80,7 @@ class Problem:
         directory: str | None = None,
         **options: Any,
     ) -> None:
-        if model not in NETWORKS:
+        if model not in list(NETWORKS):
             raise ValueError(unknown_name("model", model, NETWORKS))
         check_name(dataset)
         self.model, self.dataset, self.directory = model, dataset, directory
@@ -133,7 +135,7 @@ class Problem:
 
         problem = cls.__new__(cls)
         problem.model, problem.dataset, problem.directory = "functions", "", None
-        problem.batch_size, problem.sampling = _checked(batch_size or 1, sampling)
+        problem.batch_size, problem.sampling = _checked(1 if batch_size is None else batch_size, sampling)
         problem.options = {}
         objective = Objective(init, loss, evaluate or whole_loss, *jax.tree.map(jnp.asarray, (train, test)))
         problem._objective = lambda: objective
@@ -215,7 +217,7 @@ def _network_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ValueError(f"{key} of model {model!r} = {value!r} is not allowed: {reason}") from None
-    return checked
+    return dict(sorted(checked.items()))
 
 
 @functools.lru_cache(maxsize=8)

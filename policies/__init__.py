@@ -1,6 +1,7 @@
 """Algorithms: who waits for whom (synchrony) and what a stale gradient is worth (rules).
 
-Knows no clock, no model and no data. Order of reading: specs, synchrony, schedules, rules, methods.
+Knows no clock, no model and no data. Order of reading: specs, synchrony, schedules, corrections,
+weights, optimizers, rules, methods.
 """
 
 from stalegrad.policies import methods
@@ -8,17 +9,20 @@ from stalegrad.policies.methods import Method
 from stalegrad.policies.rules import Rule
 from stalegrad.policies.schedules import Constant, Cosine, InverseSqrt, Schedule, StepDecay
 from stalegrad.policies.synchrony import (
+    SSP,
     Async,
     Decision,
     KAsync,
     KBatchAsync,
     KBatchSync,
     KSync,
+    Sequential,
     Sync,
     Synchrony,
 )
 
 __all__ = [
+    "SSP",
     "Async",
     "Constant",
     "Cosine",
@@ -31,6 +35,7 @@ __all__ = [
     "Method",
     "Rule",
     "Schedule",
+    "Sequential",
     "StepDecay",
     "Sync",
     "Synchrony",

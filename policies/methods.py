@@ -11,12 +11,39 @@ from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
 from pydantic import InstanceOf
-from stalegrad.policies.rules import Rule, gradient_descent
+
+from stalegrad.policies import rules
+from stalegrad.policies.rules import Rule
 from stalegrad.policies.schedules import Schedule, as_schedule
 from stalegrad.policies.specs import kebab, spec, unknown_name, validate
-from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync, Synchrony
+from stalegrad.policies.synchrony import (
+    SSP,
+    Async,
+    KAsync,
+    KBatchAsync,
+    KBatchSync,
+    KSync,
+    Sequential,
+    Sync,
+    Synchrony,
+)
 
-DUTTA = "Dutta et al., Slow and Stale Gradients Can Win the Race, AISTATS 2018"
+PAPERS = {
+    "dutta2018": "Dutta et al., Slow and Stale Gradients Can Win the Race, AISTATS 2018",
+    "mindthestep2019": "Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, IEEE BigData 2019",
+    "asap2022": "Backstrom, Papatriantafilou, Tsigas, ASAP.SGD, ICML 2022",
+    "fleet2020": "Damaskinos et al., FLeet: Online Federated Learning via Staleness Awareness, Middleware 2020",
+    "mishchenko2022": "Mishchenko et al., Asynchronous SGD Beats Minibatch SGD, NeurIPS 2022",
+    "dana2019": "Hakimi et al., Taming Momentum in a Distributed Asynchronous Environment (DANA), 2019",
+    "dcasgd2017": "Zheng et al., Asynchronous SGD with Delay Compensation, ICML 2017",
+    "lwp2020": "Kosson et al., Pipelined Backpropagation at Scale, 2020",
+    "gapaware2020": "Barkai, Hakimi, Schuster, Gap-Aware Mitigation of Gradient Staleness, ICLR 2020",
+    "zhang2016": "Zhang et al., Staleness-aware Async-SGD for Distributed Deep Learning, IJCAI 2016",
+    "smega2022": "Cohen, Hakimi, Schuster, SMEGA2, ICPP 2022",
+    "fasgd2016": "Odena, Faster Asynchronous SGD, 2016",
+    "spectrain2018": "Chen, Yang, Cheng, Efficient and Robust Parallel DNN Training (SpecTrain), 2018",
+    "ssp2013": "Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Server, NIPS 2013",
+}
 
 
 @spec
@@ -35,9 +62,20 @@ class Method:
     learning_rate: InstanceOf[Schedule]
     parameters: tuple[tuple[str, Any], ...] = ()
 
-    def rule(self, numbers: Mapping[str, Any] | None = None) -> Rule:
-        """Return the rule; ``numbers`` replaces numeric hyper-parameters (by tracers, say)."""
-        return REGISTRY[self.name].rule(**{**dict(self.parameters), **(numbers or {})})
+    def __hash__(self) -> int:
+        return hash((self.name, self.synchrony, self.learning_rate, _hashable(self.parameters)))
+
+    def rule(self, workers: int, numbers: Mapping[str, Any] | None = None) -> Rule:
+        """Return the rule for so many workers; ``numbers`` replaces numeric hyper-parameters (by tracers, say)."""
+        arguments = {**dict(self.parameters), **(numbers or {})}
+        if self.knows_workers:
+            arguments["workers"] = workers
+        return REGISTRY[self.name].rule(**arguments)
+
+    @property
+    def knows_workers(self) -> bool:
+        """Whether the rule depends on the number of workers."""
+        return "workers" in inspect.signature(REGISTRY[self.name].rule).parameters
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -47,47 +85,72 @@ class Method:
     @property
     def structure(self) -> tuple[Any, ...]:
         """What decides the shape of the computation: everything but the numbers."""
-        return (
-            self.name,
-            tuple((k, None if isinstance(v, float) else _hashable(v)) for k, v in self.parameters),
-        )
+        return (self.name, tuple((k, float if isinstance(v, float) else _hashable(v)) for k, v in self.parameters))
 
 
 class MethodInfo:
-    """An entry of the registry: a synchrony, a rule, and where they come from. Call it for a Method."""
+    """An entry of the registry: a synchrony, a rule, and where they come from. Call it for a Method.
 
-    def __init__(self, name: str, synchrony: type[Synchrony], rule: Callable[..., Rule], *, paper: str) -> None:
-        self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, paper
+    Args:
+        name: what users type.
+        synchrony: the method's own synchrony.
+        rule: a function of :mod:`rules`; its keyword arguments are the hyper-parameters.
+        paper: a key of ``PAPERS``.
+        allowed: other synchronies that the rule can work with; None: any.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        synchrony: type[Synchrony],
+        rule: Callable[..., Rule],
+        paper: str,
+        *,
+        allowed: tuple[type[Synchrony], ...] | None = None,
+    ) -> None:
+        self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, PAPERS[paper]
+        self.allowed = allowed
         self.__name__ = self.__qualname__ = name.replace("-", "_")
-        self.__doc__ = f"{synchrony.__doc__}\n\nRule: {rule.__doc__}\n\nPaper: {paper}"
-        self.__signature__ = inspect.Signature(list(self._parameters().values()))
+        self.__doc__ = f"{synchrony.__doc__}\n\nRule: {rule.__doc__}\n\nPaper: {self.paper}"
+        self.__signature__ = inspect.Signature(list(self._parameters(synchrony).values()))
+
+    def _rule_parameters(self) -> dict[str, inspect.Parameter]:
+        return {k: p for k, p in inspect.signature(self.rule).parameters.items() if k != "workers"}
+
+    def _parameters(self, synchrony: type[Synchrony] | None) -> dict[str, inspect.Parameter]:
+        key = inspect.Parameter.KEYWORD_ONLY
+        found = {"learning_rate": inspect.Parameter("learning_rate", key, default=0.1, annotation=Any)}
+        for f in fields(synchrony) if synchrony is not None else ():
+            default = inspect.Parameter.empty if f.default is MISSING else f.default
+            found[f.name] = inspect.Parameter(f.name, key, default=default, annotation=f.type)
+        return found | self._rule_parameters()
 
     @property
     def synchrony_name(self) -> str:
         """The name of its synchrony."""
         return kebab(self.synchrony.__name__)
 
-    def _parameters(self) -> dict[str, inspect.Parameter]:
-        key = inspect.Parameter.KEYWORD_ONLY
-        found = {"learning_rate": inspect.Parameter("learning_rate", key, default=0.1, annotation=Any)}
-        for f in fields(self.synchrony):
-            default = inspect.Parameter.empty if f.default is MISSING else f.default
-            found[f.name] = inspect.Parameter(f.name, key, default=default, annotation=f.type)
-        return found | dict(inspect.signature(self.rule).parameters)
-
     @property
     def parameters(self) -> dict[str, Any]:
         """Every parameter and its default (``None`` where it must be given or is off)."""
-        parameters = self._parameters().values()
+        parameters = self._parameters(self.synchrony).values()
         return {p.name: None if p.default is p.empty else p.default for p in parameters}
 
-    def __call__(self, *, learning_rate: Any = 0.1, **arguments: Any) -> Method:
+    def __call__(self, /, *, learning_rate: Any = 0.1, synchrony: Any = None, **arguments: Any) -> Method:
         """Return the method with these parameters.
 
+        Args:
+            learning_rate: a number, a schedule, a table, or a function of the update.
+            synchrony: another one than the method's own, e.g. ``KAsync(4)``.
+            **arguments: of the synchrony and of the rule.
+
         Raises:
-            ValueError: for an unknown, missing or wrong parameter, naming it and what is allowed.
+            ValueError: for an unknown, missing or wrong parameter, or a synchrony that the rule cannot work
+                with, naming it and what is allowed.
         """
-        allowed = self._parameters()
+        if synchrony is not None:
+            self._check_synchrony(synchrony)
+        allowed = self._parameters(self.synchrony if synchrony is None else None)
         for key in arguments:
             if key not in allowed:
                 raise ValueError(unknown_name(f"parameter of method {self.name!r}:", key, allowed))
@@ -96,17 +159,25 @@ class MethodInfo:
                 raise ValueError(f"method {self.name!r} needs {key}")
         hints = get_type_hints(self.rule, include_extras=True)
         own = {f.name for f in fields(self.synchrony)}
-        parameters = {}
-        for key, parameter in inspect.signature(self.rule).parameters.items():
-            value = arguments.get(key, parameter.default)
-            parameters[key] = validate(f"{key} of method {self.name!r}", hints[key], value)
-        self.rule(**parameters)
-        return Method(
-            self.name,
-            self.synchrony(**{key: value for key, value in arguments.items() if key in own}),
-            as_schedule(learning_rate),
-            tuple(parameters.items()),
+        parameters = tuple(
+            (key, validate(f"{key} of method {self.name!r}", hints[key], arguments.get(key, parameter.default)))
+            for key, parameter in self._rule_parameters().items()
         )
+        if synchrony is None:
+            synchrony = self.synchrony(**{key: value for key, value in arguments.items() if key in own})
+        method = Method(self.name, synchrony, as_schedule(learning_rate), parameters)
+        method.rule(workers=1)
+        return method
+
+    def _check_synchrony(self, synchrony: Any) -> None:
+        if not isinstance(synchrony, Synchrony):
+            raise ValueError(f"synchrony of method {self.name!r} = {synchrony!r}: give e.g. KAsync(4)")
+        if self.allowed is not None and not isinstance(synchrony, (self.synchrony, *self.allowed)):
+            names = sorted(kebab(cls.__name__) for cls in (self.synchrony, *self.allowed))
+            raise ValueError(
+                f"method {self.name!r} cannot work with synchrony {synchrony.name!r}: "
+                f"allowed are {', '.join(names)}"
+            )
 
 
 def method(name: str, arguments: Mapping[str, Any] | None = None) -> Method:
@@ -115,7 +186,7 @@ def method(name: str, arguments: Mapping[str, Any] | None = None) -> Method:
     Raises:
         ValueError: for an unknown name (with a suggestion) or wrong parameters.
     """
-    if name not in REGISTRY:
+    if name not in list(REGISTRY):
         raise ValueError(unknown_name("method", name, REGISTRY))
     return REGISTRY[name](**(arguments or {}))
 
@@ -126,12 +197,42 @@ def _hashable(value: Any) -> Any:
     return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-sync = MethodInfo("sync", Sync, gradient_descent, paper=DUTTA)
-k_sync = MethodInfo("k-sync", KSync, gradient_descent, paper=DUTTA)
-k_batch_sync = MethodInfo("k-batch-sync", KBatchSync, gradient_descent, paper=DUTTA)
-async_ = MethodInfo("async", Async, gradient_descent, paper=DUTTA)
-k_async = MethodInfo("k-async", KAsync, gradient_descent, paper=DUTTA)
-k_batch_async = MethodInfo("k-batch-async", KBatchAsync, gradient_descent, paper=DUTTA)
+_SINGLE = (Async, SSP, Sequential)
+"""Synchronies whose updates consume one message: rules with state per worker need that."""
+
+sync = MethodInfo("sync", Sync, rules.gradient_descent, "dutta2018")
+k_sync = MethodInfo("k-sync", KSync, rules.gradient_descent, "dutta2018")
+k_batch_sync = MethodInfo("k-batch-sync", KBatchSync, rules.gradient_descent, "dutta2018")
+async_ = MethodInfo("async", Async, rules.gradient_descent, "dutta2018")
+k_async = MethodInfo("k-async", KAsync, rules.gradient_descent, "dutta2018")
+k_batch_async = MethodInfo("k-batch-async", KBatchAsync, rules.gradient_descent, "dutta2018")
+gap_limited = MethodInfo("gap-limited", Async, rules.gap_limited_rate, "dutta2018")
+
+mindthestep = MethodInfo("mindthestep", Async, rules.mindthestep, "mindthestep2019")
+tail = MethodInfo("tail", Async, rules.tail, "asap2022")
+inverse = MethodInfo("inverse", Async, rules.inverse_staleness, "asap2022")
+fleet = MethodInfo("fleet", Async, rules.fleet, "fleet2020")
+delay_adaptive = MethodInfo("delay-adaptive", Async, rules.delay_adaptive, "mishchenko2022")
+
+sgd = MethodInfo("sgd", Sequential, rules.nag_asgd, "dana2019")
+ssgd = MethodInfo("ssgd", Sync, rules.scaled_momentum, "dana2019", allowed=(KSync, KBatchSync))
+nag_asgd = MethodInfo("nag-asgd", Async, rules.nag_asgd, "dana2019")
+multi_asgd = MethodInfo("multi-asgd", Async, rules.multi_asgd, "dana2019", allowed=_SINGLE)
+dc_asgd = MethodInfo("dc-asgd", Async, rules.dc_asgd, "dcasgd2017", allowed=_SINGLE)
+lwp = MethodInfo("lwp", Async, rules.lwp, "lwp2020", allowed=_SINGLE)
+dana_zero = MethodInfo("dana-zero", Async, rules.dana_zero, "dana2019", allowed=_SINGLE)
+dana_slim = MethodInfo("dana-slim", Async, rules.dana_slim, "dana2019", allowed=_SINGLE)
+dana_dc = MethodInfo("dana-dc", Async, rules.dana_dc, "dana2019", allowed=_SINGLE)
+
+gap_aware = MethodInfo("gap-aware", Async, rules.gap_aware_momentum, "gapaware2020")
+staleness_aware = MethodInfo("staleness-aware", Async, rules.staleness_aware, "zhang2016")
+dana_ga = MethodInfo("dana-ga", Async, rules.dana_ga, "gapaware2020", allowed=_SINGLE)
+dana_sa = MethodInfo("dana-sa", Async, rules.dana_sa, "gapaware2020", allowed=_SINGLE)
+
+smega2 = MethodInfo("smega2", Async, rules.smega2_rule, "smega2022", allowed=_SINGLE)
+fasgd = MethodInfo("fasgd", Async, rules.fasgd_rule, "fasgd2016", allowed=_SINGLE)
+spectrain = MethodInfo("spectrain", Async, rules.spectrain, "spectrain2018", allowed=_SINGLE)
+ssp = MethodInfo("ssp", SSP, rules.gradient_descent, "ssp2013")
 
 REGISTRY: dict[str, MethodInfo] = {
     info.name: info for info in list(globals().values()) if isinstance(info, MethodInfo)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+
 from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, kebab, spec, unknown_name
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -39,6 +40,10 @@ class Schedule:
             ramp = self.warmup_from + (1.0 - self.warmup_from) * np.minimum(position / self.warmup, 1.0)
             rate = rate * ramp
         return rate
+
+    def peak_of(self, rates: Floats) -> float:
+        """Return the largest learning rate that the schedule ever gives; ``rates`` are those of the run."""
+        return self.peak
 
     def shape(self, position: Floats) -> Floats:
         """Return the fraction of the peak at each position, warm-up aside."""
@@ -92,6 +97,10 @@ class FromFunction(Schedule):
     peak: PositiveFloat = field(default=1.0, init=False)
     function: Callable[[int], Any]
 
+    def peak_of(self, rates: Floats) -> float:
+        """Return the largest learning rate of the run: of a function we know no other."""
+        return float(np.max(rates, initial=0.0))
+
     def values(self, updates: Floats, epochs: Floats) -> Floats:
         """Call the function once per update."""
         return np.array([float(self.function(int(update))) for update in updates])
@@ -117,7 +126,7 @@ def as_schedule(value: Any) -> Schedule:
     if isinstance(value, dict):
         arguments = dict(value)
         name = arguments.pop("schedule", None)
-        if name not in SCHEDULES:
+        if name not in list(SCHEDULES):
             raise ValueError(unknown_name("schedule", name, SCHEDULES))
         allowed = [f.name for f in fields(SCHEDULES[name])]
         for key in arguments:

@@ -9,9 +9,16 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+
+def _builtin(value: Any) -> Any:
+    """Return a numpy scalar as the Python number it stands for."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+
+NonNegativeInt = Annotated[int, BeforeValidator(_builtin), Field(ge=0, strict=True)]
+PositiveInt = Annotated[int, BeforeValidator(_builtin), Field(ge=1, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import field
 from typing import ClassVar, NamedTuple, Protocol
 
-from stalegrad.policies.specs import PositiveInt, kebab, spec
+from stalegrad.policies.specs import NonNegativeInt, PositiveInt, kebab, spec
 
 
 class Message(Protocol):
@@ -65,6 +65,10 @@ class Synchrony:
 
     def check(self, workers: int) -> None:
         """Raise ValueError if this synchrony cannot work with that many workers."""
+
+    def members(self, workers: int) -> range:
+        """Return the workers that take part; the others never join."""
+        return range(workers)
 
     @property
     def name(self) -> str:
@@ -200,6 +204,45 @@ class KAsync(Synchrony):
             message = yield Decision(apply=True, send=contributors)
 
 
+@spec
+class SSP(Synchrony):
+    """Stale synchronous parallel: asynchronous, but nobody runs more than ``bound`` steps ahead of the slowest.
+
+    A worker that has sent its c-th message may start the next one only while c - min_q c_q <= bound; until
+    then it waits, and reads the version of the moment it is let go. bound = 0 lets nobody start a round
+    before all have finished the last one (but applies each gradient as it comes).
+
+    Reference: Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server, 2013.
+    """
+
+    bound: NonNegativeInt
+
+    def serve(self, workers: int) -> Server:
+        """Apply every message; let those go who are not too far ahead."""
+        clocks, parked = [0] * workers, set[int]()
+        message = yield WAIT
+        while True:
+            clocks[message.worker] += 1
+            parked.add(message.worker)
+            slowest = min(clocks)
+            free = sorted(w for w in parked if clocks[w] - slowest <= self.bound)
+            parked.difference_update(free)
+            message = yield Decision(apply=True, send=free)
+
+
+@spec
+class Sequential(Synchrony):
+    """One worker, the first, trains alone; the others are absent. The sequential baseline."""
+
+    def members(self, workers: int) -> range:
+        """Worker 0 only."""
+        return range(1)
+
+    def serve(self, workers: int) -> Server:
+        """Apply every message at once."""
+        return _serve_batches(1)
+
+
 SYNCHRONIES: dict[str, type[Synchrony]] = {
-    kebab(cls.__name__): cls for cls in (Sync, KSync, KBatchSync, Async, KAsync, KBatchAsync)
+    kebab(cls.__name__): cls for cls in (Sync, KSync, KBatchSync, Async, KAsync, KBatchAsync, SSP, Sequential)
 }

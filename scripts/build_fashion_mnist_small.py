@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stalegrad.models.datasets import load_dataset
 
 SEED = 20170825  # the day Fashion-MNIST appeared on arXiv

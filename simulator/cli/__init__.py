@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
 from stalegrad.simulator.sweeps.experiment import load_experiment
@@ -33,7 +34,7 @@ def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2."""
     try:
         app()
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         raise SystemExit(2) from None
 

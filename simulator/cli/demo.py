@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
 from stalegrad.analysis import comparison, plot_curves, plot_staleness, plot_timeline
 from stalegrad.models import Problem
 from stalegrad.policies import methods

@@ -9,7 +9,7 @@ from typing import Any
 
 from stalegrad.models import list_datasets, list_models
 from stalegrad.policies.methods import REGISTRY
-from stalegrad.policies.rules import optimizer_names
+from stalegrad.policies.optimizers import optimizer_names
 from stalegrad.policies.schedules import SCHEDULES
 from stalegrad.policies.specs import unknown_name
 from stalegrad.policies.synchrony import SYNCHRONIES

@@ -9,10 +9,15 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from stalegrad.policies import Method
 from stalegrad.simulator.replay.batches import Draw
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.replay.step import Layout, Params, Step, make_step
+
+PEAK = "peak_learning_rate"
+
+fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 
 Loss = Callable[..., jax.Array]
 
@@ -26,14 +31,18 @@ class Program(NamedTuple):
 
     def step(self, numbers: Any) -> Step:
         """Return the step with these numeric hyper-parameters (tracers, when compiling)."""
-        return make_step(self.loss, self.structure.method.rule(numbers), self.layout)
+        hyper = dict(numbers)
+        peak = hyper.pop(PEAK)
+        structure = self.structure
+        return make_step(self.loss, structure.method.rule(structure.workers, hyper), self.layout, peak)
 
 
 class Structure:
     """A method whose numbers do not matter: equal for methods that compile to the same code."""
 
-    def __init__(self, method: Method) -> None:
-        self.method, self.key = method, method.structure
+    def __init__(self, method: Method, workers: int) -> None:
+        self.method, self.workers = method, workers
+        self.key = (method.structure, workers if method.knows_workers else None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Structure) and self.key == other.key
@@ -54,6 +63,8 @@ class Executor(ABC):
         train: training data, or None.
         draw: draws mini-batches.
         learning_rates: of every update.
+        weights: the factor that each message's staleness has earned it.
+        workers: their number.
         key: from which the key of every mini-batch is folded.
         longest: updates in the longest stretch that will be asked for at once.
     """
@@ -70,14 +81,18 @@ class Executor(ABC):
         train: Any,
         draw: Draw,
         learning_rates: Any,
+        weights: Any,
+        workers: int,
         key: jax.Array,
         longest: int,
     ) -> None:
-        self.program = Program(loss, Structure(method), layout)
+        self.program = Program(loss, Structure(method, workers), layout)
         self.layout, self.schedule, self.train, self.draw, self.key = layout, schedule, train, draw, key
         dtype = jnp.result_type(*jax.tree.leaves(params))
         self.learning_rates = np.asarray(learning_rates, dtype)
-        self.numbers = {name: jnp.asarray(value, dtype) for name, value in method.numbers.items()}
+        self.weights = np.asarray(weights, dtype)
+        peak = method.learning_rate.peak_of(self.learning_rates)
+        self.numbers = {name: jnp.asarray(value, dtype) for name, value in [*method.numbers.items(), (PEAK, peak)]}
         self.longest = longest
         self.start(params)
 

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from stalegrad.simulator.replay.executor import Executor, Program
+
+from stalegrad.simulator.replay.executor import Executor, Program, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
 
@@ -42,15 +43,15 @@ class Loop(Executor):
             indices = self.draw(a, b) if self.train is not None else np.zeros((b - a, s.steps, 0), np.int32)
             rate, total = self.learning_rates[u], None
             for m in range(a, b):
-                event = indices[m - a], np.uint32(s.batch[m]), s.worker[m], s.staleness[m]
-                read = self.slots[s.read_slot[m]]
+                event = indices[m - a], np.uint32(s.batch[m]), s.worker[m], s.staleness[m], self.weights[m]
+                state = (self._params, self.slots[s.read_slot[m]], self.correction, self.optimizer)
                 total, self.correction, gap = self.message(
-                    self.numbers, self._params, read, self.correction, total, event, rate, self.train, self.key
+                    self.numbers, *state, total, event, rate, self.train, self.key
                 )
                 gaps.append(gap)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
             self._params, self.optimizer, sent = self.apply(
-                self.numbers, self._params, self.optimizer, total, count, rate
+                self.numbers, self._params, self.optimizer, total, count, event, rate
             )
             self.slots[s.write_slot[u]] = sent
         return np.array([float(gap) for gap in gaps]) if self.layout.gap and gaps else None
@@ -60,22 +61,35 @@ class Loop(Executor):
 def compiled(program: Program) -> Any:
     """Return the compiled init, message and apply."""
 
+    def inputs_of(event: Any, keys: Any = None) -> Inputs:
+        indices, _, worker, staleness, weight = event
+        return Inputs(indices, keys, worker, staleness, weight)
+
     def message(
-        numbers: Any, params: Params, read: Params, correction: Any, total: Any, event: Any, rate: Any, train: Any,
+        numbers: Any,
+        params: Params,
+        read: Params,
+        correction: Any,
+        optimizer: Any,
+        total: Any,
+        event: Any,
+        rate: Any,
+        train: Any,
         key: jax.Array,
-    ) -> Any:  # fmt: skip
-        indices, batch, worker, staleness = event
-        keys = jax.vmap(lambda h: jax.random.fold_in(key, batch + h))(
-            jnp.arange(program.layout.steps, dtype=jnp.uint32)
+    ) -> Any:
+        keys = fold_in(key, event[1] + jnp.arange(program.layout.steps, dtype=jnp.uint32))
+        sent, correction, gap = program.step(numbers).message(
+            params, read, correction, optimizer, inputs_of(event, keys), rate, train
         )
-        inputs = Inputs(indices, keys, worker, staleness)
-        sent, correction, gap = program.step(numbers).message(params, read, correction, inputs, rate, train)
         if total is not None:
             sent = jax.tree.map(jnp.add, total, sent)
         return sent, correction, gap
 
+    def apply(numbers: Any, params: Params, optimizer: Any, total: Any, count: Any, event: Any, rate: Any) -> Any:
+        return program.step(numbers).apply(params, optimizer, total, count, inputs_of(event), rate)
+
     return (
         jax.jit(lambda params, numbers: program.step(numbers).init(params)),
-        jax.jit(message, donate_argnums=(3, 4)),
-        jax.jit(lambda numbers, *arguments: program.step(numbers).apply(*arguments), donate_argnums=(2, 3)),
+        jax.jit(message, donate_argnums=(3, 5)),
+        jax.jit(apply, donate_argnums=(2, 3)),
     )

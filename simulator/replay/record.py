@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.timing.trace import Budget

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+
 from stalegrad.models import Objective, Problem
-from stalegrad.policies import Method
+from stalegrad.policies import Method, Rule
 from stalegrad.policies.specs import unknown_name
 from stalegrad.simulator.replay.batches import sampler
 from stalegrad.simulator.replay.loop import Loop
@@ -81,13 +82,17 @@ def replay(
     draw = sampler(problem.sampling, max(examples, 1), batch_size, seed, schedule, trace.workers)
     epochs = schedule.gradients_before * (batch_size / examples if examples else math.nan)
     rates = method.learning_rate.values(np.arange(schedule.updates, dtype=float), epochs[:-1])
+    rule = method.rule(trace.workers)
+    check_rule(method.name, rule, schedule)
+    update = np.repeat(np.arange(schedule.updates), np.diff(schedule.first))
+    weights = rule.weight(schedule.staleness, update, trace.workers) if rule.weight else np.ones(len(update))
 
     init_key, loss_key = jax.random.split(jax.random.key(seed))
     params = jax.tree.map(jnp.array, objective.init(init_key))  # copied: the buffers will be donated
     layout = Layout(
         messages=schedule.messages_per_update,
         steps=schedule.steps,
-        fresh=schedule.always_fresh and method.rule().look_ahead is None,
+        fresh=schedule.always_fresh and rule.look_ahead is None,
         gap=record.gap,
     )
     due = points(record, _budget(trace), schedule, trace.end)
@@ -95,8 +100,8 @@ def replay(
     if path not in PATHS:
         raise ValueError(unknown_name("path", path, PATHS))
     run = PATHS[path](
-        objective.loss, method, layout, schedule, params, objective.train, draw, rates, loss_key,
-        longest=int(np.diff(due.update).max(initial=1)),
+        objective.loss, method, layout, schedule, params, objective.train, draw, rates,
+        weights, trace.workers, loss_key, longest=int(np.diff(due.update).max(initial=1)),
     )  # fmt: skip
     rows: list[dict[str, float]] = []
     done, diverged_at = 0, None
@@ -134,6 +139,20 @@ def check(problem: Problem, workers: int) -> None:
             f"batch_size = {problem.batch_size} is not allowed: {examples} examples sharded over {workers} "
             f"workers leave {examples // workers} each"
         )
+
+
+def check_rule(name: str, rule: Rule, schedule: Schedule) -> None:
+    """Raise ValueError if a trace asks of a rule what it cannot do."""
+    if rule.single and schedule.updates and schedule.messages_per_update != 1:
+        raise ValueError(f"method {name!r} needs updates of one message each; those of this trace have others")
+    if rule.own_reads and schedule.updates:
+        later = schedule.read_version > 0
+        maker = schedule.worker[schedule.read_version[later] - 1]
+        if (maker != schedule.worker[later]).any():
+            raise ValueError(
+                f"method {name!r} sends each worker a point of its own, but in this trace a worker reads a "
+                "version that another one's message made (a late joiner, say)"
+            )
 
 
 def _evaluate(objective: Objective, params: Params, record: Record) -> dict[str, float]:

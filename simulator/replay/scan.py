@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from stalegrad.simulator.replay.executor import Executor, Program
+
+from stalegrad.simulator.replay.executor import Executor, Program, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
 CHUNK = 4_096
@@ -36,6 +37,7 @@ class Chunk(NamedTuple):
     first: Any
     write_slot: Any
     learning_rate: Any
+    weight: Any
 
 
 class Scan(Executor):
@@ -87,6 +89,7 @@ class Scan(Executor):
             first=_padded((s.first[start : stop + 1] - a).astype(np.int32), self.updates_at_once + 1),
             write_slot=_padded(s.write_slot[start:stop], self.updates_at_once),
             learning_rate=_padded(self.learning_rates[start:stop], self.updates_at_once),
+            weight=_padded(self.weights[a:b], self.messages_at_once),
         )
 
 
@@ -117,42 +120,46 @@ def compiled(program: Program) -> Any:
         dtype = jnp.result_type(*jax.tree.leaves(state.params))
         gaps = jnp.zeros(len(chunk.worker), dtype) if layout.gap else None
 
-        def message(m: Any, params: Params, slots: Params, correction: Any, rate: Any, gaps: Any) -> Any:
+        def inputs_of(m: Any) -> Inputs:
             indices = None if chunk.indices is None else chunk.indices[m]
-            inputs = Inputs(indices, keys[m], chunk.worker[m], chunk.staleness[m])
-            read = params if layout.fresh else gather(slots, chunk.read_slot[m])
-            sent, correction, gap = step.message(params, read, correction, inputs, rate, train)
+            return Inputs(indices, keys[m], chunk.worker[m], chunk.staleness[m], chunk.weight[m])
+
+        def message(m: Any, state: State, correction: Any, rate: Any, gaps: Any) -> Any:
+            read = state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
+            sent, correction, gap = step.message(
+                state.params, read, correction, state.optimizer, inputs_of(m), rate, train
+            )
             return sent, correction, gaps if gap is None else gaps.at[m].set(gap)
 
         def update(u: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
-            (params, slots, correction, optimizer), gaps = carry
+            state, gaps = carry
             rate = chunk.learning_rate[u]
             count = layout.messages
             first = chunk.first[u] if count is None else u * count
             if count == 1:
-                total, correction, gaps = message(first, params, slots, correction, rate, gaps)
+                total, correction, gaps = message(first, state, state.correction, rate, gaps)
             else:
                 if count is None:
                     count = chunk.first[u + 1] - first
 
                 def add(i: Any, inner: Any) -> Any:
                     total, correction, gaps = inner
-                    sent, correction, gaps = message(first + i, params, slots, correction, rate, gaps)
+                    sent, correction, gaps = message(first + i, state, correction, rate, gaps)
                     return jax.tree.map(jnp.add, total, sent), correction, gaps
 
-                zeros = jax.tree.map(jnp.zeros_like, params)
-                total, correction, gaps = lax.fori_loop(0, count, add, (zeros, correction, gaps))
+                zeros = jax.tree.map(jnp.zeros_like, state.params)
+                start = (zeros, state.correction, gaps)
+                total, correction, gaps = lax.fori_loop(0, count, add, start)
             count = None if layout.messages == 1 else count
-            params, optimizer, sent = step.apply(params, optimizer, total, count, rate)
-            slots = slots if layout.fresh else write(slots, chunk.write_slot[u], sent)
+            params, optimizer, sent = step.apply(
+                state.params, state.optimizer, total, count, inputs_of(first), rate
+            )
+            slots = state.slots if layout.fresh else write(state.slots, chunk.write_slot[u], sent)
             return State(params, slots, correction, optimizer), gaps
 
         return lax.fori_loop(0, updates, update, (state, gaps))
 
     return jax.jit(run, donate_argnums=0)
-
-
-fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 
 
 def gather(slots: Params, slot: Any) -> Params:

@@ -11,20 +11,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from stalegrad.simulator.timing.trace import Trace
 
 Ints = npt.NDArray[np.int32]
 
 
 class Schedule(NamedTuple):
-    """A trace as the replay sees it. The first axis of ``worker``, ``staleness``, ``read_slot`` and ``batch``
-    is the gradient id (rank of a used message by update, receive time, worker); of ``first``,
+    """A trace as the replay sees it. The first axis of ``worker``, ``staleness``, ``read_version``, ``read_slot``
+    and ``batch`` is the gradient id (rank of a used message by update, receive time, worker); of ``first``,
     ``write_slot`` and ``time`` the update.
 
     Attributes:
         worker: who computed the message.
         staleness: updates between its read and its use.
-        read_slot: where the parameters it was computed at are kept.
+        read_version: the version it was computed at.
+        read_slot: where that version is kept.
         batch: number of mini-batches used before this message; message i draws
             ``batch[i], ..., batch[i] + steps - 1``.
         first: first gradient id of each update; one entry more than updates, so that update u consumes
@@ -39,6 +41,7 @@ class Schedule(NamedTuple):
 
     worker: Ints
     staleness: Ints
+    read_version: npt.NDArray[np.int64]
     read_slot: Ints
     batch: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
@@ -89,6 +92,7 @@ def lower(trace: Trace) -> Schedule:
     return Schedule(
         worker=trace.column("worker")[used].astype(np.int32),
         staleness=(update - read).astype(np.int32),
+        read_version=read,
         read_slot=slot_of[read],
         batch=np.arange(len(used), dtype=np.int64) * steps_each,
         first=first,

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
+
 from stalegrad.policies.rules import Rule
 
 Params = Any
@@ -33,22 +35,27 @@ class Layout(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What one message is computed from: example indices (steps, batch), keys (steps,), and who sent it."""
+    """What one message is computed from: example indices (steps, batch), keys (steps,), and who sent it when.
+
+    ``weight`` is the factor that its staleness has earned it.
+    """
 
     indices: Any
     keys: Any
     worker: Any
     staleness: Any
+    weight: Any
 
 
 class Step(NamedTuple):
     """The two halves of an update.
 
     Attributes:
-        message: ``(params, read, correction state, inputs, learning rate, train)`` ->
+        message: ``(params, read, correction state, optimizer state, inputs, learning rate, train)`` ->
             ``(message, correction state, gap)``; the gap is None if it is not recorded.
-        apply: ``(params, optimizer state, sum of messages, their number, learning rate)`` ->
-            ``(params, optimizer state, point to send)``; a number of None means a single message.
+        apply: ``(params, optimizer state, sum of messages, their number, inputs, learning rate)`` ->
+            ``(params, optimizer state, point to send)``; a number of None means a single message, that of
+            ``inputs``.
         init: ``params -> (correction state, optimizer state, point to send)``.
     """
 
@@ -57,15 +64,17 @@ class Step(NamedTuple):
     init: Callable[[Params], tuple[Any, Any, Params]]
 
 
-def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout) -> Step:
+def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: Any) -> Step:
     """Return the step of a rule.
 
     Args:
         loss: ``loss(params, batch, key) -> scalar``.
         rule: its hyper-parameters may be tracers.
         layout: what to specialise for.
+        peak: the learning-rate schedule's peak.
     """
     gradient = jax.grad(loss)
+    optimizer = optax.with_extra_args_support(rule.optimizer)
 
     def work(read: Params, inputs: Inputs, learning_rate: jax.Array, train: Any) -> Params:
         """One mini-batch gradient, or the sum of those along a path of local SGD steps."""
@@ -86,7 +95,13 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout) -> Ste
         return jax.lax.fori_loop(0, layout.steps, local_step, (read, zeros))[1]
 
     def message(
-        params: Params, read: Params, state: Any, inputs: Inputs, learning_rate: jax.Array, train: Any
+        params: Params,
+        read: Params,
+        state: Any,
+        optimizer_state: Any,
+        inputs: Inputs,
+        learning_rate: jax.Array,
+        train: Any,
     ) -> tuple[Params, Any, jax.Array | None]:
         sent = work(read, inputs, learning_rate, train)
         if rule.correction is not None:
@@ -98,24 +113,30 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout) -> Ste
                 staleness=inputs.staleness,
                 worker=inputs.worker,
                 learning_rate=learning_rate,
+                peak_learning_rate=peak,
+                optimizer_state=optimizer_state,
             )
+        if rule.weight is not None:
+            sent = jax.tree.map(lambda leaf: leaf * inputs.weight.astype(leaf.dtype), sent)
         return sent, state, distance_rms(params, read) if layout.gap else None
 
     def apply(
-        params: Params, state: Any, total: Params, count: Any, learning_rate: jax.Array
+        params: Params, state: Any, total: Params, count: Any, inputs: Inputs, learning_rate: jax.Array
     ) -> tuple[Params, Any, Params]:
         mean = total if count is None else jax.tree.map(lambda leaf: leaf / count, total)
-        direction, state = rule.optimizer.update(mean, state, params)
+        direction, state = optimizer.update(
+            mean, state, params, worker=inputs.worker, staleness=inputs.staleness, learning_rate=learning_rate
+        )
         params = jax.tree.map(lambda p, d: p + learning_rate.astype(p.dtype) * d, params, direction)
-        return params, state, point_to_send(params, state, learning_rate)
+        return params, state, point_to_send(params, state, learning_rate, inputs.worker)
 
-    def point_to_send(params: Params, state: Any, learning_rate: jax.Array) -> Params:
-        return params if rule.look_ahead is None else rule.look_ahead(params, state, learning_rate)
+    def point_to_send(params: Params, state: Any, learning_rate: jax.Array, worker: Any) -> Params:
+        return params if rule.look_ahead is None else rule.look_ahead(params, state, learning_rate, worker)
 
     def init(params: Params) -> tuple[Any, Any, Params]:
         correction = rule.correction.init(params) if rule.correction is not None else ()
-        optimizer = rule.optimizer.init(params)
-        return correction, optimizer, point_to_send(params, optimizer, jnp.zeros(()))
+        state = optimizer.init(params)
+        return correction, state, point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32))
 
     return Step(message, apply, init)
 

@@ -6,22 +6,26 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tomli_w
-from pydantic import Field, InstanceOf
+from pydantic import InstanceOf
+
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
 from stalegrad.policies.schedules import Constant, Schedule, schedule_table
-from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec, validate
+from stalegrad.policies.specs import NonNegativeInt, PositiveFloat, PositiveInt, spec, validate
 from stalegrad.simulator.replay.record import Record
 from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.delays import Function
 from stalegrad.simulator.timing.tables import (
     changed_fields,
     check_keys,
     cluster_table,
     function_name,
     read_cluster,
+    read_synchrony,
+    synchrony_table,
 )
 from stalegrad.simulator.timing.trace import Budget
 
@@ -52,7 +56,7 @@ class Experiment:
     updates: PositiveInt | None = None
     wallclock: PositiveFloat | None = None
     gradients: PositiveInt | None = None
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    seed: NonNegativeInt = 0
     record: InstanceOf[Record] = field(default_factory=Record)
 
     def check_fields(self) -> None:
@@ -112,6 +116,8 @@ def read_experiment(table: Mapping[str, Any]) -> Experiment:
     if "record" in arguments:
         record = validate("record", dict[str, Any], arguments["record"])
         check_keys("record", record, [f.name for f in fields(Record)])
+        if "fn" in record:
+            record["fn"] = Function(record["fn"]).function
         arguments["record"] = Record(**record)
     return Experiment(**arguments)
 
@@ -147,20 +153,28 @@ def read_problem(table: Mapping[str, Any]) -> Problem:
 
 
 def read_method(table: Mapping[str, Any]) -> Method:
-    """Return the method that a table describes."""
+    """Return the method that a table describes; ``"none"`` stands for None, which TOML lacks."""
     arguments = dict(table)
     if "name" not in arguments:
         raise ValueError("[method] needs name")
+    if "synchrony" in arguments:
+        arguments["synchrony"] = read_synchrony(validate("synchrony", dict[str, Any], arguments["synchrony"]))
+    arguments = {k: None if v == "none" else v for k, v in arguments.items()}
     return methods.method(arguments.pop("name"), arguments)
 
 
 def method_table(method: Method) -> Table:
     """Return a method as the table that :func:`read_method` reads back; defaults are left out."""
-    table: Table = {"name": method.name, **changed_fields(method.synchrony)}
-    defaults = methods.REGISTRY[method.name].parameters
+    info = methods.REGISTRY[method.name]
+    table: Table = {"name": method.name}
+    if type(method.synchrony) is info.synchrony:
+        table |= changed_fields(method.synchrony)
+    else:
+        table["synchrony"] = synchrony_table(method.synchrony)
+    defaults = info.parameters
     for name, value in method.parameters:
         if value != defaults[name]:
-            table[name] = _plain(f"{name} of method {method.name!r}", value)
+            table[name] = "none" if value is None else _plain(f"{name} of method {method.name!r}", value)
     rate: Schedule = method.learning_rate
     plain = type(rate) is Constant and changed_fields(rate) == {"peak": rate.peak}
     table["learning_rate"] = rate.peak if plain else schedule_table(rate)

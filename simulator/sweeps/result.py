@@ -7,6 +7,9 @@ import math
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,11 +19,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
 from stalegrad.simulator.replay.run import check, replay
-from stalegrad.simulator.sweeps.experiment import Experiment, load_experiment
+from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
-from tqdm.auto import tqdm
 
 FORMAT = "stalegrad-result-1"
 
@@ -70,8 +74,8 @@ class Result:
             ValueError: if the experiment cannot be written to a spec.
         """
         directory = self.check_free(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
         spec = self.experiment.to_toml()
+        directory.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
         try:
             (fresh / "spec.toml").write_text(spec, encoding="utf-8")
@@ -104,20 +108,14 @@ class Result:
             ValueError: if a file is damaged or foreign, naming it.
         """
         directory = Path(directory)
-        if not (directory / "result.json").is_file():
-            raise FileNotFoundError(f"no result at {directory}: result.json is missing")
-        try:
-            about = json.loads((directory / "result.json").read_text(encoding="utf-8"))
-            history = pq.read_table(directory / "history.parquet").to_pandas()
-            with np.load(directory / "params.npz", allow_pickle=False) as arrays:
-                params = dict(arrays)
-        except (pa.ArrowException, json.JSONDecodeError, OSError, KeyError) as error:
-            raise ValueError(f"the result at {directory} is damaged: {error}") from None
+        about = _read(directory / "result.json", lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
+        history = _read(directory / "history.parquet", lambda file: pq.read_table(file).to_pandas())
+        params = _read(directory / "params.npz", _arrays)
         if about.get("format") != FORMAT:
             raise ValueError(
                 f"{directory} is not a stalegrad result of format {FORMAT}: found {about.get('format')}"
             )
-        experiment = load_experiment(directory / "spec.toml")
+        experiment = _read(directory / "spec.toml", lambda file: from_toml(file.read_text(encoding="utf-8")))
         trace = Trace.load(directory / "trace")
         return cls(experiment, trace, history, params, about["diverged_at"], about["path"])
 
@@ -167,6 +165,22 @@ def run(experiment: Experiment, *, progress: bool = True, path: str | None = Non
             progress=bar.update,
         )
     return Result(experiment, trace, *done)
+
+
+def _read(file: Path, read: Callable[[Path], Any]) -> Any:
+    if not file.is_file():
+        raise FileNotFoundError(f"no result at {file.parent}: {file.name} is missing")
+    try:
+        return read(file)
+    except (
+        ValueError, TypeError, KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException,
+    ) as error:  # fmt: skip
+        raise ValueError(f"{file} is damaged: {error}") from None
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def flat(params: Any) -> dict[str, Any]:

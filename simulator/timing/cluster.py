@@ -8,8 +8,9 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, spec, validate
-from stalegrad.simulator.timing.delays import Delay, Deterministic, as_delay
+
+from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
+from stalegrad.simulator.timing.delays import Delay, as_delay
 
 BLOCK = 256
 """Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
@@ -50,7 +51,7 @@ class Cluster:
         ValueError: naming the field, its value and what is allowed.
     """
 
-    workers: int | None = None
+    workers: PositiveInt | None = None
     compute: Any = 1.0
     speeds: Any = None
     uplink: NonNegativeFloat = 0.0
@@ -68,15 +69,15 @@ class Cluster:
             raise ValueError(
                 "workers of cluster is missing: give a number, or compute as a list of one per worker"
             )
-        if isinstance(workers, bool) or workers < 1:
+        if workers < 1:
             raise ValueError(f"workers of cluster = {workers!r} is not allowed: at least 1")
         for name, length in lengths.items():
             if length != workers:
                 raise ValueError(f"{name} of cluster has {length} entries, but there are {workers} workers")
         object.__setattr__(self, "workers", workers)
         object.__setattr__(self, "compute", self._laws("compute"))
-        for worker in range(workers):
-            if self.law_of(worker) == Deterministic(0.0):
+        for worker in range(workers if isinstance(self.compute, tuple) else 1):
+            if _always_zero(self.law_of(worker)):
                 raise ValueError(f"compute of worker {worker} always takes 0 seconds: time would never advance")
         if self.speeds is not None:
             speeds = self._numbers("speeds", PositiveFloat) if _is_list(self.speeds) else self._laws("speeds")
@@ -131,6 +132,8 @@ class Cluster:
         draws = 0
         while True:
             block = _checked(law.sample(rng, BLOCK), f"compute of worker {worker}", draws)
+            if not block.any():
+                raise ValueError(f"compute of worker {worker} drew {BLOCK} times 0: time would never advance")
             yield from (block / speed).tolist()
             draws += BLOCK
 
@@ -149,6 +152,13 @@ class Cluster:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
+def _always_zero(law: Delay) -> bool:
+    try:
+        return law.expectation() == 0
+    except TypeError:  # a law of the user's own need not know its expectation
+        return False
 
 
 def _checked(block: Any, what: str, first: int) -> Any:

@@ -6,11 +6,13 @@ sides are written independently (numpy draws, scipy knows the law) and the tests
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 from scipy import stats
+
 from stalegrad.policies.specs import (
     NonNegativeFloat,
     PositiveFloat,
@@ -306,10 +309,8 @@ class Empirical(Delay):
             )
 
     def times(self) -> Floats:
-        """Return the measured times."""
-        if self.file is not None:
-            return np.loadtxt(self.file, ndmin=1)
-        return np.asarray(self.samples, float)
+        """Return the measured times (of the file as it was when first read)."""
+        return _measured(self.file, self.sha256) if self.file is not None else np.asarray(self.samples, float)
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Draw with replacement."""
@@ -325,6 +326,11 @@ class Empirical(Delay):
         return 1.0 - np.searchsorted(times, np.asarray(t), side="right") / len(times)
 
 
+@functools.lru_cache(maxsize=64)
+def _measured(file: str, sha256: str | None) -> Floats:
+    return np.loadtxt(file, ndmin=1)
+
+
 @spec
 class Scipy(Delay):
     """A ``scipy.stats`` distribution by name, e.g. ``Scipy("invgauss", {"mu": 0.5})``.
@@ -337,7 +343,8 @@ class Scipy(Delay):
 
     def check_fields(self) -> None:
         """Raise ValueError for unknown names, bad parameters or a support below 0."""
-        object.__setattr__(self, "parameters", tuple(sorted(dict(self.parameters).items())))
+        plain = {name: np.asarray(value).item() for name, value in dict(self.parameters).items()}
+        object.__setattr__(self, "parameters", tuple(sorted(plain.items())))
         if not isinstance(getattr(stats, self.name, None), stats.rv_continuous | stats.rv_discrete):
             known = [n for n in dir(stats) if isinstance(getattr(stats, n), stats.rv_continuous)]
             raise ValueError(unknown_name("scipy.stats distribution", self.name, known))
@@ -376,7 +383,12 @@ class Function(Delay):
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Call the function."""
-        return np.asarray(self.function(rng, size), float)
+        times = np.asarray(self.function(rng, size), float)
+        if times.shape != (size,):
+            raise ValueError(
+                f"{self.function!r} must return {size} times, an array of that length; got {times.shape}"
+            )
+        return times
 
 
 LAWS: dict[str, type[Any]] = {
@@ -402,12 +414,12 @@ def as_delay(value: Any) -> Delay:
         return value
     if isinstance(value, bool) or value is None:
         raise ValueError(f"{value!r} is not a law of times: give e.g. Exponential(1.0)")
-    if isinstance(value, int | float):
+    if isinstance(value, Real):
         return Deterministic(float(value))
     if isinstance(value, Mapping):
         arguments = dict(value)
         name = arguments.pop("law", None)
-        if name not in LAWS:
+        if name not in list(LAWS):
             raise ValueError(unknown_name("law", name, LAWS))
         allowed = [field.name for field in fields(LAWS[name])]
         for key in arguments:
@@ -422,6 +434,10 @@ def as_delay(value: Any) -> Delay:
         shapes = [name.strip() for name in (value.dist.shapes or "").split(",") if name.strip()]
         names = [*shapes, "loc", "scale"]
         return Scipy(value.dist.name, {**dict(zip(names, value.args, strict=False)), **value.kwds})
+    if isinstance(value, stats.rv_continuous | stats.rv_discrete):
+        raise ValueError(
+            f"{value!r} is not frozen: call it with its parameters, e.g. scipy.stats.expon(scale=2.0)"
+        )
     if callable(value):
         return Function(value)
     raise ValueError(f"{value!r} is not a law of times: give e.g. Exponential(1.0)")

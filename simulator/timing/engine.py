@@ -13,7 +13,8 @@ from collections.abc import Generator
 from typing import Any
 
 import simpy
-from simpy.events import URGENT
+
+from stalegrad.policies.specs import NonNegativeInt, validate
 from stalegrad.policies.synchrony import Decision, Synchrony
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.tables import changed_fields, cluster_table, synchrony_table
@@ -54,6 +55,7 @@ def simulate(
     """
     budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
     synchrony.check(cluster.size)
+    seed = validate("seed", NonNegativeInt, seed)
     return Engine(cluster, synchrony, seed).run(budget)
 
 
@@ -74,7 +76,8 @@ class Engine:
         self.updates_left, self.gradients_left = math.inf, math.inf
         self.state_machine = synchrony.serve(cluster.size)
         next(self.state_machine)
-        self.workers = [Worker(self, index) for index in range(cluster.size)]
+        members = synchrony.members(cluster.size)
+        self.workers = [Worker(self, index) for index in members]
 
     def run(self, budget: Budget) -> Trace:
         """Run until the budget is spent."""
@@ -98,7 +101,7 @@ class Engine:
         try:
             cluster: Any = cluster_table(self.cluster)
         except ValueError:
-            cluster = repr(self.cluster)
+            cluster = f"{self.cluster.size} workers with laws of another process"
         synchrony = synchrony_table(self.synchrony)
         return {"cluster": cluster, "synchrony": synchrony, "seed": self.seed, **changed_fields(budget)}
 
@@ -121,7 +124,8 @@ class Engine:
         with self.turn.request() as turn:
             yield turn
             decision = self.state_machine.send(message)
-            yield self.env.timeout(self.cluster.server)
+            if decision.keep:  # what is not kept is dropped by its version, without work
+                yield self.env.timeout(self.cluster.server)
             self.carry_out(decision, message)
 
     def receive_at_once(self, message: Message) -> None:
@@ -149,7 +153,7 @@ class Engine:
         self.version += 1
         self.update_times.append(self.env.now)
         if self.version >= self.updates_left or self.gradients >= self.gradients_left:
-            self.env.schedule(_occurred(self.done), URGENT)
+            self.env.schedule(_occurred(self.done))  # after the cancellations of this update, before new jobs
             self.updates_left = self.gradients_left = math.inf
 
     def send(self, worker: Worker) -> None:

@@ -47,7 +47,7 @@ def read_synchrony(table: Mapping[str, Any]) -> Synchrony:
     """
     arguments = dict(table)
     name = arguments.pop("name", None)
-    if name not in SYNCHRONIES:
+    if name not in list(SYNCHRONIES):
         raise ValueError(unknown_name("synchrony", name, SYNCHRONIES))
     cls = SYNCHRONIES[name]
     check_keys(f"synchrony {name!r}", arguments, [field.name for field in fields(cls)])

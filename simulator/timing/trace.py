@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
 
 FORMAT = "stalegrad-trace-1"
@@ -121,6 +122,8 @@ class Trace:
         self._updates = _columns(updates, UPDATE_COLUMNS, "updates")
         worker = self._gradients["worker"]
         self.workers = workers if workers is not None else int(worker.max(initial=-1)) + 1
+        order = np.lexsort((worker, self._gradients["read_time"]))
+        self._gradients = {name: values[order] for name, values in self._gradients.items()}
         times = self._updates["time"]
         self.end = end if end is not None else float(times[-1]) if len(times) else 0.0
         self.spec = dict(spec or {})
@@ -141,8 +144,6 @@ class Trace:
             name: np.fromiter(values, dtype, len(rows))
             for (name, dtype), values in zip(GRADIENT_COLUMNS.items(), transposed, strict=True)
         }
-        order = np.lexsort((columns["worker"], columns["read_time"]))
-        columns = {name: values[order] for name, values in columns.items()}
         used = columns["update"] >= 0
         count = np.bincount(columns["update"][used], minlength=len(update_times))
         steps = np.bincount(columns["update"][used], columns["steps"][used], minlength=len(update_times))
@@ -211,6 +212,7 @@ class Trace:
         present = np.full(self.workers, np.nan)
         for worker, time in zip(g["worker"][::-1], g["read_time"][::-1], strict=True):
             present[worker] = self.end - time
+        present[present <= 0] = np.nan
         table = pd.DataFrame(
             {
                 "used": np.bincount(g["worker"], spent * ~wasted, self.workers) / present,
@@ -225,7 +227,7 @@ class Trace:
         return self.busy()["idle"]
 
     def summary(self) -> dict[str, float]:
-        """Return the trace in ten numbers."""
+        """Return the trace in a few numbers."""
         staleness, busy = self.staleness, self.busy().mean()
         some = len(staleness) > 0
         return {
@@ -285,6 +287,14 @@ class Trace:
         on_time = np.where(used, g["receive_time"] <= times[g["update"]], True) if len(times) else ~used
         _law(on_time, "gradients", "a used message is received before its update")
 
+        _law(~used | np.isfinite(g["finish_time"]), "gradients", "a used message has finished")
+        by_worker = np.lexsort((g["read_time"], g["worker"]))
+        same = np.diff(g["worker"][by_worker]) == 0
+        overlap = same & (g["read_time"][by_worker][1:] < g["finish_time"][by_worker][:-1])
+        law = "a worker computes one message at a time"
+        _law(~np.isin(np.arange(len(used)), by_worker[1:][overlap]), "gradients", law)
+        _law(np.asarray([self.end >= times[-1]]) if len(times) else True, "updates", "the end is not before them")
+
         count = np.bincount(g["update"][used], minlength=len(times))
         steps = np.bincount(g["update"][used], g["steps"][used], minlength=len(times))
         _law(count > 0, "updates", "every update consumes at least one message")
@@ -310,11 +320,12 @@ class Trace:
             for name, frame in (("gradients", self._gradients), ("updates", self._updates)):
                 table = pa.table({k: v.tolist() if v.dtype.kind == "U" else v for k, v in frame.items()})
                 table = table.replace_schema_metadata({"stalegrad": json.dumps(meta, sort_keys=True)})
-                pq.write_table(table, fresh / f"{name}.parquet", compression="zstd")
-            if path.exists():
-                shutil.rmtree(path)
+                pq.write_table(table, fresh / f"{name}.parquet", compression="zstd", write_page_checksum=True)
             fresh.chmod(0o755)
+            if path.exists():
+                path.rename(fresh.with_name(fresh.name + "-old"))
             fresh.rename(path)
+            shutil.rmtree(fresh.with_name(fresh.name + "-old"), ignore_errors=True)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
@@ -335,11 +346,11 @@ class Trace:
             if not file.is_file():
                 raise FileNotFoundError(f"no trace at {path}: {file} is missing")
             try:
-                table = pq.read_table(file)
+                table = pq.read_table(file, page_checksum_verification=True)
                 meta = json.loads((table.schema.metadata or {}).get(b"stalegrad", b"{}"))
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise TraceError(f"{file} is damaged or not Parquet: {error}") from None
-            if meta.get("format") != FORMAT:
+            if meta.get("format") != FORMAT or not {"workers", "end", "spec"} <= meta.keys():
                 raise TraceError(f"{file} is not a stalegrad trace of format {FORMAT}: found {meta.get('format')}")
             if missing := set(columns) - set(table.column_names):
                 raise TraceError(f"{file} lacks the columns {sorted(missing)}")
@@ -354,10 +365,14 @@ def _columns(table: Any, columns: Mapping[str, Any], name: str) -> dict[str, Any
     arrays = {}
     for column, dtype in columns.items():
         values = np.asarray(table[column])
-        converted = values.astype(dtype)
-        if values.dtype.kind == "f" and np.dtype(dtype).kind == "i" and not np.array_equal(values, converted):
+        if np.dtype(dtype).kind == "U":
+            arrays[column] = values.astype(str)
+            continue
+        if values.dtype.kind not in "biuf" and len(values):
+            raise TraceError(f"column {column} of the {name} table must hold numbers, not {values.dtype}")
+        if np.dtype(dtype).kind == "i" and not np.array_equal(values, np.floor(values)):
             raise TraceError(f"column {column} of the {name} table must hold whole numbers")
-        arrays[column] = converted
+        arrays[column] = values.astype(dtype)
     if len({len(array) for array in arrays.values()}) > 1:
         raise TraceError(f"the columns of the {name} table differ in length")
     return arrays

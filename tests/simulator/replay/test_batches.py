@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
+
 from stalegrad.policies import Async
 from stalegrad.simulator import Cluster, Exponential, simulate
 from stalegrad.simulator.replay.batches import sampler

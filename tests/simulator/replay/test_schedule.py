@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
+
 from stalegrad.policies import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync
 from stalegrad.simulator import Cluster, Exponential, LogNormal, Trace, simulate
 from stalegrad.simulator.replay.schedule import allocate, lower

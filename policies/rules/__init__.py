@@ -1,0 +1,55 @@
+"""Rules: what the server does with a message, and what it sends back. Each is a line or two of parts.
+
+A rule is put together from small pure parts:
+
+* ``correction``: of each message, given how far the server has moved (``policies/corrections.py``);
+* ``weight``: a factor on each message that depends on staleness alone (``policies/weights.py``);
+* ``optimizer``: of the mean of an update's messages (optax, or ``policies/optimizers.py``);
+* ``look_ahead``: the point that is sent to workers, from the new parameters.
+
+theta <- theta + learning_rate * optimizer(mean_l weight_l * correction(message_l)); the learning rate comes from
+outside, so optimizers are built with learning rate 1 and no momentum ever holds a learning rate.
+
+A rule function's keyword arguments are its hyper-parameters. Floats may be swept without compiling anew; whatever
+else there is decides the structure. ``workers`` is filled in by the run.
+"""
+
+from stalegrad.policies.rules.dana import dana_dc, dana_ga, dana_sa, dana_slim, dana_zero
+from stalegrad.policies.rules.descent import gap_limited_rate, gradient_descent, scaled_momentum
+from stalegrad.policies.rules.gap import fasgd_rule, gap_aware_momentum
+from stalegrad.policies.rules.momentum import dc_asgd, lwp, multi_asgd, nag_asgd, smega2_rule, spectrain
+from stalegrad.policies.rules.rule import Rule
+from stalegrad.policies.rules.staleness import (
+    delay_adaptive,
+    fleet,
+    inverse_staleness,
+    mindthestep,
+    staleness_aware,
+    tail,
+)
+
+__all__ = [
+    "Rule",
+    "dana_dc",
+    "dana_ga",
+    "dana_sa",
+    "dana_slim",
+    "dana_zero",
+    "dc_asgd",
+    "delay_adaptive",
+    "fasgd_rule",
+    "fleet",
+    "gap_aware_momentum",
+    "gap_limited_rate",
+    "gradient_descent",
+    "inverse_staleness",
+    "lwp",
+    "mindthestep",
+    "multi_asgd",
+    "nag_asgd",
+    "scaled_momentum",
+    "smega2_rule",
+    "spectrain",
+    "staleness_aware",
+    "tail",
+]

@@ -1,0 +1,122 @@
+"""DANA: a momentum per worker, and an estimate of where the server will be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stalegrad.policies import weights
+from stalegrad.policies.corrections import (
+    Granularity,
+    delay_compensation,
+    gap_aware,
+    weight_decay as decay_weights,
+)
+from stalegrad.policies.optimizers import per_worker_momentum
+from stalegrad.policies.rules.rule import Decay, LookAhead, Momentum, Params, Rule, chain, decayed
+from stalegrad.policies.specs import NonNegativeFloat
+from stalegrad.policies.trees import at_worker, tree_map
+
+
+def _dana_look_ahead(momentum: Any) -> LookAhead:
+    """theta - eta gamma sum_j v^j: where the server will be once every worker's momentum has acted."""
+
+    def estimate(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
+        return tree_map(lambda p, s: p - learning_rate * momentum * s, params, state.total)
+
+    return estimate
+
+
+def _dana(workers: int, momentum: Any, correction: Any, weight: weights.Weight | None = None) -> Rule:
+    optimizer = per_worker_momentum(momentum, workers, running_sum=True)
+    return Rule(optimizer, correction, weight, _dana_look_ahead(momentum), single=True)
+
+
+def dana_zero(*, workers: int, momentum: Momentum = 0.9, weight_decay: Decay = None) -> Rule:
+    """One momentum per worker, at the server; DANA's estimate of its future position is sent.
+
+    v^i <- gamma v^i + d; S = sum_j v^j; theta <- theta - eta v^i; theta - eta gamma S is sent.
+
+    Args:
+        workers: filled in by the run.
+        momentum: gamma.
+        weight_decay: L2 decay at the server's parameters.
+    """
+    return _dana(workers, momentum, decayed(weight_decay))
+
+
+def dana_slim(*, workers: int, momentum: Momentum = 0.9, weight_decay: Decay = None) -> Rule:
+    """DANA-Zero in other coordinates, with the momentum at the worker and a plain server.
+
+    v^i <- gamma v^i + g; u = gamma v^i + g; Theta <- Theta - eta u; Theta is sent. Equal to DANA-Zero while eta is
+    constant; not when it changes.
+
+    Args:
+        workers: filled in by the run.
+        momentum: gamma.
+        weight_decay: L2 decay at the parameters read (a worker has no others).
+    """
+    correction = None if weight_decay is None else decay_weights(weight_decay, at_read=True)
+    return Rule(per_worker_momentum(momentum, workers, nesterov=True), correction, single=True)
+
+
+def dana_dc(
+    *, workers: int, momentum: Momentum = 0.9, strength: NonNegativeFloat = 2.0, weight_decay: Decay = None
+) -> Rule:
+    """DANA-Zero with delay compensation of the gradient towards the server's parameters.
+
+    Args:
+        workers: filled in by the run.
+        momentum: gamma.
+        strength: lambda of the compensation.
+        weight_decay: L2 decay, added after the compensation.
+    """
+    return _dana(workers, momentum, chain(delay_compensation(strength), decayed(weight_decay)))
+
+
+def dana_sa(
+    *, workers: int, offset: Literal[0, 1] = 0, momentum: Momentum = 0.9, weight_decay: Decay = None
+) -> Rule:
+    """DANA-Zero with messages divided by their staleness.
+
+    Args:
+        workers: filled in by the run.
+        offset: 0: max(1, tau); 1: tau + 1.
+        momentum: gamma.
+        weight_decay: L2 decay, divided too.
+    """
+    return _dana(workers, momentum, decayed(weight_decay), weights.staleness_aware(offset))
+
+
+def _own_velocity(message: Params, state: Any, worker: Any) -> Params:
+    return at_worker(state.velocity, worker)
+
+
+def dana_ga(
+    *,
+    workers: int,
+    momentum: Momentum = 0.9,
+    granularity: Granularity = "elementwise",
+    gap_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999,
+    running_peak: bool = False,
+    weight_decay: Decay = None,
+) -> Rule:
+    """DANA-Zero with the gap penalty, measured from the look-ahead point the gradient was computed at.
+
+    Args:
+        workers: filled in by the run.
+        momentum: gamma.
+        granularity: ``elementwise``, ``layer`` or ``global``.
+        gap_decay: of the mean square behind the typical step.
+        running_peak: see ``gap-aware``.
+        weight_decay: L2 decay, penalised.
+    """
+    penalty = gap_aware(
+        _own_velocity,
+        decay=gap_decay,
+        granularity=granularity,
+        running_peak=running_peak,
+        fresh_is_free=False,
+    )
+    return _dana(workers, momentum, chain(decayed(weight_decay), penalty))

@@ -1,0 +1,59 @@
+"""Gradient descent along the mean of the messages."""
+
+from __future__ import annotations
+
+import optax
+
+from stalegrad.policies.corrections import gap_limited
+from stalegrad.policies.optimizers import OptimizerSpec, make_optimizer, momentum as one_momentum
+from stalegrad.policies.rules.rule import Decay, Momentum, Rule, chain, decayed
+from stalegrad.policies.specs import PositiveFloat
+
+
+def gradient_descent(*, optimizer: OptimizerSpec = "sgd", weight_decay: Decay = None) -> Rule:
+    """Descend along the mean of the messages, with any optax optimizer at the server.
+
+    w_{j+1} = w_j - learning_rate * optimizer(mean_l g(w_{v(l,j)}) + weight_decay * w_j)
+
+    Args:
+        optimizer: any optax optimizer; plain SGD by default.
+        weight_decay: L2 decay, taken at the server's current parameters.
+    """
+    step = make_optimizer(optimizer)
+    if weight_decay is not None:
+        step = optax.chain(optax.add_decayed_weights(weight_decay), step)
+    return Rule(step)
+
+
+def gap_limited_rate(*, threshold: PositiveFloat = 5e-5, weight_decay: Decay = None) -> Rule:
+    """SGD with learning rate min{threshold / ||w_j - w_v||_2^2, eta_max}; eta_max is the learning rate.
+
+    Args:
+        threshold: C, of the order of the error floor one wants.
+        weight_decay: L2 decay at the server's parameters.
+    """
+    return Rule(correction=chain(decayed(weight_decay), gap_limited(threshold)))
+
+
+def scaled_momentum(
+    *,
+    workers: int,
+    momentum: Momentum = 0.9,
+    weight_decay: Decay = None,
+    nesterov: bool = True,
+    scale: bool = True,
+) -> Rule:
+    """Synchronous SGD with one momentum at the server and a learning rate scaled by the number of workers.
+
+    Args:
+        workers: filled in by the run.
+        momentum: gamma.
+        weight_decay: L2 decay.
+        nesterov: Nesterov's form.
+        scale: multiply the learning rate by the number of workers (Goyal et al. 2017).
+    """
+    step = one_momentum(momentum, nesterov=nesterov)
+    return Rule(
+        optimizer=optax.chain(step, optax.scale(float(workers))) if scale else step,
+        correction=decayed(weight_decay),
+    )

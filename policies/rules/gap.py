@@ -1,0 +1,62 @@
+"""Messages scaled by how far the server has moved, or by how noisy they are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import optax
+from pydantic import Field
+
+from stalegrad.policies.corrections import Granularity, gap_aware
+from stalegrad.policies.optimizers import fasgd, momentum as one_momentum
+from stalegrad.policies.rules.rule import Decay, Momentum, Params, Rule, UnitInterval, chain, decayed
+
+
+def _velocity(message: Params, state: Any, worker: Any) -> Params:
+    return state.velocity
+
+
+def _message(message: Params, state: Any, worker: Any) -> Params:
+    return message
+
+
+def gap_aware_momentum(
+    *,
+    momentum: Momentum | None = 0.9,
+    granularity: Granularity = "elementwise",
+    gap_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999,
+    running_peak: bool = False,
+    penalise_weight_decay: bool = True,
+    nesterov: bool = True,
+    weight_decay: Decay = None,
+) -> Rule:
+    """Messages divided by their gap in units of a typical step, then momentum at the server.
+
+    Args:
+        momentum: gamma; None: none.
+        granularity: ``elementwise``, ``layer`` or ``global``.
+        gap_decay: of the mean square behind the typical step.
+        running_peak: measure in steps of the largest learning rate so far, instead of the schedule's peak.
+        penalise_weight_decay: divide the weight decay too.
+        nesterov: Nesterov's form.
+        weight_decay: L2 decay at the server's parameters.
+    """
+    penalty = gap_aware(
+        _message if momentum is None else _velocity,
+        decay=gap_decay,
+        granularity=granularity,
+        running_peak=running_peak,
+    )
+    parts = [decayed(weight_decay), penalty]
+    correction = chain(*(parts if penalise_weight_decay else reversed(parts)))
+    return Rule(optax.sgd(1.0) if momentum is None else one_momentum(momentum, nesterov=nesterov), correction)
+
+
+def fasgd_rule(*, square_decay: UnitInterval = 0.9, deviation_decay: UnitInterval = 0.9) -> Rule:
+    """Learning rate eta / (v (tau + 1)) elementwise, v a moving average of the gradients' standard deviation.
+
+    Args:
+        square_decay: of the moving averages of g and g^2.
+        deviation_decay: of that of the standard deviation.
+    """
+    return Rule(fasgd(square_decay, deviation_decay), single=True)

@@ -1,0 +1,114 @@
+"""Learning rates that depend on staleness alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import optax
+from pydantic import Field
+
+from stalegrad.policies import weights
+from stalegrad.policies.optimizers import momentum as one_momentum
+from stalegrad.policies.rules.rule import Decay, Momentum, Rule, UnitInterval, decayed
+from stalegrad.policies.specs import PositiveFloat, PositiveInt
+
+
+def _weighted(weight: weights.Weight, momentum: Momentum | None, nesterov: bool, weight_decay: Decay) -> Rule:
+    optimizer = optax.sgd(1.0) if momentum is None else one_momentum(momentum, nesterov=nesterov)
+    return Rule(optimizer, decayed(weight_decay), weight)
+
+
+def staleness_aware(
+    *,
+    offset: Literal[0, 1] = 0,
+    momentum: Momentum | None = 0.9,
+    nesterov: bool = True,
+    weight_decay: Decay = None,
+) -> Rule:
+    """Messages divided by max(1, tau) (offset 0) or tau + 1 (offset 1), before the momentum.
+
+    Args:
+        offset: the convention.
+        momentum: at the server; None: none.
+        nesterov: Nesterov's form.
+        weight_decay: L2 decay, divided too.
+    """
+    return _weighted(weights.staleness_aware(offset), momentum, nesterov, weight_decay)
+
+
+def inverse_staleness(*, weight_decay: Decay = None) -> Rule:
+    """Learning rate eta / (tau + 1)."""
+    return _weighted(weights.staleness_aware(1), None, False, weight_decay)
+
+
+def fleet(*, integer_division: bool = False, weight_decay: Decay = None) -> Rule:
+    """Learning rate eta exp(-beta tau), beta = (2 / T) ln(1 + T / 2), T = N + 1."""
+    return _weighted(weights.fleet(integer_division), None, False, weight_decay)
+
+
+def delay_adaptive(*, weight_decay: Decay = None) -> Rule:
+    """Learning rate eta N / max(N, tau)."""
+    return _weighted(weights.delay_adaptive(), None, False, weight_decay)
+
+
+def tail(
+    *,
+    amplitude: UnitInterval = 1.0,
+    cdf: Literal["midpoint", "strict"] = "midpoint",
+    weight_decay: Decay = None,
+) -> Rule:
+    """Learning rate eta (1 + A (1 - 2 F(tau))), F the staleness distribution measured in this run.
+
+    Args:
+        amplitude: A.
+        cdf: ``midpoint`` keeps the mean step; ``strict`` is what the authors' code does.
+        weight_decay: L2 decay.
+    """
+    return _weighted(weights.tail(amplitude, cdf), None, False, weight_decay)
+
+
+def mindthestep(
+    *,
+    model: weights.StalenessModel = "poisson",
+    mean: PositiveFloat | None = None,
+    nu: PositiveFloat = 1.0,
+    damping: UnitInterval = 1.0,
+    target_momentum: Annotated[float, Field(gt=0, le=1)] | None = None,
+    online: bool = False,
+    normalise: bool = True,
+    warmup: PositiveInt = 300,
+    refresh: PositiveInt | None = None,
+    clip: PositiveFloat | None = 5.0,
+    drop_above: PositiveInt | None = 150,
+    weight_decay: Decay = None,
+) -> Rule:
+    """Learning rate alpha(tau) from a model of staleness: see :func:`weights.mindthestep`.
+
+    Args:
+        model: ``geometric``, ``poisson``, ``cmp`` or ``uniform``.
+        mean: the model's m (default: the number of workers).
+        nu: dispersion of ``cmp``.
+        damping: K / alpha in [0, 1]; 1 makes the step non-increasing in tau.
+        target_momentum: for the geometric model: the implicit momentum wanted, C = (1 - p) / target.
+        online: fit the model to the observed staleness after the warm-up.
+        normalise: keep the mean step at eta under the observed staleness.
+        warmup: messages with factor 1 before the histogram is taken.
+        refresh: take it anew every so many messages (None: freeze it).
+        clip: largest factor.
+        drop_above: staler messages count nothing.
+        weight_decay: L2 decay.
+    """
+    weight = weights.mindthestep(
+        model,
+        mean=mean,
+        nu=nu,
+        damping=damping,
+        target_momentum=target_momentum,
+        online=online,
+        normalise=normalise,
+        warmup=warmup,
+        refresh=refresh,
+        clip=clip,
+        drop_above=drop_above,
+    )
+    return _weighted(weight, None, False, weight_decay)

@@ -1,0 +1,32 @@
+"""Small helpers on pytrees, and on stacks of pytrees with one entry per worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Params = Any
+tree_map = jax.tree.map
+
+
+def stacked(params: Params, workers: int) -> Params:
+    """Return zeros of the shape of ``params``, one copy per worker along a first axis."""
+    return tree_map(lambda leaf: jnp.zeros((workers, *leaf.shape), leaf.dtype), params)
+
+
+def at_worker(stack: Params, worker: Any) -> Params:
+    """Return one worker's entry."""
+    return tree_map(lambda s: lax.dynamic_index_in_dim(s, worker, keepdims=False), stack)
+
+
+def put_worker(stack: Params, worker: Any, value: Params) -> Params:
+    """Return the stack with one worker's entry replaced (in place, if the buffer was donated)."""
+    return tree_map(lambda s, v: lax.dynamic_update_index_in_dim(s, v, worker, 0), stack, value)
+
+
+def global_norm_squared(tree: Params) -> Any:
+    """Return the squared L2 norm over all leaves."""
+    return sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,210 @@
+"""The command line: what it writes, what it says, and how it ends."""
+
+import json
+import shutil
+import struct
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stalegrad.simulator import Result, Trace, load_experiment
+from stalegrad.simulator.cli import app, main
+from stalegrad.simulator.cli.lists import LISTS
+
+COMMAND = Path(sysconfig.get_path("scripts")) / "stalegrad"
+SHORT = """
+updates = 4
+[problem]
+model = "softmax-regression"
+dataset = "fashion-mnist-small"
+[cluster]
+workers = 3
+[method]
+name = "k-async"
+k = 2
+"""
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def spec(tmp_path):
+    file = tmp_path / "spec.toml"
+    file.write_text(SHORT)
+    return file
+
+
+def call(*arguments):
+    """Run a command that must end well; return what it printed."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(capsys, monkeypatch, *arguments):
+    """Run a command that must be refused; return the sentence it says on stderr."""
+    monkeypatch.setattr("sys.argv", ["stalegrad", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    return said.err
+
+
+def png_size(file):
+    """Width and height of a PNG, from its header."""
+    content = file.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert content[-8:-4] == b"IEND"
+    return struct.unpack(">II", content[16:24])
+
+
+# What works
+
+
+def test_init_writes_an_experiment_that_runs():
+    call("init", "mine.toml")
+    text = Path("mine.toml").read_text()
+    load_experiment("mine.toml")
+    assert text.count("wallclock = 600.0") == 1
+    Path("mine.toml").write_text(text.replace("wallclock = 600.0", "wallclock = 20"))
+    call("run", "mine.toml", "-o", "out")
+    assert Result.load("out").history["wallclock"].tolist() == [0, 10, 20]
+
+
+def test_run_writes_every_file_that_it_names(spec):
+    output = call("run", spec, "-o", "deep/out")
+    written = [Path(line.removeprefix("wrote ")) for line in output.splitlines() if line.startswith("wrote ")]
+    assert {path.name for path in written} >= {"spec.toml", "trace", "history.parquet", "error.png"}
+    assert all(path.exists() for path in written)
+    for picture in Path("deep/out").glob("*.png"):
+        width, height = png_size(picture)
+        assert 400 < width < 4_000
+        assert 250 < height < 4_000
+    assert "k-async, seed 0" in output
+    assert load_experiment(spec) == Result.load("deep/out").experiment
+
+
+def test_run_takes_another_seed(spec):
+    call("run", spec, "-o", "out", "--seed", "7")
+    assert Result.load("out").experiment.seed == 7
+
+
+def test_trace_simulates_without_training_and_saves_where_it_is_told(spec, monkeypatch):
+    monkeypatch.setattr("stalegrad.models.Problem.objective", lambda self: pytest.fail("a model was made"))
+    assert "Trace of k-async, seed 0" in call("trace", spec)
+    assert "wrote out" in call("trace", spec, "-o", "out")
+    assert len(Trace.load("out").update_times) == 4
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_every_list_names_all_its_entries(what):
+    output, entries = call("list", what), json.loads(call("list", what, "--json"))
+    assert entries
+    assert all(entry["name"] in output for entry in entries)
+
+
+def test_list_shows_everything():
+    assert json.loads(call("list", "--json")).keys() == LISTS.keys()
+    assert all(f"\n{name}" in "\n" + call("list") for name in LISTS)
+
+
+def test_every_listed_method_says_its_synchrony_parameters_and_paper():
+    entries = {entry["name"]: entry for entry in json.loads(call("list", "methods", "--json"))}
+    assert {"sync", "k-sync", "k-batch-sync", "async", "k-async", "k-batch-async"} <= entries.keys()
+    assert all({"name", "paper", "synchrony", "parameters"} <= entry.keys() for entry in entries.values())
+    assert entries["k-async"]["parameters"]["learning_rate"] == 0.1
+    assert all(entry["paper"] for entry in entries.values())
+
+
+def test_every_command_explains_itself():
+    output = call("--help")
+    for command in ("demo", "init", "run", "trace", "list"):
+        assert command in output
+        assert "Usage" in call(command, "--help")
+
+
+# What is refused
+
+
+def test_init_overwrites_nothing(spec, capsys, monkeypatch):
+    assert f"{spec} exists already: choose another name" in refused(capsys, monkeypatch, "init", spec)
+    assert spec.read_text() == SHORT
+
+
+def test_run_overwrites_nothing_and_says_so_before_any_work(spec, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("stalegrad.simulator.cli.run", lambda *a, **k: pytest.fail("work was done"))
+    said = refused(capsys, monkeypatch, "run", spec, "-o", tmp_path)
+    assert f"{tmp_path} exists and is not empty: choose another place" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("updates", "update", "unknown key of the experiment: 'update'. Did you mean 'updates'?"),
+        ("workers = 3", "worker = 3", "unknown key of cluster: 'worker'. Did you mean 'workers'?"),
+        ("k = 2", "k = 4", "k = 4 of k-async exceeds the number of workers: allowed is 1 to 3"),
+        ("k-async", "k-asinc", "unknown method 'k-asinc'. Did you mean 'k-async'?"),
+        ("updates = 4", "updates = = 4", "line 2"),
+        ("updates = 4", 'record.fn = "nowhere:f"', "'nowhere:f' cannot be imported"),
+        ('"k-async"', '["k-async"]', "unknown method"),
+        ("workers = 3", 'workers = 3\ncompute = { law = "empirical", file = "." }', "Is a directory"),
+    ],
+)
+def test_a_wrong_spec_is_one_sentence(spec, old, new, said, capsys, monkeypatch):
+    spec.write_text(SHORT.replace(old, new))
+    for command in (["run", spec, "-o", "out"], ["trace", spec]):
+        error = refused(capsys, monkeypatch, *command)
+        assert error.startswith("error: ")
+        assert said in error
+        assert error.count("\n") == 1
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "nowhere.toml", "-o", "out"], "nowhere.toml"),
+        (["run", ".", "-o", "out"], "directory"),
+        (["trace", "nowhere.toml"], "nowhere.toml"),
+        (["init", "nowhere/spec.toml"], "nowhere"),
+        (["list", "metods"], "unknown list 'metods'. Did you mean 'methods'?"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(arguments, said, capsys, monkeypatch):
+    error = refused(capsys, monkeypatch, *arguments)
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["rum", "run", "run spec.toml", "run spec.toml -o out --seed -1", "demo --seeds 0"],
+)
+def test_wrong_usage_is_explained_on_stderr(spec, arguments, capsys, monkeypatch):
+    assert "Usage" in refused(capsys, monkeypatch, *arguments.split())
+
+
+def test_the_installed_command_ends_with_two_and_no_traceback(tmp_path):
+    assert COMMAND.exists(), "install the package: the command is missing"
+    ended = subprocess.run([COMMAND, "trace", "nowhere.toml"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_installed_command_works(spec):
+    assert shutil.which("stalegrad", path=str(COMMAND.parent))
+    ended = subprocess.run([COMMAND, "trace", spec, "-o", "out"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(Trace.load("out").update_times) == 4

@@ -1,0 +1,78 @@
+"""The wheel: what is in it, and that it works where nothing else is."""
+
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("simulator", "models", "policies", "analysis")
+CLEAN = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+
+pytestmark = pytest.mark.slow
+
+
+def call(*command, cwd):
+    """Run a command that must end well, away from the checkout."""
+    command = [str(part) for part in command]
+    ended = subprocess.run(command, cwd=cwd, env=CLEAN, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, f"{' '.join(command)}\n{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the checkout's files, so that the checkout stays as it is."""
+    place = tmp_path_factory.mktemp("wheel")
+    listed = call(
+        "git",
+        "ls-files",
+        "-co",
+        "--exclude-standard",
+        "-z",
+        "--",
+        *ROOMS,
+        "pyproject.toml",
+        "*.md",
+        "LICENSE",
+        cwd=ROOT,
+    )
+    for file in filter(None, listed.split("\0")):
+        if (ROOT / file).is_file():
+            (place / "source" / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / "source" / file).write_bytes((ROOT / file).read_bytes())
+    call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", place, place / "source", cwd=place)
+    (built,) = place.glob("*.whl")
+    return built
+
+
+def test_the_wheel_claims_one_name_and_holds_every_file_of_the_rooms(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"stalegrad"}
+    for room in ROOMS:
+        files = (ROOT / room).rglob("*")
+        wanted = [f for f in files if f.is_file() and "__pycache__" not in f.parts]
+        missing = {f"stalegrad/{file.relative_to(ROOT)}" for file in wanted} - names
+        assert missing == set()
+    assert any(name.endswith("entry_points.txt") for name in names)
+    assert sum(name.endswith("/LICENSE") and ".dist-info/" in name for name in names) >= 2
+
+
+def test_the_wheel_runs_the_demo_in_an_environment_of_its_own(wheel, tmp_path):
+    call(sys.executable, "-m", "venv", "env", cwd=tmp_path)
+    scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
+    call(scripts / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel, cwd=tmp_path)
+    said = call(scripts / "stalegrad", "demo", "--seeds", "1", "-o", "demo", cwd=tmp_path)
+    pictures = sorted((tmp_path / "demo").glob("*.png"))
+    assert len(pictures) >= 5
+    for picture in pictures:
+        assert picture.name in said
+        content = picture.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert min(struct.unpack(">II", content[16:24])) > 250
+    assert (tmp_path / "demo" / "table.csv").read_text().startswith("method,")
