@@ -69,8 +69,8 @@ def softmax_regression(
     input_shape: tuple[int, ...],
     classes: int,
     *,
-    l2: Annotated[float, Field(ge=0)] = 0.0,
-    init_scale: Annotated[float, Field(ge=0)] = 0.01,
+    l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0,
+    init_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01,
 ) -> Network:
     """Multinomial logistic regression on flattened inputs.
 

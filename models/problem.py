@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
@@ -77,17 +78,20 @@ class Problem:
         *,
         batch_size: int = 32,
         sampling: Sampling = "epochs",
-        directory: str | None = None,
+        directory: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
         if model not in list(NETWORKS):
             raise ValueError(unknown_name("model", model, NETWORKS))
         check_name(dataset)
-        self.model, self.dataset, self.directory = model, dataset, directory
+        if directory is not None and not isinstance(directory, str | os.PathLike):
+            raise ValueError(f"directory = {directory!r} is not a path")
+        self.model, self.dataset = model, dataset
+        self.directory = None if directory is None else os.fspath(directory)
         self.batch_size, self.sampling = _checked(batch_size, sampling)
         self.options = _network_options(model, options)
         self._objective: Callable[[], Objective] = functools.partial(
-            _classification, model, dataset, directory, tuple(self.options.items())
+            _classification, model, dataset, self.directory, tuple(self.options.items())
         )
 
     @classmethod

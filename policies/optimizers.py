@@ -42,18 +42,26 @@ def make_optimizer(value: OptimizerSpec) -> optax.GradientTransformation:
     known = optimizer_names()
     if name not in known:
         raise ValueError(unknown_name("optimizer", name, known))
+    function = getattr(optax, name)
+    allowed = [p for p in inspect.signature(function).parameters if p != "learning_rate"]
+    for key in arguments:
+        if key not in allowed:
+            raise ValueError(unknown_name(f"parameter of optimizer {name!r}:", key, allowed))
+    made: optax.GradientTransformation = function(learning_rate=1.0, **arguments)
     try:
-        made: optax.GradientTransformation = getattr(optax, name)(learning_rate=1.0, **arguments)
-    except TypeError as error:
-        raise ValueError(f"optimizer {name!r}: {error}") from None
+        leaf = jnp.ones(2)
+        made.update(leaf, made.init(leaf), leaf)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer {name!r} does not work with {arguments}: {error}") from None
     return made
 
 
 def optimizer_names() -> list[str]:
     """Return the optax aliases that take a learning rate and nothing else that is compulsory."""
     names = []
+    deprecated = {"noisy_sgd", "optimistic_adam"}
     for name, function in sorted(vars(optax).items()):
-        if not inspect.isfunction(function) or name.startswith("scale_by"):
+        if not inspect.isfunction(function) or name.startswith("scale_by") or name in deprecated:
             continue
         parameters = inspect.signature(function).parameters
         required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]

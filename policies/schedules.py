@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field, fields
+from dataclasses import MISSING, field, fields
+from numbers import Real
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -40,6 +41,11 @@ class Schedule:
             ramp = self.warmup_from + (1.0 - self.warmup_from) * np.minimum(position / self.warmup, 1.0)
             rate = rate * ramp
         return rate
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Whether it cannot do without data: it counts epochs, and they matter to it."""
+        return self.unit == "epochs" and (bool(self.warmup) or not isinstance(self, Constant))
 
     def peak_of(self, rates: Floats) -> float:
         """Return the largest learning rate that the schedule ever gives; ``rates`` are those of the run."""
@@ -95,7 +101,13 @@ class FromFunction(Schedule):
     """A user's ``function(update) -> learning rate``, e.g. any optax schedule."""
 
     peak: PositiveFloat = field(default=1.0, init=False)
+    unit: Unit = field(default="updates", kw_only=True)
     function: Callable[[int], Any]
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Whether it cannot do without data: it counts epochs, and they matter to it."""
+        return self.unit == "epochs" and (bool(self.warmup) or not isinstance(self, Constant))
 
     def peak_of(self, rates: Floats) -> float:
         """Return the largest learning rate of the run: of a function we know no other."""
@@ -118,7 +130,7 @@ def as_schedule(value: Any) -> Schedule:
     """
     if isinstance(value, Schedule):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, Real) and not isinstance(value, bool):
         try:
             return Constant(float(value))
         except ValueError:
@@ -132,10 +144,10 @@ def as_schedule(value: Any) -> Schedule:
         for key in arguments:
             if key not in allowed:
                 raise ValueError(unknown_name(f"key of schedule {name!r}:", key, allowed))
-        try:
-            schedule: Schedule = SCHEDULES[name](**arguments)
-        except TypeError as error:
-            raise ValueError(f"schedule {name!r}: {error}") from None
+        missing = [f.name for f in fields(SCHEDULES[name]) if f.default is MISSING and f.name not in arguments]
+        if missing:
+            raise ValueError(f"schedule {name!r} needs {', '.join(missing)}")
+        schedule: Schedule = SCHEDULES[name](**arguments)
         return schedule
     if callable(value):
         return FromFunction(value)

@@ -135,7 +135,7 @@ def smega2_rule(
 ) -> Rule:
     """One momentum for all, updated every N messages; the server's future position is estimated from it.
 
-    Sent: theta - eta gamma (m (N + c (gamma - 1)) + a c / N), a the sum of c messages; naive: theta - eta gamma N m.
+    Sent: theta - eta gamma (m (N + c (gamma - 1)) + a c / N), a the sum of c messages (naive: gamma N m).
 
     Args:
         workers: filled in by the run.

@@ -75,7 +75,7 @@ def replay(
     Raises:
         ValueError: if the mini-batch is larger than the data set, or a message's local steps vary.
     """
-    check(problem, trace.workers)
+    check(problem, method, trace.workers, path)
     record = record or Record()
     objective, schedule = problem.objective(), lower(trace)
     examples, batch_size = objective.examples, problem.batch_size
@@ -97,8 +97,6 @@ def replay(
     )
     due = points(record, _budget(trace), schedule, trace.end)
     path = path or choose_path(objective.loss, params, objective.train, batch_size)
-    if path not in PATHS:
-        raise ValueError(unknown_name("path", path, PATHS))
     run = PATHS[path](
         objective.loss, method, layout, schedule, params, objective.train, draw, rates,
         weights, trace.workers, loss_key, longest=int(np.diff(due.update).max(initial=1)),
@@ -131,9 +129,16 @@ def replay(
     return Replay(pd.DataFrame(rows), run.params, diverged_at, run.name)
 
 
-def check(problem: Problem, workers: int) -> None:
-    """Load the problem's data; raise ValueError if its mini-batches cannot be drawn for so many workers."""
+def check(problem: Problem, method: Method, workers: int, path: str | None) -> None:
+    """Load the problem's data; raise ValueError if it does not go together with the rest."""
     examples = problem.objective().examples
+    if path is not None and path not in PATHS:
+        raise ValueError(unknown_name("path", path, PATHS))
+    if not examples and method.learning_rate.needs_epochs:
+        raise ValueError(
+            f"learning_rate = {method.learning_rate} counts epochs, but the problem has no data: "
+            'give unit = "updates"'
+        )
     if problem.sampling == "sharded" and examples // workers < problem.batch_size:
         raise ValueError(
             f"batch_size = {problem.batch_size} is not allowed: {examples} examples sharded over {workers} "

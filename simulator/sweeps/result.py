@@ -148,7 +148,7 @@ def run(experiment: Experiment, *, progress: bool = True, path: str | None = Non
     Raises:
         ValueError: if the experiment is impossible; before any work.
     """
-    check(experiment.problem, experiment.cluster.size)
+    check(experiment.problem, experiment.method, experiment.cluster.size, path)
     budget = {k: v for k, v in vars(experiment.budget).items() if v is not None}
     trace = simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
     label = f"{experiment.method.name}, seed {experiment.seed}"

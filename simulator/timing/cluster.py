@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
-from stalegrad.simulator.timing.delays import Delay, as_delay
+from stalegrad.simulator.timing.delays import Delay, Deterministic, Scipy, as_delay
 
 BLOCK = 256
 """Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
@@ -155,10 +155,9 @@ def _is_list(value: Any) -> bool:
 
 
 def _always_zero(law: Delay) -> bool:
-    try:
-        return law.expectation() == 0
-    except TypeError:  # a law of the user's own need not know its expectation
-        return False
+    if isinstance(law, Scipy):
+        return bool(law.law().support()[1] == 0)
+    return isinstance(law, Deterministic) and law.value == 0
 
 
 def _checked(block: Any, what: str, first: int) -> Any:

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
@@ -425,10 +425,10 @@ def as_delay(value: Any) -> Delay:
         for key in arguments:
             if key not in allowed:
                 raise ValueError(unknown_name(f"parameter of law {name!r}:", key, allowed))
-        try:
-            law: Delay = LAWS[name](**arguments)
-        except TypeError as error:
-            raise ValueError(f"law {name!r}: {error}. Its parameters: {', '.join(allowed)}.") from None
+        missing = [f.name for f in fields(LAWS[name]) if f.default is MISSING and f.name not in arguments]
+        if missing:
+            raise ValueError(f"law {name!r} needs {', '.join(missing)}")
+        law: Delay = LAWS[name](**arguments)
         return law
     if hasattr(value, "dist") and hasattr(value, "kwds"):
         shapes = [name.strip() for name in (value.dist.shapes or "").split(",") if name.strip()]

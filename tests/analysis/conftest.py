@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
+
 from stalegrad.simulator.timing.trace import Trace
 
 COLUMNS = [

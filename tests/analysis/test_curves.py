@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+
 from stalegrad.analysis import on_grid, plot_curves, to_target
 
 NAN = math.nan

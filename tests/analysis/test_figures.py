@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+
 from stalegrad.analysis import plot_curves, plot_staleness, plot_timeline
 from stalegrad.analysis.figures import spread
 from stalegrad.simulator.timing.trace import Trace

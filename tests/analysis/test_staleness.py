@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from matplotlib.patches import StepPatch
+
 from stalegrad.analysis import plot_staleness, staleness_table
 from stalegrad.analysis.staleness import HEIGHT, bin_edges
 from stalegrad.simulator.timing.trace import Trace

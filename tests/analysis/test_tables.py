@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+
 from stalegrad.analysis import comparison
 from stalegrad.simulator.timing.trace import Trace
 

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.text import Annotation
+
 from stalegrad.analysis import plot_timeline
 from stalegrad.analysis.timeline import HALF, default_end
 from stalegrad.simulator.timing.trace import Trace

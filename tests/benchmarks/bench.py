@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
 from stalegrad.models import Problem
 from stalegrad.policies import Async, KBatchAsync, KBatchSync, KSync, methods
 from stalegrad.simulator import Cluster, Exponential, Record, ShiftedExponential, replay, simulate
@@ -159,9 +160,9 @@ def workload_1(repeats):
     seconds = clock(
         {
             "replay": lambda: replay(trace, problem, method, **SILENT).params,
-            "end to end": lambda: replay(
-                simulate(cluster, Async(), updates=gradients, seed=0), problem, method, **with_gap
-            ).params,
+            "end to end": lambda: (
+                replay(simulate(cluster, Async(), updates=gradients, seed=0), problem, method, **with_gap).params
+            ),
         },
         repeats,
     )
@@ -231,13 +232,26 @@ def main():
         print(parts[-1], flush=True)
 
     print(parts[0])
-    columns = ["model", "batch", "plain SGD", "hand-written", "stalegrad", "hand/plain", "stalegrad/plain", "stalegrad/hand"]
+    columns = [
+        "model",
+        "batch",
+        "plain SGD",
+        "hand-written",
+        "stalegrad",
+        "hand/plain",
+        "stalegrad/plain",
+        "stalegrad/hand",
+    ]
     cases = [("MLP 784-64-10", mlp, 32), ("MLP 784-64-10", mlp, 128)]
     cases += [("softmax 784x10", softmax_regression, 32), ("softmax 784x10", softmax_regression, 128)]
     rows = [overhead(name, make_problem(m, 784, b), 32, a.gradients, a.repeats) for name, m, b in cases]
     show("One gradient, asynchronous, 32 workers (microseconds; ratios)", columns, rows)
     show("Workload W1 (gradients a second)", ["part", "gradients/s"], workload_1(a.repeats))
-    show("Workers (MLP, batch 32)", ["workers", "us per gradient", "against 8"], many_workers(a.gradients, a.repeats))
+    show(
+        "Workers (MLP, batch 32)",
+        ["workers", "us per gradient", "against 8"],
+        many_workers(a.gradients, a.repeats),
+    )
     columns = ["synchrony", "k", "workers", "engine us per used gradient", "engine's share of the run"]
     show("SimPy's share (MLP, batch 32)", columns, engine_share(a.repeats))
     a.out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,9 +19,9 @@ import numpy as np
 import pooch
 import pytest
 import requests
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
+
 from stalegrad.models import datasets
 from stalegrad.models.datasets import list_datasets, load_dataset
 
@@ -420,10 +420,7 @@ def test_missing_files_are_reported_with_every_place_and_the_remedies(
         assert name in said
     assert f"{data / tiny}: no {', '.join(NAMES[1:])}\n" in said
     assert f"{tmp_path / 'system'}: no such directory" in said
-    assert (
-        f"Downloading https://example.org/tiny/{NAMES[1]}.gz failed: ConnectionError: the cable is cut"
-        in said
-    )
+    assert f"Downloading https://example.org/tiny/{NAMES[1]}.gz failed: ConnectionError: the cable is cut" in said
     assert f"Put the files from https://example.org/tiny/ into {data / tiny}, set STALEGRAD_DATA" in said
     assert "apt-get install dataset-tiny" in said
     assert len(requested) == 1

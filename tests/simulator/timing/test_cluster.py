@@ -158,7 +158,9 @@ def test_streams_differ_by_seed_by_purpose_and_by_worker():
     assert len({stream(*key).random() for key in keys}) == len(keys)
 
 
-@pytest.mark.parametrize("law", [Exponential(1.0), TwoLevelGamma(), stats.lognorm(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "law", [Exponential(1.0), TwoLevelGamma(), stats.lognorm(0.5)], ids=["exponential", "two-level", "scipy"]
+)
 def test_adding_a_worker_moves_nobody_else_s_draws(law):
     few, many = (Cluster(n, law, speeds=Uniform(0.5, 2.0), join=Uniform(0.0, 1.0)) for n in (3, 10))
     for worker in range(3):
@@ -179,7 +181,9 @@ def test_changing_the_law_of_one_worker_or_the_synchrony_moves_nobody_else_s_dra
     np.testing.assert_allclose(durations[2], durations[0], rtol=1e-9)
 
 
-@pytest.mark.parametrize("law", [Exponential(1.0), TwoLevelGamma(), stats.lognorm(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "law", [Exponential(1.0), TwoLevelGamma(), stats.lognorm(0.5)], ids=["exponential", "two-level", "scipy"]
+)
 def test_global_generators_are_neither_touched_nor_read(law):
     cluster = Cluster(3, law, speeds=Uniform(0.5, 2.0), join=Exponential(0.1))
     ends = []
