@@ -156,7 +156,7 @@ def _is_list(value: Any) -> bool:
 
 def _always_zero(law: Delay) -> bool:
     if isinstance(law, Scipy):
-        return bool(law.law().support()[1] == 0)
+        return bool(law.law().sf(0.0) == 0)
     return isinstance(law, Deterministic) and law.value == 0
 
 
