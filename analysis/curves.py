@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
 from stalegrad.analysis.checks import check_histories, check_mapping, check_target, check_values
 from stalegrad.analysis.figures import EndLabels, axis_label, marker_style, new_axes, note, plain_number, style
 

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import blended_transform_factory
+
 from stalegrad.analysis.checks import as_traces, check_mapping
 from stalegrad.analysis.figures import new_axes, note, plain_number, style
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
 from stalegrad.analysis.checks import as_traces, check_histories, check_mapping, check_target, check_values
 from stalegrad.analysis.curves import diverged, first_at_target, median
 

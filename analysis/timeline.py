@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter
+
 from stalegrad.analysis.figures import GREY, new_axes
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Algorithms: who waits for whom (synchrony) and what a stale gradient is worth (rules).
 
 Knows no clock, no model and no data. Order of reading: specs, synchrony, schedules, corrections,
-weights, optimizers, rules, methods.
+weights, work, optimizers, rules, methods.
 """
 
 from stalegrad.policies import methods
@@ -12,6 +12,7 @@ from stalegrad.policies.synchrony import (
     SSP,
     Async,
     Decision,
+    DelayedAveraging,
     KAsync,
     KBatchAsync,
     KBatchSync,
@@ -27,6 +28,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Decision",
+    "DelayedAveraging",
     "InverseSqrt",
     "KAsync",
     "KBatchAsync",

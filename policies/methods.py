@@ -19,6 +19,7 @@ from stalegrad.policies.specs import kebab, spec, unknown_name, validate
 from stalegrad.policies.synchrony import (
     SSP,
     Async,
+    DelayedAveraging,
     KAsync,
     KBatchAsync,
     KBatchSync,
@@ -42,6 +43,9 @@ PAPERS = {
     "smega2022": "Cohen, Hakimi, Schuster, SMEGA2, ICPP 2022",
     "fasgd2016": "Odena, Faster Asynchronous SGD, 2016",
     "spectrain2018": "Chen, Yang, Cheng, Efficient and Robust Parallel DNN Training (SpecTrain), 2018",
+    "easgd2015": "Zhang, Choromanska, LeCun, Deep Learning with Elastic Averaging SGD, NIPS 2015",
+    "downpour2012": "Dean et al., Large Scale Distributed Deep Networks, NIPS 2012",
+    "talyansky2018": "Talyansky et al., Asynchronous SGD without gradient delay, ICLR 2019 submission",
     "ssp2013": "Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Server, NIPS 2013",
 }
 
@@ -120,7 +124,7 @@ class MethodInfo:
     def _parameters(self, synchrony: type[Synchrony] | None) -> dict[str, inspect.Parameter]:
         key = inspect.Parameter.KEYWORD_ONLY
         found = {"learning_rate": inspect.Parameter("learning_rate", key, default=0.1, annotation=Any)}
-        for f in fields(synchrony) if synchrony is not None else ():
+        for f in (f for f in fields(synchrony) if f.init) if synchrony is not None else ():
             default = inspect.Parameter.empty if f.default is MISSING else f.default
             found[f.name] = inspect.Parameter(f.name, key, default=default, annotation=f.type)
         return found | self._rule_parameters()
@@ -158,7 +162,7 @@ class MethodInfo:
             if parameter.default is parameter.empty and key not in arguments:
                 raise ValueError(f"method {self.name!r} needs {key}")
         hints = get_type_hints(self.rule, include_extras=True)
-        own = {f.name for f in fields(self.synchrony)}
+        own = {f.name for f in fields(self.synchrony) if f.init}
         parameters = tuple(
             (key, validate(f"{key} of method {self.name!r}", hints[key], arguments.get(key, parameter.default)))
             for key, parameter in self._rule_parameters().items()
@@ -233,6 +237,11 @@ smega2 = MethodInfo("smega2", Async, rules.smega2_rule, "smega2022", allowed=_SI
 fasgd = MethodInfo("fasgd", Async, rules.fasgd_rule, "fasgd2016", allowed=_SINGLE)
 spectrain = MethodInfo("spectrain", Async, rules.spectrain, "spectrain2018", allowed=_SINGLE)
 ssp = MethodInfo("ssp", SSP, rules.gradient_descent, "ssp2013")
+easgd = MethodInfo("easgd", Async, rules.elastic_averaging, "easgd2015", allowed=_SINGLE)
+downpour = MethodInfo("downpour", Async, rules.downpour, "downpour2012", allowed=_SINGLE)
+delayed_averaging = MethodInfo(
+    "delayed-averaging", DelayedAveraging, rules.delayed_averaging, "talyansky2018", allowed=()
+)
 
 REGISTRY: dict[str, MethodInfo] = {
     info.name: info for info in list(globals().values()) if isinstance(info, MethodInfo)

@@ -59,6 +59,9 @@ class Synchrony:
     cancels: ClassVar[bool] = True
     """Whether a model that reaches a computing worker cancels its job (otherwise it waits for the job)."""
 
+    holds: ClassVar[bool] = False
+    """Whether a finished message is held back until the one before has been answered."""
+
     def serve(self, workers: int) -> Server:
         """Return the server's state machine for ``workers`` workers."""
         raise TypeError(f"{type(self).__name__} does not say how its server decides: define serve()")
@@ -243,6 +246,44 @@ class Sequential(Synchrony):
         return _serve_batches(1)
 
 
+@spec
+class DelayedAveraging(Synchrony):
+    """Workers compute while their last releases are being merged; idle only when the bound is reached.
+
+    Each releases the sum of a cycle of tau / 2 local steps, holding it back until the model of the release before
+    has come, and goes on at once; the server merges one release of every worker and sends the model to all.
+    No model in use ever lacks more than tau of a worker's own gradients.
+
+    Args:
+        tau: the bound on staleness, in local gradients; even.
+
+    Reference: Talyansky et al., Asynchronous SGD without gradient delay for efficient distributed training,
+    2018, Algorithm 2.
+    """
+
+    tau: PositiveInt
+    local_steps: PositiveInt = field(default=1, init=False)
+
+    ahead: ClassVar[float] = 1
+    cancels: ClassVar[bool] = False
+    holds: ClassVar[bool] = True
+
+    def check_fields(self) -> None:
+        """Raise ValueError unless tau is even."""
+        if self.tau % 2:
+            raise ValueError(f"tau of {self.name} = {self.tau} is not allowed: it must be even")
+        object.__setattr__(self, "local_steps", self.tau // 2)
+
+    def serve(self, workers: int) -> Server:
+        """Merge one release of each worker, then send to all."""
+        yield WAIT
+        while True:
+            for _ in range(workers - 1):
+                yield WAIT
+            yield Decision(apply=True, send=range(workers))
+
+
 SYNCHRONIES: dict[str, type[Synchrony]] = {
-    kebab(cls.__name__): cls for cls in (Sync, KSync, KBatchSync, Async, KAsync, KBatchAsync, SSP, Sequential)
+    kebab(cls.__name__): cls
+    for cls in (Sync, KSync, KBatchSync, Async, KAsync, KBatchAsync, SSP, Sequential, DelayedAveraging)
 }

@@ -2,6 +2,7 @@
 
 A rule is put together from small pure parts:
 
+* ``work``: what a worker does, where it keeps state of its own (``policies/work.py``);
 * ``correction``: of each message, given how far the server has moved (``policies/corrections.py``);
 * ``weight``: a factor on each message that depends on staleness alone (``policies/weights.py``);
 * ``optimizer``: of the mean of an update's messages (optax, or ``policies/optimizers.py``);
@@ -17,6 +18,7 @@ else there is decides the structure. ``workers`` is filled in by the run.
 from stalegrad.policies.rules.dana import dana_dc, dana_ga, dana_sa, dana_slim, dana_zero
 from stalegrad.policies.rules.descent import gap_limited_rate, gradient_descent, scaled_momentum
 from stalegrad.policies.rules.gap import fasgd_rule, gap_aware_momentum
+from stalegrad.policies.rules.local import delayed_averaging, downpour, elastic_averaging
 from stalegrad.policies.rules.momentum import dc_asgd, lwp, multi_asgd, nag_asgd, smega2_rule, spectrain
 from stalegrad.policies.rules.rule import Rule
 from stalegrad.policies.rules.staleness import (
@@ -37,6 +39,9 @@ __all__ = [
     "dana_zero",
     "dc_asgd",
     "delay_adaptive",
+    "delayed_averaging",
+    "downpour",
+    "elastic_averaging",
     "fasgd_rule",
     "fleet",
     "gap_aware_momentum",

@@ -11,6 +11,7 @@ from pydantic import Field
 from stalegrad.policies.corrections import weight_decay
 from stalegrad.policies.specs import NonNegativeFloat
 from stalegrad.policies.weights import Weight
+from stalegrad.policies.work import Work
 
 Params = Any
 
@@ -34,6 +35,8 @@ class Rule(NamedTuple):
         single: takes updates of one message only (it keeps state per worker, or looks ahead for one).
         own_reads: the point sent depends on the worker, so that each version may be read by the worker
             that made it only.
+        work: what workers do that keep state of their own; None: gradients at what they read.
+        displaces: messages are displacements, not gradients: the learning rate has acted already.
     """
 
     optimizer: Any = optax.sgd(1.0)
@@ -42,6 +45,8 @@ class Rule(NamedTuple):
     look_ahead: LookAhead | None = None
     single: bool = False
     own_reads: bool = False
+    work: Work | None = None
+    displaces: bool = False
 
 
 def chain(*parts: Any) -> Any:

@@ -26,7 +26,7 @@ class Loop(Executor):
         """Put version 0 into its slot."""
         self._params = params
         init, self.message, self.apply = compiled(self.program)
-        self.correction, self.optimizer, sent = init(params, self.numbers)
+        self.messages, self.optimizer, sent = init(params, self.numbers)
         self.slots: list[Params] = [None] * (self.schedule.slots + self.schedule.scratch)
         self.slots[self.schedule.initial_slot] = sent
 
@@ -44,8 +44,8 @@ class Loop(Executor):
             rate, total = self.learning_rates[u], None
             for m in range(a, b):
                 event = indices[m - a], np.uint32(s.batch[m]), s.worker[m], s.staleness[m], self.weights[m]
-                state = (self._params, self.slots[s.read_slot[m]], self.correction, self.optimizer)
-                total, self.correction, gap = self.message(
+                state = (self._params, self.slots[s.read_slot[m]], self.messages, self.optimizer)
+                total, self.messages, gap = self.message(
                     self.numbers, *state, total, event, rate, self.train, self.key
                 )
                 gaps.append(gap)
@@ -69,7 +69,7 @@ def compiled(program: Program) -> Any:
         numbers: Any,
         params: Params,
         read: Params,
-        correction: Any,
+        messages: Any,
         optimizer: Any,
         total: Any,
         event: Any,
@@ -78,12 +78,12 @@ def compiled(program: Program) -> Any:
         key: jax.Array,
     ) -> Any:
         keys = fold_in(key, event[1] + jnp.arange(program.layout.steps, dtype=jnp.uint32))
-        sent, correction, gap = program.step(numbers).message(
-            params, read, correction, optimizer, inputs_of(event, keys), rate, train
+        sent, messages, gap = program.step(numbers).message(
+            params, read, messages, optimizer, inputs_of(event, keys), rate, train
         )
         if total is not None:
             sent = jax.tree.map(jnp.add, total, sent)
-        return sent, correction, gap
+        return sent, messages, gap
 
     def apply(numbers: Any, params: Params, optimizer: Any, total: Any, count: Any, event: Any, rate: Any) -> Any:
         return program.step(numbers).apply(params, optimizer, total, count, inputs_of(event), rate)

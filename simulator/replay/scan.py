@@ -22,7 +22,7 @@ class State(NamedTuple):
 
     params: Params
     slots: Params
-    correction: Any
+    messages: Any
     optimizer: Any
 
 
@@ -98,12 +98,12 @@ def initial(program: Program, slots: int) -> Any:
     """Return the compiled ``(params, numbers, slot of version 0) -> State``."""
 
     def start(params: Params, numbers: Any, slot: Any) -> State:
-        correction, optimizer, sent = program.step(numbers).init(params)
+        messages, optimizer, sent = program.step(numbers).init(params)
         stacked = None
         if slots:
             empty = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), sent)
             stacked = write(empty, slot, sent)
-        return State(params, stacked, correction, optimizer)
+        return State(params, stacked, messages, optimizer)
 
     return jax.jit(start)
 
@@ -124,12 +124,12 @@ def compiled(program: Program) -> Any:
             indices = None if chunk.indices is None else chunk.indices[m]
             return Inputs(indices, keys[m], chunk.worker[m], chunk.staleness[m], chunk.weight[m])
 
-        def message(m: Any, state: State, correction: Any, rate: Any, gaps: Any) -> Any:
+        def message(m: Any, state: State, messages: Any, rate: Any, gaps: Any) -> Any:
             read = state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
-            sent, correction, gap = step.message(
-                state.params, read, correction, state.optimizer, inputs_of(m), rate, train
+            sent, messages, gap = step.message(
+                state.params, read, messages, state.optimizer, inputs_of(m), rate, train
             )
-            return sent, correction, gaps if gap is None else gaps.at[m].set(gap)
+            return sent, messages, gaps if gap is None else gaps.at[m].set(gap)
 
         def update(u: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
             state, gaps = carry
@@ -137,25 +137,25 @@ def compiled(program: Program) -> Any:
             count = layout.messages
             first = chunk.first[u] if count is None else u * count
             if count == 1:
-                total, correction, gaps = message(first, state, state.correction, rate, gaps)
+                total, messages, gaps = message(first, state, state.messages, rate, gaps)
             else:
                 if count is None:
                     count = chunk.first[u + 1] - first
 
                 def add(i: Any, inner: Any) -> Any:
-                    total, correction, gaps = inner
-                    sent, correction, gaps = message(first + i, state, correction, rate, gaps)
-                    return jax.tree.map(jnp.add, total, sent), correction, gaps
+                    total, messages, gaps = inner
+                    sent, messages, gaps = message(first + i, state, messages, rate, gaps)
+                    return jax.tree.map(jnp.add, total, sent), messages, gaps
 
                 zeros = jax.tree.map(jnp.zeros_like, state.params)
-                start = (zeros, state.correction, gaps)
-                total, correction, gaps = lax.fori_loop(0, count, add, start)
+                start = (zeros, state.messages, gaps)
+                total, messages, gaps = lax.fori_loop(0, count, add, start)
             count = None if layout.messages == 1 else count
             params, optimizer, sent = step.apply(
                 state.params, state.optimizer, total, count, inputs_of(first), rate
             )
             slots = state.slots if layout.fresh else write(state.slots, chunk.write_slot[u], sent)
-            return State(params, slots, correction, optimizer), gaps
+            return State(params, slots, messages, optimizer), gaps
 
         return lax.fori_loop(0, updates, update, (state, gaps))
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from stalegrad.policies.rules import Rule
+from stalegrad.policies.trees import at_worker, put_worker
+from stalegrad.policies.work import Work
 
 Params = Any
 
@@ -47,16 +49,23 @@ class Inputs(NamedTuple):
     weight: Any
 
 
+class MessageState(NamedTuple):
+    """What messages leave behind: the correction's state, and the workers' own (stacked)."""
+
+    correction: Any
+    own: Any
+
+
 class Step(NamedTuple):
     """The two halves of an update.
 
     Attributes:
-        message: ``(params, read, correction state, optimizer state, inputs, learning rate, train)`` ->
-            ``(message, correction state, gap)``; the gap is None if it is not recorded.
+        message: ``(params, read, message state, optimizer state, inputs, learning rate, train)`` ->
+            ``(message, message state, gap)``; the gap is None if it is not recorded.
         apply: ``(params, optimizer state, sum of messages, their number, inputs, learning rate)`` ->
             ``(params, optimizer state, point to send)``; a number of None means a single message, that of
             ``inputs``.
-        init: ``params -> (correction state, optimizer state, point to send)``.
+        init: ``params -> (message state, optimizer state, point to send)``.
     """
 
     message: Callable[..., tuple[Params, Any, jax.Array | None]]
@@ -76,38 +85,55 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
     gradient = jax.grad(loss)
     optimizer = optax.with_extra_args_support(rule.optimizer)
 
-    def work(read: Params, inputs: Inputs, learning_rate: jax.Array, train: Any) -> Params:
+    def gradient_at(point: Params, inputs: Inputs, h: Any, train: Any) -> Params:
+        batch = jax.tree.map(lambda array: array[inputs.indices[h]], train)
+        return gradient(point, batch, inputs.keys[h])
+
+    def plain_work(read: Params, inputs: Inputs, learning_rate: jax.Array, train: Any) -> Params:
         """One mini-batch gradient, or the sum of those along a path of local SGD steps."""
-
-        def at(point: Params, h: Any) -> Params:
-            batch = jax.tree.map(lambda array: array[inputs.indices[h]], train)
-            return gradient(point, batch, inputs.keys[h])
-
         if layout.steps == 1:
-            return at(read, 0)
+            return gradient_at(read, inputs, 0, train)
 
         def local_step(h: Any, carry: tuple[Params, Params]) -> tuple[Params, Params]:
             point, total = carry
-            g = at(point, h)
+            g = gradient_at(point, inputs, h, train)
             return _descend(point, g, learning_rate), jax.tree.map(jnp.add, total, g)
 
         zeros = jax.tree.map(jnp.zeros_like, read)
         return jax.lax.fori_loop(0, layout.steps, local_step, (read, zeros))[1]
 
+    def own_work(
+        work: Work, params: Params, read: Params, all_own: Any, inputs: Inputs, rate: jax.Array, train: Any
+    ) -> tuple[Params, Any, Params]:
+        """The message of a worker with state of its own; also the states of all, and where it started."""
+        start, own = work.begin(read, at_worker(all_own, inputs.worker))
+
+        def local_step(h: Any, carry: tuple[Params, Any]) -> tuple[Params, Any]:
+            point, own = work.before(*carry)
+            return work.move(point, own, gradient_at(point, inputs, h, train), rate)
+
+        point, own = jax.lax.fori_loop(0, layout.steps, local_step, (start, own))
+        sent, own = work.finish(point, own, params)
+        return sent, put_worker(all_own, inputs.worker, own), start
+
     def message(
         params: Params,
         read: Params,
-        state: Any,
+        state: MessageState,
         optimizer_state: Any,
         inputs: Inputs,
         learning_rate: jax.Array,
         train: Any,
-    ) -> tuple[Params, Any, jax.Array | None]:
-        sent = work(read, inputs, learning_rate, train)
+    ) -> tuple[Params, MessageState, jax.Array | None]:
+        correction, own, start = state.correction, state.own, read
+        if rule.work is None:
+            sent = plain_work(read, inputs, learning_rate, train)
+        else:
+            sent, own, start = own_work(rule.work, params, read, own, inputs, learning_rate, train)
         if rule.correction is not None:
-            sent, state = rule.correction.update(
+            sent, correction = rule.correction.update(
                 sent,
-                state,
+                correction,
                 params,
                 read=read,
                 staleness=inputs.staleness,
@@ -118,7 +144,7 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
             )
         if rule.weight is not None:
             sent = jax.tree.map(lambda leaf: leaf * inputs.weight.astype(leaf.dtype), sent)
-        return sent, state, distance_rms(params, read) if layout.gap else None
+        return sent, MessageState(correction, own), distance_rms(params, start) if layout.gap else None
 
     def apply(
         params: Params, state: Any, total: Params, count: Any, inputs: Inputs, learning_rate: jax.Array
@@ -127,7 +153,10 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
         direction, state = optimizer.update(
             mean, state, params, worker=inputs.worker, staleness=inputs.staleness, learning_rate=learning_rate
         )
-        params = jax.tree.map(lambda p, d: p + learning_rate.astype(p.dtype) * d, params, direction)
+        if rule.displaces:
+            params = jax.tree.map(jnp.add, params, direction)
+        else:
+            params = jax.tree.map(lambda p, d: p + learning_rate.astype(p.dtype) * d, params, direction)
         return params, state, point_to_send(params, state, learning_rate, inputs.worker)
 
     def point_to_send(params: Params, state: Any, learning_rate: jax.Array, worker: Any) -> Params:
@@ -135,8 +164,13 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
 
     def init(params: Params) -> tuple[Any, Any, Params]:
         correction = rule.correction.init(params) if rule.correction is not None else ()
+        own = rule.work.init_all(params) if rule.work is not None else ()
         state = optimizer.init(params)
-        return correction, state, point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return (
+            MessageState(correction, own),
+            state,
+            point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32)),
+        )
 
     return Step(message, apply, init)
 

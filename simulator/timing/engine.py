@@ -186,8 +186,9 @@ class Worker:
     def live(self) -> Process:
         """Join; then read, compute, send, wait, for ever."""
         engine, env = self.engine, self.engine.env
-        instant = engine.cluster.uplink == engine.cluster.server == 0
-        steps, ahead = engine.synchrony.local_steps, engine.synchrony.ahead
+        synchrony, steps = engine.synchrony, engine.synchrony.local_steps
+        # A worker that holds back goes on with the model it has, even if its own release completes the next one.
+        instant = engine.cluster.uplink == engine.cluster.server == 0 and not synchrony.holds
 
         join_time = engine.cluster.join_time(engine.seed, self.index)
         if join_time:
@@ -206,14 +207,20 @@ class Worker:
                 continue
             self.computing = False
             message.finish_time = env.now
+            if synchrony.holds:
+                yield from self.wait_while_more_than(0)
             self.unanswered += 1
             if instant:
                 engine.receive_at_once(message)
             else:
                 env.process(engine.receive(message))
-            while self.unanswered > ahead:
-                self.answer = simpy.Event(env)
-                yield self.answer
+            yield from self.wait_while_more_than(synchrony.ahead)
+
+    def wait_while_more_than(self, unanswered: float) -> Process:
+        """Wait until no more than so many messages are unanswered."""
+        while self.unanswered > unanswered:
+            self.answer = simpy.Event(self.engine.env)
+            yield self.answer
 
     def take(self, version: int) -> None:
         """A model has come: a computing worker drops its job for it, a waiting one goes on."""

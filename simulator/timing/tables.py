@@ -50,7 +50,7 @@ def read_synchrony(table: Mapping[str, Any]) -> Synchrony:
     if name not in list(SYNCHRONIES):
         raise ValueError(unknown_name("synchrony", name, SYNCHRONIES))
     cls = SYNCHRONIES[name]
-    check_keys(f"synchrony {name!r}", arguments, [field.name for field in fields(cls)])
+    check_keys(f"synchrony {name!r}", arguments, [field.name for field in fields(cls) if field.init])
     missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in arguments]
     if missing:
         raise ValueError(f"synchrony {name!r} needs {', '.join(missing)}")
@@ -66,7 +66,7 @@ def check_keys(where: str, table: Mapping[str, Any], allowed: list[str]) -> None
 
 def changed_fields(value: Any) -> dict[str, Any]:
     """Return the fields of a spec that differ from their defaults."""
-    return {f.name: v for f in fields(value) if (v := getattr(value, f.name)) != f.default}
+    return {f.name: v for f in fields(value) if f.init and (v := getattr(value, f.name)) != f.default}
 
 
 def _plain(value: Any) -> Any:

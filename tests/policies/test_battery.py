@@ -33,6 +33,7 @@ REQUIRED = {
     "k-async": {"k": 2},
     "k-batch-async": {"k": 2},
     "ssp": {"bound": 3},
+    "delayed-averaging": {"tau": 4},
 }
 
 OPTIONS = [
@@ -136,6 +137,9 @@ def test_trajectory_equals_the_slow_float64_implementation(name, options, x64):
 
 def test_every_registered_method_is_in_the_battery():
     replayed = {
+        "delayed-averaging",
+        "downpour",
+        "easgd",
         "ssp",
         "sync",
         "k-sync",
@@ -143,7 +147,7 @@ def test_every_registered_method_is_in_the_battery():
         "k-async",
         "k-batch-async",
         "ssgd",
-    }  # see tests of the replay
+    }  # see test_replay.py, test_local.py
     assert set(REGISTRY) == set(SLOW) | replayed
 
 

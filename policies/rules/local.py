@@ -1,0 +1,55 @@
+"""Rules whose workers keep models of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stalegrad.policies import work
+from stalegrad.policies.optimizers import OptimizerSpec, make_optimizer
+from stalegrad.policies.rules.rule import Momentum, Rule
+from stalegrad.policies.specs import PositiveInt
+
+
+def delayed_averaging(*, workers: int) -> Rule:
+    """Averaged model updates, merged while the workers go on computing: y_{j+1} = y_j + mean_w d_w.
+
+    d_w is what worker w's last cycle of local SGD has added; its next cycle starts at y_j + d_w. The learning rate
+    of a cycle is that of the update it goes into.
+
+    Args:
+        workers: filled in by the run.
+    """
+    return Rule(work=work.delayed_averaging(workers), displaces=True)
+
+
+def elastic_averaging(
+    *,
+    workers: int,
+    alpha: Annotated[float, Field(gt=0, lt=1)] | None = None,
+    momentum: Momentum | None = None,
+) -> Rule:
+    """Every worker trains a model of its own; it and the server's centre pull each other at every message.
+
+    Args:
+        workers: filled in by the run.
+        alpha: strength of the pull; by default 0.9 / N.
+        momentum: local Nesterov momentum (EAMSGD); None: none.
+    """
+    return Rule(
+        work=work.elastic(workers, 0.9 / workers if alpha is None else alpha, momentum),
+        displaces=True,
+        single=True,
+    )
+
+
+def downpour(*, workers: int, fetch_every: PositiveInt = 1, optimizer: OptimizerSpec = "sgd") -> Rule:
+    """Workers push the sum of the gradients of ``local_steps`` local steps, and fetch a model now and then.
+
+    Args:
+        workers: filled in by the run.
+        fetch_every: pushes between two fetches.
+        optimizer: at the server; DistBelief uses ``adagrad``.
+    """
+    return Rule(make_optimizer(optimizer), work=work.downpour(workers, fetch_every))

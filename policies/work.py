@@ -1,0 +1,143 @@
+"""What a worker does between two messages, where it keeps something of its own.
+
+Without any of this a worker computes at what it has read (one gradient, or the sum of those along ``local_steps``
+steps of SGD). A :class:`Work` starts from the worker's own state instead, and says what is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from stalegrad.policies.trees import tree_map
+
+Params = Any
+Own = Any
+"""A worker's own state: any pytree of fixed structure."""
+
+
+def _same(point: Params, own: Own) -> tuple[Params, Own]:
+    return point, own
+
+
+class Work(NamedTuple):
+    """The parts of a worker's job, all pure functions.
+
+    Attributes:
+        workers: how many there are.
+        init: ``params -> own``.
+        begin: on receipt of a model: ``(read, own) -> (point, own)``, where the job starts.
+        move: ``(point, own, gradient, learning rate) -> (point, own)``, one local step.
+        finish: ``(point, own, params) -> (message, own)``; params are the server's when it receives it.
+        before: ``(point, own) -> (point, own)`` before each gradient (Nesterov's look-ahead, say).
+    """
+
+    workers: int
+    init: Callable[[Params], Own]
+    begin: Callable[[Params, Own], tuple[Params, Own]]
+    move: Callable[[Params, Own, Params, Any], tuple[Params, Own]]
+    finish: Callable[[Params, Own, Params], tuple[Params, Own]]
+    before: Callable[[Params, Own], tuple[Params, Own]] = _same
+
+    def init_all(self, params: Params) -> Own:
+        """Return the own states of all workers, stacked along a first axis."""
+        return tree_map(lambda leaf: jnp.broadcast_to(leaf, (self.workers, *leaf.shape)), self.init(params))
+
+
+def _descend(point: Params, gradient: Params, learning_rate: Any) -> Params:
+    return tree_map(lambda p, g: p - jnp.asarray(learning_rate, p.dtype) * g, point, gradient)
+
+
+def delayed_averaging(workers: int) -> Work:
+    """A cycle starts at y_j + d, the newest merged model plus the worker's own last cycle, which it lacks.
+
+    The message is minus the displacement of the cycle; own: d.
+
+    Reference: Talyansky et al., Asynchronous SGD without gradient delay, 2018, Algorithm 2.
+    """
+
+    def begin(read: Params, d: Own) -> tuple[Params, Own]:
+        start = tree_map(jnp.add, read, d)
+        return start, start
+
+    def move(point: Params, start: Own, gradient: Params, learning_rate: Any) -> tuple[Params, Own]:
+        return _descend(point, gradient, learning_rate), start
+
+    def finish(point: Params, start: Own, params: Params) -> tuple[Params, Own]:
+        d = tree_map(jnp.subtract, point, start)
+        return tree_map(jnp.negative, d), d
+
+    return Work(workers, lambda params: tree_map(jnp.zeros_like, params), begin, move, finish)
+
+
+class ElasticState(NamedTuple):
+    """A worker's own model, and its velocity if it has momentum."""
+
+    model: Params
+    velocity: Params | None
+
+
+def elastic(workers: int, alpha: Any, momentum: Any | None) -> Work:
+    """Local SGD from the worker's own model x; on exchange e = alpha (x - center), x -= e, center += e.
+
+    With momentum (EAMSGD): v <- delta v; x <- x + v; gradient at x; x <- x - eta g; v <- v - eta g.
+
+    Reference: Zhang, Choromanska, LeCun, Deep learning with Elastic Averaging SGD, 2015.
+    """
+
+    def init(params: Params) -> ElasticState:
+        return ElasticState(params, None if momentum is None else tree_map(jnp.zeros_like, params))
+
+    def begin(read: Params, own: Own) -> tuple[Params, Own]:
+        return own.model, own
+
+    def before(point: Params, own: Own) -> tuple[Params, Own]:
+        if momentum is None:
+            return point, own
+        velocity = tree_map(lambda v: momentum * v, own.velocity)
+        return tree_map(jnp.add, point, velocity), own._replace(velocity=velocity)
+
+    def move(point: Params, own: Own, gradient: Params, learning_rate: Any) -> tuple[Params, Own]:
+        if momentum is not None:
+            own = own._replace(velocity=_descend(own.velocity, gradient, learning_rate))
+        return _descend(point, gradient, learning_rate), own
+
+    def finish(point: Params, own: Own, params: Params) -> tuple[Params, Own]:
+        pull = tree_map(lambda x, center: alpha * (x - center), point, params)
+        return tree_map(jnp.negative, pull), own._replace(model=tree_map(jnp.subtract, point, pull))
+
+    return Work(workers, init, begin, move, finish, before)
+
+
+class DownpourState(NamedTuple):
+    """A worker's own model, the gradients gathered for the next push, and the pushes made."""
+
+    model: Params
+    gathered: Params
+    pushes: Any
+
+
+def downpour(workers: int, fetch_every: int) -> Work:
+    """Local SGD; the sum of a message's gradients is pushed; a model is fetched every so many pushes only.
+
+    Reference: Dean et al., Large Scale Distributed Deep Networks, 2012.
+    """
+
+    def init(params: Params) -> DownpourState:
+        return DownpourState(params, tree_map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
+
+    def begin(read: Params, own: Own) -> tuple[Params, Own]:
+        fetched = own.pushes % fetch_every == 0
+        point = tree_map(lambda new, mine: jnp.where(fetched, new, mine), read, own.model)
+        return point, own._replace(gathered=tree_map(jnp.zeros_like, own.gathered))
+
+    def move(point: Params, own: Own, gradient: Params, learning_rate: Any) -> tuple[Params, Own]:
+        gathered = tree_map(jnp.add, own.gathered, gradient)
+        return _descend(point, gradient, learning_rate), own._replace(gathered=gathered)
+
+    def finish(point: Params, own: Own, params: Params) -> tuple[Params, Own]:
+        return own.gathered, DownpourState(point, own.gathered, own.pushes + 1)
+
+    return Work(workers, init, begin, move, finish)

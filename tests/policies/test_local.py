@@ -1,0 +1,197 @@
+"""Rules whose workers keep models of their own: delayed averaging, elastic averaging, downpour."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stalegrad.models import Problem
+from stalegrad.policies import Async, DelayedAveraging, methods
+from stalegrad.simulator import Cluster, Exponential, Gamma, Record, replay, simulate
+from stalegrad.simulator.replay.batches import sampler
+from stalegrad.simulator.replay.schedule import lower
+
+RATE = 0.05
+ROWS = np.random.default_rng(3).normal(size=(60, 4))
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def curved(rows, batch_size, sampling="epochs"):
+    """0.5 |w|^2 - <mean row, w>, so that the gradient is w - mean row."""
+    return Problem.from_functions(
+        lambda key: jnp.ones(rows.shape[1]),
+        lambda w, batch, key: 0.5 * jnp.sum(w**2) - jnp.mean(batch @ w),
+        train=rows,
+        batch_size=batch_size,
+        sampling=sampling,
+    )
+
+
+def batches(trace, size, seed=0, sampling="epochs", examples=60):
+    """Mini-batches of every used message, with the worker that computed it, in the order of gradient ids."""
+    schedule = lower(trace)
+    draw = sampler(sampling, examples, size, seed, schedule, trace.workers)
+    return list(zip(schedule.worker, draw(0, len(schedule.worker)), strict=True))
+
+
+# Delayed averaging
+
+
+def delayed_averaging(trace, problem_rows, size, start):
+    """Algorithm 2 in its cycle form, worker by worker, from the prose; returns y_j and x_w after each reset."""
+    jobs = batches(trace, size)
+    workers = trace.workers
+    y, x_init = start.copy(), np.tile(start, (workers, 1))
+    ys, resets = [y], []
+    for cycle in range(len(trace.updates)):
+        x = x_init.copy()
+        for worker, steps in jobs[cycle * workers : (cycle + 1) * workers]:
+            for ids in steps:
+                x[worker] -= RATE * (x[worker] - problem_rows[ids].mean(0))
+        d = x - x_init
+        x_init = ys[-1] + d  # boundary: the newest model is the one that lacks exactly this cycle
+        resets.append(x_init.copy())
+        ys.append(ys[-1] + d.mean(0))
+    return ys, resets
+
+
+@pytest.mark.parametrize("path", ["scan", "loop"])
+@pytest.mark.parametrize("tau", [2, 6])
+def test_delayed_averaging_follows_algorithm_2(tau, path):
+    cluster = Cluster(4, compute=Gamma(1.0, 0.5), uplink=0.5, downlink=0.7)
+    trace = simulate(cluster, DelayedAveraging(tau=tau), updates=30, seed=1).verify()
+    method = methods.delayed_averaging(tau=tau, learning_rate=RATE)
+    record = Record(updates=1, fn=lambda w: {f"w{i}": w[i] for i in range(4)})
+    done = replay(trace, curved(ROWS, 3), method, record=record, path=path)
+    ys, resets = delayed_averaging(trace, ROWS, 3, np.ones(4))
+    np.testing.assert_allclose(done.history[[f"w{i}" for i in range(4)]], ys, rtol=0, atol=1e-12)
+    for y, reset in zip(ys[1:], resets, strict=True):  # Lemma 3.1: y_{j+1} is the mean right after the reset at j
+        np.testing.assert_allclose(y, reset.mean(0), atol=1e-12)
+
+
+def test_delayed_averaging_gives_the_numbers_of_the_specification():
+    """Spec 6, E3: W = 3, beta = 2, g_w(x) = a_w x, a = (0.5, 1, 1.5), eta = 0.1, x_0 = 1."""
+    trace = simulate(Cluster(3, compute=1.0), DelayedAveraging(tau=4), updates=3)
+    owner = {worker: ids[0, 0] for worker, ids in batches(trace, 1, sampling="sharded", examples=3)}
+    a = np.empty(3)
+    a[[owner[0], owner[1], owner[2]]] = [0.5, 1.0, 1.5]
+    problem = Problem.from_functions(
+        lambda key: jnp.ones(()),
+        lambda w, batch, key: 0.5 * batch[0] * w**2,
+        train=a,
+        batch_size=1,
+        sampling="sharded",
+    )
+    method = methods.delayed_averaging(tau=4, learning_rate=0.1)
+    history = replay(trace, problem, method, record=Record(updates=1, fn=lambda w: {"y": w})).history
+    np.testing.assert_allclose(history["y"], [1.0, 0.81166667, 0.66420417, 0.54249275], atol=5e-9)
+
+
+@pytest.mark.parametrize(("tau", "idle"), [(2, 1.0), (4, 0.0), (6, 0.0)])
+def test_workers_idle_only_when_the_bound_is_reached(tau, idle):
+    """C4: a cycle takes max(beta t_g, T_c); idle max(0, T_c - beta t_g), 0 if tau >= 2 T_c / t_g."""
+    cluster = Cluster(5, compute=1.0, uplink=0.75, downlink=1.25)  # T_c = 2, t_g = 1
+    trace = simulate(cluster, DelayedAveraging(tau=tau), updates=40).verify()
+    cycle = max(tau / 2, 2.0)
+    np.testing.assert_allclose(np.diff(trace.update_times)[1:], cycle)
+    ends = trace.gradients.query("worker == 0")["finish_time"].to_numpy()
+    starts = trace.gradients.query("worker == 0")["read_time"].to_numpy()
+    np.testing.assert_allclose((starts[2:] - ends[1:-1])[:35], idle, atol=1e-9)
+
+
+def test_every_update_merges_one_release_of_each_worker_and_staleness_is_one():
+    cluster = Cluster(6, compute=Exponential(), uplink=0.1, downlink=0.1)
+    trace = simulate(cluster, DelayedAveraging(tau=4), updates=50, seed=2)
+    used = trace.gradients.query("update >= 0")
+    assert (used.groupby("update")["worker"].nunique() == 6).all()
+    assert set(used.query("update > 0")["staleness"]) == {1}
+    assert set(used["steps"]) == {2}
+
+
+def test_the_discrepancy_between_workers_stays_under_its_bound_however_many_there_are():
+    """C5, Lemma 3.3: after a reset ||x_w - x_w'|| <= L tau eta, L the largest gradient norm; any W."""
+    for workers in (4, 32):
+        trace = simulate(Cluster(workers, compute=Exponential()), DelayedAveraging(tau=8), updates=60)
+        _, resets = delayed_averaging(trace, ROWS, 3, np.ones(4))
+        largest = np.linalg.norm(ROWS, axis=1).max() + 4.0
+        for x in resets:
+            spread = max(np.linalg.norm(x[i] - x[0]) for i in range(workers))
+            assert spread <= largest * 8 * RATE
+
+
+def test_tau_must_be_even():
+    with pytest.raises(ValueError, match="tau of delayed-averaging = 3"):
+        DelayedAveraging(tau=3)
+
+
+# Elastic averaging
+
+
+def elastic(trace, rows, size, start, alpha, delta):
+    x = np.tile(start, (trace.workers, 1))
+    v = np.zeros_like(x)
+    center = start.copy()
+    for worker, steps in batches(trace, size):
+        for ids in steps:
+            if delta is not None:
+                v[worker] *= delta
+                x[worker] += v[worker]
+            g = x[worker] - rows[ids].mean(0)
+            x[worker] -= RATE * g
+            v[worker] -= RATE * g
+        e = alpha * (x[worker] - center)
+        x[worker] -= e
+        center = center + e
+    return center
+
+
+@pytest.mark.parametrize("delta", [None, 0.9])
+@pytest.mark.parametrize("local_steps", [1, 4])
+def test_elastic_averaging_follows_its_recurrence(local_steps, delta):
+    trace = simulate(Cluster(5, compute=Exponential()), Async(local_steps=local_steps), updates=200, seed=4)
+    method = methods.easgd(local_steps=local_steps, momentum=delta, learning_rate=RATE)
+    done = replay(trace, curved(ROWS, 3), method, record=Record(updates=200))
+    expected = elastic(trace, ROWS, 3, np.ones(4), 0.9 / 5, delta)
+    np.testing.assert_allclose(done.params, expected, rtol=0, atol=1e-11)
+
+
+# Downpour
+
+
+def downpour(trace, rows, size, start, fetch_every):
+    model, pushes = np.tile(start, (trace.workers, 1)), np.zeros(trace.workers, int)
+    versions = [start.copy()]
+    read = trace.gradients.query("update >= 0").sort_values("update")["read_version"].to_numpy()
+    for (worker, steps), version in zip(batches(trace, size), read, strict=True):
+        if pushes[worker] % fetch_every == 0:
+            model[worker] = versions[version]
+        total = 0.0
+        for ids in steps:
+            g = model[worker] - rows[ids].mean(0)
+            model[worker] = model[worker] - RATE * g
+            total = total + g
+        pushes[worker] += 1
+        versions.append(versions[-1] - RATE * total)
+    return versions[-1]
+
+
+@pytest.mark.parametrize("fetch_every", [1, 3])
+@pytest.mark.parametrize("local_steps", [1, 4])
+def test_downpour_pushes_sums_and_fetches_now_and_then(local_steps, fetch_every):
+    trace = simulate(Cluster(3, compute=Exponential()), Async(local_steps=local_steps), updates=120, seed=4)
+    method = methods.downpour(local_steps=local_steps, fetch_every=fetch_every, learning_rate=RATE)
+    done = replay(trace, curved(ROWS, 3), method, record=Record(updates=120))
+    expected = downpour(trace, ROWS, 3, np.ones(4), fetch_every)
+    np.testing.assert_allclose(done.params, expected, rtol=0, atol=1e-10)
+
+
+def test_downpour_that_always_fetches_is_async_bit_for_bit():
+    trace = simulate(Cluster(3, compute=Exponential()), Async(local_steps=2), updates=60)
+    a = replay(trace, curved(ROWS, 3), methods.downpour(local_steps=2, learning_rate=RATE)).params
+    b = replay(trace, curved(ROWS, 3), methods.async_(local_steps=2, learning_rate=RATE)).params
+    assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
