@@ -31,6 +31,7 @@ from stalegrad.policies.synchrony import (
 
 PAPERS = {
     "dutta2018": "Dutta et al., Slow and Stale Gradients Can Win the Race, AISTATS 2018",
+    "dutta2020": "Dutta et al., Slow and Stale Gradients Can Win the Race (AdaSync), 2020",
     "mindthestep2019": "Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, IEEE BigData 2019",
     "asap2022": "Backstrom, Papatriantafilou, Tsigas, ASAP.SGD, ICML 2022",
     "fleet2020": "Damaskinos et al., FLeet: Online Federated Learning via Staleness Awareness, Middleware 2020",
@@ -75,6 +76,11 @@ class Method:
         if self.knows_workers:
             arguments["workers"] = workers
         return REGISTRY[self.name].rule(**arguments)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether a controller changes the synchrony's k from the loss: timing then needs the training."""
+        return self.rule(1).controller is not None
 
     @property
     def knows_workers(self) -> bool:
@@ -210,6 +216,7 @@ k_batch_sync = MethodInfo("k-batch-sync", KBatchSync, rules.gradient_descent, "d
 async_ = MethodInfo("async", Async, rules.gradient_descent, "dutta2018")
 k_async = MethodInfo("k-async", KAsync, rules.gradient_descent, "dutta2018")
 k_batch_async = MethodInfo("k-batch-async", KBatchAsync, rules.gradient_descent, "dutta2018")
+adasync = MethodInfo("adasync", KAsync, rules.adasync, "dutta2020", allowed=(KSync, KBatchSync, KBatchAsync))
 gap_limited = MethodInfo("gap-limited", Async, rules.gap_limited_rate, "dutta2018")
 
 mindthestep = MethodInfo("mindthestep", Async, rules.mindthestep, "mindthestep2019")

@@ -8,7 +8,7 @@ there.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import field
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -39,6 +39,9 @@ class Decision(NamedTuple):
 
 WAIT = Decision()
 DISCARD = Decision(keep=False)
+
+CurrentK = Callable[[], int]
+"""Asked for k when an update's first message has come."""
 
 Server = Generator[Decision, Message, None]
 """Primed with ``next``, then sent every received message; yields what to do about it."""
@@ -101,7 +104,11 @@ class KSync(Synchrony):
 
     def serve(self, workers: int) -> Server:
         """Collect ``k`` fresh gradients, update, send the new version to all."""
-        return _serve_rounds(self.k, workers)
+        return self.serve_changing(workers, lambda: self.k)
+
+    def serve_changing(self, workers: int, k: CurrentK) -> Server:
+        """Serve with a k that may change from update to update."""
+        return _serve_rounds(k, workers)
 
 
 @spec
@@ -110,7 +117,7 @@ class Sync(Synchrony):
 
     def serve(self, workers: int) -> Server:
         """Serve as K-sync with k = P."""
-        return _serve_rounds(workers, workers)
+        return _serve_rounds(lambda: workers, workers)
 
 
 @spec
@@ -129,19 +136,24 @@ class KBatchSync(Synchrony):
 
     def serve(self, workers: int) -> Server:
         """Collect ``k`` fresh gradients of any workers, update, send the new version to all."""
-        return _serve_rounds(self.k, workers)
+        return self.serve_changing(workers, lambda: self.k)
+
+    def serve_changing(self, workers: int, k: CurrentK) -> Server:
+        """Serve with a k that may change from update to update."""
+        return _serve_rounds(k, workers)
 
 
-def _serve_rounds(k: int, workers: int) -> Server:
+def _serve_rounds(k: CurrentK, workers: int) -> Server:
     """Rounds of ``k`` gradients of the current version; older ones, still on their way, are discarded."""
-    version, kept = 0, 0
+    version = kept = needed = 0
     message = yield WAIT
     while True:
         if message.read_version != version:
             message = yield DISCARD
             continue
+        needed = k() if kept == 0 else needed
         kept += 1
-        if kept < k:
+        if kept < needed:
             message = yield WAIT
             continue
         version, kept = version + 1, 0
@@ -154,7 +166,7 @@ class Async(Synchrony):
 
     def serve(self, workers: int) -> Server:
         """Apply every message at once."""
-        return _serve_batches(1)
+        return _serve_batches(lambda: 1)
 
 
 @spec
@@ -170,13 +182,17 @@ class KBatchAsync(Synchrony):
 
     def serve(self, workers: int) -> Server:
         """Count messages; the sender always reads."""
-        return _serve_batches(self.k)
+        return self.serve_changing(workers, lambda: self.k)
+
+    def serve_changing(self, workers: int, k: CurrentK) -> Server:
+        """Serve with a k that may change from update to update."""
+        return _serve_batches(k)
 
 
-def _serve_batches(k: int) -> Server:
+def _serve_batches(k: CurrentK) -> Server:
     message = yield WAIT
     while True:
-        for _ in range(k - 1):
+        for _ in range(k() - 1):
             message = yield Decision(send=(message.worker,))
         message = yield Decision(apply=True, send=(message.worker,))
 
@@ -198,10 +214,14 @@ class KAsync(Synchrony):
 
     def serve(self, workers: int) -> Server:
         """Collect ``k`` gradients, fresh or stale, update, answer their workers."""
+        return self.serve_changing(workers, lambda: self.k)
+
+    def serve_changing(self, workers: int, k: CurrentK) -> Server:
+        """Serve with a k that may change from update to update."""
         message = yield WAIT
         while True:
-            contributors = [message.worker]
-            while len(contributors) < self.k:
+            contributors, needed = [message.worker], k()
+            while len(contributors) < needed:
                 message = yield WAIT
                 contributors.append(message.worker)
             message = yield Decision(apply=True, send=contributors)
@@ -243,7 +263,7 @@ class Sequential(Synchrony):
 
     def serve(self, workers: int) -> Server:
         """Apply every message at once."""
-        return _serve_batches(1)
+        return _serve_batches(lambda: 1)
 
 
 @spec

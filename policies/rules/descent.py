@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from stalegrad.policies.controllers import AdaSync, Growth
 from stalegrad.policies.corrections import gap_limited
 from stalegrad.policies.optimizers import OptimizerSpec, make_optimizer, momentum as one_momentum
 from stalegrad.policies.rules.rule import Decay, Momentum, Rule, chain, decayed
@@ -57,3 +58,24 @@ def scaled_momentum(
         optimizer=optax.chain(step, optax.scale(float(workers))) if scale else step,
         correction=decayed(weight_decay),
     )
+
+
+def adasync(
+    *,
+    interval: PositiveFloat = 60.0,
+    growth: Growth = "auto",
+    floor: float = 0.0,
+    optimizer: OptimizerSpec = "sgd",
+    weight_decay: Decay = None,
+) -> Rule:
+    """Gradient descent whose k grows as the training loss falls; the synchrony's k is K_0.
+
+    Args:
+        interval: simulated seconds between two decisions.
+        growth: ``quadratic`` or ``square-root``; ``auto``: quadratic for K-sync and K-async.
+        floor: the least loss possible, F_inf.
+        optimizer: any optax optimizer.
+        weight_decay: L2 decay at the server's parameters.
+    """
+    descent = gradient_descent(optimizer=optimizer, weight_decay=weight_decay)
+    return descent._replace(controller=AdaSync(interval, growth, floor))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import optax
 from pydantic import Field
 
+from stalegrad.policies.controllers import Controller
 from stalegrad.policies.corrections import weight_decay
 from stalegrad.policies.specs import NonNegativeFloat
 from stalegrad.policies.weights import Weight
@@ -36,6 +37,7 @@ class Rule(NamedTuple):
         own_reads: the point sent depends on the worker, so that each version may be read by the worker
             that made it only.
         work: what workers do that keep state of their own; None: gradients at what they read.
+        controller: changes k during the run; None: nobody does.
         displaces: messages are displacements, not gradients: the learning rate has acted already.
     """
 
@@ -47,6 +49,7 @@ class Rule(NamedTuple):
     own_reads: bool = False
     work: Work | None = None
     displaces: bool = False
+    controller: Controller | None = None
 
 
 def chain(*parts: Any) -> Any:

@@ -89,8 +89,12 @@ def trace_command(
 ) -> None:
     """Simulate an experiment's timing only: no model, no training."""
     experiment = load_experiment(spec)
-    budget = {k: v for k, v in vars(experiment.budget).items() if v is not None}
-    trace = simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
+    if experiment.method.adaptive:
+        console.print("The timing of this method depends on the loss, so the training runs too.")
+        trace = run(experiment).trace
+    else:
+        budget = {k: v for k, v in vars(experiment.budget).items() if v is not None}
+        trace = simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
     _print_summary(f"Trace of {experiment.method.synchrony.name}, seed {experiment.seed}", trace.summary())
     if out is not None:
         _print_written([trace.save(out)])

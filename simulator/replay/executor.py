@@ -58,15 +58,12 @@ class Executor(ABC):
         loss: ``loss(params, batch, key) -> scalar``.
         method: for its rule.
         layout: what to specialise for.
-        schedule: the lowered trace.
         params: version 0.
         train: training data, or None.
-        draw: draws mini-batches.
-        learning_rates: of every update.
-        weights: the factor that each message's staleness has earned it.
         workers: their number.
         key: from which the key of every mini-batch is folded.
-        longest: updates in the longest stretch that will be asked for at once.
+        longest: updates in the longest stretch that will be asked for at once (more takes several calls).
+        schedule: the lowered trace, or its first part.
     """
 
     name: ClassVar[str]
@@ -76,29 +73,38 @@ class Executor(ABC):
         loss: Loss,
         method: Method,
         layout: Layout,
-        schedule: Schedule,
         params: Params,
         train: Any,
-        draw: Draw,
-        learning_rates: Any,
-        weights: Any,
         workers: int,
         key: jax.Array,
         longest: int,
+        schedule: Schedule,
     ) -> None:
         self.program = Program(loss, Structure(method, workers), layout)
-        self.layout, self.schedule, self.train, self.draw, self.key = layout, schedule, train, draw, key
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        self.learning_rates = np.asarray(learning_rates, dtype)
-        self.weights = np.asarray(weights, dtype)
-        peak = method.learning_rate.peak_of(self.learning_rates)
-        self.numbers = {name: jnp.asarray(value, dtype) for name, value in [*method.numbers.items(), (PEAK, peak)]}
-        self.longest = longest
-        self.start(params)
+        self.method, self.layout, self.train, self.key, self.longest = method, layout, train, key, longest
+        self.dtype = jnp.result_type(*jax.tree.leaves(params))
+        self.numbers = {name: jnp.asarray(value, self.dtype) for name, value in method.numbers.items()}
+        self.numbers[PEAK] = jnp.zeros((), self.dtype)
+        self.start(params, schedule.initial_slot)
+
+    def follow(self, schedule: Schedule, draw: Draw, learning_rates: Any, weights: Any) -> None:
+        """Go on with this schedule, which continues the one before.
+
+        Args:
+            schedule: the lowered trace (so far).
+            draw: draws mini-batches.
+            learning_rates: of every update.
+            weights: the factor that each message's staleness has earned it.
+        """
+        self.schedule, self.draw = schedule, draw
+        self.learning_rates = np.asarray(learning_rates, self.dtype)
+        self.weights = np.asarray(weights, self.dtype)
+        peak = self.method.learning_rate.peak_of(self.learning_rates)
+        self.numbers[PEAK] = jnp.asarray(peak, self.dtype)
 
     @abstractmethod
-    def start(self, params: Params) -> None:
-        """Set the state up for version 0."""
+    def start(self, params: Params, slot: int) -> None:
+        """Set the state up for version 0, kept in that slot."""
 
     @property
     @abstractmethod

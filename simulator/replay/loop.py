@@ -22,13 +22,13 @@ class Loop(Executor):
 
     name = "loop"
 
-    def start(self, params: Params) -> None:
+    def start(self, params: Params, slot: int) -> None:
         """Put version 0 into its slot."""
         self._params = params
         init, self.message, self.apply = compiled(self.program)
         self.messages, self.optimizer, sent = init(params, self.numbers)
-        self.slots: list[Params] = [None] * (self.schedule.slots + self.schedule.scratch)
-        self.slots[self.schedule.initial_slot] = sent
+        self.slots: list[Params] = [None] * self.layout.slots
+        self.slots[slot] = sent
 
     @property
     def params(self) -> Params:

@@ -54,8 +54,8 @@ class Points(NamedTuple):
     update: npt.NDArray[np.int64]
 
 
-def points(record: Record, budget: Budget, schedule: Schedule, end: float) -> Points:
-    """Return when rows are due: at the start, at the cadence, and at the end."""
+def points(record: Record, budget: Budget, schedule: Schedule, end: float, *, final: bool = True) -> Points:
+    """Return when rows are due: at the start, at the cadence, and (if this is all) at the end."""
     if record.updates or record.gradients or record.wallclock:
         cadence = record
     elif budget.wallclock:
@@ -63,14 +63,14 @@ def points(record: Record, budget: Budget, schedule: Schedule, end: float) -> Po
     elif budget.gradients:
         cadence = Record(gradients=math.ceil(budget.gradients / POINTS))
     else:
-        cadence = Record(updates=math.ceil(schedule.updates / POINTS) or 1)
+        cadence = Record(updates=math.ceil((budget.updates or schedule.updates) / POINTS) or 1)
 
     times = np.concatenate([[0.0], schedule.time])
     if cadence.wallclock:
         rows = math.floor(end / cadence.wallclock * (1 + 1e-12))
         wallclock = np.arange(rows + 1) * cadence.wallclock
         update = np.searchsorted(schedule.time, wallclock * (1 + 1e-12), side="right")
-        if wallclock[-1] < end * (1 - 1e-12):
+        if final and wallclock[-1] < end * (1 - 1e-12):
             wallclock, update = np.append(wallclock, end), np.append(update, schedule.updates)
         return Points(wallclock, update)
     if cadence.updates:
@@ -79,5 +79,8 @@ def points(record: Record, budget: Budget, schedule: Schedule, end: float) -> Po
         assert cadence.gradients
         due = np.arange(0, schedule.gradients_before[-1] + 1, cadence.gradients)
         update = np.searchsorted(schedule.gradients_before, due)
-    update = np.unique(np.append(update, schedule.updates))
+    update = update[update <= schedule.updates]
+    if final:
+        update = np.append(update, schedule.updates)
+    update = np.unique(update)
     return Points(times[update], update)

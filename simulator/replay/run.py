@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pandas as pd
 
-from stalegrad.models import Objective, Problem
-from stalegrad.policies import Method, Rule
+from stalegrad.models import Problem
+from stalegrad.policies import Method
+from stalegrad.policies.controllers import Decision, Observation
 from stalegrad.policies.specs import unknown_name
-from stalegrad.simulator.replay.batches import sampler
-from stalegrad.simulator.replay.loop import Loop
-from stalegrad.simulator.replay.record import Record, points
-from stalegrad.simulator.replay.scan import Scan
-from stalegrad.simulator.replay.schedule import Schedule, lower
+from stalegrad.simulator.replay.paths import PATHS
+from stalegrad.simulator.replay.player import Player, Progress
+from stalegrad.simulator.replay.record import Record
+from stalegrad.simulator.replay.schedule import bucket, lower
 from stalegrad.simulator.replay.step import Layout, Params
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.engine import Engine
 from stalegrad.simulator.timing.trace import Budget, Trace
-
-PATHS: dict[str, type[Any]] = {"scan": Scan, "loop": Loop}
-
-Progress = Callable[[int], Any]
-"""Told, now and then, how many updates have been made since it was last told."""
 
 
 class Replay(NamedTuple):
@@ -60,7 +51,8 @@ def replay(
     Args:
         trace: when each gradient was read and used.
         problem: what is trained.
-        method: for its rule and learning rate; its synchrony has already shaped the trace.
+        method: for its rule and learning rate; its synchrony has already shaped the trace (and so have
+            the decisions of its controller, if it has one).
         record: what the history holds.
         seed: of initial parameters, mini-batches and the keys given to the loss.
         path: ``scan`` or ``loop``; by default chosen by backend and problem.
@@ -76,57 +68,62 @@ def replay(
         ValueError: if the mini-batch is larger than the data set, or a message's local steps vary.
     """
     check(problem, method, trace.workers, path)
-    record = record or Record()
-    objective, schedule = problem.objective(), lower(trace)
-    examples, batch_size = objective.examples, problem.batch_size
-    draw = sampler(problem.sampling, max(examples, 1), batch_size, seed, schedule, trace.workers)
-    epochs = schedule.gradients_before * (batch_size / examples if examples else math.nan)
-    rates = method.learning_rate.values(np.arange(schedule.updates, dtype=float), epochs[:-1])
-    rule = method.rule(trace.workers)
-    check_rule(method.name, rule, schedule)
-    update = np.repeat(np.arange(schedule.updates), np.diff(schedule.first))
-    weights = rule.weight(schedule.staleness, update, trace.workers) if rule.weight else np.ones(len(update))
+    player = Player(problem, method, trace.workers, record or Record(), _budget(trace), seed, path, progress)
+    schedule = lower(trace)
+    player.play(schedule, trace.end, player.layout(schedule))
+    return _result(player)
 
-    init_key, loss_key = jax.random.split(jax.random.key(seed))
-    params = jax.tree.map(jnp.array, objective.init(init_key))  # copied: the buffers will be donated
-    layout = Layout(
-        messages=schedule.messages_per_update,
-        steps=schedule.steps,
-        fresh=schedule.always_fresh and rule.look_ahead is None,
-        gap=record.gap,
-    )
-    due = points(record, _budget(trace), schedule, trace.end)
-    path = path or choose_path(objective.loss, params, objective.train, batch_size)
-    run = PATHS[path](
-        objective.loss, method, layout, schedule, params, objective.train, draw, rates,
-        weights, trace.workers, loss_key, longest=int(np.diff(due.update).max(initial=1)),
-    )  # fmt: skip
-    rows: list[dict[str, float]] = []
-    done, diverged_at = 0, None
-    values = _evaluate(objective, run.params, record)
-    for wallclock, update in zip(*due, strict=True):
-        gaps = None
-        if update > done:
-            gaps = run.advance(done, update)
-            values = _evaluate(objective, run.params, record)
-            if progress is not None:
-                progress(int(update) - done)
-        row = {
-            "wallclock": wallclock,
-            "update": update,
-            "gradients": schedule.gradients_before[update],
-            "epoch": epochs[update],
-            **{name: values[name] for name in ("train_loss", "test_loss", "test_error")},
-            **_staleness(schedule, done, update),
-            "mean_gap": math.nan if gaps is None else float(np.mean(gaps)),
-            "learning_rate": rates[max(update - 1, 0)] if len(rates) else math.nan,
-        }
-        rows.append(row | values)
-        done = int(update)
-        if not math.isfinite(row["train_loss"]):
-            diverged_at = float(wallclock)
+
+def simulate_and_replay(
+    cluster: Cluster,
+    problem: Problem,
+    method: Method,
+    budget: Budget,
+    *,
+    record: Record | None = None,
+    seed: int = 0,
+    path: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[Trace, Replay]:
+    """Run a method whose controller decides from the loss: advance, replay, decide, and so on.
+
+    The loss is that of the version current at the tick; the new k holds from the next update on. What was
+    decided is in ``trace.spec["decisions"]``: (time, loss, k). Arguments as of :func:`replay`; ``progress`` is
+    told about updates.
+    """
+    check(problem, method, cluster.size, path)
+    player = Player(problem, method, cluster.size, record or Record(), budget, seed, path, progress)
+    controller = player.rule.controller
+    assert controller is not None
+    engine = Engine(cluster, method.synchrony, seed)
+    engine.start(budget)
+    # k stays within the number of workers, and so do the versions alive: those held, the current, one spare.
+    steps, slots = method.synchrony.local_steps, bucket(cluster.size + 2)
+    most = max(cluster.size, engine.k)
+    layout = Layout(None, steps, fresh=False, gap=player.record.gap, slots=slots, most=most)
+    first_loss, decisions = player.train_loss(), list[Decision]()
+    tick, over = controller.interval, False
+    while not over:
+        over = engine.advance(tick)
+        trace = engine.trace()
+        schedule = lower(trace, () if over else engine.live_versions())
+        end = trace.end if over else tick
+        if player.play(schedule, end, layout, final=over):
             break
-    return Replay(pd.DataFrame(rows), run.params, diverged_at, run.name)
+        if not over:
+            rates = player.score(schedule).rates
+            now = (float(rates[0]), float(rates[-1])) if len(rates) else (1.0, 1.0)
+            loss = player.train_loss()
+            k = controller.decide(method.synchrony, cluster.size, Observation(first_loss, loss, *now))
+            engine.change_k(k)
+            decisions.append(Decision(tick, loss, k))
+            tick += controller.interval
+    trace.spec["decisions"] = [list(decision) for decision in decisions]
+    return trace, _result(player)
+
+
+def _result(player: Player) -> Replay:
+    return Replay(pd.DataFrame(player.rows), player.params, player.diverged_at, player.path)
 
 
 def check(problem: Problem, method: Method, workers: int, path: str | None) -> None:
@@ -144,76 +141,6 @@ def check(problem: Problem, method: Method, workers: int, path: str | None) -> N
             f"batch_size = {problem.batch_size} is not allowed: {examples} examples sharded over {workers} "
             f"workers leave {examples // workers} each"
         )
-
-
-def check_rule(name: str, rule: Rule, schedule: Schedule) -> None:
-    """Raise ValueError if a trace asks of a rule what it cannot do."""
-    if rule.single and schedule.updates and schedule.messages_per_update != 1:
-        raise ValueError(f"method {name!r} needs updates of one message each; those of this trace have others")
-    if rule.own_reads and schedule.updates:
-        later = schedule.read_version > 0
-        maker = schedule.worker[schedule.read_version[later] - 1]
-        if (maker != schedule.worker[later]).any():
-            raise ValueError(
-                f"method {name!r} sends each worker a point of its own, but in this trace a worker reads a "
-                "version that another one's message made (a late joiner, say)"
-            )
-
-
-def _evaluate(objective: Objective, params: Params, record: Record) -> dict[str, float]:
-    metrics = _evaluator(objective.evaluate)
-    train = metrics(params, objective.train)
-    test = metrics(params, objective.test) if objective.test is not None else {}
-    further = record.fn(params) if record.fn is not None else {}
-    return {
-        "train_loss": float(train["loss"]),
-        "test_loss": float(test.get("loss", math.nan)),
-        "test_error": float(test.get("error", math.nan)),
-        **{name: float(value) for name, value in further.items()},
-    }
-
-
-@functools.lru_cache(maxsize=64)
-def _evaluator(function: Callable[..., Any]) -> Any:
-    return jax.jit(function)
-
-
-@functools.lru_cache(maxsize=64)
-def _has_convolution(loss: Callable[..., jax.Array], signature: Any) -> bool:
-    params, batch = signature.tree
-    return "conv_general_dilated" in str(jax.make_jaxpr(loss)(params, batch, jax.random.key(0)))
-
-
-class _Signature:
-    """Shapes and dtypes of a loss's arguments, hashable."""
-
-    def __init__(self, tree: Any) -> None:
-        self.tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-        self.key = (
-            str(jax.tree.structure(tree)),
-            tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(self.tree)),
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Signature) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-def choose_path(loss: Callable[..., jax.Array], params: Params, train: Any, batch_size: int) -> str:
-    """Return ``loop`` for native convolutions on CPU, whose backward pass is slow inside a loop, else ``scan``."""
-    if jax.default_backend() != "cpu":
-        return "scan"
-    batch = jax.tree.map(lambda leaf: leaf[:batch_size], train)
-    return "loop" if _has_convolution(loss, _Signature((params, batch))) else "scan"
-
-
-def _staleness(schedule: Schedule, first: int, last: int) -> dict[str, float]:
-    staleness = schedule.staleness[schedule.first[first] : schedule.first[last]]
-    if not len(staleness):
-        return {"mean_staleness": math.nan, "max_staleness": math.nan}
-    return {"mean_staleness": float(staleness.mean()), "max_staleness": float(staleness.max())}
 
 
 def _budget(trace: Trace) -> Budget:

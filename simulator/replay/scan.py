@@ -45,13 +45,12 @@ class Scan(Executor):
 
     name = "scan"
 
-    def start(self, params: Params) -> None:
+    def start(self, params: Params, slot: int) -> None:
         """Put version 0 into its slot."""
-        slots = 0 if self.layout.fresh else bucket(self.schedule.slots + self.schedule.scratch)
-        self.state: State = initial(self.program, slots)(params, self.numbers, self.schedule.initial_slot)
-        per_update = int(np.diff(self.schedule.first).max(initial=1))
-        self.updates_at_once = max(1, min(CHUNK // per_update, compiled_length(self.longest)))
-        self.messages_at_once = self.updates_at_once * per_update
+        self.state: State = initial(self.program)(params, self.numbers, slot)
+        most = self.layout.most
+        self.updates_at_once = max(1, min(CHUNK // most, compiled_length(self.longest)))
+        self.messages_at_once = self.updates_at_once * most
 
     @property
     def params(self) -> Params:
@@ -94,14 +93,14 @@ class Scan(Executor):
 
 
 @functools.lru_cache(maxsize=64)
-def initial(program: Program, slots: int) -> Any:
+def initial(program: Program) -> Any:
     """Return the compiled ``(params, numbers, slot of version 0) -> State``."""
 
     def start(params: Params, numbers: Any, slot: Any) -> State:
         messages, optimizer, sent = program.step(numbers).init(params)
         stacked = None
-        if slots:
-            empty = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), sent)
+        if not program.layout.fresh:
+            empty = jax.tree.map(lambda leaf: jnp.zeros((program.layout.slots, *leaf.shape), leaf.dtype), sent)
             stacked = write(empty, slot, sent)
         return State(params, stacked, messages, optimizer)
 
@@ -170,12 +169,6 @@ def gather(slots: Params, slot: Any) -> Params:
 def write(slots: Params, slot: Any, value: Params) -> Params:
     """Return the slots with one replaced (in place, if the buffer was donated)."""
     return jax.tree.map(lambda stack, v: lax.dynamic_update_index_in_dim(stack, v, slot, 0), slots, value)
-
-
-def bucket(slots: int) -> int:
-    """Round up to 1, 2, 3, 4, 6, 8, 12, 16, ...: runs of other seeds then share the compiled code."""
-    power = 1 << (slots - 1).bit_length()
-    return power * 3 // 4 if power > 2 and slots <= power * 3 // 4 else power
 
 
 def compiled_length(updates: int) -> int:

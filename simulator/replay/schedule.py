@@ -7,6 +7,7 @@ number of versions alive at once and not with the number of workers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,11 @@ class Schedule(NamedTuple):
     scratch: bool
 
     @property
+    def bucket(self) -> int:
+        """How many slots to allocate, rounded up."""
+        return bucket(self.slots + self.scratch)
+
+    @property
     def updates(self) -> int:
         """The number of updates."""
         return len(self.time)
@@ -74,8 +80,13 @@ class Schedule(NamedTuple):
         return self.first * self.steps
 
 
-def lower(trace: Trace) -> Schedule:
+def lower(trace: Trace, live: Iterable[int] = ()) -> Schedule:
     """Return the schedule of a trace.
+
+    Args:
+        trace: what happened (so far).
+        live: versions that are needed beyond its end, if the trace goes on. Lowering a longer part of the
+            same trace then begins with the same slots.
 
     Raises:
         ValueError: if its messages differ in their number of local steps.
@@ -87,7 +98,7 @@ def lower(trace: Trace) -> Schedule:
         raise ValueError(f"messages of {steps.tolist()} local steps in one trace cannot be replayed together")
     updates = len(trace.update_times)
     first = np.searchsorted(update, np.arange(updates + 1))
-    slot_of, slots, scratch = allocate(read, update, updates)
+    slot_of, slots, scratch = allocate(read, update, updates, live)
     steps_each = int(steps[0]) if len(steps) else 1
     return Schedule(
         worker=trace.column("worker")[used].astype(np.int32),
@@ -105,13 +116,14 @@ def lower(trace: Trace) -> Schedule:
     )
 
 
-def allocate(read: Any, update: Any, updates: int) -> tuple[Ints, int, bool]:
+def allocate(read: Any, update: Any, updates: int, live: Iterable[int] = ()) -> tuple[Ints, int, bool]:
     """Give every version a slot, by liveness.
 
     Args:
         read: version read by each message.
         update: update that consumes it.
         updates: number of updates; versions are 0 to ``updates``.
+        live: versions needed after the last of them.
 
     Returns:
         The slot of each version (one that nobody reads gets any free slot, or the scratch slot ``slots``);
@@ -119,9 +131,10 @@ def allocate(read: Any, update: Any, updates: int) -> tuple[Ints, int, bool]:
     """
     last_use = np.full(updates + 1, -1, np.int64)
     np.maximum.at(last_use, read, update)
+    last_use[list(live)] = updates
     is_read = (last_use >= 0).tolist()
     dying = np.argsort(last_use, kind="stable")[np.count_nonzero(last_use < 0) :]
-    death = [*last_use[dying].tolist(), updates]
+    death = [*last_use[dying].tolist(), updates + 1]
     dying = dying.tolist()
 
     slot_of = [0] * (updates + 1)
@@ -145,3 +158,9 @@ def allocate(read: Any, update: Any, updates: int) -> tuple[Ints, int, bool]:
     for version in unread:
         slot_of[version] = slots
     return np.array(slot_of, np.int32), max(slots, 1), bool(unread) and slots > 0
+
+
+def bucket(slots: int) -> int:
+    """Round up to 1, 2, 3, 4, 6, 8, 12, 16, ...: runs of other seeds then share the compiled code."""
+    power = 1 << (slots - 1).bit_length()
+    return power * 3 // 4 if power > 2 and slots <= power * 3 // 4 else power

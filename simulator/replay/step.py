@@ -28,12 +28,16 @@ class Layout(NamedTuple):
         steps: local mini-batch gradients in a message.
         fresh: every gradient is computed at the server's current parameters, so no slots are needed.
         gap: whether the gap of every message is recorded.
+        slots: versions that can be kept.
+        most: the largest number of messages in an update.
     """
 
     messages: int | None
     steps: int
     fresh: bool
     gap: bool
+    slots: int
+    most: int
 
 
 class Inputs(NamedTuple):

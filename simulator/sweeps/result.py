@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from stalegrad.simulator.replay.run import check, replay
+from stalegrad.simulator.replay.run import check, replay, simulate_and_replay
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
@@ -149,21 +150,19 @@ def run(experiment: Experiment, *, progress: bool = True, path: str | None = Non
         ValueError: if the experiment is impossible; before any work.
     """
     check(experiment.problem, experiment.method, experiment.cluster.size, path)
-    budget = {k: v for k, v in vars(experiment.budget).items() if v is not None}
-    trace = simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
-    label = f"{experiment.method.name}, seed {experiment.seed}"
-    with tqdm(
-        total=len(trace.update_times), desc=label, unit=" updates", disable=None if progress else True
-    ) as bar:
-        done = replay(
-            trace,
-            experiment.problem,
-            experiment.method,
-            record=experiment.record,
-            seed=experiment.seed,
-            path=path,
-            progress=bar.update,
-        )
+    e, silent = experiment, None if progress else True
+    bar = functools.partial(tqdm, desc=f"{e.method.name}, seed {e.seed}", unit=" updates", disable=silent)
+    how: dict[str, Any] = {"record": e.record, "seed": e.seed, "path": path}
+    if e.method.adaptive:
+        with bar() as told:
+            trace, done = simulate_and_replay(
+                e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
+            )
+        return Result(experiment, trace, *done)
+    budget = {k: v for k, v in vars(e.budget).items() if v is not None}
+    trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **budget)
+    with bar(total=len(trace.update_times)) as told:
+        done = replay(trace, e.problem, e.method, progress=told.update, **how)
     return Result(experiment, trace, *done)
 
 

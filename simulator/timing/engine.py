@@ -70,31 +70,60 @@ class Engine:
         self.open: set[Message] = set()
         self.rows: list[tuple[Any, ...]] = []
         self.kept: list[Message] = []
+        self.on_the_way: list[int] = []
         self.update_times: list[float] = []
         self.version = 0
         self.gradients = 0
         self.updates_left, self.gradients_left = math.inf, math.inf
-        self.state_machine = synchrony.serve(cluster.size)
+        self.k = getattr(synchrony, "k", 0)
+        changing = getattr(synchrony, "serve_changing", None)
+        self.state_machine = changing(cluster.size, lambda: self.k) if changing else synchrony.serve(cluster.size)
         next(self.state_machine)
         members = synchrony.members(cluster.size)
         self.workers = [Worker(self, index) for index in members]
 
     def run(self, budget: Budget) -> Trace:
         """Run until the budget is spent."""
+        self.start(budget)
+        self.env.run(until=self.done)
+        return self.trace()
+
+    def start(self, budget: Budget) -> None:
+        """Say when to stop."""
+        self.budget = budget
         self.updates_left = budget.updates or math.inf
         self.gradients_left = budget.gradients or math.inf
         if budget.wallclock is not None:
             self.env.schedule(_occurred(self.done), _LAST, budget.wallclock)  # type: ignore[arg-type]
-        self.env.run(until=self.done)
-        end = self.env.now if budget.wallclock is None else budget.wallclock
+
+    def advance(self, wallclock: float) -> bool:
+        """Go on to that moment, its own events included; return whether the budget is spent."""
+        tick = _occurred(simpy.Event(self.env))
+        self.env.schedule(tick, _LAST, wallclock - self.env.now)  # type: ignore[arg-type]
+        while not (tick.processed or self.done.processed):
+            self.env.step()
+        return bool(self.done.processed)
+
+    def change_k(self, k: int) -> None:
+        """Let the synchrony's k be another one from the next update on."""
+        self.k = k
+
+    def trace(self) -> Trace:
+        """Return what has happened so far."""
+        end = self.env.now if self.budget.wallclock is None else min(self.env.now, self.budget.wallclock)
         pending = [m.row(Fate.PENDING) for m in self.open if m.read_time < end]
         return Trace.of(
             self.rows + pending,
             self.update_times,
             workers=self.cluster.size,
             end=end,
-            spec=self.describe(budget),
+            spec=self.describe(self.budget),
         )
+
+    def live_versions(self) -> set[int]:
+        """Return the versions that may still be read: the current one, and those held or on their way down."""
+        held = {worker.version for worker in self.workers if worker.version is not None}
+        return {self.version} | held | {m.read_version for m in self.open} | set(self.on_the_way)
 
     def describe(self, budget: Budget) -> dict[str, Any]:
         """Return what the trace comes from; a cluster with laws of this process only is merely named."""
@@ -167,7 +196,9 @@ class Engine:
 
     def download(self, worker: Worker, version: int) -> Process:
         """A model travels down."""
+        self.on_the_way.append(version)
         yield self.env.timeout(self.cluster.downlink)
+        self.on_the_way.remove(version)
         worker.take(version)
 
 

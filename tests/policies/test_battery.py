@@ -31,6 +31,7 @@ REQUIRED = {
     "k-sync": {"k": 2},
     "k-batch-sync": {"k": 2},
     "k-async": {"k": 2},
+    "adasync": {"k": 2},
     "k-batch-async": {"k": 2},
     "ssp": {"bound": 3},
     "delayed-averaging": {"tau": 4},
@@ -137,6 +138,7 @@ def test_trajectory_equals_the_slow_float64_implementation(name, options, x64):
 
 def test_every_registered_method_is_in_the_battery():
     replayed = {
+        "adasync",
         "delayed-averaging",
         "downpour",
         "easgd",
@@ -147,7 +149,7 @@ def test_every_registered_method_is_in_the_battery():
         "k-async",
         "k-batch-async",
         "ssgd",
-    }  # see test_replay.py, test_local.py
+    }  # see test_replay.py, test_local.py, test_adaptive.py
     assert set(REGISTRY) == set(SLOW) | replayed
 
 

@@ -1,0 +1,83 @@
+"""Controllers: they change a synchrony's k while a run goes on, from the training loss.
+
+The engine is advanced to the controller's next tick, the replay catches up, the controller speaks, and so on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple, Protocol
+
+from stalegrad.policies.synchrony import KAsync, KBatchAsync, KBatchSync, KSync, Synchrony
+
+
+class Observation(NamedTuple):
+    """What a controller sees at a tick: losses and learning rates at the start and now."""
+
+    first_loss: float
+    loss: float
+    first_learning_rate: float
+    learning_rate: float
+
+
+class Decision(NamedTuple):
+    """What a controller decided: at ``time`` (simulated seconds), seeing ``loss``, that k shall be ``k``."""
+
+    time: float
+    loss: float
+    k: int
+
+
+class Controller(Protocol):
+    """Anything with an interval (simulated seconds) and a decision."""
+
+    @property
+    def interval(self) -> float:
+        """Simulated seconds between decisions."""
+
+    def decide(self, synchrony: Synchrony, workers: int, seen: Observation) -> int:
+        """Return k from the next update on."""
+
+
+Growth = Literal["auto", "quadratic", "square-root"]
+
+
+class AdaSync(NamedTuple):
+    """Grow k as the loss falls, so that the error bound is least at every moment.
+
+    square-root (K-batch-sync, K-batch-async): K = K_0 sqrt(F_0 / F). quadratic (K-sync, K-async): K^2 / (P - K) =
+    theta, theta = K_0^2 / (P - K_0) * F_0 / F. F is the training loss above ``floor``. If the learning rate has
+    changed, theta (or K^2) is multiplied by the square of its ratio. Rounded to the nearest, kept in [1, P].
+
+    Attributes:
+        interval: simulated seconds between decisions.
+        growth: ``auto`` takes the form that belongs to the synchrony.
+        floor: F_inf, the least loss possible.
+
+    Reference: Dutta et al., Slow and Stale Gradients Can Win the Race, 2020 (journal version), AdaSync.
+    """
+
+    interval: float
+    growth: Growth = "auto"
+    floor: float = 0.0
+
+    def decide(self, synchrony: Synchrony, workers: int, seen: Observation) -> int:
+        """Return k from the next update on."""
+        assert isinstance(synchrony, KSync | KBatchSync | KAsync | KBatchAsync)
+        root = self.root(synchrony, workers, seen)
+        return min(max(math.floor(root + 0.5), 1), workers)
+
+    def root(self, synchrony: KSync | KBatchSync | KAsync | KBatchAsync, workers: int, seen: Observation) -> float:
+        """Return the real K before rounding; P if the loss is at its floor or not finite."""
+        above = seen.loss - self.floor
+        if not 0 < above < math.inf:
+            return float(workers)
+        ratio = (seen.first_loss - self.floor) / above
+        ratio *= (seen.learning_rate / seen.first_learning_rate) ** 2
+        quadratic = self.growth == "quadratic" or (self.growth == "auto" and isinstance(synchrony, KSync | KAsync))
+        if not quadratic:
+            return synchrony.k * math.sqrt(ratio)
+        if synchrony.k >= workers:
+            return float(workers)
+        theta = synchrony.k**2 / (workers - synchrony.k) * ratio
+        return (-theta + math.sqrt(theta**2 + 4 * theta * workers)) / 2

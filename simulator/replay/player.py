@@ -1,0 +1,221 @@
+"""A replay in progress: it follows a trace that may still grow, and writes the history down."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from stalegrad.models import Objective, Problem
+from stalegrad.policies import Method, Rule
+from stalegrad.simulator.replay.batches import Draw, sampler
+from stalegrad.simulator.replay.executor import Executor
+from stalegrad.simulator.replay.paths import PATHS, choose_path
+from stalegrad.simulator.replay.record import Record, points
+from stalegrad.simulator.replay.schedule import Schedule
+from stalegrad.simulator.replay.step import Layout, Params
+from stalegrad.simulator.timing.trace import Budget
+
+Progress = Callable[[int], Any]
+"""Told, now and then, how many updates have been made since it was last told."""
+
+
+class Score(NamedTuple):
+    """A schedule and what goes with each of its messages and updates.
+
+    Attributes:
+        schedule: when what is read and used.
+        draw: draws mini-batches.
+        epochs: passed before each update, and in all; NaN without data.
+        rates: learning rate of each update.
+        weights: factor of each message.
+    """
+
+    schedule: Schedule
+    draw: Draw
+    epochs: npt.NDArray[np.floating[Any]]
+    rates: npt.NDArray[np.floating[Any]]
+    weights: npt.NDArray[np.floating[Any]]
+
+
+class Player:
+    """Plays scores, each a continuation of the one before.
+
+    Args:
+        problem: what is trained.
+        method: for its rule and learning rate.
+        workers: their number.
+        record: what the history holds.
+        budget: when the run ends.
+        seed: of initial parameters, mini-batches and the keys given to the loss.
+        path: ``scan`` or ``loop``, or None to choose.
+        progress: told about updates as they are made.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        method: Method,
+        workers: int,
+        record: Record,
+        budget: Budget,
+        seed: int,
+        path: str | None,
+        progress: Progress | None,
+    ) -> None:
+        self.problem, self.method, self.workers, self.seed = problem, method, workers, seed
+        self.record, self.budget, self.progress = record, budget, progress
+        self.objective = problem.objective()
+        self.rule = method.rule(workers)
+        init_key, self.loss_key = jax.random.split(jax.random.key(seed))
+        # Copied, because the buffers will be donated.
+        self.initial = jax.tree.map(jnp.array, self.objective.init(init_key))
+        train, size = self.objective.train, problem.batch_size
+        self.path = path or choose_path(self.objective.loss, self.initial, train, size)
+        self.executor: Executor | None = None
+        self.rows: list[dict[str, float]] = []
+        self.gaps: list[Any] = []
+        self.done = self.shown = 0
+        self.diverged_at: float | None = None
+        self.values = evaluate(self.objective, self.initial, record)
+
+    @property
+    def params(self) -> Params:
+        """The server's parameters now."""
+        return self.initial if self.executor is None else self.executor.params
+
+    def layout(self, schedule: Schedule) -> Layout:
+        """Return what to compile for, if this is the whole schedule."""
+        return Layout(
+            messages=schedule.messages_per_update,
+            steps=schedule.steps,
+            fresh=schedule.always_fresh and self.rule.look_ahead is None,
+            gap=self.record.gap,
+            slots=schedule.bucket,
+            most=int(np.diff(schedule.first).max(initial=1)),
+        )
+
+    def score(self, schedule: Schedule) -> Score:
+        """Return what goes with each message and update of a schedule."""
+        check_rule(self.method.name, self.rule, schedule)
+        examples, size = self.objective.examples, self.problem.batch_size
+        draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, schedule, self.workers)
+        epochs = schedule.gradients_before * (size / examples if examples else math.nan)
+        rates = self.method.learning_rate.values(np.arange(schedule.updates, dtype=float), epochs[:-1])
+        update = np.repeat(np.arange(schedule.updates), np.diff(schedule.first))
+        weigh = self.rule.weight
+        weights = np.ones(len(update)) if weigh is None else weigh(schedule.staleness, update, self.workers)
+        return Score(schedule, draw, epochs, rates, weights)
+
+    def play(self, schedule: Schedule, end: float, layout: Layout, *, final: bool = True) -> bool:
+        """Play a schedule to its end; return whether the run has diverged.
+
+        Args:
+            schedule: a continuation of the one played before.
+            end: simulated seconds that it reaches to.
+            layout: the same in all calls.
+            final: whether it is the whole of the run.
+        """
+        score = self.score(schedule)
+        due = points(self.record, self.budget, schedule, end, final=final)
+        if self.executor is None:
+            self.executor = PATHS[self.path](
+                self.objective.loss,
+                self.method,
+                layout,
+                self.initial,
+                self.objective.train,
+                self.workers,
+                self.loss_key,
+                longest=int(np.diff(due.update).max(initial=1)),
+                schedule=schedule,
+            )
+        self.executor.follow(schedule, score.draw, score.rates, score.weights)
+        for wallclock, update in list(zip(*due, strict=True))[len(self.rows) :]:
+            self.advance(int(update))
+            self.rows.append(self.row(float(wallclock), score))
+            if not math.isfinite(self.rows[-1]["train_loss"]):
+                self.diverged_at = float(wallclock)
+                return True
+        self.advance(schedule.updates)
+        return False
+
+    def advance(self, update: int) -> None:
+        """Make all updates before this one."""
+        assert self.executor is not None
+        if update <= self.done:
+            return
+        self.gaps.append(self.executor.advance(self.done, update))
+        if self.progress is not None:
+            self.progress(update - self.done)
+        self.done = update
+        self.values = {}
+
+    def row(self, wallclock: float, score: Score) -> dict[str, float]:
+        """Return the history's row of this moment."""
+        self.values = self.values or evaluate(self.objective, self.params, self.record)
+        gaps = np.concatenate(self.gaps) if self.record.gap and self.gaps else np.array([math.nan])
+        rates = score.rates
+        row = {
+            "wallclock": wallclock,
+            "update": self.done,
+            "gradients": score.schedule.gradients_before[self.done],
+            "epoch": score.epochs[self.done],
+            **{name: self.values[name] for name in ("train_loss", "test_loss", "test_error")},
+            **_staleness(score.schedule, self.shown, self.done),
+            "mean_gap": float(np.mean(gaps)),
+            "learning_rate": rates[max(self.done - 1, 0)] if len(rates) else math.nan,
+        }
+        self.gaps, self.shown = [], self.done
+        return row | self.values
+
+    def train_loss(self) -> float:
+        """Return the training loss of the current version."""
+        self.values = self.values or evaluate(self.objective, self.params, self.record)
+        return self.values["train_loss"]
+
+
+def check_rule(name: str, rule: Rule, schedule: Schedule) -> None:
+    """Raise ValueError if a trace asks of a rule what it cannot do."""
+    if rule.single and schedule.updates and schedule.messages_per_update != 1:
+        raise ValueError(f"method {name!r} needs updates of one message each; those of this trace have others")
+    if rule.own_reads and schedule.updates:
+        later = schedule.read_version > 0
+        maker = schedule.worker[schedule.read_version[later] - 1]
+        if (maker != schedule.worker[later]).any():
+            raise ValueError(
+                f"method {name!r} sends each worker a point of its own, but in this trace a worker reads a "
+                "version that another one's message made (a late joiner, say)"
+            )
+
+
+def evaluate(objective: Objective, params: Params, record: Record) -> dict[str, float]:
+    """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
+    metrics = _evaluator(objective.evaluate)
+    train = metrics(params, objective.train)
+    test = metrics(params, objective.test) if objective.test is not None else {}
+    further = record.fn(params) if record.fn is not None else {}
+    return {
+        "train_loss": float(train["loss"]),
+        "test_loss": float(test.get("loss", math.nan)),
+        "test_error": float(test.get("error", math.nan)),
+        **{name: float(value) for name, value in further.items()},
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _evaluator(function: Callable[..., Any]) -> Any:
+    return jax.jit(function)
+
+
+def _staleness(schedule: Schedule, first: int, last: int) -> dict[str, float]:
+    staleness = schedule.staleness[schedule.first[first] : schedule.first[last]]
+    if not len(staleness):
+        return {"mean_staleness": math.nan, "max_staleness": math.nan}
+    return {"mean_staleness": float(staleness.mean()), "max_staleness": float(staleness.max())}
