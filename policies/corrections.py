@@ -73,10 +73,12 @@ def adaptive_delay_compensation(
         g: Params, state: Any, params: Params = None, *, read: Params, worker: Any, **_: Any
     ) -> tuple[Params, Any]:
         square = tree_map(lambda ms, g: decay * ms + (1 - decay) * g * g, at_worker(state.mean_square, worker), g)
+        mean_square = put_worker(state.mean_square, worker, square)
+        square = at_worker(mean_square, worker)  # read back: nothing else then needs the old stack
         corrected = tree_map(
             lambda g, p, w, ms: g + strength / jnp.sqrt(ms + eps) * g * g * (p - w), g, params, read, square
         )
-        return corrected, AdaptiveDelayCompensationState(put_worker(state.mean_square, worker, square))
+        return corrected, AdaptiveDelayCompensationState(mean_square)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

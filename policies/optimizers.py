@@ -8,6 +8,7 @@ the message; those with a buffer per worker need updates of one message.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from stalegrad.policies.specs import unknown_name
-from stalegrad.policies.trees import at_worker, put_worker, stacked, tree_map
+from stalegrad.policies.trees import after, at_worker, put_worker, stacked, tree_map
 
 Params = Any
 OptimizerSpec = Any
@@ -56,7 +57,8 @@ def make_optimizer(value: OptimizerSpec) -> optax.GradientTransformation:
     return made
 
 
-def optimizer_names() -> list[str]:
+@functools.cache
+def optimizer_names() -> tuple[str, ...]:
     """Return the optax aliases that take a learning rate and nothing else that is compulsory."""
     names = []
     deprecated = {"noisy_sgd", "optimistic_adam"}
@@ -67,7 +69,7 @@ def optimizer_names() -> list[str]:
         required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         if required == ["learning_rate"]:
             names.append(name)
-    return names
+    return tuple(names)
 
 
 class MomentumState(NamedTuple):
@@ -117,8 +119,10 @@ def per_worker_momentum(
         total = state.total
         if running_sum:
             total = tree_map(lambda s, n, o: s + n - o, total, new, old)
-        state = PerWorkerMomentumState(put_worker(state.velocity, worker, new), total)
-        return _step(new, d, decay, nesterov), state
+            new = after(new, total)
+        velocity = put_worker(state.velocity, worker, new)
+        new = at_worker(velocity, worker)  # read back: nothing else then needs the old stack
+        return _step(new, d, decay, nesterov), PerWorkerMomentumState(velocity, total)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

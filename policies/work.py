@@ -15,11 +15,14 @@ from stalegrad.policies.trees import tree_map
 
 Params = Any
 Own = Any
-"""A worker's own state: any pytree of fixed structure."""
+"""A worker's own state between jobs: any pytree of fixed structure."""
+
+Job = Any
+"""What it carries along during a job."""
 
 
-def _same(point: Params, own: Own) -> tuple[Params, Own]:
-    return point, own
+def _same(point: Params, job: Job) -> tuple[Params, Job]:
+    return point, job
 
 
 class Work(NamedTuple):
@@ -28,18 +31,19 @@ class Work(NamedTuple):
     Attributes:
         workers: how many there are.
         init: ``params -> own``.
-        begin: on receipt of a model: ``(read, own) -> (point, own)``, where the job starts.
-        move: ``(point, own, gradient, learning rate) -> (point, own)``, one local step.
-        finish: ``(point, own, params) -> (message, own)``; params are the server's when it receives it.
-        before: ``(point, own) -> (point, own)`` before each gradient (Nesterov's look-ahead, say).
+        begin: on receipt of a model: ``(read, own) -> (start, job)``: where the job starts, and what it carries
+            along (any pytree).
+        move: ``(point, job, gradient, learning rate) -> (point, job)``, one local step.
+        finish: ``(start, point, job, params) -> (message, own)``; params are the server's when it receives it.
+        before: ``(point, job) -> (point, job)`` before each gradient (Nesterov's look-ahead, say).
     """
 
     workers: int
     init: Callable[[Params], Own]
-    begin: Callable[[Params, Own], tuple[Params, Own]]
-    move: Callable[[Params, Own, Params, Any], tuple[Params, Own]]
-    finish: Callable[[Params, Own, Params], tuple[Params, Own]]
-    before: Callable[[Params, Own], tuple[Params, Own]] = _same
+    begin: Callable[[Params, Own], tuple[Params, Job]]
+    move: Callable[[Params, Job, Params, Any], tuple[Params, Job]]
+    finish: Callable[[Params, Params, Job, Params], tuple[Params, Own]]
+    before: Callable[[Params, Job], tuple[Params, Job]] = _same
 
     def init_all(self, params: Params) -> Own:
         """Return the own states of all workers, stacked along a first axis."""
@@ -58,14 +62,13 @@ def delayed_averaging(workers: int) -> Work:
     Reference: Talyansky et al., Asynchronous SGD without gradient delay, 2018, Algorithm 2.
     """
 
-    def begin(read: Params, d: Own) -> tuple[Params, Own]:
-        start = tree_map(jnp.add, read, d)
-        return start, start
+    def begin(read: Params, d: Own) -> tuple[Params, Job]:
+        return tree_map(jnp.add, read, d), ()
 
-    def move(point: Params, start: Own, gradient: Params, learning_rate: Any) -> tuple[Params, Own]:
-        return _descend(point, gradient, learning_rate), start
+    def move(point: Params, job: Job, gradient: Params, learning_rate: Any) -> tuple[Params, Job]:
+        return _descend(point, gradient, learning_rate), job
 
-    def finish(point: Params, start: Own, params: Params) -> tuple[Params, Own]:
+    def finish(start: Params, point: Params, job: Job, params: Params) -> tuple[Params, Own]:
         d = tree_map(jnp.subtract, point, start)
         return tree_map(jnp.negative, d), d
 
@@ -90,23 +93,23 @@ def elastic(workers: int, alpha: Any, momentum: Any | None) -> Work:
     def init(params: Params) -> ElasticState:
         return ElasticState(params, None if momentum is None else tree_map(jnp.zeros_like, params))
 
-    def begin(read: Params, own: Own) -> tuple[Params, Own]:
-        return own.model, own
+    def begin(read: Params, own: Own) -> tuple[Params, Job]:
+        return own.model, own.velocity
 
-    def before(point: Params, own: Own) -> tuple[Params, Own]:
+    def before(point: Params, velocity: Job) -> tuple[Params, Job]:
         if momentum is None:
-            return point, own
-        velocity = tree_map(lambda v: momentum * v, own.velocity)
-        return tree_map(jnp.add, point, velocity), own._replace(velocity=velocity)
+            return point, velocity
+        velocity = tree_map(lambda v: momentum * v, velocity)
+        return tree_map(jnp.add, point, velocity), velocity
 
-    def move(point: Params, own: Own, gradient: Params, learning_rate: Any) -> tuple[Params, Own]:
+    def move(point: Params, velocity: Job, gradient: Params, learning_rate: Any) -> tuple[Params, Job]:
         if momentum is not None:
-            own = own._replace(velocity=_descend(own.velocity, gradient, learning_rate))
-        return _descend(point, gradient, learning_rate), own
+            velocity = _descend(velocity, gradient, learning_rate)
+        return _descend(point, gradient, learning_rate), velocity
 
-    def finish(point: Params, own: Own, params: Params) -> tuple[Params, Own]:
+    def finish(start: Params, point: Params, velocity: Job, params: Params) -> tuple[Params, Own]:
         pull = tree_map(lambda x, center: alpha * (x - center), point, params)
-        return tree_map(jnp.negative, pull), own._replace(model=tree_map(jnp.subtract, point, pull))
+        return tree_map(jnp.negative, pull), ElasticState(tree_map(jnp.subtract, point, pull), velocity)
 
     return Work(workers, init, begin, move, finish, before)
 
@@ -137,7 +140,7 @@ def downpour(workers: int, fetch_every: int) -> Work:
         gathered = tree_map(jnp.add, own.gathered, gradient)
         return _descend(point, gradient, learning_rate), own._replace(gathered=gathered)
 
-    def finish(point: Params, own: Own, params: Params) -> tuple[Params, Own]:
+    def finish(start: Params, point: Params, own: Job, params: Params) -> tuple[Params, Own]:
         return own.gathered, DownpourState(point, own.gathered, own.pushes + 1)
 
     return Work(workers, init, begin, move, finish)

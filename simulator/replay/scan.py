@@ -123,40 +123,52 @@ def compiled(program: Program) -> Any:
             indices = None if chunk.indices is None else chunk.indices[m]
             return Inputs(indices, keys[m], chunk.worker[m], chunk.staleness[m], chunk.weight[m])
 
-        def message(m: Any, state: State, messages: Any, rate: Any, gaps: Any) -> Any:
-            read = state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
+        def message(m: Any, read: Params, state: State, messages: Any, rate: Any, gaps: Any) -> Any:
             sent, messages, gap = step.message(
                 state.params, read, messages, state.optimizer, inputs_of(m), rate, train
             )
-            return sent, messages, gaps if gap is None else gaps.at[m].set(gap)
+            return sent, messages, gaps if gap is None else lax.dynamic_update_index_in_dim(gaps, gap, m, 0)
 
-        def update(u: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
-            state, gaps = carry
-            rate = chunk.learning_rate[u]
-            count = layout.messages
-            first = chunk.first[u] if count is None else u * count
-            if count == 1:
-                total, messages, gaps = message(first, state, state.messages, rate, gaps)
-            else:
-                if count is None:
-                    count = chunk.first[u + 1] - first
+        def read_by(m: Any, state: State) -> Params:
+            return state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
 
-                def add(i: Any, inner: Any) -> Any:
-                    total, messages, gaps = inner
-                    sent, messages, gaps = message(first + i, state, messages, rate, gaps)
-                    return jax.tree.map(jnp.add, total, sent), messages, gaps
-
-                zeros = jax.tree.map(jnp.zeros_like, state.params)
-                start = (zeros, state.messages, gaps)
-                total, messages, gaps = lax.fori_loop(0, count, add, start)
-            count = None if layout.messages == 1 else count
+        def finish(u: Any, first: Any, state: State, total: Params, messages: Any, count: Any) -> State:
             params, optimizer, sent = step.apply(
-                state.params, state.optimizer, total, count, inputs_of(first), rate
+                state.params, state.optimizer, total, count, inputs_of(first), chunk.learning_rate[u]
             )
             slots = state.slots if layout.fresh else write(state.slots, chunk.write_slot[u], sent)
-            return State(params, slots, messages, optimizer), gaps
+            return State(params, slots, messages, optimizer)
 
-        return lax.fori_loop(0, updates, update, (state, gaps))
+        def single(u: Any, carry: Any) -> Any:
+            """An update of one message. What the next one reads is fetched ahead, after the slots are written:
+            read and write could otherwise need two copies of all slots."""
+            state, read, gaps = carry
+            rate = chunk.learning_rate[u]
+            total, messages, gaps = message(u, read, state, state.messages, rate, gaps)
+            state = finish(u, u, state, total, messages, None)
+            return state, read_by(jnp.minimum(u + 1, len(chunk.worker) - 1), state), gaps
+
+        def several(u: Any, carry: Any) -> Any:
+            """An update of several messages, added up in the order of their ids."""
+            state, gaps = carry
+            count = layout.messages
+            first = chunk.first[u] if count is None else u * count
+            count = chunk.first[u + 1] - first if count is None else count
+
+            def add(i: Any, inner: Any) -> Any:
+                total, messages, gaps = inner
+                read, rate = read_by(first + i, state), chunk.learning_rate[u]
+                sent, messages, gaps = message(first + i, read, state, messages, rate, gaps)
+                return jax.tree.map(jnp.add, total, sent), messages, gaps
+
+            zeros = jax.tree.map(jnp.zeros_like, state.params)
+            total, messages, gaps = lax.fori_loop(0, count, add, (zeros, state.messages, gaps))
+            return finish(u, first, state, total, messages, count), gaps
+
+        if layout.messages == 1:
+            state, _, gaps = lax.fori_loop(0, updates, single, (state, read_by(0, state), gaps))
+            return state, gaps
+        return lax.fori_loop(0, updates, several, (state, gaps))
 
     return jax.jit(run, donate_argnums=0)
 

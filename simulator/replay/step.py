@@ -117,7 +117,7 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
             return work.move(point, own, gradient_at(point, inputs, h, train), rate)
 
         point, own = jax.lax.fori_loop(0, layout.steps, local_step, (start, own))
-        sent, own = work.finish(point, own, params)
+        sent, own = work.finish(start, point, own, params)
         return sent, put_worker(all_own, inputs.worker, own), start
 
     def message(
@@ -148,7 +148,13 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
             )
         if rule.weight is not None:
             sent = jax.tree.map(lambda leaf: leaf * inputs.weight.astype(leaf.dtype), sent)
-        return sent, MessageState(correction, own), distance_rms(params, start) if layout.gap else None
+        gap = None
+        if layout.gap:
+            gap = distance_rms(params, start)
+            # Never true, but XLA cannot know: whatever comes of the message is now computed after the gap. Else
+            # it might overwrite parameters and slots first, and would save all of them at every step.
+            sent = jax.tree.map(lambda leaf: jnp.where(gap < 0, jnp.zeros_like(leaf), leaf), sent)
+        return sent, MessageState(correction, own), gap
 
     def apply(
         params: Params, state: Any, total: Params, count: Any, inputs: Inputs, learning_rate: jax.Array

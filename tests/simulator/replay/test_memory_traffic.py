@@ -1,0 +1,63 @@
+"""The compiled loop updates slots and per-worker state in place, whatever the method."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stalegrad.models import Problem
+from stalegrad.policies.methods import REGISTRY
+from stalegrad.simulator import Cluster, Exponential, Record, replay, simulate
+from stalegrad.simulator.replay import scan
+
+WORKERS = 12
+REQUIRED = {
+    **{name: {"k": 3} for name in ("k-sync", "k-batch-sync", "k-async", "k-batch-async", "adasync")},
+    "ssp": {"bound": 3},
+    "delayed-averaging": {"tau": 4},
+}
+OWN_MODELS = {"delayed-averaging", "easgd"}
+"""Here a worker's job starts from its own model, and XLA still copies the workers' models once a message."""
+
+
+def compiled_text(method, record, monkeypatch):
+    """Return the compiled code of the first chunk of a replay."""
+    texts, original = [], scan.compiled
+
+    def spy(program):
+        run = original(program)
+
+        def once(*arguments):
+            if not texts:
+                texts.append(run.lower(*arguments).compile().as_text())
+            return run(*arguments)
+
+        return once
+
+    def loss(w, batch, key):
+        return jnp.mean((jnp.tanh(batch @ w["a"]) @ w["b"]) ** 2)
+
+    problem = Problem.from_functions(
+        lambda key: {"a": jnp.ones((17, 19)), "b": jnp.ones(19)},
+        loss,
+        train=np.ones((40, 17), np.float32),
+        batch_size=3,
+    )
+    monkeypatch.setattr(scan, "compiled", spy)
+    trace = simulate(Cluster(WORKERS, compute=Exponential()), method.synchrony, updates=64)
+    replay(trace, problem, method, record=record)
+    return texts[0]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads the code of XLA's CPU compiler")
+@pytest.mark.parametrize("gap", [False, True])
+@pytest.mark.parametrize("name", sorted(set(REGISTRY) - OWN_MODELS))
+def test_no_step_copies_the_slots_or_the_state_of_all_workers(name, gap, monkeypatch):
+    method = REGISTRY[name](**REQUIRED.get(name, {}))
+    text = compiled_text(method, Record(updates=64, gap=gap), monkeypatch)
+    text = text[: text.index("\nENTRY ")]  # what stands there is done once per chunk
+    stacks = re.findall(r"f32\[\d+,(?:17,)?19\]\S* copy\(", text)
+    whole = [stack for stack in stacks if not stack.startswith("f32[17,19]")]
+    assert not whole, f"copied at every step: {whole}"
