@@ -5,7 +5,7 @@ EXAMPLE = """\
 # What else there is to choose from:   stalegrad list
 
 # When to stop; exactly one of:
-wallclock = 600.0        # simulated seconds
+wallclock = 6000.0       # simulated seconds (about half a minute of real time)
 # updates = 2_000        # server updates
 # gradients = 8_000      # used mini-batch gradients
 
@@ -37,6 +37,6 @@ learning_rate = 0.05     # or a schedule:
 # weight_decay = 1e-4
 
 [record]
-wallclock = 10.0         # a row of the history every so many seconds (or updates, or gradients)
+wallclock = 20.0         # a row of the history every so many seconds (or updates, or gradients)
 gap = true               # distance between what a gradient was computed at and what it is applied to
 """

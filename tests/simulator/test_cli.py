@@ -74,10 +74,10 @@ def test_init_writes_an_experiment_that_runs():
     call("init", "mine.toml")
     text = Path("mine.toml").read_text()
     load_experiment("mine.toml")
-    assert text.count("wallclock = 600.0") == 1
-    Path("mine.toml").write_text(text.replace("wallclock = 600.0", "wallclock = 20"))
+    assert text.count("wallclock = 6000.0") == 1
+    Path("mine.toml").write_text(text.replace("wallclock = 6000.0", "wallclock = 20"))
     call("run", "mine.toml", "-o", "out")
-    assert Result.load("out").history["wallclock"].tolist() == [0, 10, 20]
+    assert Result.load("out").history["wallclock"].tolist() == [0, 20]
 
 
 def test_run_writes_every_file_that_it_names(spec):
