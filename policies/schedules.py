@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, field, fields
+from dataclasses import field, fields
 from numbers import Real
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, kebab, spec, unknown_name
+from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, from_table, kebab, spec
 
 Floats = npt.NDArray[np.floating[Any]]
 Unit = Literal["updates", "epochs"]
@@ -136,18 +136,7 @@ def as_schedule(value: Any) -> Schedule:
         except ValueError:
             raise ValueError(f"learning_rate = {value!r} is not allowed: it must be finite and above 0") from None
     if isinstance(value, dict):
-        arguments = dict(value)
-        name = arguments.pop("schedule", None)
-        if name not in list(SCHEDULES):
-            raise ValueError(unknown_name("schedule", name, SCHEDULES))
-        allowed = [f.name for f in fields(SCHEDULES[name])]
-        for key in arguments:
-            if key not in allowed:
-                raise ValueError(unknown_name(f"key of schedule {name!r}:", key, allowed))
-        missing = [f.name for f in fields(SCHEDULES[name]) if f.default is MISSING and f.name not in arguments]
-        if missing:
-            raise ValueError(f"schedule {name!r} needs {', '.join(missing)}")
-        schedule: Schedule = SCHEDULES[name](**arguments)
+        schedule: Schedule = from_table("schedule", value, SCHEDULES, "schedule")
         return schedule
     if callable(value):
         return FromFunction(value)

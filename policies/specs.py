@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
 
@@ -36,6 +36,32 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     close = get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(names)}."
+
+
+def from_table(kind: str, table: Mapping[str, Any], classes: Mapping[str, type[Any]], name_key: str) -> Any:
+    """Return the spec that a table (of TOML, say) describes: its class by name, its fields by the other keys.
+
+    Args:
+        kind: what it is, for errors.
+        table: ``{name_key: name, field: value, ...}``.
+        classes: the classes by name.
+        name_key: the key of the name.
+
+    Raises:
+        ValueError: for an unknown name or key, a missing key or a wrong value, naming it and what is allowed.
+    """
+    arguments = dict(table)
+    name = arguments.pop(name_key, None)
+    if name not in list(classes):
+        raise ValueError(unknown_name(kind, name, classes))
+    known = [field for field in dataclasses.fields(classes[name]) if field.init]
+    for key in arguments:
+        if key not in [field.name for field in known]:
+            raise ValueError(unknown_name(f"key of {kind} {name!r}:", key, [field.name for field in known]))
+    missing = [f.name for f in known if f.default is dataclasses.MISSING and f.name not in arguments]
+    if missing:
+        raise ValueError(f"{kind} {name!r} needs {', '.join(missing)}")
+    return classes[name](**arguments)
 
 
 def validate(where: str, annotation: Any, value: Any) -> Any:

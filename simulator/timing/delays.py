@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +24,7 @@ from stalegrad.policies.specs import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    from_table,
     kebab,
     spec,
     unknown_name,
@@ -417,18 +417,7 @@ def as_delay(value: Any) -> Delay:
     if isinstance(value, Real):
         return Deterministic(float(value))
     if isinstance(value, Mapping):
-        arguments = dict(value)
-        name = arguments.pop("law", None)
-        if name not in list(LAWS):
-            raise ValueError(unknown_name("law", name, LAWS))
-        allowed = [field.name for field in fields(LAWS[name])]
-        for key in arguments:
-            if key not in allowed:
-                raise ValueError(unknown_name(f"parameter of law {name!r}:", key, allowed))
-        missing = [f.name for f in fields(LAWS[name]) if f.default is MISSING and f.name not in arguments]
-        if missing:
-            raise ValueError(f"law {name!r} needs {', '.join(missing)}")
-        law: Delay = LAWS[name](**arguments)
+        law: Delay = from_table("law", value, LAWS, "law")
         return law
     if hasattr(value, "dist") and hasattr(value, "kwds"):
         shapes = [name.strip() for name in (value.dist.shapes or "").split(",") if name.strip()]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any
 
-from stalegrad.policies.specs import kebab, unknown_name
+from stalegrad.policies.specs import from_table, kebab, unknown_name
 from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import LAWS, Delay, Empirical, Function, Scipy
@@ -45,16 +45,8 @@ def read_synchrony(table: Mapping[str, Any]) -> Synchrony:
     Raises:
         ValueError: for an unknown name or key or a wrong value, naming it.
     """
-    arguments = dict(table)
-    name = arguments.pop("name", None)
-    if name not in list(SYNCHRONIES):
-        raise ValueError(unknown_name("synchrony", name, SYNCHRONIES))
-    cls = SYNCHRONIES[name]
-    check_keys(f"synchrony {name!r}", arguments, [field.name for field in fields(cls) if field.init])
-    missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in arguments]
-    if missing:
-        raise ValueError(f"synchrony {name!r} needs {', '.join(missing)}")
-    return cls(**arguments)
+    synchrony: Synchrony = from_table("synchrony", table, SYNCHRONIES, "name")
+    return synchrony
 
 
 def check_keys(where: str, table: Mapping[str, Any], allowed: list[str]) -> None:
