@@ -18,6 +18,7 @@ from stalegrad.simulator.cli.lists import LISTS, rows
 from stalegrad.simulator.sweeps.experiment import load_experiment
 from stalegrad.simulator.sweeps.result import Result, run
 from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.tables import changed_fields
 
 app = typer.Typer(
     help="Simulate asynchronous training: when every gradient arrives, and what it is worth.",
@@ -93,8 +94,12 @@ def trace_command(
         console.print("The timing of this method depends on the loss, so the training runs too.")
         trace = run(experiment).trace
     else:
-        budget = {k: v for k, v in vars(experiment.budget).items() if v is not None}
-        trace = simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
+        trace = simulate(
+            experiment.cluster,
+            experiment.method.synchrony,
+            seed=experiment.seed,
+            **changed_fields(experiment.budget),
+        )
     _print_summary(f"Trace of {experiment.method.synchrony.name}, seed {experiment.seed}", trace.summary())
     if out is not None:
         _print_written([trace.save(out)])

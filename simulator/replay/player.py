@@ -81,6 +81,7 @@ class Player:
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
         self.gaps: list[Any] = []
+        self.rates: npt.NDArray[np.floating[Any]] = np.array([])
         self.done = self.shown = 0
         self.diverged_at: float | None = None
         self.values = evaluate(self.objective, self.initial, record)
@@ -123,6 +124,7 @@ class Player:
             final: whether it is the whole of the run.
         """
         score = self.score(schedule)
+        self.rates = score.rates
         due = points(self.record, self.budget, schedule, end, final=final)
         if self.executor is None:
             self.executor = PATHS[self.path](

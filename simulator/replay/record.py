@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +37,7 @@ class Record:
     gradients: PositiveInt | None = None
     wallclock: PositiveFloat | None = None
     gap: bool = True
-    fn: Callable[[Any], Mapping[str, Any]] | None = field(default=None)
+    fn: Callable[[Any], Mapping[str, Any]] | None = None
 
     def check_fields(self) -> None:
         """Raise ValueError if more than one cadence is given."""

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from stalegrad.simulator.replay.run import check, replay, simulate_and_replay
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
 from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.tables import changed_fields
 from stalegrad.simulator.timing.trace import Trace
 
 FORMAT = "stalegrad-result-1"
@@ -159,8 +160,7 @@ def run(experiment: Experiment, *, progress: bool = True, path: str | None = Non
                 e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
             )
         return Result(experiment, trace, *done)
-    budget = {k: v for k, v in vars(e.budget).items() if v is not None}
-    trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **budget)
+    trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **changed_fields(e.budget))
     with bar(total=len(trace.update_times)) as told:
         done = replay(trace, e.problem, e.method, progress=told.update, **how)
     return Result(experiment, trace, *done)
