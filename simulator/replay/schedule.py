@@ -132,32 +132,29 @@ def allocate(read: Any, update: Any, updates: int, live: Iterable[int] = ()) -> 
     last_use = np.full(updates + 1, -1, np.int64)
     np.maximum.at(last_use, read, update)
     last_use[list(live)] = updates
-    is_read = (last_use >= 0).tolist()
-    dying = np.argsort(last_use, kind="stable")[np.count_nonzero(last_use < 0) :]
-    death = [*last_use[dying].tolist(), updates + 1]
-    dying = dying.tolist()
+    is_read = last_use >= 0
+    kept, unread = np.flatnonzero(is_read), np.flatnonzero(~is_read)
+    dying = kept[np.argsort(last_use[kept], kind="stable")]
+    freed = np.searchsorted(last_use[dying], np.arange(updates + 1))  # slots given back before each version
 
-    slot_of = [0] * (updates + 1)
-    free: list[int] = []  # last in, first out: the slot that was used last is still in the cache
-    unread: list[int] = []
-    slots = dead = 0
-    for version in range(updates + 1):
-        while death[dead] < version:
-            free.append(slot_of[dying[dead]])
-            dead += 1
-        if is_read[version]:
-            if free:
-                slot_of[version] = free.pop()
-            else:
-                slot_of[version] = slots
-                slots += 1
-        elif free:
-            slot_of[version] = free[-1]
-        else:
-            unread.append(version)
-    for version in unread:
-        slot_of[version] = slots
-    return np.array(slot_of, np.int32), max(slots, 1), bool(unread) and slots > 0
+    # A version takes the slot that has been free for longest, or a new one if all are in use.
+    most = np.maximum.accumulate((np.cumsum(is_read) - freed)[kept])
+    takes_new = np.diff(most, prepend=0) > 0
+    slots = int(most[-1]) if len(kept) else 0
+    slot_of = np.full(updates + 1, slots, np.int32)
+    slot_of[kept[takes_new]] = np.arange(slots)
+    heirs = kept[~takes_new]
+    origin = np.arange(updates + 1)  # whose slot a version takes; followed back to the first in that slot
+    origin[heirs] = dying[: len(heirs)]
+    while (slot_of[origin[heirs]] == slots).any():
+        origin = origin[origin]
+    slot_of = slot_of[origin]
+
+    # One that nobody reads goes where a free slot is, else (once in all) to the scratch slot.
+    taken = np.searchsorted(heirs, unread)
+    has_room = taken < freed[unread]
+    slot_of[unread[has_room]] = slot_of[dying[taken[has_room]]]
+    return slot_of, max(slots, 1), slots > 0 and not has_room.all()
 
 
 def bucket(slots: int) -> int:
