@@ -148,6 +148,62 @@ def gap_aware(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+class GapAwareAdamState(NamedTuple):
+    """Mean square of Adam's steps, the learning rate of the last one."""
+
+    mean_square: Params
+    learning_rate: jax.Array
+
+
+def gap_aware_adam(
+    *, b1: Any, b2: Any, granularity: Granularity = "elementwise", eps: float = 1e-8
+) -> optax.GradientTransformationExtraArgs:
+    """g / G before Adam's moments, G = |theta - w| / C + 1 with C = sqrt(R) + eps.
+
+    R <- b2 R + (1 - b2) s^2 over the steps s that Adam has taken; s holds the learning rate, so C needs none,
+    and R has no bias correction. G = 1 for a message of staleness 0.
+
+    Args:
+        b1: Adam's decay of the first moment.
+        b2: that of the second, and of R.
+        granularity: as of :func:`gap_aware`.
+        eps: Adam's, and what keeps C away from 0.
+
+    Reference: Barkai, Hakimi, Schuster 2020 (the variant for Transformers), with the order of its authors' code.
+    """
+
+    def init(params: Params) -> GapAwareAdamState:
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        return GapAwareAdamState(tree_map(jnp.zeros_like, params), jnp.zeros((), dtype))
+
+    def update(
+        g: Params,
+        state: Any,
+        params: Params = None,
+        *,
+        read: Params,
+        staleness: Any,
+        learning_rate: Any,
+        optimizer_state: Any,
+        **_: Any,
+    ) -> tuple[Params, Any]:
+        adam = optimizer_state[0]
+        taken = jnp.maximum(adam.count, 1).astype(state.learning_rate.dtype)
+        first, second = 1 - b1**taken, 1 - b2**taken
+
+        def mean_square(r: Any, m: Any, v: Any) -> Any:
+            step = state.learning_rate * (m / first) / (jnp.sqrt(v / second) + eps)
+            return jnp.where(adam.count > 0, b2 * r + (1 - b2) * step * step, r)
+
+        square = tree_map(mean_square, state.mean_square, adam.mu, adam.nu)
+        penalty = gap_penalty(params, read, tree_map(jnp.sqrt, square), 1.0, eps, granularity)
+        g = tree_map(lambda g, p: jnp.where(staleness == 0, g, g / p), g, penalty)
+        rate = jnp.asarray(learning_rate, state.learning_rate.dtype)
+        return g, GapAwareAdamState(square, rate)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def gap_penalty(
     params: Params, read: Params, step: Params, eta: Any, eps: float, granularity: Granularity
 ) -> Params:

@@ -20,6 +20,7 @@ from stalegrad.policies.synchrony import (
     SSP,
     Async,
     DelayedAveraging,
+    DelayedAveragingGeneral,
     KAsync,
     KBatchAsync,
     KBatchSync,
@@ -248,6 +249,13 @@ easgd = MethodInfo("easgd", Async, rules.elastic_averaging, "easgd2015", allowed
 downpour = MethodInfo("downpour", Async, rules.downpour, "downpour2012", allowed=_SINGLE)
 delayed_averaging = MethodInfo(
     "delayed-averaging", DelayedAveraging, rules.delayed_averaging, "talyansky2018", allowed=()
+)
+delayed_averaging_general = MethodInfo(
+    "delayed-averaging-general",
+    DelayedAveragingGeneral,
+    rules.delayed_averaging_general,
+    "talyansky2018",
+    allowed=(),
 )
 
 REGISTRY: dict[str, MethodInfo] = {

@@ -65,6 +65,10 @@ class Synchrony:
     holds: ClassVar[bool] = False
     """Whether a finished message is held back until the one before has been answered."""
 
+    collects: ClassVar[bool] = False
+    """Whether the server asks for messages, once every worker has one; until then workers keep theirs and go on,
+    up to ``tau`` messages beyond the model they hold. The server is told one message of each answer."""
+
     def serve(self, workers: int) -> Server:
         """Return the server's state machine for ``workers`` workers."""
         raise TypeError(f"{type(self).__name__} does not say how its server decides: define serve()")
@@ -296,14 +300,54 @@ class DelayedAveraging(Synchrony):
 
     def serve(self, workers: int) -> Server:
         """Merge one release of each worker, then send to all."""
-        yield WAIT
-        while True:
-            for _ in range(workers - 1):
-                yield WAIT
-            yield Decision(apply=True, send=range(workers))
+        return _serve_merges(workers)
+
+
+@spec
+class DelayedAveragingGeneral(Synchrony):
+    """Delayed averaging without fixed cycles: the server asks for updates as soon as every worker has one.
+
+    A worker adds every gradient to its own model and goes on; asked, it releases at its next gradient boundary
+    what it has not yet released. It idles only when its model holds tau gradients that the newest one it has
+    received lacks. Questions take no time, but never overtake a model on its way down.
+
+    Args:
+        tau: the bound on staleness, in local gradients.
+
+    Reference: Talyansky et al. 2018, Algorithm 1.
+    """
+
+    tau: PositiveInt
+    local_steps: PositiveInt = field(default=1, init=False)
+
+    cancels: ClassVar[bool] = False
+    collects: ClassVar[bool] = True
+
+    def serve(self, workers: int) -> Server:
+        """Merge one release of each worker, then send to all."""
+        return _serve_merges(workers)
+
+
+def _serve_merges(workers: int) -> Server:
+    yield WAIT
+    while True:
+        for _ in range(workers - 1):
+            yield WAIT
+        yield Decision(apply=True, send=range(workers))
 
 
 SYNCHRONIES: dict[str, type[Synchrony]] = {
     kebab(cls.__name__): cls
-    for cls in (Sync, KSync, KBatchSync, Async, KAsync, KBatchAsync, SSP, Sequential, DelayedAveraging)
+    for cls in (
+        Sync,
+        KSync,
+        KBatchSync,
+        Async,
+        KAsync,
+        KBatchAsync,
+        SSP,
+        Sequential,
+        DelayedAveraging,
+        DelayedAveragingGeneral,
+    )
 }

@@ -32,6 +32,15 @@ def staleness_aware(offset: int) -> Weight:
     return lambda tau, update, workers: np.asarray(1.0 / (tau + 1.0 if offset else np.maximum(tau, 1.0)))
 
 
+def sum_per_worker() -> Weight:
+    """(messages of the update) / N: makes of their mean their sum divided by the number of workers."""
+
+    def weight(tau: Array, update: Array, workers: int) -> Array:
+        return np.asarray(np.bincount(update)[update] / workers)
+
+    return weight
+
+
 def fleet(integer_division: bool) -> Weight:
     """exp(-beta tau), beta = (2 / T) ln(1 + T / 2), T = N + 1: meets 1 / (tau + 1) at tau = T / 2.
 

@@ -31,8 +31,9 @@ class Work(NamedTuple):
     Attributes:
         workers: how many there are.
         init: ``params -> own``.
-        begin: on receipt of a model: ``(read, own) -> (start, job)``: where the job starts, and what it carries
-            along (any pytree).
+        begin: on receipt of a model: ``(read, own, when) -> (start, job)``: where the job starts, and what it
+            carries along (any pytree); ``when`` knows the ``update`` that its message goes into, and its
+            ``staleness``.
         move: ``(point, job, gradient, learning rate) -> (point, job)``, one local step.
         finish: ``(start, point, job, params) -> (message, own)``; params are the server's when it receives it.
         before: ``(point, job) -> (point, job)`` before each gradient (Nesterov's look-ahead, say).
@@ -40,7 +41,7 @@ class Work(NamedTuple):
 
     workers: int
     init: Callable[[Params], Own]
-    begin: Callable[[Params, Own], tuple[Params, Job]]
+    begin: Callable[[Params, Own, Any], tuple[Params, Job]]
     move: Callable[[Params, Job, Params, Any], tuple[Params, Job]]
     finish: Callable[[Params, Params, Job, Params], tuple[Params, Own]]
     before: Callable[[Params, Job], tuple[Params, Job]] = _same
@@ -62,7 +63,7 @@ def delayed_averaging(workers: int) -> Work:
     Reference: Talyansky et al., Asynchronous SGD without gradient delay, 2018, Algorithm 2.
     """
 
-    def begin(read: Params, d: Own) -> tuple[Params, Job]:
+    def begin(read: Params, d: Own, when: Any) -> tuple[Params, Job]:
         return tree_map(jnp.add, read, d), ()
 
     def move(point: Params, job: Job, gradient: Params, learning_rate: Any) -> tuple[Params, Job]:
@@ -73,6 +74,43 @@ def delayed_averaging(workers: int) -> Work:
         return tree_map(jnp.negative, d), d
 
     return Work(workers, lambda params: tree_map(jnp.zeros_like, params), begin, move, finish)
+
+
+class ReleasedState(NamedTuple):
+    """How far a worker went in the release before and in this one so far, and the update this one goes into."""
+
+    before: Params
+    now: Params
+    update: Any
+
+
+def delayed_averaging_general(workers: int) -> Work:
+    """Every gradient is taken at y + d, the newest model received plus all of the worker's own that it lacks.
+
+    It lacks what is not yet released, and (if the message has staleness 1) also the release under way.
+
+    Reference: Talyansky et al. 2018, Algorithm 1.
+    """
+
+    def init(params: Params) -> ReleasedState:
+        zeros = tree_map(jnp.zeros_like, params)
+        return ReleasedState(zeros, zeros, jnp.zeros((), jnp.int32))
+
+    def begin(read: Params, own: Own, when: Any) -> tuple[Params, Own]:
+        first = when.update != own.update
+        before = tree_map(lambda b, n: jnp.where(first, n, b), own.before, own.now)
+        now = tree_map(lambda n: jnp.where(first, jnp.zeros_like(n), n), own.now)
+        lacks = tree_map(lambda b, n: jnp.where(when.staleness > 0, b + n, n), before, now)
+        return tree_map(jnp.add, read, lacks), ReleasedState(before, now, when.update)
+
+    def move(point: Params, own: Own, gradient: Params, learning_rate: Any) -> tuple[Params, Own]:
+        return _descend(point, gradient, learning_rate), own
+
+    def finish(start: Params, point: Params, own: Job, params: Params) -> tuple[Params, Own]:
+        d = tree_map(jnp.subtract, point, start)
+        return tree_map(jnp.negative, d), own._replace(now=tree_map(jnp.add, own.now, d))
+
+    return Work(workers, init, begin, move, finish)
 
 
 class ElasticState(NamedTuple):
@@ -93,7 +131,7 @@ def elastic(workers: int, alpha: Any, momentum: Any | None) -> Work:
     def init(params: Params) -> ElasticState:
         return ElasticState(params, None if momentum is None else tree_map(jnp.zeros_like, params))
 
-    def begin(read: Params, own: Own) -> tuple[Params, Job]:
+    def begin(read: Params, own: Own, when: Any) -> tuple[Params, Job]:
         return own.model, own.velocity
 
     def before(point: Params, velocity: Job) -> tuple[Params, Job]:
@@ -131,7 +169,7 @@ def downpour(workers: int, fetch_every: int) -> Work:
     def init(params: Params) -> DownpourState:
         return DownpourState(params, tree_map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
 
-    def begin(read: Params, own: Own) -> tuple[Params, Own]:
+    def begin(read: Params, own: Own, when: Any) -> tuple[Params, Own]:
         fetched = own.pushes % fetch_every == 0
         point = tree_map(lambda new, mine: jnp.where(fetched, new, mine), read, own.model)
         return point, own._replace(gathered=tree_map(jnp.zeros_like, own.gathered))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import optax
 from pydantic import Field
 
-from stalegrad.policies.corrections import Granularity, gap_aware
+from stalegrad.policies.corrections import Granularity, gap_aware, gap_aware_adam
 from stalegrad.policies.optimizers import fasgd, momentum as one_momentum
 from stalegrad.policies.rules.rule import Decay, Momentum, Params, Rule, UnitInterval, chain, decayed
 
@@ -22,6 +22,7 @@ def _message(message: Params, state: Any, worker: Any) -> Params:
 
 def gap_aware_momentum(
     *,
+    optimizer: Literal["sgd", "adam"] = "sgd",
     momentum: Momentum | None = 0.9,
     granularity: Granularity = "elementwise",
     gap_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999,
@@ -30,26 +31,36 @@ def gap_aware_momentum(
     nesterov: bool = True,
     weight_decay: Decay = None,
 ) -> Rule:
-    """Messages divided by their gap in units of a typical step, then momentum at the server.
+    """Messages divided by their gap in units of a typical step, then momentum (or Adam) at the server.
 
     Args:
+        optimizer: ``sgd``, or ``adam`` with b1 = momentum and b2 = gap_decay.
         momentum: gamma; None: none.
         granularity: ``elementwise``, ``layer`` or ``global``.
         gap_decay: of the mean square behind the typical step.
-        running_peak: measure in steps of the largest learning rate so far, instead of the schedule's peak.
+        running_peak: measure in steps of the largest learning rate so far, instead of the schedule's peak (with
+            Adam the steps really taken hold the learning rate).
         penalise_weight_decay: divide the weight decay too.
-        nesterov: Nesterov's form.
+        nesterov: Nesterov's form (of sgd).
         weight_decay: L2 decay at the server's parameters.
     """
+    if optimizer == "adam":
+        b1, b2 = 0.0 if momentum is None else momentum, gap_decay
+        step, penalty = optax.adam(1.0, b1, b2), gap_aware_adam(b1=b1, b2=b2, granularity=granularity)
+        return Rule(step, _penalised(penalty, weight_decay, penalise_weight_decay))
     penalty = gap_aware(
         _message if momentum is None else _velocity,
         decay=gap_decay,
         granularity=granularity,
         running_peak=running_peak,
     )
+    step = optax.sgd(1.0) if momentum is None else one_momentum(momentum, nesterov=nesterov)
+    return Rule(step, _penalised(penalty, weight_decay, penalise_weight_decay))
+
+
+def _penalised(penalty: Any, weight_decay: Decay, penalise_weight_decay: bool) -> Any:
     parts = [decayed(weight_decay), penalty]
-    correction = chain(*(parts if penalise_weight_decay else reversed(parts)))
-    return Rule(optax.sgd(1.0) if momentum is None else one_momentum(momentum, nesterov=nesterov), correction)
+    return chain(*(parts if penalise_weight_decay else reversed(parts)))
 
 
 def fasgd_rule(*, square_decay: UnitInterval = 0.9, deviation_decay: UnitInterval = 0.9) -> Rule:

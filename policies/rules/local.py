@@ -10,6 +10,7 @@ from stalegrad.policies import work
 from stalegrad.policies.optimizers import OptimizerSpec, make_optimizer
 from stalegrad.policies.rules.rule import Momentum, Rule
 from stalegrad.policies.specs import PositiveInt
+from stalegrad.policies.weights import sum_per_worker
 
 
 def delayed_averaging(*, workers: int) -> Rule:
@@ -22,6 +23,19 @@ def delayed_averaging(*, workers: int) -> Rule:
         workers: filled in by the run.
     """
     return Rule(work=work.delayed_averaging(workers), displaces=True)
+
+
+def delayed_averaging_general(*, workers: int) -> Rule:
+    """As ``delayed-averaging``, with releases of any number of gradients: y_{j+1} = y_j + (sum of all) / N.
+
+    Args:
+        workers: filled in by the run.
+    """
+    return Rule(
+        work=work.delayed_averaging_general(workers),
+        weight=sum_per_worker(),
+        displaces=True,
+    )
 
 
 def elastic_averaging(

@@ -113,4 +113,4 @@ class Executor(ABC):
 
     @abstractmethod
     def advance(self, first: int, last: int) -> Any:
-        """Make the updates ``first`` to ``last - 1``; return the gaps of their messages, if recorded."""
+        """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""

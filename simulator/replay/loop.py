@@ -36,25 +36,26 @@ class Loop(Executor):
         return self._params
 
     def advance(self, first: int, last: int) -> Any:
-        """Make the updates ``first`` to ``last - 1``; return the gaps of their messages, if recorded."""
-        s, gaps = self.schedule, []
+        """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
+        s, measured = self.schedule, []
         for u in range(first, last):
             a, b = int(s.first[u]), int(s.first[u + 1])
             indices = self.draw(a, b) if self.train is not None else np.zeros((b - a, s.steps, 0), np.int32)
             rate, total = self.learning_rates[u], None
             for m in range(a, b):
-                event = indices[m - a], np.uint32(s.batch[m]), s.worker[m], s.staleness[m], self.weights[m]
+                batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
+                event = indices[m - a], batch, *who, self.weights[m]
                 state = (self._params, self.slots[s.read_slot[m]], self.messages, self.optimizer)
-                total, self.messages, gap = self.message(
+                total, self.messages, measures = self.message(
                     self.numbers, *state, total, event, rate, self.train, self.key
                 )
-                gaps.append(gap)
+                measured.append(measures)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
             self._params, self.optimizer, sent = self.apply(
                 self.numbers, self._params, self.optimizer, total, count, event, rate
             )
             self.slots[s.write_slot[u]] = sent
-        return np.array([float(gap) for gap in gaps]) if self.layout.gap and gaps else None
+        return np.array(measured) if self.layout.measures and measured else None
 
 
 @functools.lru_cache(maxsize=64)
@@ -62,8 +63,8 @@ def compiled(program: Program) -> Any:
     """Return the compiled init, message and apply."""
 
     def inputs_of(event: Any, keys: Any = None) -> Inputs:
-        indices, _, worker, staleness, weight = event
-        return Inputs(indices, keys, worker, staleness, weight)
+        indices, _, worker, update, staleness, weight = event
+        return Inputs(indices, keys, worker, update, staleness, weight)
 
     def message(
         numbers: Any,
@@ -78,12 +79,12 @@ def compiled(program: Program) -> Any:
         key: jax.Array,
     ) -> Any:
         keys = fold_in(key, event[1] + jnp.arange(program.layout.steps, dtype=jnp.uint32))
-        sent, messages, gap = program.step(numbers).message(
+        sent, messages, measures = program.step(numbers).message(
             params, read, messages, optimizer, inputs_of(event, keys), rate, train
         )
         if total is not None:
             sent = jax.tree.map(jnp.add, total, sent)
-        return sent, messages, gap
+        return sent, messages, measures
 
     def apply(numbers: Any, params: Params, optimizer: Any, total: Any, count: Any, event: Any, rate: Any) -> Any:
         return program.step(numbers).apply(params, optimizer, total, count, inputs_of(event), rate)

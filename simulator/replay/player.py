@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method, Rule
@@ -80,7 +81,8 @@ class Player:
         self.path = path or choose_path(self.objective.loss, self.initial, train, size)
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
-        self.gaps: list[Any] = []
+        self.measured: list[Any] = []
+        self.recent: list[Any] = []
         self.rates: npt.NDArray[np.floating[Any]] = np.array([])
         self.done = self.shown = 0
         self.diverged_at: float | None = None
@@ -97,7 +99,7 @@ class Player:
             messages=schedule.messages_per_update,
             steps=schedule.steps,
             fresh=schedule.always_fresh and self.rule.look_ahead is None,
-            gap=self.record.gap,
+            measures=self.record.measures,
             slots=schedule.bucket,
             most=int(np.diff(schedule.first).max(initial=1)),
         )
@@ -124,7 +126,7 @@ class Player:
             final: whether it is the whole of the run.
         """
         score = self.score(schedule)
-        self.rates = score.rates
+        self.rates, self.last = score.rates, score
         due = points(self.record, self.budget, schedule, end, final=final)
         if self.executor is None:
             self.executor = PATHS[self.path](
@@ -153,7 +155,7 @@ class Player:
         assert self.executor is not None
         if update <= self.done:
             return
-        self.gaps.append(self.executor.advance(self.done, update))
+        self.recent.append(self.executor.advance(self.done, update))
         if self.progress is not None:
             self.progress(update - self.done)
         self.done = update
@@ -162,7 +164,8 @@ class Player:
     def row(self, wallclock: float, score: Score) -> dict[str, float]:
         """Return the history's row of this moment."""
         self.values = self.values or evaluate(self.objective, self.params, self.record)
-        gaps = np.concatenate(self.gaps) if self.record.gap and self.gaps else np.array([math.nan])
+        self.measured += self.recent
+        gaps = np.concatenate(self.recent)[:, 0] if self.record.measures and self.recent else np.array([math.nan])
         rates = score.rates
         row = {
             "wallclock": wallclock,
@@ -174,8 +177,33 @@ class Player:
             "mean_gap": float(np.mean(gaps)),
             "learning_rate": rates[max(self.done - 1, 0)] if len(rates) else math.nan,
         }
-        self.gaps, self.shown = [], self.done
+        self.recent, self.shown = [], self.done
         return row | self.values
+
+    def gradients(self) -> pd.DataFrame | None:
+        """Return what was recorded of every message, in the order of gradient ids; None if that was not asked."""
+        if not self.record.per_gradient:
+            return None
+        schedule = self.last.schedule
+        count = int(schedule.first[self.done])
+        measured = np.concatenate([*self.measured, *self.recent]) if self.done else np.empty((0, 3))
+        gap, gradient_norm, message_norm = measured.T
+        update = np.repeat(np.arange(schedule.updates), np.diff(schedule.first))[:count]
+        rate = self.last.rates[update]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effective = (1.0 if self.rule.displaces else rate) * message_norm / gradient_norm
+        return pd.DataFrame(
+            {
+                "worker": schedule.worker[:count],
+                "update": update,
+                "wallclock": schedule.time[update],
+                "staleness": schedule.staleness[:count],
+                "gap": gap,
+                "gradient_norm": gradient_norm,
+                "learning_rate": rate,
+                "effective_step": effective,
+            }
+        ).rename_axis("gradient")
 
     def train_loss(self) -> float:
         """Return the training loss of the current version."""

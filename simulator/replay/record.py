@@ -28,6 +28,8 @@ class Record:
             with time <= t.
         gap: record the gap of every message (RMSE over parameters between what the server holds when it
             applies a message and what the message was computed at).
+        per_gradient: record of every message its gap, the L2 norm of its gradient and its effective step,
+            as a table of their own.
         fn: ``fn(params) -> {"name": scalar}``, further columns of your own.
 
     The cadence changes neither the trace nor the parameters.
@@ -37,6 +39,7 @@ class Record:
     gradients: PositiveInt | None = None
     wallclock: PositiveFloat | None = None
     gap: bool = True
+    per_gradient: bool = False
     fn: Callable[[Any], Mapping[str, Any]] | None = None
 
     def check_fields(self) -> None:
@@ -44,6 +47,13 @@ class Record:
         given = {k: v for k in ("updates", "gradients", "wallclock") if (v := getattr(self, k)) is not None}
         if len(given) > 1:
             raise ValueError(f"a record takes one cadence of updates, gradients and wallclock; got {given}")
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What is measured of every message (see :func:`~stalegrad.simulator.replay.step.measure`)."""
+        if self.per_gradient:
+            return ("gap", "gradient_norm", "message_norm")
+        return ("gap",) if self.gap else ()
 
 
 class Points(NamedTuple):

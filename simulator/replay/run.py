@@ -28,12 +28,17 @@ class Replay(NamedTuple):
         params: the server's parameters at the end.
         diverged_at: wallclock of the first recorded point whose loss is not finite, or None.
         path: how it was executed, ``scan`` or ``loop``.
+        gradients: if the record asks for it, one row per used message, in the order of gradient ids: ``worker``,
+            ``update``, ``wallclock`` (of the update), ``staleness``, ``gap``, ``gradient_norm`` (L2; of
+            the displacement, where workers send one), ``learning_rate`` and ``effective_step``: the learning rate
+            times the factor by which correction and weight have changed the norm.
     """
 
     history: pd.DataFrame
     params: Params
     diverged_at: float | None
     path: str
+    gradients: pd.DataFrame | None = None
 
 
 def replay(
@@ -100,7 +105,7 @@ def simulate_and_replay(
     # k stays within the number of workers, and so do the versions alive: those held, the current, one spare.
     steps, slots = method.synchrony.local_steps, bucket(cluster.size + 2)
     most = max(cluster.size, engine.k)
-    layout = Layout(None, steps, fresh=False, gap=player.record.gap, slots=slots, most=most)
+    layout = Layout(None, steps, fresh=False, measures=player.record.measures, slots=slots, most=most)
     first_loss, decisions = player.train_loss(), list[Decision]()
     tick, over = controller.interval, False
     while not over:
@@ -123,7 +128,7 @@ def simulate_and_replay(
 
 
 def _result(player: Player) -> Replay:
-    return Replay(pd.DataFrame(player.rows), player.params, player.diverged_at, player.path)
+    return Replay(pd.DataFrame(player.rows), player.params, player.diverged_at, player.path, player.gradients())
 
 
 def check(problem: Problem, method: Method, workers: int, path: str | None) -> None:

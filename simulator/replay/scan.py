@@ -27,10 +27,11 @@ class State(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A stretch of the schedule, padded to a compiled length. The first four have one entry per message."""
+    """A stretch of the schedule, padded to a compiled length. The first six have one entry per message."""
 
     worker: Any
     staleness: Any
+    update: Any
     read_slot: Any
     indices: Any
     batch: Any
@@ -58,13 +59,13 @@ class Scan(Executor):
         return self.state.params
 
     def advance(self, first: int, last: int) -> Any:
-        """Make the updates ``first`` to ``last - 1``; return the gaps of their messages, if recorded."""
+        """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
         run = compiled(self.program)
-        gaps: list[Any] = []
+        measured: list[Any] = []
         for start in range(first, last, self.updates_at_once):
             stop = min(start + self.updates_at_once, last)
             messages = int(self.schedule.first[stop] - self.schedule.first[start])
-            self.state, gap = run(
+            self.state, measures = run(
                 self.state,
                 self.numbers,
                 self.train,
@@ -72,8 +73,10 @@ class Scan(Executor):
                 self.chunk(start, stop),
                 np.int32(stop - start),
             )
-            gaps.append(gap[:messages] if gap is not None else None)
-        return np.concatenate(gaps) if self.layout.gap and gaps else None
+            measured.append((measures, messages))
+        if not self.layout.measures or not measured:
+            return None
+        return np.concatenate([np.asarray(measures)[:messages] for measures, messages in measured])
 
     def chunk(self, start: int, stop: int) -> Chunk:
         """Return the updates ``start`` to ``stop - 1`` as padded arrays."""
@@ -82,6 +85,7 @@ class Scan(Executor):
         return Chunk(
             worker=_padded(s.worker[a:b], self.messages_at_once),
             staleness=_padded(s.staleness[a:b], self.messages_at_once),
+            update=_padded((s.read_version[a:b] + s.staleness[a:b]).astype(np.int32), self.messages_at_once),
             read_slot=_padded(s.read_slot[a:b], self.messages_at_once),
             indices=_padded(self.draw(a, b), self.messages_at_once) if self.train is not None else None,
             batch=_padded(s.batch[a:b].astype(np.uint32), self.messages_at_once),
@@ -109,7 +113,7 @@ def initial(program: Program) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def compiled(program: Program) -> Any:
-    """Return the compiled chunk: ``(state, numbers, train, key, chunk, updates) -> (state, gaps)``."""
+    """Return the compiled chunk: ``(state, numbers, train, key, chunk, updates) -> (state, measured)``."""
     layout = program.layout
 
     def run(state: State, numbers: Any, train: Any, key: jax.Array, chunk: Chunk, updates: Any) -> Any:
@@ -117,17 +121,20 @@ def compiled(program: Program) -> Any:
         numbers_of = chunk.batch[:, None] + jnp.arange(layout.steps, dtype=jnp.uint32)
         keys = fold_in(key, numbers_of)
         dtype = jnp.result_type(*jax.tree.leaves(state.params))
-        gaps = jnp.zeros(len(chunk.worker), dtype) if layout.gap else None
+        measured = jnp.zeros((len(chunk.worker), len(layout.measures)), dtype) if layout.measures else None
 
         def inputs_of(m: Any) -> Inputs:
             indices = None if chunk.indices is None else chunk.indices[m]
-            return Inputs(indices, keys[m], chunk.worker[m], chunk.staleness[m], chunk.weight[m])
+            who = chunk.worker[m], chunk.update[m], chunk.staleness[m]
+            return Inputs(indices, keys[m], *who, chunk.weight[m])
 
-        def message(m: Any, read: Params, state: State, messages: Any, rate: Any, gaps: Any) -> Any:
-            sent, messages, gap = step.message(
+        def message(m: Any, read: Params, state: State, messages: Any, rate: Any, measured: Any) -> Any:
+            sent, messages, measures = step.message(
                 state.params, read, messages, state.optimizer, inputs_of(m), rate, train
             )
-            return sent, messages, gaps if gap is None else lax.dynamic_update_index_in_dim(gaps, gap, m, 0)
+            if measures is not None:
+                measured = lax.dynamic_update_index_in_dim(measured, measures, m, 0)
+            return sent, messages, measured
 
         def read_by(m: Any, state: State) -> Params:
             return state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
@@ -142,33 +149,33 @@ def compiled(program: Program) -> Any:
         def single(u: Any, carry: Any) -> Any:
             """An update of one message. What the next one reads is fetched ahead, after the slots are written:
             read and write could otherwise need two copies of all slots."""
-            state, read, gaps = carry
+            state, read, measured = carry
             rate = chunk.learning_rate[u]
-            total, messages, gaps = message(u, read, state, state.messages, rate, gaps)
+            total, messages, measured = message(u, read, state, state.messages, rate, measured)
             state = finish(u, u, state, total, messages, None)
-            return state, read_by(jnp.minimum(u + 1, len(chunk.worker) - 1), state), gaps
+            return state, read_by(jnp.minimum(u + 1, len(chunk.worker) - 1), state), measured
 
         def several(u: Any, carry: Any) -> Any:
             """An update of several messages, added up in the order of their ids."""
-            state, gaps = carry
+            state, measured = carry
             count = layout.messages
             first = chunk.first[u] if count is None else u * count
             count = chunk.first[u + 1] - first if count is None else count
 
             def add(i: Any, inner: Any) -> Any:
-                total, messages, gaps = inner
+                total, messages, measured = inner
                 read, rate = read_by(first + i, state), chunk.learning_rate[u]
-                sent, messages, gaps = message(first + i, read, state, messages, rate, gaps)
-                return jax.tree.map(jnp.add, total, sent), messages, gaps
+                sent, messages, measured = message(first + i, read, state, messages, rate, measured)
+                return jax.tree.map(jnp.add, total, sent), messages, measured
 
             zeros = jax.tree.map(jnp.zeros_like, state.params)
-            total, messages, gaps = lax.fori_loop(0, count, add, (zeros, state.messages, gaps))
-            return finish(u, first, state, total, messages, count), gaps
+            total, messages, measured = lax.fori_loop(0, count, add, (zeros, state.messages, measured))
+            return finish(u, first, state, total, messages, count), measured
 
         if layout.messages == 1:
-            state, _, gaps = lax.fori_loop(0, updates, single, (state, read_by(0, state), gaps))
-            return state, gaps
-        return lax.fori_loop(0, updates, several, (state, gaps))
+            state, _, measured = lax.fori_loop(0, updates, single, (state, read_by(0, state), measured))
+            return state, measured
+        return lax.fori_loop(0, updates, several, (state, measured))
 
     return jax.jit(run, donate_argnums=0)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from stalegrad.policies.rules import Rule
-from stalegrad.policies.trees import at_worker, put_worker
+from stalegrad.policies.trees import at_worker, global_norm_squared, put_worker
 from stalegrad.policies.work import Work
 
 Params = Any
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
         messages: messages that every update consumes, or None if that varies.
         steps: local mini-batch gradients in a message.
         fresh: every gradient is computed at the server's current parameters, so no slots are needed.
-        gap: whether the gap of every message is recorded.
+        measures: what is measured of every message, of those in :func:`measure`.
         slots: versions that can be kept.
         most: the largest number of messages in an update.
     """
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
     messages: int | None
     steps: int
     fresh: bool
-    gap: bool
+    measures: tuple[str, ...]
     slots: int
     most: int
 
@@ -43,12 +43,13 @@ class Layout(NamedTuple):
 class Inputs(NamedTuple):
     """What one message is computed from: example indices (steps, batch), keys (steps,), and who sent it when.
 
-    ``weight`` is the factor that its staleness has earned it.
+    ``update`` is the index of the update it goes into, ``weight`` the factor that its staleness has earned it.
     """
 
     indices: Any
     keys: Any
     worker: Any
+    update: Any
     staleness: Any
     weight: Any
 
@@ -65,7 +66,7 @@ class Step(NamedTuple):
 
     Attributes:
         message: ``(params, read, message state, optimizer state, inputs, learning rate, train)`` ->
-            ``(message, message state, gap)``; the gap is None if it is not recorded.
+            ``(message, message state, measured)``; one number for each of the layout's measures, or None.
         apply: ``(params, optimizer state, sum of messages, their number, inputs, learning rate)`` ->
             ``(params, optimizer state, point to send)``; a number of None means a single message, that of
             ``inputs``.
@@ -110,7 +111,7 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
         work: Work, params: Params, read: Params, all_own: Any, inputs: Inputs, rate: jax.Array, train: Any
     ) -> tuple[Params, Any, Params]:
         """The message of a worker with state of its own; also the states of all, and where it started."""
-        start, own = work.begin(read, at_worker(all_own, inputs.worker))
+        start, own = work.begin(read, at_worker(all_own, inputs.worker), inputs)
 
         def local_step(h: Any, carry: tuple[Params, Any]) -> tuple[Params, Any]:
             point, own = work.before(*carry)
@@ -134,6 +135,7 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
             sent = plain_work(read, inputs, learning_rate, train)
         else:
             sent, own, start = own_work(rule.work, params, read, own, inputs, learning_rate, train)
+        raw = sent
         if rule.correction is not None:
             sent, correction = rule.correction.update(
                 sent,
@@ -148,13 +150,13 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
             )
         if rule.weight is not None:
             sent = jax.tree.map(lambda leaf: leaf * inputs.weight.astype(leaf.dtype), sent)
-        gap = None
-        if layout.gap:
-            gap = distance_rms(params, start)
+        measured = None
+        if layout.measures:
+            measured = measure(layout.measures, params, start, raw, sent)
             # Never true, but XLA cannot know: whatever comes of the message is now computed after the gap. Else
             # it might overwrite parameters and slots first, and would save all of them at every step.
-            sent = jax.tree.map(lambda leaf: jnp.where(gap < 0, jnp.zeros_like(leaf), leaf), sent)
-        return sent, MessageState(correction, own), gap
+            sent = jax.tree.map(lambda leaf: jnp.where(measured[0] < 0, jnp.zeros_like(leaf), leaf), sent)
+        return sent, MessageState(correction, own), measured
 
     def apply(
         params: Params, state: Any, total: Params, count: Any, inputs: Inputs, learning_rate: jax.Array
@@ -187,6 +189,20 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
 
 def _descend(point: Params, gradient: Params, learning_rate: jax.Array) -> Params:
     return jax.tree.map(lambda p, g: p - learning_rate.astype(p.dtype) * g, point, gradient)
+
+
+def measure(measures: tuple[str, ...], params: Params, start: Params, raw: Params, sent: Params) -> jax.Array:
+    """Return these measures of a message, as a vector.
+
+    ``gap``: from where it was computed to where it is applied, RMS over parameters; ``gradient_norm``: L2 norm of
+    what the worker computed; ``message_norm``: of what correction and weight have left of it.
+    """
+    functions = {
+        "gap": lambda: distance_rms(params, start),
+        "gradient_norm": lambda: jnp.sqrt(global_norm_squared(raw)),
+        "message_norm": lambda: jnp.sqrt(global_norm_squared(sent)),
+    }
+    return jnp.stack([functions[name]() for name in measures])
 
 
 def distance_rms(a: Params, b: Params) -> jax.Array:

@@ -45,6 +45,8 @@ class Result:
         diverged_at: wallclock of the first recorded point whose loss is not finite, where the run ended; or
             None.
         path: how the replay was executed, ``scan`` or ``loop``.
+        gradients: one row per used message, if the record asks for it (see
+            :class:`~stalegrad.simulator.replay.run.Replay`).
     """
 
     experiment: Experiment
@@ -53,6 +55,7 @@ class Result:
     params: Any
     diverged_at: float | None
     path: str
+    gradients: pd.DataFrame | None = None
 
     def plot(self, x: str = "wallclock", y: str = "test_error", ax: Any = None) -> Any:
         """Draw a column of the history against another; returns the matplotlib Axes."""
@@ -69,7 +72,8 @@ class Result:
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write everything to a new directory, which appears whole or not at all.
 
-        ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz`` and ``result.json``; no pickle.
+        ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, if recorded,
+        ``gradients.parquet``; no pickle.
 
         Raises:
             FileExistsError: if the directory exists and is not empty.
@@ -83,6 +87,8 @@ class Result:
             (fresh / "spec.toml").write_text(spec, encoding="utf-8")
             self.trace.save(fresh / "trace")
             pq.write_table(pa.Table.from_pandas(self.history, preserve_index=False), fresh / "history.parquet")
+            if self.gradients is not None:
+                pq.write_table(pa.Table.from_pandas(self.gradients), fresh / "gradients.parquet")
             np.savez(fresh / "params.npz", **flat(self.params))  # type: ignore[arg-type]
             about = {"format": FORMAT, "diverged_at": self.diverged_at, "path": self.path}
             (fresh / "result.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -113,13 +119,15 @@ class Result:
         about = _read(directory / "result.json", lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
         history = _read(directory / "history.parquet", lambda file: pq.read_table(file).to_pandas())
         params = _read(directory / "params.npz", _arrays)
+        gradients = directory / "gradients.parquet"
+        table = _read(gradients, lambda file: pq.read_table(file).to_pandas()) if gradients.exists() else None
         if about.get("format") != FORMAT:
             raise ValueError(
                 f"{directory} is not a stalegrad result of format {FORMAT}: found {about.get('format')}"
             )
         experiment = _read(directory / "spec.toml", lambda file: from_toml(file.read_text(encoding="utf-8")))
         trace = Trace.load(directory / "trace")
-        return cls(experiment, trace, history, params, about["diverged_at"], about["path"])
+        return cls(experiment, trace, history, params, about["diverged_at"], about["path"], table)
 
     def __repr__(self) -> str:
         error = self.history["test_error"].iloc[-1]

@@ -80,7 +80,10 @@ class Engine:
         self.state_machine = changing(cluster.size, lambda: self.k) if changing else synchrony.serve(cluster.size)
         next(self.state_machine)
         members = synchrony.members(cluster.size)
-        self.workers = [Worker(self, index) for index in members]
+        kind = Collector if synchrony.collects else Worker
+        self.workers = [kind(self, index) for index in members]
+        self.collectors = [worker for worker in self.workers if isinstance(worker, Collector)]
+        self.asked = -1
 
     def run(self, budget: Budget) -> Trace:
         """Run until the budget is spent."""
@@ -145,22 +148,32 @@ class Engine:
         self.env.schedule(event, _WORKER_RANK + worker, delay)  # type: ignore[arg-type]
         return event
 
-    def receive(self, message: Message) -> Process:
-        """A message travels up, waits for its turn at the server, and is handled."""
+    def receive(self, message: Message, *more: Message) -> Process:
+        """A message (or several as one) travels up, waits for its turn at the server, and is handled."""
         if self.cluster.uplink:
             yield self.after(self.cluster.uplink, message.worker)
-        message.receive_time = self.env.now
+        for each in (message, *more):
+            each.receive_time = self.env.now
         with self.turn.request() as turn:
             yield turn
             decision = self.state_machine.send(message)
             if decision.keep:  # what is not kept is dropped by its version, without work
                 yield self.env.timeout(self.cluster.server)
+            self.kept.extend(more)
             self.carry_out(decision, message)
 
     def receive_at_once(self, message: Message) -> None:
         """Do as :meth:`receive`, where neither link nor server takes time."""
         message.receive_time = self.env.now
         self.carry_out(self.state_machine.send(message), message)
+
+    def ask(self) -> None:
+        """Ask the workers for what they have collected, once a version, as soon as all have something."""
+        if self.asked < self.version and all(worker.collected for worker in self.collectors):
+            self.asked = self.version
+            for worker in self.collectors:
+                if worker.answer is not None:
+                    worker.release()
 
     def carry_out(self, decision: Decision, message: Message) -> None:
         """Do what the synchrony decided."""
@@ -172,6 +185,8 @@ class Engine:
             self.update()
         for worker in decision.send:
             self.send(self.workers[worker])
+        if decision.apply and self.collectors:
+            self.ask()
 
     def update(self) -> None:
         """Make one update out of the messages kept."""
@@ -263,6 +278,53 @@ class Worker:
                 self.computing = False
                 self.process.interrupt()
         elif self.answer is not None:
+            self.answer.succeed()
+            self.answer = None
+
+
+class Collector(Worker):
+    """A worker that keeps its messages, as part of its own model, until the server asks for them."""
+
+    def __init__(self, engine: Engine, index: int) -> None:
+        self.collected: list[Message] = []
+        self.beyond = self.releases = 0
+        self.tau = getattr(engine.synchrony, "tau", 1)
+        super().__init__(engine, index)
+
+    def live(self) -> Process:
+        """Join; then compute and collect for ever, but no more than tau messages beyond the model held."""
+        engine, env = self.engine, self.engine.env
+        join_time = engine.cluster.join_time(engine.seed, self.index)
+        if join_time:
+            yield engine.after(join_time, self.index)
+        self.version = engine.version
+        while True:
+            message = Message(self.index, self.version, env.now, 1)
+            engine.open.add(message)
+            yield engine.after(next(self.times), self.index)
+            message.finish_time = env.now
+            self.collected.append(message)
+            self.beyond += 1
+            engine.ask()
+            self.release()
+            while self.beyond >= self.tau:
+                self.answer = simpy.Event(env)
+                yield self.answer
+
+    def release(self) -> None:
+        """Send what has been collected, if asked and not yet done, and if the newest model has come."""
+        engine = self.engine
+        if not self.releases == self.version == engine.version == engine.asked:
+            return
+        released, self.collected = self.collected, []
+        self.releases += 1
+        engine.env.process(engine.receive(*released))
+
+    def take(self, version: int) -> None:
+        """A model has come that contains all that was released."""
+        self.version, self.beyond = version, len(self.collected)
+        if self.answer is not None:
+            self.release()
             self.answer.succeed()
             self.answer = None
 

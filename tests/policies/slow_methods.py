@@ -180,7 +180,24 @@ class Penalty:
 
 
 class GapAware(Penalty, Slow):
+    def adam(self, g):
+        b1, b2, fixed = self.gamma, self.o.get("gap_decay", 0.999), self.wd * self.theta
+        if not hasattr(self, "m"):
+            self.m, self.v2, self.rs = (np.zeros_like(self.theta) for _ in range(3))
+        penalty = 1.0 if self.tau == 0 else np.abs(self.theta - self.w) / (np.sqrt(self.rs) + 1e-8) + 1
+        d = (g + fixed) / penalty if self.o.get("penalise_weight_decay", True) else g / penalty + fixed
+        self.count += 1
+        self.m = b1 * self.m + (1 - b1) * d
+        self.v2 = b2 * self.v2 + (1 - b2) * d * d
+        root = np.sqrt(self.v2) / np.sqrt(1 - b2**self.count)
+        step = self.eta / (1 - b1**self.count) * self.m / (root + 1e-8)
+        self.rs = b2 * self.rs + (1 - b2) * step * step
+        self.theta = self.theta - step
+
     def step(self, g):
+        if self.o.get("optimizer") == "adam":
+            self.adam(g)
+            return
         if self.gamma is None:
             d = self.decayed(g)
             self.theta = self.theta - self.eta * d / self.penalty(d, True)

@@ -35,6 +35,7 @@ REQUIRED = {
     "k-batch-async": {"k": 2},
     "ssp": {"bound": 3},
     "delayed-averaging": {"tau": 4},
+    "delayed-averaging-general": {"tau": 4},
 }
 
 OPTIONS = [
@@ -70,6 +71,8 @@ OPTIONS = [
     ("gap-aware", {"granularity": "layer", "running_peak": True}),
     ("gap-aware", {"granularity": "global", "penalise_weight_decay": False, "weight_decay": 0.01}),
     ("gap-aware", {"momentum": None, "gap_decay": 0.9}),
+    ("gap-aware", {"optimizer": "adam", "weight_decay": 0.01}),
+    ("gap-aware", {"optimizer": "adam", "weight_decay": 0.01, "penalise_weight_decay": False, "gap_decay": 0.95}),
     ("staleness-aware", {"weight_decay": 0.01}),
     ("staleness-aware", {"offset": 1, "momentum": None}),
     ("dana-ga", {"weight_decay": 0.01}),
@@ -140,6 +143,7 @@ def test_every_registered_method_is_in_the_battery():
     replayed = {
         "adasync",
         "delayed-averaging",
+        "delayed-averaging-general",
         "downpour",
         "easgd",
         "ssp",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stalegrad.models import Problem
-from stalegrad.policies import Async, DelayedAveraging, methods
+from stalegrad.policies import Async, DelayedAveraging, DelayedAveragingGeneral, Sync, methods
 from stalegrad.simulator import Cluster, Exponential, Gamma, Record, replay, simulate
 from stalegrad.simulator.replay.batches import sampler
 from stalegrad.simulator.replay.schedule import lower
@@ -122,6 +122,90 @@ def test_the_discrepancy_between_workers_stays_under_its_bound_however_many_ther
         for x in resets:
             spread = max(np.linalg.norm(x[i] - x[0]) for i in range(workers))
             assert spread <= largest * 8 * RATE
+
+
+# Its general form
+
+
+def delayed_averaging_general(trace, problem_rows, size, start):
+    """Algorithm 1, a worker's thread at a time, from the prose; returns every y_j."""
+    used = trace.gradients.loc[trace.used]
+    jobs = list(zip(used["read_version"], used["update"], batches(trace, size), strict=True))
+    x, x_init = (np.tile(start, (trace.workers, 1)) for _ in range(2))
+    ys, holds = [start.copy()], [0] * trace.workers
+    for update in range(len(trace.updates)):
+        for read, goes_into, (w, steps) in jobs:
+            if goes_into != update:
+                continue
+            if read != holds[w]:
+                holds[w], d = read, x[w] - x_init[w]
+                x_init[w] = ys[read]
+                x[w] = ys[read] + d
+            x[w] -= RATE * (x[w] - problem_rows[steps[0]].mean(0))
+        released = np.zeros_like(start)
+        for w in range(trace.workers):
+            if holds[w] != update:  # the newest model came in before the release, with no gradient in between
+                holds[w], d = update, x[w] - x_init[w]
+                x_init[w] = ys[update]
+                x[w] = ys[update] + d
+            released += x[w] - x_init[w]
+            x_init[w] = x[w]
+        ys.append(ys[-1] + released / trace.workers)
+    return ys
+
+
+UNEQUAL = {"compute": [Gamma(1.0, 0.5), Gamma(1.5, 0.5), Gamma(0.3, 0.5)]}
+
+
+@pytest.mark.parametrize("path", ["scan", "loop"])
+@pytest.mark.parametrize("links", [{}, {"uplink": 0.5, "downlink": 0.7}], ids=["free", "dear"])
+@pytest.mark.parametrize("tau", [1, 2, 7])
+def test_the_general_form_follows_algorithm_1(tau, links, path):
+    trace = simulate(Cluster(**UNEQUAL, **links), DelayedAveragingGeneral(tau=tau), updates=40, seed=1).verify()
+    method = methods.delayed_averaging_general(tau=tau, learning_rate=RATE)
+    record = Record(updates=1, fn=lambda w: {f"w{i}": w[i] for i in range(4)})
+    done = replay(trace, curved(ROWS, 3), method, record=record, path=path)
+    ys = delayed_averaging_general(trace, ROWS, 3, np.ones(4))
+    np.testing.assert_allclose(done.history[[f"w{i}" for i in range(4)]], ys, rtol=0, atol=1e-12)
+
+
+def test_the_general_form_asks_when_all_have_something_and_is_answered_at_gradient_boundaries():
+    """Worker 0 takes 1 s, worker 1 takes 2 s: at t = 2 both have some, but worker 0 has just begun its third."""
+    trace = simulate(Cluster(compute=[1.0, 2.0]), DelayedAveragingGeneral(tau=4), updates=3).verify()
+    assert trace.update_times.tolist() == [3.0, 5.0, 7.0]
+    counts = trace.gradients.query("update >= 0").groupby(["update", "worker"]).size().unstack()
+    assert counts.to_numpy().tolist() == [[3, 1], [2, 1], [2, 1]]
+
+
+@pytest.mark.parametrize("links", [{}, {"uplink": 0.5, "downlink": 0.7, "server": 0.2}], ids=["free", "dear"])
+@pytest.mark.parametrize("tau", [1, 3, 8])
+def test_in_the_general_form_a_worker_idles_exactly_when_it_is_tau_gradients_beyond_its_model(tau, links):
+    trace = simulate(Cluster(**UNEQUAL, **links), DelayedAveragingGeneral(tau=tau), updates=60, seed=4)
+    table = trace.gradients[trace.gradients["finish_time"].notna()]
+    for _, own in table.groupby("worker"):
+        into = own["update"].where(own["update"] >= 0, np.inf).to_numpy()  # what is not yet released comes later
+        held, start, finish = (own[c].to_numpy() for c in ("read_version", "read_time", "finish_time"))
+        for i in range(len(own) - 1):
+            beyond = (into[: i + 1] >= held[i]).sum()
+            assert beyond <= tau
+            # At its end the model may have come while it was computing: judge by the one it held next.
+            waited = start[i + 1] > finish[i]
+            assert not waited or beyond == tau
+            if held[i + 1] == held[i]:
+                assert not waited
+    assert set(table.query("update >= 0")["staleness"]) <= {0, 1}
+    assert (table.query("update >= 0").groupby("update")["worker"].nunique() == 3).all()
+
+
+def test_the_general_form_without_room_is_synchronous_sgd():
+    """tau = 1 and links that take no time: one gradient of each worker per update, at the newest model."""
+    trace = simulate(Cluster(**UNEQUAL), DelayedAveragingGeneral(tau=1), updates=30, seed=5)
+    twin = simulate(Cluster(**UNEQUAL), Sync(), updates=30, seed=5)
+    assert trace.update_times.tolist() == twin.update_times.tolist()
+    assert not trace.staleness.any()
+    rate = {"learning_rate": RATE}
+    got = replay(trace, curved(ROWS, 3), methods.delayed_averaging_general(tau=1, **rate)).params
+    np.testing.assert_allclose(got, replay(twin, curved(ROWS, 3), methods.sync(**rate)).params, atol=1e-13)
 
 
 def test_tau_must_be_even():

@@ -17,8 +17,9 @@ REQUIRED = {
     **{name: {"k": 3} for name in ("k-sync", "k-batch-sync", "k-async", "k-batch-async", "adasync")},
     "ssp": {"bound": 3},
     "delayed-averaging": {"tau": 4},
+    "delayed-averaging-general": {"tau": 4},
 }
-OWN_MODELS = {"delayed-averaging", "easgd"}
+OWN_MODELS = {"delayed-averaging", "delayed-averaging-general", "easgd"}
 """Here a worker's job starts from its own model, and XLA still copies the workers' models once a message."""
 
 
