@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, from_table, kebab, spec
+from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, from_table, kebab, spec, unknown_name
 
 Floats = npt.NDArray[np.floating[Any]]
 Unit = Literal["updates", "epochs"]
@@ -25,20 +25,21 @@ class Schedule:
         peak: the learning rate after the warm-up.
         unit: what positions are counted in, ``updates`` or ``epochs`` (used gradients x batch / examples).
         warmup: length of the linear warm-up, in that unit.
-        warmup_from: where it starts, as a fraction of the peak (Goyal et al. 2017: 1 / workers).
+        warmup_from: where it starts, as a fraction of the peak, or ``1/workers`` (Goyal et al. 2017).
     """
 
     peak: PositiveFloat
     unit: Unit = field(default="epochs", kw_only=True)
     warmup: NonNegativeFloat = field(default=0.0, kw_only=True)
-    warmup_from: Annotated[float, Field(ge=0, le=1)] = field(default=0.0, kw_only=True)
+    warmup_from: Annotated[float, Field(ge=0, le=1)] | Literal["1/workers"] = field(default=0.0, kw_only=True)
 
-    def values(self, updates: Floats, epochs: Floats) -> Floats:
+    def values(self, updates: Floats, epochs: Floats, workers: int = 1) -> Floats:
         """Return the learning rate of each update from its index and the epochs passed before it."""
         position = epochs if self.unit == "epochs" else updates
         rate = self.peak * self.shape(position)
         if self.warmup:
-            ramp = self.warmup_from + (1.0 - self.warmup_from) * np.minimum(position / self.warmup, 1.0)
+            start = 1.0 / workers if self.warmup_from == "1/workers" else self.warmup_from
+            ramp = start + (1.0 - start) * np.minimum(position / self.warmup, 1.0)
             rate = rate * ramp
         return rate
 
@@ -113,7 +114,7 @@ class FromFunction(Schedule):
         """Return the largest learning rate of the run: of a function we know no other."""
         return float(np.max(rates, initial=0.0))
 
-    def values(self, updates: Floats, epochs: Floats) -> Floats:
+    def values(self, updates: Floats, epochs: Floats, workers: int = 1) -> Floats:
         """Call the function once per update."""
         return np.array([float(self.function(int(update))) for update in updates])
 
@@ -121,9 +122,18 @@ class FromFunction(Schedule):
 SCHEDULES: dict[str, type[Any]] = {kebab(cls.__name__): cls for cls in (Constant, StepDecay, Cosine, InverseSqrt)}
 
 
+_WARM: dict[str, Any] = {"warmup": 5.0, "warmup_from": "1/workers"}
+PRESETS: dict[str, Schedule] = {
+    "resnet20-cifar10": StepDecay(0.1, (80.0, 120.0), 0.1, **_WARM),
+    "wrn16x4-cifar10": StepDecay(0.1, (60.0, 120.0, 160.0), 0.2, **_WARM),
+    "resnet50-imagenet": StepDecay(0.1, (30.0, 60.0), 0.1, **_WARM),
+}
+"""The schedules of the DANA and Gap-Aware papers: eta / N to eta over 5 epochs, then step decay."""
+
+
 def as_schedule(value: Any) -> Schedule:
-    """Return the schedule that a user meant: a number, a :class:`Schedule`, a function of the update, or a
-    table as in TOML, ``{"schedule": "step-decay", "peak": 0.1, "milestones": [80, 120]}``.
+    """Return the schedule that a user meant: a number, a :class:`Schedule`, a function of the update, the name of
+    one of the :data:`PRESETS`, or a table as in TOML: ``{"schedule": "cosine", "peak": 0.1, "horizon": 90}``.
 
     Raises:
         ValueError: for anything else, naming it.
@@ -135,12 +145,18 @@ def as_schedule(value: Any) -> Schedule:
             return Constant(float(value))
         except ValueError:
             raise ValueError(f"learning_rate = {value!r} is not allowed: it must be finite and above 0") from None
+    if isinstance(value, str):
+        if value not in PRESETS:
+            raise ValueError(unknown_name("learning_rate", value, PRESETS))
+        return PRESETS[value]
     if isinstance(value, dict):
         schedule: Schedule = from_table("schedule", value, SCHEDULES, "schedule")
         return schedule
     if callable(value):
         return FromFunction(value)
-    raise ValueError(f"learning_rate = {value!r} is not allowed: give a number, a schedule or a function")
+    raise ValueError(
+        f"learning_rate = {value!r} is not allowed: give a number, a schedule, its name or a function"
+    )
 
 
 def schedule_table(schedule: Schedule) -> dict[str, Any]:

@@ -110,7 +110,9 @@ class Player:
         examples, size = self.objective.examples, self.problem.batch_size
         draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, schedule, self.workers)
         epochs = schedule.gradients_before * (size / examples if examples else math.nan)
-        rates = self.method.learning_rate.values(np.arange(schedule.updates, dtype=float), epochs[:-1])
+        rates = self.method.learning_rate.values(
+            np.arange(schedule.updates, dtype=float), epochs[:-1], self.workers
+        )
         update = np.repeat(np.arange(schedule.updates), np.diff(schedule.first))
         weigh = self.rule.weight
         weights = np.ones(len(update)) if weigh is None else weigh(schedule.staleness, update, self.workers)

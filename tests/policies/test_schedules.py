@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from stalegrad.policies import Constant, Cosine, InverseSqrt, StepDecay
-from stalegrad.policies.schedules import SCHEDULES, FromFunction, as_schedule, schedule_table
+from stalegrad.policies.schedules import PRESETS, SCHEDULES, FromFunction, as_schedule, schedule_table
 
 UPDATES = np.arange(9.0)
 EPOCHS = UPDATES / 4
@@ -22,7 +22,11 @@ def positive(high):
     return st.floats(1e-6, high)
 
 
-COMMON = {"unit": st.sampled_from(["updates", "epochs"]), "warmup": positive(9), "warmup_from": st.floats(0, 1)}
+COMMON = {
+    "unit": st.sampled_from(["updates", "epochs"]),
+    "warmup": positive(9),
+    "warmup_from": st.just("1/workers") | st.floats(0, 1),
+}
 ANY = st.one_of(
     st.builds(Constant, positive(9), **COMMON),
     st.builds(StepDecay, positive(9), st.lists(positive(9)), positive(1), **COMMON),
@@ -43,6 +47,28 @@ def test_warm_up_is_a_straight_line_from_warmup_from_to_the_peak():
 
 def test_warm_up_without_a_start_begins_at_zero():
     np.testing.assert_allclose(rates(Constant(1.0, unit="updates", warmup=2))[:4], [0, 0.5, 1, 1])
+
+
+def test_warm_up_can_start_at_the_peak_divided_by_the_workers():
+    schedule = Constant(2.0, unit="updates", warmup=4, warmup_from="1/workers")
+    np.testing.assert_allclose(schedule.values(UPDATES, EPOCHS, 8)[:5], np.linspace(0.25, 2.0, 5), rtol=1e-15)
+    np.testing.assert_array_equal(schedule.values(UPDATES, EPOCHS, 1), [2.0] * 9)
+
+
+def test_presets_are_the_schedules_of_the_papers():
+    epochs = np.array([0.0, 2.5, 5.0, 79.0, 80.0, 120.0, 159.0])
+    values = as_schedule("resnet20-cifar10").values(epochs * 391, epochs, 16)
+    start = 0.1 / 16
+    np.testing.assert_allclose(values, [start, (start + 0.1) / 2, 0.1, 0.1, 0.01, 0.001, 0.001], rtol=1e-12)
+    decays = as_schedule("wrn16x4-cifar10").values(epochs * 391, epochs, 1)
+    np.testing.assert_allclose(decays, [0.1, 0.1, 0.1, 0.02, 0.02, 0.004, 0.004], rtol=1e-12)
+    for schedule in PRESETS.values():
+        assert as_schedule(schedule_table(schedule)) == schedule
+
+
+def test_a_misspelt_preset_is_corrected():
+    with pytest.raises(ValueError, match=r"learning_rate.*resnet20-cifar1'?.*resnet20-cifar10"):
+        as_schedule("resnet20-cifar1")
 
 
 def test_milestones_count_from_the_update_that_reaches_them_on():
@@ -124,8 +150,8 @@ def test_a_function_cannot_be_written_to_a_table():
         (-0.1, r"learning_rate = -0.1 is not allowed"),
         (math.inf, "learning_rate = inf is not allowed"),
         (math.nan, "learning_rate = nan is not allowed"),
-        (True, "learning_rate = True is not allowed: give a number, a schedule or a function"),
-        ("0.1", "learning_rate = '0.1' is not allowed"),
+        (True, "learning_rate = True is not allowed: give a number, a schedule, its name or a function"),
+        ("0.1", "unknown learning_rate '0.1'"),
         (None, "learning_rate = None is not allowed"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'. Did you mean 'cosine'?"),
         ({"schedule": ["cosine"]}, r"unknown schedule \['cosine'\]"),
