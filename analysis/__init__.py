@@ -6,12 +6,15 @@ the policies or the models may be imported, no model is trained, no global matpl
 
 from stalegrad.analysis.curves import Histories, on_grid, plot_curves, to_target
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
+from stalegrad.analysis.staleness_fit import StalenessFit, fit_staleness
 from stalegrad.analysis.tables import comparison
 from stalegrad.analysis.timeline import plot_timeline
 
 __all__ = [
     "Histories",
+    "StalenessFit",
     "comparison",
+    "fit_staleness",
     "on_grid",
     "plot_curves",
     "plot_staleness",
