@@ -182,6 +182,10 @@ def _frame(measured: Any, worker: str, seconds: str, step: str | None) -> pd.Dat
         raise ValueError(f"column {seconds!r} holds {measured[seconds].dtype}: give seconds as numbers")
     if measured[worker].isna().any():
         raise ValueError(f"column {worker!r} has gaps: every time belongs to a worker")
+    if (measured[worker] == ALL).any():
+        raise ValueError(
+            f"column {worker!r} names a worker {ALL!r}: that stands for all of them; choose another name"
+        )
     return measured
 
 

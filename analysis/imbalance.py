@@ -102,7 +102,7 @@ def imbalance(times: Mapping[Hashable, Floats], steps: pd.DataFrame | None) -> I
     words = _words(verdict, times, slow, float(np.median(levels)), spread / mean, share)
     if len(counts) > 1:
         words += f"; a synchronous step takes {factor:.2f} times the mean"
-    if common >= 0.01 * (common + between + within):
+    if common > 0.01 * (common + between + within):
         words += f"; {common / (common + between + within):.0%} of the variance is common to all workers of a step"
     variance = {"worker": between, "step": common, "residual": within}
     return Imbalance(verdict, tuple(slow), variance, factor, words + ".")

@@ -151,7 +151,7 @@ def search(model: str, counts: Ints, by: str, tie: Tie | None) -> tuple[tuple[fl
 
     def loss(x: Floats) -> float:
         log_p = MODELS[model].log_pmf(seen, *decode(x))
-        return bhattacharyya(share, log_p) if by == "bhattacharyya" else -float(share @ log_p)
+        return bhattacharyya(share, log_p) if by == "bhattacharyya" else -float((share * log_p).sum())
 
     mean = float(seen @ share)
     start, decode = family(mean, float((seen - mean) ** 2 @ share), tie)
@@ -166,9 +166,9 @@ def _minimum(loss: Loss, start: Floats) -> Floats:
         best = grid[np.argmin([loss(np.array([x])) for x in grid])]
         cell = (best - 0.25, best + 0.25)
         found = optimize.minimize_scalar(
-            lambda x: loss(np.array([x])), bounds=cell, method="bounded", options={"xatol": 1e-9}
+            lambda x: loss(np.array([x])), bounds=cell, method="bounded", options={"xatol": 1e-6}
         )
         return np.array([found.x])
     simplex = start + 0.5 * np.vstack([np.zeros(2), np.eye(2)])
-    options: Any = {"initial_simplex": simplex, "xatol": 1e-7, "fatol": 1e-12, "maxiter": 500}
+    options: Any = {"initial_simplex": simplex, "xatol": 1e-5, "fatol": 1e-11, "maxiter": 500}
     return np.asarray(optimize.minimize(loss, start, method="Nelder-Mead", options=options).x)

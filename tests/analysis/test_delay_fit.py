@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
 from stalegrad.analysis import fit_delays
 from stalegrad.analysis.delay_laws import fit_laws, law_ageing, log_density, observed_ageing, tail_index
@@ -69,6 +69,17 @@ def test_both_branches_of_a_hyper_exponential_are_found():
         (pytest.approx(0.5, rel=0.1), pytest.approx(0.9, rel=0.05)),
         (pytest.approx(5.5, rel=0.15), pytest.approx(0.1, rel=0.2)),
     ]
+
+
+def test_neighbours_taken_together_hardly_move_a_hyper_exponential():
+    times = draw(HyperExponential((0.9, 0.1), (0.5, 5.5)), 20_000)
+    law = fit_laws(times)[-1]
+    best = optimize.minimize(
+        lambda x: -log_density(HyperExponential((x[0], 1 - x[0]), (x[1], x[2])), times).mean(),
+        (law.weights[0], *law.means),
+        method="Nelder-Mead",
+    )
+    assert log_density(law, times).mean() == pytest.approx(-best.fun, abs=1e-6)
 
 
 def test_a_constant_is_deterministic():
@@ -302,6 +313,7 @@ GOOD = pd.DataFrame(
         (GOOD, {"step": "steps"}, "unknown column 'steps'. Did you mean 'step'"),
         (GOOD.assign(seconds="1 s"), {}, "column 'seconds' holds .*: give seconds as numbers"),
         (GOOD.assign(worker=[None, *[0.0] * 9]), {}, "column 'worker' has gaps"),
+        (GOOD.assign(worker="all"), {}, "column 'worker' names a worker 'all'"),
         (GOOD.assign(step=0), {"step": "step"}, "worker 0 has several times in step 0"),
         (GOOD[:5], {"step": "step"}, "needs at least 2 workers"),
         (GOOD.assign(step=range(10)), {"step": "step"}, "0 of 10 steps were made by all workers"),

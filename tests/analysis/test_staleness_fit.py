@@ -77,8 +77,8 @@ def test_likelihood_of_cmp_matches_its_sufficient_statistics():
     found = row(values, "cmp")
     k = np.arange(400)
     p = np.exp(cmp_log_pmf(k, math.log(found["lam"]), found["nu"]))
-    assert p @ k == pytest.approx(values.mean(), rel=1e-6)
-    assert p @ gammaln(k + 1) == pytest.approx(gammaln(values + 1).mean(), rel=1e-6)
+    assert p @ k == pytest.approx(values.mean(), rel=1e-5)
+    assert p @ gammaln(k + 1) == pytest.approx(gammaln(values + 1).mean(), rel=1e-5)
 
 
 def test_likelihood_of_the_negative_binomial_has_the_observed_mean_and_no_better_neighbour():
