@@ -14,13 +14,13 @@ from scipy import stats
 Floats = npt.NDArray[np.float64]
 
 SMALL = 0.05
-"""Nearly constant: workers differ within a step by less than this coefficient of variation. Then a step of 32
-workers with normal times takes less than 1 + 2.07 * 0.05 = 1.10 of the mean; ten per cent is where the study of
-large training jobs that named these patterns begins to speak of stragglers."""
+"""Nearly constant: workers differ within a step by less than this coefficient of variation. Then a synchronous
+step of up to 32 workers with normal times takes less than 1 + 2.07 * 0.05 = 1.10 times the mean: a tenth of the
+time is the line drawn here between what may be neglected and what may not."""
 
 SLOW = 0.1
-"""A worker is slow if it takes this share of the mean longer than the median worker: it alone then slows every
-synchronous step by the same ten per cent. To be persistent, not unlucky, it must also be slower ..."""
+"""A worker is slow if it takes longer than the median worker by this share of the mean: it alone then slows every
+synchronous step by the same tenth. To be persistent, not unlucky, it must also be slower ..."""
 
 TYPICAL = 1.0
 """... by so many standard deviations of a single time (so that it is late in 5 steps of 6), and ..."""

