@@ -119,7 +119,7 @@ def _words(
     if len(times) == 1:
         return f"The times are {verdict}: their coefficient of variation is {spread:.3f} (one worker only)"
     if verdict == "nearly constant":
-        return f"The times are nearly constant: within a step, workers differ by {spread:.1%}"
+        return f"The times are nearly constant: workers differ by {spread:.1%}"
     if slow:
         ratios = ", ".join(f"worker {worker} takes {level / median:.2f}" for worker, level in slow.items())
         return f"The imbalance is persistent: {ratios} times the median worker's time"
@@ -129,7 +129,7 @@ def _words(
         )
     return (
         f"The imbalance is random: workers are alike ({share:.0%} of it lies between them), "
-        f"their times differ by {spread:.1%} within a step"
+        f"their times vary by {spread:.1%}"
     )
 
 
