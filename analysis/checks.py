@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -73,3 +74,11 @@ def as_traces(traces: Any, label: str) -> list[Trace]:
 
 def _names(history: pd.DataFrame) -> str:
     return ", ".join(map(str, history.columns))
+
+
+def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
+    """Return what was wrong, what was probably meant, and what is allowed. (Rooms share no code.)"""
+    names = sorted(set(allowed))
+    close = get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(names)}."

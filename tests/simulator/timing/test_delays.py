@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+import tomllib
 
 import numpy as np
 import pytest
+import tomli_w
 from hypothesis import given, strategies as st
 from scipy import stats
 
@@ -31,7 +33,7 @@ from stalegrad.simulator.timing.delays import (
     as_delay,
 )
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import delay_table
+from stalegrad.simulator.timing.tables import cluster_table, delay_table, read_cluster
 
 # law, expected value by hand
 CONTINUOUS: list[tuple[Delay, float]] = [
@@ -50,6 +52,7 @@ CONTINUOUS: list[tuple[Delay, float]] = [
 DISCRETE: list[tuple[Delay, float]] = [
     (Deterministic(1.5), 1.5),
     (Empirical((1.0, 1.0, 2.0, 4.0)), 2.0),
+    (Empirical((4.0, 1.0, 2.0), weights=(1, 2, 1)), 2.0),
     (Scipy("geom", {"p": 0.5}), 2.0),
 ]
 ALL = [*CONTINUOUS, *DISCRETE]
@@ -262,6 +265,32 @@ def test_empirical_reads_a_file_and_checks_its_sum(tmp_path):
         as_delay(delay_table(law))
 
 
+def test_weights_count_samples_several_times():
+    once = Empirical((1.0, 2.0, 4.0), weights=(2, 1, 1))
+    t = np.array([0.0, 1.0, 1.5, 2.0, 3.0, 4.0])
+    np.testing.assert_allclose(once.sf(t), Empirical((1.0, 1.0, 2.0, 4.0)).sf(t))
+
+
+def test_the_measured_training_times_keep_mean_and_tail():
+    # Expected: of the 995,328 measured factors themselves, of which the table holds 346 groups.
+    law = Empirical.measured("nn-training-times")
+    assert law.expectation() == pytest.approx(1.0031266, abs=1e-6)
+    assert sum(law.weights) == 4 * 62_208 * 4
+    assert max(law.samples) == pytest.approx(4.791226, abs=1e-6)
+    spread = math.sqrt(np.average(np.square(law.samples), weights=law.weights) - law.expectation() ** 2)
+    assert spread == pytest.approx(0.06546 * 1.00313, rel=1e-3)
+    for late, t in ((0.5, 1.0), (0.01, 1.16675), (1e-3, 1.42737), (1e-4, 3.74363)):
+        assert float(law.sf(t)) == pytest.approx(late, rel=0.06)
+
+
+def test_a_measured_law_is_scaled_by_its_median_and_survives_a_specification():
+    law = Empirical.measured("nn-training-times", median=0.2)
+    assert law.expectation() == pytest.approx(0.2 * 1.0031266, abs=1e-6)
+    cluster = Cluster(4, law)
+    assert read_cluster(tomllib.loads(tomli_w.dumps(cluster_table(cluster)))) == cluster
+    assert simulate(cluster, Sync(), updates=50, seed=0).verify().end == pytest.approx(50 * 0.2, rel=0.1)
+
+
 @given(st.lists(st.floats(0.01, 100.0), min_size=1, max_size=30), st.floats(0.0, 101.0))
 def test_the_survival_function_of_samples_is_the_fraction_above(samples, t):
     expected = sum(x > t for x in samples) / len(samples)
@@ -290,6 +319,10 @@ def test_the_survival_function_of_samples_is_the_fraction_above(samples, t):
         (lambda: Empirical(()), ["empirical", "0 samples", "at least one"]),
         (lambda: Empirical((0.0, 0.0)), ["empirical", "not all zero"]),
         (lambda: Empirical((1.0, -2.0)), ["samples", "-2.0"]),
+        (lambda: Empirical((1.0, 2.0), weights=(1.0,)), ["2 samples", "1 weights", "one weight per sample"]),
+        (lambda: Empirical((1.0, 2.0), weights=(1.0, 0.0)), ["weights", "0.0", "greater than 0"]),
+        (lambda: Empirical.measured("nn-training-time"), ["nn-training-time", "Did you mean 'nn-training-times'"]),
+        (lambda: Empirical.measured("nn-training-times", median=0.0), ["median", "0.0", "greater than 0"]),
         (lambda: Scipy("gama", {"a": 1.0}), ["gama", "Did you mean 'gamma'"]),
         (lambda: Scipy("gamma", {"b": 1.0}), ["gamma", "'b'"]),
         (lambda: as_delay(stats.norm(3.0, 1.0)), ["norm", "-inf", "must not be negative"]),

@@ -1,0 +1,77 @@
+"""Fit measured step times of training jobs, rebuild each job as a simulated cluster, and compare: Markdown.
+
+    python scripts/validate_step_times.py llm_step_times.csv.gz
+
+Columns of the file: job, dp_rank, stage, step, compute_seconds. Stage 0 is used.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stalegrad.analysis import DelayFit, fit_delays
+from stalegrad.policies.synchrony import Sync
+from stalegrad.simulator import Cluster, Delay, Empirical, simulate
+
+UPDATES = 2_000
+
+HEAD = """\
+## Measured step times
+
+Compute seconds per data-parallel rank and step (stage 0) of three large-model training jobs, from the artefact of
+"Understanding Stragglers in Large Model Training Using What-if Analysis" (ByteDance Seed, Apache-2.0).
+`fit_delays` is given the times and told nothing else. *Slowdown* is the time of a synchronous step over the mean
+time of its ranks, averaged over steps: as measured, of a simulated `Cluster(compute=fit.compute)`, and of one that
+draws from the measured times themselves (`Empirical`), each in {updates:,} synchronous updates of one seed. The
+times are not part of this repository; `scripts/validate_step_times.py` printed this. Where p is small, no law
+describes the times, and the slowdown shows what that costs.
+
+| job | ranks x steps | cv | verdict | slow ranks | slowdown measured | fitted law | Empirical |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def slowdown(compute: Delay | Sequence[Delay], workers: int) -> float:
+    """Time of a synchronous update over the mean compute time, simulated."""
+    trace = simulate(Cluster(workers, compute), Sync(), updates=UPDATES, seed=0)
+    work = trace.column("finish_time") - trace.column("read_time")
+    return float(trace.end / UPDATES / np.nanmean(work))
+
+
+def line(job: str, times: pd.DataFrame, fit: DelayFit) -> str:
+    ranks, steps = times["dp_rank"].nunique(), times["step"].nunique()
+    groups = times.groupby("dp_rank") if fit.verdict == "persistent" else [(0, times)] * ranks
+    empirical = [Empirical(tuple(group["compute_seconds"])) for _, group in groups]
+    slow = ", ".join(map(str, fit.slow)) or "none"
+    factors = (fit.imbalance.slowdown, slowdown(fit.compute, ranks), slowdown(empirical, ranks))
+    cells = (job, f"{ranks} x {steps}", f"{fit.workers['cv'].iloc[0]:.2f}", fit.verdict, slow)
+    return "| " + " | ".join([*cells, *(f"{factor:.2f}" for factor in factors)]) + " |"
+
+
+def sentences(job: str, fit: DelayFit) -> str:
+    """The verdict and the best laws in words."""
+    alone = isinstance(fit.compute, Delay)
+    laws = fit.table[fit.table["delay"].isin([fit.compute] if alone else list(fit.compute))]
+    worst = laws.loc[laws["ks"].idxmax()]
+    ageing = ", ".join(sorted(set(fit.workers["ageing"][:1] if alone else fit.workers["ageing"][1:])))
+    whose, limit = ("all times", "") if alone else ("each rank", "up to ")
+    distance = f"KS distance {limit}{worst['ks']:.2f}, p = {worst['p_value']:.1g}"
+    return f"* **{job}**: {fit.words} Best law of {whose}: {worst['law']} ({distance}); {ageing}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", type=Path, help="CSV with the columns job, dp_rank, stage, step, compute_seconds")
+    measured = pd.read_csv(parser.parse_args().file).query("stage == 0")
+    columns = {"worker": "dp_rank", "seconds": "compute_seconds", "step": "step"}
+    fits = {job: (times, fit_delays(times, **columns)) for job, times in measured.groupby("job")}
+    print(HEAD.format(updates=UPDATES), end="")
+    print("\n".join(line(str(job), *pair) for job, pair in fits.items()))
+    print("\n" + "\n".join(sentences(str(job), fit) for job, (_, fit) in fits.items()))
+
+
+if __name__ == "__main__":
+    main()
