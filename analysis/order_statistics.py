@@ -107,7 +107,7 @@ def split_points(law: Delay) -> Floats:
         middle = (low + high) / 2
         later = survival(law, np.exp(middle)) > LEVELS
         low, high = np.where(later, middle, low), np.where(later, high, middle)
-    return np.exp(high)
+    return np.asarray(np.exp(high))
 
 
 def _integral(function: Callable[[Floats], Floats], edges: Floats) -> float:

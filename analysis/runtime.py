@@ -147,8 +147,8 @@ def fresh_probability(synchrony: Synchrony, compute: Any, workers: int | None = 
     1 for sync, k-sync and k-batch-sync; K / P for k-async with exponential times; 1 - ((P - 1) / K)
     (1 - (1 - 1/P)^K) for k-batch-async (and async, K = 1) with exponential times, numerical for others.
 
-    The p0 of the error bounds is a lower bound for *every* gradient of an update: the share itself for k-async with
-    exponential times, but for k-batch-async the first of a group is fresh with probability 1 / P only.
+    The p0 of the error bounds is a lower bound for *every* gradient of an update: the share itself for k-async
+    with exponential times, but for k-batch-async the first of a group is fresh with probability 1 / P only.
 
     Args:
         synchrony: one of the six.
@@ -226,7 +226,7 @@ def _k_batch_sync(laws: Sequence[Delay], k: int) -> Estimate:
     if k == 1:
         return _order_statistic(laws, 1)
     if all(isinstance(law, Exponential) for law in laws):
-        return Estimate(_renewals(laws, k).value, "exact", f"{DUTTA}: mean of an Erlang law, K over the sum of rates")
+        return _renewals(laws, k)._replace(source=f"{DUTTA}: mean of an Erlang law, K over the sum of rates")
     if len(set(laws)) == 1 and isinstance(laws[0], Deterministic):
         return Estimate(laws[0].value * math.ceil(k / len(laws)), "exact", "rounds of P")
     if any(isinstance(law, Deterministic | Empirical) for law in laws):
