@@ -43,10 +43,11 @@ def batch_order_statistic(laws: Sequence[Delay], k: int) -> float:
         ValueError: for a law whose survival function is not known.
         ArithmeticError: if the result does not settle.
     """
-    rate = sum(1 / law.expectation() for law in laws)
+    groups = Counter(laws)
+    rate = sum(number / law.expectation() for law, number in groups.items())
 
     def time(t: Floats) -> tuple[float, float]:
-        few = _sum_of_counts([(law, _counts(survival(law, t), k), n) for law, n in Counter(laws).items()], k)
+        few = _sum_of_counts([(_counts(survival(law, t), k), number) for law, number in groups.items()], k)
         late = few.sum(axis=0)
         value = float(np.trapezoid(late, t))
         return value, float(late[-1]) * t[-1] / value
@@ -75,7 +76,7 @@ def fresh_share(law: Delay, k: int, workers: int) -> float:
     def share(t: Floats) -> tuple[float, float]:
         late = survival(law, t)
         remaining = np.maximum(1 - np.concatenate([[0.0], np.cumsum((late[1:] + late[:-1]) / 2)]) * t[1] / mean, 0)
-        few = _sum_of_counts([(law, _counts(late, k, remaining), workers - 1)], k)
+        few = _sum_of_counts([(_counts(late, k, remaining), workers - 1)], k)
         fresh = (few * (1 - np.arange(k) / k)[:, None]).sum(axis=0)
         value = float((-np.diff(late) * (fresh[1:] + fresh[:-1]) / 2).sum())
         return value, float(fresh[-1] * late[-1]) / max(value, NEGLIGIBLE)
@@ -104,11 +105,11 @@ def _counts(late: Floats, most: int, first: Floats | None = None) -> Floats:
     return np.maximum(counts, 0.0)
 
 
-def _sum_of_counts(groups: Sequence[tuple[Delay, Floats, int]], most: int) -> Floats:
-    """Return P(N_1 + ... + N_P = n) for n < ``most`` of independent counts, ``workers`` of each group alike."""
-    total = np.zeros_like(groups[0][1])
+def _sum_of_counts(groups: Sequence[tuple[Floats, int]], most: int) -> Floats:
+    """Return P(N_1 + ... + N_P = n) for n < ``most`` of independent counts, given as (counts, workers alike)."""
+    total = np.zeros_like(groups[0][0])
     total[0] = 1.0
-    for _, power, workers in groups:
+    for power, workers in groups:
         while workers:
             if workers % 2:
                 total = _convolved(total, power, most)

@@ -7,6 +7,7 @@ no time.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -197,19 +198,19 @@ def longer_when_new(law: Delay, *, shorter: bool = False) -> bool:
         Dutta et al. 2018, Definition of new-longer-than-used.
     """
     points = split_points(law)
-    t = np.unique(points[points <= points[-1]])[:: max(1, len(points) // 200)]
+    t = np.unique(np.concatenate([points, points / 1.5]))[:: max(1, len(points) // 60)]
     single = np.log(np.maximum(survival(law, t), 1e-300))
     product = single[:, None] + single
     joint = np.log(np.maximum(survival(law, (t[:, None] + t).ravel()), 1e-300)).reshape(product.shape)
     excess = (joint - product)[product > math.log(1e-290)]
-    return bool((-excess if shorter else excess).max() <= 1e-6)
+    return bool((-excess if shorter else excess).max(initial=-math.inf) <= 1e-6)
 
 
 # Per synchrony
 
 
 def _renewals(laws: Sequence[Delay], k: int) -> Estimate:
-    rate = sum(1 / law.expectation() for law in laws)
+    rate = sum(number / law.expectation() for law, number in Counter(laws).items())
     name = "K E[X] / P" if len(set(laws)) == 1 else "K / sum of 1 / E[X_i]"
     return Estimate(k / rate, "exact", f"{DUTTA}, Lemmas 4 and 5: {name} (renewals)")
 
@@ -275,7 +276,9 @@ def _setting(synchrony: Any, compute: Any, workers: int | None) -> tuple[list[De
 def _k_of(synchrony: Any, workers: int) -> int:
     name = getattr(synchrony, "name", None)
     if name not in KNOWN:
-        raise ValueError(f"there is no theory for synchrony {name or synchrony!r}: allowed are {', '.join(KNOWN)}")
+        raise ValueError(
+            f"there is no theory for synchrony {name or repr(synchrony)}: allowed are {', '.join(KNOWN)}"
+        )
     synchrony.check(workers)
     return workers if name == "sync" else int(getattr(synchrony, "k", 1))
 
