@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stalegrad.analysis.constants import Constants
-from stalegrad.analysis.runtime import expected_update_time
+from stalegrad.analysis.runtime import expected_update_time, worker_count
 
 if TYPE_CHECKING:
     from stalegrad.policies.synchrony import Synchrony
@@ -133,7 +133,7 @@ class ErrorBound:
         if time.kind == "lower bound":
             raise ValueError(f"{synchrony.name}: no upper bound of E[T] is known for these times")
         seconds = np.asarray(wallclock, float)
-        k = getattr(synchrony, "k", 1) if synchrony.name != "sync" else _count(compute, workers)
+        k = getattr(synchrony, "k", 1) if synchrony.name != "sync" else worker_count(compute, workers)
         return getattr(self, quantity)(seconds / time.value, k)  # type: ignore[no-any-return]
 
     def best_k(
@@ -165,7 +165,7 @@ class ErrorBound:
         if not any(field.name == "k" for field in dataclasses.fields(synchrony)):
             raise ValueError(f"{synchrony.name} has no k to choose: give k-sync, k-async or one of their kin")
         _check("wallclock", wallclock, above=True)
-        ks = range(1, _count(compute, workers) + 1)
+        ks = range(1, worker_count(compute, workers) + 1)
         allowed = [k for k in ks if self.learning_rate <= self.largest_learning_rate(k)]
         if not allowed:
             self._check_step(ks[-1])
@@ -276,10 +276,6 @@ def _check(name: str, value: Any, low: float = 0.0, high: float = math.inf, *, a
         least = f"above {low:g}" if above else f"of at least {low:g}"
         most = f" and at most {high:g}" if math.isfinite(high) else ""
         raise ValueError(f"{name} = {value!r} is not allowed: a finite number {least}{most}")
-
-
-def _count(compute: Any, workers: int | None) -> int:
-    return len(compute) if workers is None else workers
 
 
 def _updates(updates: npt.ArrayLike) -> Floats:

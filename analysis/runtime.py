@@ -62,11 +62,11 @@ def expected_update_time(synchrony: Synchrony, compute: Any, workers: int | None
                      of P(fewer than K are done by t)               upper bound E[X_{K:P}]
     async            E[X] / P                                       exact
     k-batch-async    K E[X] / P                                     exact
-    k-async          E[X_{K:P}] if exponential (or K = P),          exact or numerical
+    k-async          E[X_{K:P}] if exponential or K = P;            exact or numerical
                      E[X] / P if K = 1
-    \\                at most E[X_{K:P}] if new jobs last longer     upper bound
+    k-async          at most E[X_{K:P}], if new jobs last longer    upper bound
                      than used ones
-    \\                at least E[X_{K:P}] if they are shorter;       lower bound
+    k-async          at least E[X_{K:P}], if they are shorter;      lower bound
                      at least K E[X] / P always
     ===============  =============================================  =====================================
 
@@ -80,6 +80,7 @@ def expected_update_time(synchrony: Synchrony, compute: Any, workers: int | None
 
     Raises:
         ValueError: if k exceeds the workers, a mean is infinite or unknown, or there is no theory.
+        ArithmeticError: if numbers do not settle, for laws with extremely many tiny times.
 
     References:
         Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Theorems 1 and 2, Lemmas 3 to 5.
@@ -87,10 +88,10 @@ def expected_update_time(synchrony: Synchrony, compute: Any, workers: int | None
     laws, k = _setting(synchrony, compute, workers)
     if synchrony.local_steps != 1:
         raise ValueError(f"local_steps = {synchrony.local_steps}: update times are known for 1 only")
-    if synchrony.name in ("sync", "k-sync") or len(laws) == 1:
-        return _order_statistic(laws, k) if synchrony.name != "k-batch-sync" else _renewals(laws, k)
-    if synchrony.name in ("async", "k-batch-async"):
+    if len(laws) == 1 or synchrony.name in ("async", "k-batch-async"):
         return _renewals(laws, k)
+    if synchrony.name in ("sync", "k-sync"):
+        return _order_statistic(laws, k)
     return _k_batch_sync(laws, k) if synchrony.name == "k-batch-sync" else _k_async(laws, k)
 
 
@@ -261,16 +262,29 @@ def _k_async(laws: Sequence[Delay], k: int) -> Estimate:
 
 def _setting(synchrony: Any, compute: Any, workers: int | None) -> tuple[list[Delay], int]:
     """Return the law of every worker, and k; raise ValueError for what theory cannot take."""
-    many = isinstance(compute, Sequence | np.ndarray) and not isinstance(compute, str)
-    count = len(compute) if workers is None and many else workers
+    count = worker_count(compute, workers)
+    k = _k_of(synchrony, count)
+    if _is_list(compute):
+        return [_law(value) for value in compute], k
+    return [_law(compute)] * count, k
+
+
+def worker_count(compute: Any, workers: int | None) -> int:
+    """Return the number of workers, given or that of a list of laws.
+
+    Raises:
+        ValueError: if there is none, or the two differ.
+    """
+    count = len(compute) if workers is None and _is_list(compute) else workers
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise ValueError(f"workers = {workers!r} is not allowed: a whole number of at least 1")
-    if many and len(compute) != count:
+    if _is_list(compute) and len(compute) != count:
         raise ValueError(f"compute has {len(compute)} laws, but there are {count} workers: give one per worker")
-    k = _k_of(synchrony, int(count))
-    if many:
-        return [_law(value) for value in compute], k
-    return [_law(compute)] * int(count), k
+    return int(count)
+
+
+def _is_list(compute: Any) -> bool:
+    return isinstance(compute, Sequence | np.ndarray) and not isinstance(compute, str)
 
 
 def _k_of(synchrony: Any, workers: int) -> int:

@@ -176,6 +176,7 @@ def test_bad_arguments_are_named(change, words):
         (lambda b: b.against_wallclock(1.0, KSync(9), Exponential(1.0), 8), "exceeds the number of workers"),
         (lambda b: b.against_wallclock(1.0, Async(), Exponential(1.0), 8, "loss"), "quantity = 'loss'"),
         (lambda b: b.best_k(1.0, Async(), Exponential(1.0), 8), "async has no k to choose"),
+        (lambda b: b.best_k(1.0, KSync(1), Exponential(1.0)), "workers = None is not allowed"),
         (lambda b: b.best_k(-1.0, KSync(1), Exponential(1.0), 8), "wallclock = -1.0"),
     ],
 )

@@ -103,6 +103,14 @@ def test_pareto_times_leave_the_bound_at_k_5():
     assert K_ASYNC_SIMULATED[PARETO][4] > sync[1]
 
 
+def test_a_lone_worker_takes_its_mean_per_gradient():
+    law = LogNormal(1.0, 0.5)
+    for synchrony in (Sync(), KSync(1), KBatchSync(5), Async(), KAsync(1), KBatchAsync(5)):
+        gradients = getattr(synchrony, "k", 1)
+        found = expected_update_time(synchrony, law, 1)
+        assert known(found) == (pytest.approx(gradients * law.expectation()), "exact")
+
+
 def test_workers_that_differ_add_up_their_rates():
     laws = [Exponential(0.5), Uniform(1.0, 3.0), Erlang(2, 4.0)]
     rate = 1 / 0.5 + 1 / 2.0 + 1 / 4.0
