@@ -59,7 +59,7 @@ LIMIT = 4.5
 """Standard errors by which a simulation may miss theory."""
 
 BATCHES = 40
-ROUNDS, GRADIENTS = 800, 40_000
+ROUNDS, GRADIENTS = 1_200, 48_000
 """Length of a simulation: updates of the synchronies that wait for rounds, used gradients of the others."""
 
 SEED = 2018
@@ -106,11 +106,9 @@ class Check(NamedTuple):
     def z(self) -> float:
         """Standard errors beyond theory, with their sign; 0 between two bounds."""
         miss = self.simulated - min(max(self.simulated, self.lower), self.upper)
-        return (
-            miss / self.error
-            if self.error > 0
-            else (0.0 if abs(miss) < 1e-9 else float(np.copysign(np.inf, miss)))
-        )
+        if self.error == 0:
+            return 0.0 if abs(miss) < 1e-9 else float(np.copysign(np.inf, miss))
+        return miss / self.error
 
     @property
     def holds(self) -> bool:
@@ -290,7 +288,7 @@ class Task(NamedTuple):
     examples: Callable[[Floats], Floats] | None
 
 
-BOUND_WORKERS, BOUND_UPDATES, SEEDS = 8, 150, 6
+BOUND_WORKERS, BOUND_UPDATES, SEEDS = 8, 150, 8
 
 
 def quadratic() -> Task:

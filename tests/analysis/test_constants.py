@@ -24,10 +24,6 @@ LABELS = np.arange(60) % 3
 L2 = 0.1
 
 
-def ridge(w):
-    return 0.5 * np.mean((X @ w - Y) ** 2) + L2 * w @ w
-
-
 def ridge_examples(w):
     return X * (X @ w - Y)[:, None] + 2 * L2 * w
 
@@ -38,10 +34,10 @@ def softmax(w):
 
 
 def test_ridge_curvature_is_that_of_the_function():
-    hessian = jax.hessian(lambda w: 0.5 * jnp.mean((X @ w - Y) ** 2) + L2 * w @ w)(jnp.zeros(4))
+    hessian = [ridge_examples(w).mean(axis=0) - ridge_examples(np.zeros(4)).mean(axis=0) for w in np.eye(4)]
     constants = ridge_constants(X, Y, L2)
-    values = np.linalg.eigvalsh(np.asarray(hessian))
-    assert (constants.smoothness, constants.convexity) == pytest.approx((values[-1], values[0]), rel=1e-4)
+    values = np.linalg.eigvalsh(np.array(hessian))
+    assert (constants.smoothness, constants.convexity) == pytest.approx((values[-1], values[0]))
 
 
 def test_ridge_noise_holds_everywhere_and_is_reached_somewhere():
