@@ -1,28 +1,64 @@
-"""What users look at: curves, staleness, timelines and tables, read from traces and histories.
+"""What users look at: curves, staleness, timelines and tables, and the theory to set beside them.
 
-Everything here takes finished data and gives numbers or matplotlib ``Axes``. Nothing of the simulator (but its
-laws of delay), the policies or the models may be imported, no model is trained, no global matplotlib state is
-touched.
+Everything here takes finished data, or laws of times and constants of problems, and gives numbers or matplotlib
+``Axes``. Nothing of the simulator but its laws of times, nothing of the policies or the models may be imported, no
+model is trained, no global matplotlib state is touched.
 """
 
+from stalegrad.analysis.constants import (
+    Constants,
+    measured_gamma,
+    measured_noise,
+    measured_p0,
+    quadratic_constants,
+    ridge_constants,
+    softmax_constants,
+)
 from stalegrad.analysis.curves import Histories, on_grid, plot_curves, to_target
 from stalegrad.analysis.delay_fit import DelayFit, fit_delays
+from stalegrad.analysis.error_bounds import ErrorBound, mind_the_step_learning_rate, mind_the_step_updates
+from stalegrad.analysis.runtime import (
+    Estimate,
+    expected_staleness,
+    expected_update_time,
+    fresh_probability,
+    longer_when_new,
+    speed_up,
+    throughput,
+)
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
 from stalegrad.analysis.staleness_fit import StalenessFit, fit_staleness
 from stalegrad.analysis.tables import comparison
 from stalegrad.analysis.timeline import plot_timeline
 
 __all__ = [
+    "Constants",
     "DelayFit",
+    "ErrorBound",
+    "Estimate",
     "Histories",
     "StalenessFit",
     "comparison",
+    "expected_staleness",
+    "expected_update_time",
     "fit_delays",
     "fit_staleness",
+    "fresh_probability",
+    "longer_when_new",
+    "measured_gamma",
+    "measured_noise",
+    "measured_p0",
+    "mind_the_step_learning_rate",
+    "mind_the_step_updates",
     "on_grid",
     "plot_curves",
     "plot_staleness",
     "plot_timeline",
+    "quadratic_constants",
+    "ridge_constants",
+    "softmax_constants",
+    "speed_up",
     "staleness_table",
+    "throughput",
     "to_target",
 ]
