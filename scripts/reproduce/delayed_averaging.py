@@ -76,13 +76,16 @@ def section() -> Section:
     speedup = {workers: rate[workers] / rate[1] for workers in rate}
     return Section(
         "Asynchronous SGD without gradient delay",
-        f"4 workers, a gradient takes t_g = 1 s on average, upload, merge and download T_c = {2 * LINK:g} s. Accuracy: MLP "
-        f"784-64-10 on fashion-mnist-small, batch 32, learning rate {RATE} times the number of workers, {GRADIENTS} "
+        "4 workers, a gradient takes t_g = 1 s on average, upload, merge and download T_c = "
+        f"{2 * LINK:g} s. Accuracy: MLP "
+        f"784-64-10 on fashion-mnist-small, batch 32, learning rate {RATE} times the number of "
+        f"workers, {GRADIENTS} "
         f"gradients, {len(SEEDS)} seeds. The authors train GoogleNet on ImageNet.",
         [
             Claim(
                 "idle, deterministic",
-                "Idle is max(0, T_c - beta t_g) in a cycle of max(T_c, beta t_g): exactly 0 for tau >= 2 T_c / t_g.",
+                "Idle is max(0, T_c - beta t_g) in a cycle of max(T_c, beta t_g): exactly 0 for "
+                "tau >= 2 T_c / t_g.",
                 all(abs(exact[tau] - bound[tau]) < 1e-9 for tau in TAUS),
                 ", ".join(f"tau = {tau}: {exact[tau]:.1%} (formula {bound[tau]:.1%})" for tau in TAUS),
             ),
