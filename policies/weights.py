@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import gammaln, logsumexp
 
 Array = npt.NDArray[Any]
@@ -168,6 +168,20 @@ def fit(model: StalenessModel, q: Array, *, mean: float) -> dict[str, float]:
     return {"mean": float(np.exp(found.x))}
 
 
+def mean_factor(q: Array, factors: Array, clip: float | None) -> float:
+    """Return the Z with sum q min(factors / Z, clip) = 1: their mean, if there is no clip; 0 if there is none."""
+    q, factors = q[q > 0], factors[q > 0]
+    mean = float(np.dot(q, factors))
+    if clip is None or mean == 0 or clip * q[factors > 0].sum() <= 1:
+        return mean
+
+    def excess(log_z: float) -> float:
+        return float(np.dot(q, np.minimum(factors * np.exp(-log_z), clip))) - 1.0
+
+    smallest = float(np.log(factors[factors > 0].min() / clip))
+    return float(np.exp(brentq(excess, smallest, np.log(mean) + 1e-9, xtol=1e-14)))
+
+
 def mindthestep(
     model: StalenessModel,
     *,
@@ -176,7 +190,7 @@ def mindthestep(
     damping: float,
     target_momentum: float | None,
     online: bool,
-    normalise: bool,
+    normalise: bool | Literal["after-clip"],
     warmup: int,
     refresh: int | None,
     clip: float | None,
@@ -194,7 +208,8 @@ def mindthestep(
         damping: K / alpha of the paper, in [0, 1].
         target_momentum: for the geometric model.
         online: fit the model to the staleness observed so far, whenever the histogram is taken.
-        normalise: divide by the mean factor under the observed histogram, so that the mean step is the plain one.
+        normalise: divide by the mean factor under the observed histogram, so that the mean step is the plain one
+            before the clip; ``after-clip``: so that it is the plain one after it.
         warmup: messages before the histogram is first taken; until then the factor is 1.
         refresh: take it again every so many messages; None: never.
         clip: largest factor.
@@ -221,7 +236,7 @@ def mindthestep(
         if drop_above is not None:
             factors = np.where(support <= drop_above, factors, 0.0)
         if normalise:
-            average = float(np.dot(q[q > 0], factors[q > 0]))
+            average = mean_factor(q, factors, clip if normalise == "after-clip" else None)
             factors = factors / average if average > 0 else np.ones(len(q))
         return factors if clip is None else np.asarray(np.minimum(factors, clip))
 

@@ -75,7 +75,7 @@ def mindthestep(
     damping: UnitInterval = 1.0,
     target_momentum: Annotated[float, Field(gt=0, le=1)] | None = None,
     online: bool = False,
-    normalise: bool = True,
+    normalise: bool | Literal["after-clip"] = True,
     warmup: PositiveInt = 300,
     refresh: PositiveInt | None = None,
     clip: PositiveFloat | None = 5.0,
@@ -91,7 +91,7 @@ def mindthestep(
         damping: K / alpha in [0, 1]; 1 makes the step non-increasing in tau.
         target_momentum: for the geometric model: the implicit momentum wanted, C = (1 - p) / target.
         online: fit the model to the observed staleness after the warm-up.
-        normalise: keep the mean step at eta under the observed staleness.
+        normalise: keep the mean step at eta under the observed staleness, before the clip or ``after-clip``.
         warmup: messages with factor 1 before the histogram is taken.
         refresh: take it anew every so many messages (None: freeze it).
         clip: largest factor.

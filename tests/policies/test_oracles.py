@@ -583,6 +583,19 @@ def test_the_mean_step_before_the_clip_is_the_plain_one(model, options):
     assert np.dot(q, alpha) == pytest.approx(1, rel=1e-12)
 
 
+@pytest.mark.parametrize("clip", [1.5, 5.0, 1e6])
+def test_the_mean_step_after_the_clip_is_the_plain_one_if_asked(clip):
+    seen = np.random.default_rng(4).poisson(9.0, size=3_000)
+    whole = {"warmup": len(seen), "clip": clip}
+    alpha = factors(mindthestep(normalise="after-clip", **whole), seen=seen)
+    q = np.bincount(seen, minlength=len(SUPPORT)) / len(seen)
+    assert np.dot(q, alpha) == pytest.approx(1, rel=1e-9)
+    assert alpha.max() <= clip
+    before = factors(mindthestep(normalise=True, **whole), seen=seen)
+    below = alpha < clip
+    np.testing.assert_allclose(alpha[below] / alpha[below][0], (before / before[below][0])[below], rtol=1e-9)
+
+
 def test_staler_messages_than_150_count_nothing():
     tau = np.array([3] * 400 + [149, 150, 151, 500])
     late = mindthestep(normalise=True, warmup=400, drop_above=150)(tau, np.arange(404), 8)[-4:]
