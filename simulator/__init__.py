@@ -8,6 +8,7 @@ from stalegrad.simulator.replay.record import Record
 from stalegrad.simulator.replay.run import Replay, replay
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml, load_experiment
 from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.sweeps.sweep import SweepResult, load, sweep
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import (
     Delay,
@@ -48,14 +49,17 @@ __all__ = [
     "Result",
     "Scipy",
     "ShiftedExponential",
+    "SweepResult",
     "Trace",
     "TraceError",
     "TwoLevelGamma",
     "Uniform",
     "Weibull",
     "from_toml",
+    "load",
     "load_experiment",
     "replay",
     "run",
     "simulate",
+    "sweep",
 ]
