@@ -5,24 +5,34 @@ laws of delay), the policies or the models may be imported, no model is trained,
 touched.
 """
 
-from stalegrad.analysis.curves import Histories, on_grid, plot_curves, to_target
+from stalegrad.analysis.curves import Histories, mean_curves, on_grid, plot_curves
 from stalegrad.analysis.delay_fit import DelayFit, fit_delays
+from stalegrad.analysis.frontier import pareto, plot_pareto
+from stalegrad.analysis.paired import SeededHistories, paired_difference, plot_difference, speedups
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
 from stalegrad.analysis.staleness_fit import StalenessFit, fit_staleness
 from stalegrad.analysis.tables import comparison
+from stalegrad.analysis.targets import to_target
 from stalegrad.analysis.timeline import plot_timeline
 
 __all__ = [
     "DelayFit",
     "Histories",
+    "SeededHistories",
     "StalenessFit",
     "comparison",
     "fit_delays",
     "fit_staleness",
+    "mean_curves",
     "on_grid",
+    "paired_difference",
+    "pareto",
     "plot_curves",
+    "plot_difference",
+    "plot_pareto",
     "plot_staleness",
     "plot_timeline",
+    "speedups",
     "staleness_table",
     "to_target",
 ]
