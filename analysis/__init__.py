@@ -5,12 +5,15 @@ laws of delay), the policies or the models may be imported, no model is trained,
 touched.
 """
 
+from stalegrad.analysis.busy import plot_busy
 from stalegrad.analysis.curves import Histories, mean_curves, on_grid, plot_curves
 from stalegrad.analysis.delay_fit import DelayFit, fit_delays
 from stalegrad.analysis.frontier import pareto, plot_pareto
 from stalegrad.analysis.paired import SeededHistories, paired_difference, plot_difference, speedups
+from stalegrad.analysis.perfetto import to_perfetto
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
 from stalegrad.analysis.staleness_fit import StalenessFit, fit_staleness
+from stalegrad.analysis.staleness_time import plot_staleness_map, plot_staleness_time
 from stalegrad.analysis.tables import comparison
 from stalegrad.analysis.targets import to_target
 from stalegrad.analysis.timeline import plot_timeline
@@ -27,12 +30,16 @@ __all__ = [
     "on_grid",
     "paired_difference",
     "pareto",
+    "plot_busy",
     "plot_curves",
     "plot_difference",
     "plot_pareto",
     "plot_staleness",
+    "plot_staleness_map",
+    "plot_staleness_time",
     "plot_timeline",
     "speedups",
     "staleness_table",
+    "to_perfetto",
     "to_target",
 ]

@@ -58,8 +58,7 @@ def init_command(
     spec: Annotated[Path, typer.Argument(help="The TOML file to write.")] = Path("spec.toml"),
 ) -> None:
     """Write a commented example of an experiment."""
-    if spec.exists():
-        raise FileExistsError(f"{spec} exists already: choose another name")
+    _check_new(spec)
     spec.write_text(EXAMPLE, encoding="utf-8")
     console.print(f"Wrote {spec}. Run it: stalegrad run {spec} -o results/first", highlight=False, soft_wrap=True)
 
@@ -87,9 +86,14 @@ def run_command(
 def trace_command(
     spec: Spec,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Save the trace in this directory.")] = None,
+    perfetto: Annotated[
+        Path | None, typer.Option(help="A new JSON file for ui.perfetto.dev or chrome://tracing.")
+    ] = None,
 ) -> None:
     """Simulate an experiment's timing only: no model, no training."""
     experiment = load_experiment(spec)
+    if perfetto is not None:
+        _check_new(perfetto)
     if experiment.method.adaptive:
         console.print("The timing of this method depends on the loss, so the training runs too.")
         trace = run(experiment).trace
@@ -103,6 +107,10 @@ def trace_command(
     _print_summary(f"Trace of {experiment.method.synchrony.name}, seed {experiment.seed}", trace.summary())
     if out is not None:
         _print_written([trace.save(out)])
+    if perfetto is not None:
+        from stalegrad.analysis import to_perfetto
+
+        _print_written([to_perfetto(trace, perfetto)])
 
 
 @app.command("list")
@@ -123,6 +131,11 @@ def list_command(
             table.add_row(*(_cell(value) for value in entry.values()))
         console.print(table)
         console.print()
+
+
+def _check_new(file: Path) -> None:
+    if file.exists():
+        raise FileExistsError(f"{file} exists already: choose another name")
 
 
 def _cell(value: Any) -> str:

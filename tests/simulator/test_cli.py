@@ -105,6 +105,12 @@ def test_trace_simulates_without_training_and_saves_where_it_is_told(spec, monke
     assert len(Trace.load("out").update_times) == 4
 
 
+def test_trace_writes_events_for_viewers(spec):
+    assert "wrote events.json" in call("trace", spec, "--perfetto", "events.json")
+    events = json.loads(Path("events.json").read_text())["traceEvents"]
+    assert sum(event["ph"] == "i" for event in events) == 4
+
+
 @pytest.mark.parametrize("what", LISTS)
 def test_every_list_names_all_its_entries(what):
     output, entries = call("list", what), json.loads(call("list", what, "--json"))
@@ -144,6 +150,13 @@ def test_run_overwrites_nothing_and_says_so_before_any_work(spec, tmp_path, caps
     monkeypatch.setattr("stalegrad.simulator.cli.run", lambda *a, **k: pytest.fail("work was done"))
     said = refused(capsys, monkeypatch, "run", spec, "-o", tmp_path)
     assert f"{tmp_path} exists and is not empty: choose another place" in said
+
+
+def test_trace_overwrites_no_events_and_says_so_before_any_work(spec, capsys, monkeypatch):
+    monkeypatch.setattr("stalegrad.simulator.cli.simulate", lambda *a, **k: pytest.fail("work was done"))
+    said = refused(capsys, monkeypatch, "trace", spec, "--perfetto", spec)
+    assert f"{spec} exists already: choose another name" in said
+    assert spec.read_text() == SHORT
 
 
 @pytest.mark.parametrize(
