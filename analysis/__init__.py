@@ -11,6 +11,7 @@ from stalegrad.analysis.delay_fit import DelayFit, fit_delays
 from stalegrad.analysis.frontier import pareto, plot_pareto
 from stalegrad.analysis.paired import SeededHistories, paired_difference, plot_difference, speedups
 from stalegrad.analysis.perfetto import to_perfetto
+from stalegrad.analysis.reports import Report, report
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
 from stalegrad.analysis.staleness_fit import StalenessFit, fit_staleness
 from stalegrad.analysis.staleness_time import plot_staleness_map, plot_staleness_time
@@ -21,6 +22,7 @@ from stalegrad.analysis.timeline import plot_timeline
 __all__ = [
     "DelayFit",
     "Histories",
+    "Report",
     "SeededHistories",
     "StalenessFit",
     "comparison",
@@ -38,6 +40,7 @@ __all__ = [
     "plot_staleness_map",
     "plot_staleness_time",
     "plot_timeline",
+    "report",
     "speedups",
     "staleness_table",
     "to_perfetto",

@@ -65,14 +65,15 @@ def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error"
     small = len(shown) > 5 * LABELLED
     ax.plot(beaten[x], beaten[y], "o", color="0.6", markersize=2 if small else 4, markerfacecolor="white")
     ax.step(best[x], best[y], "o-", where="post", color="black", markersize=2 if small else 4.5, linewidth=1.0)
-    previous = None
-    for name, point in (shown if len(shown) <= LABELLED else best).sort_values(x).iterrows():
-        if name != previous:  # a curve's stretch of the frontier is named once
+    previous: list[object] = []
+    for (x0, y0), points in (shown if len(shown) <= LABELLED else best).groupby([x, y]):
+        names = list(dict.fromkeys(points.index))
+        if names != previous:  # a curve's stretch of the frontier is named once
             ax.annotate(
-                _name(name), (point[x], point[y]), xytext=(4, 3), textcoords="offset points", fontsize="small",
-                color="black" if point["frontier"] else GREY, annotation_clip=False,
+                "; ".join(map(_name, names)), (x0, y0), xytext=(4, 3), textcoords="offset points",
+                fontsize="small", color="black" if points["frontier"].all() else GREY, annotation_clip=False,
             )  # fmt: skip
-        previous = name
+        previous = names
     ax.set_xlabel(axis_label(x))
     ax.set_ylabel(axis_label(y))
     note(ax, "line: not beaten on both counts")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from stalegrad.analysis.curves import Floats, on_grid
 from stalegrad.analysis.figures import GREY, EndLabels, axis_label, new_axes, note, style
 from stalegrad.analysis.targets import Arrival, arrival
 
-SeededHistories = Mapping[str, Sequence[pd.DataFrame] | Mapping[Hashable, pd.DataFrame]]
+SeededHistories = Mapping[str, Sequence[pd.DataFrame] | Mapping[Any, pd.DataFrame]]
 """Label (method) -> histories by seed, or in the order of the same seeds for all."""
 
 Pair = tuple[list[pd.DataFrame], list[pd.DataFrame]]

@@ -1,4 +1,4 @@
-"""The command line: ``stalegrad demo | init | run | trace | list``.
+"""The command line: ``stalegrad demo | init | run | trace | report | list``.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or bad input.
 """
@@ -16,7 +16,7 @@ from rich.table import Table
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
 from stalegrad.simulator.sweeps.experiment import load_experiment
-from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.sweeps.result import Result, load_results, run
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.tables import changed_fields
 
@@ -111,6 +111,24 @@ def trace_command(
         from stalegrad.analysis import to_perfetto
 
         _print_written([to_perfetto(trace, perfetto)])
+
+
+@app.command("report")
+def report_command(
+    directory: Annotated[Path, typer.Argument(help="A result of `stalegrad run`, or a directory of such.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The HTML file; by default DIRECTORY/report.html.")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Error to reach; by default one that all reach.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write results as one HTML file: curves, tables, staleness, specs; several are compared."""
+    from stalegrad.analysis import report
+
+    file = directory / "report.html" if out is None else out
+    if not force:
+        _check_new(file)
+    _print_written([report(load_results(directory), target).save(file, overwrite=force)])
 
 
 @app.command("list")

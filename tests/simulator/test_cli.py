@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stalegrad.simulator import Result, Trace, load_experiment
+from stalegrad.simulator import Result, Trace, load_experiment, run
 from stalegrad.simulator.cli import app, main
 from stalegrad.simulator.cli.lists import LISTS
 
@@ -131,9 +131,23 @@ def test_every_listed_method_says_its_synchrony_parameters_and_paper():
     assert all(entry["paper"] for entry in entries.values())
 
 
+def test_report_writes_one_file_beside_the_result_or_where_it_is_told(spec):
+    call("run", spec, "-o", "out/a")
+    call("run", spec, "-o", "out/b", "--seed", "1")
+    assert "wrote out/a/report.html" in call("report", "out/a")
+    assert "k-async, seed 0" in Path("out/a/report.html").read_text(encoding="utf-8")
+    call("report", "out", "-o", "both.html", "--target", "0.5")
+    text = Path("both.html").read_text(encoding="utf-8")
+    assert "k-async, seeds 0, 1" in text
+    assert "test error of 0.5" in text
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a", "b"]
+    call("report", "out", "-o", "both.html", "--force")
+    assert Path("both.html").read_text(encoding="utf-8") != text
+
+
 def test_every_command_explains_itself():
     output = call("--help")
-    for command in ("demo", "init", "run", "trace", "list"):
+    for command in ("demo", "init", "run", "trace", "report", "list"):
         assert command in output
         assert "Usage" in call(command, "--help")
 
@@ -150,6 +164,33 @@ def test_run_overwrites_nothing_and_says_so_before_any_work(spec, tmp_path, caps
     monkeypatch.setattr("stalegrad.simulator.cli.run", lambda *a, **k: pytest.fail("work was done"))
     said = refused(capsys, monkeypatch, "run", spec, "-o", tmp_path)
     assert f"{tmp_path} exists and is not empty: choose another place" in said
+
+
+def test_report_overwrites_nothing_and_says_so_before_any_work(spec, capsys, monkeypatch):
+    assert f"{spec} exists already: choose another name" in refused(capsys, monkeypatch, "report", ".", "-o", spec)
+    assert spec.read_text() == SHORT
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda out: shutil.rmtree(out), "out is not a directory of results"),
+        (lambda out: [shutil.rmtree(out), out.mkdir()], "no result in out: write one with stalegrad run"),
+        (lambda out: (out / "result.json").write_text("{"), "result.json is damaged"),
+        (lambda out: (out / "history.parquet").write_bytes(b"PAR1"), "history.parquet is damaged"),
+        (lambda out: (out / "history.parquet").unlink(), "history.parquet is missing"),
+        (lambda out: (out / "spec.toml").write_text("updates = 4"), "spec.toml is damaged"),
+        (lambda out: (out / "trace" / "updates.parquet").write_bytes(b""), "updates.parquet is damaged"),
+    ],
+)  # fmt: skip
+def test_report_of_what_is_no_result_is_one_sentence_and_no_file(spec, harm, said, capsys, monkeypatch):
+    result = run(load_experiment(spec), progress=False)
+    harm(result.save("out"))
+    error = refused(capsys, monkeypatch, "report", "out", "-o", "report.html")
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert not list(Path().rglob("*.html"))
 
 
 def test_trace_overwrites_no_events_and_says_so_before_any_work(spec, capsys, monkeypatch):

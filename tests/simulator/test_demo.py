@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from stalegrad.simulator.cli import demo
+from stalegrad.simulator.sweeps.result import load_results
 
 METHODS = ["sync", "k-sync", "async", "k-async", "k-batch-async"]
 PICTURES = [
@@ -42,6 +43,9 @@ def test_a_short_demo_ends_with_a_table_and_names_the_pictures_that_it_wrote(tmp
     check_pictures(tmp_path / "deep" / "demo")
     assert all(f"{name}.png" in said for name in PICTURES)
     assert "table.csv" in said
+    runs = load_results(tmp_path / "deep" / "demo")
+    assert sorted(result.experiment.method.name for result in runs) == sorted(METHODS)
+    race(tmp_path / "deep" / "demo", monkeypatch)  # again, over its own results
 
 
 @pytest.mark.slow
