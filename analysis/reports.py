@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
     from stalegrad.simulator.sweeps.result import Result
 
     Runs = dict[str, dict[int, Result]]
+
+LONG = 24
+"""Letters of a setting's value that a label shows."""
 
 TIMELINES = 8
 """So many methods are shown worker by worker."""
@@ -90,39 +92,43 @@ def report(results: Sequence[Result], target: float | None = None) -> Report:
     return Report(page(_title(runs), "".join(body)))
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """Results that differ in nothing but the seed."""
+
+    name: str
+    settings: dict[str, str]
+    results: dict[int, Result]
+
+
 def _by_method(results: Sequence[Result]) -> Runs:
     """Return the results by what they are called and by seed."""
-    kinds: dict[str, dict[int, Result]] = {}
-    settings: dict[str, dict[str, Any]] = {}
+    kinds: dict[tuple[tuple[str, str], ...], _Kind] = {}
     for result in results:
-        setting = _settings(result.experiment)
-        kind, seed = json.dumps(setting, sort_keys=True, default=repr), result.experiment.seed
-        same = kinds.setdefault(kind, {})
-        if seed in same:
-            raise ValueError(
-                f"two results are of the same experiment, {result.experiment.method.name}, seed {seed}"
-            )
-        same[seed] = result
-        settings[kind] = setting
+        name, seed, settings = result.experiment.method.name, result.experiment.seed, _settings(result.experiment)
+        kind = kinds.setdefault(tuple(sorted(settings.items())), _Kind(name, settings, {}))
+        if seed in kind.results:
+            raise ValueError(f"two results are of the same experiment, {name}, seed {seed}")
+        kind.results[seed] = result
     runs: Runs = {}
-    for kind, seeds in kinds.items():
-        name = next(iter(seeds.values())).experiment.method.name
-        alike = [k for k, s in kinds.items() if next(iter(s.values())).experiment.method.name == name]
-        differing = [
-            key for key in sorted({key for k in alike for key in settings[k]})
-            if len({json.dumps(settings[k].get(key), default=repr) for k in alike}) > 1
-        ]  # fmt: skip
-        told = ", ".join(
-            f"{key.removeprefix('method.')} = {settings[kind].get(key, 'default')}" for key in differing
-        )
-        runs[f"{name} ({told})" if told else name] = dict(sorted(seeds.items()))
+    for _, kind in sorted(kinds.items()):
+        label = _label(kind, [other.settings for other in kinds.values() if other.name == kind.name])
+        again = sum(known == label or known.startswith(f"{label} #") for known in runs)
+        runs[f"{label} #{again + 1}" if again else label] = dict(sorted(kind.results.items()))
     return dict(sorted(runs.items()))
 
 
-def _settings(experiment: Any) -> dict[str, Any]:
+def _label(kind: _Kind, alike: Sequence[dict[str, str]]) -> str:
+    """Return the method's name, and what tells it from others of that name."""
+    differing = [key for key in sorted(set().union(*alike)) if len({other.get(key) for other in alike}) > 1]
+    told = [f"{key.removeprefix('method.')} = {kind.settings.get(key, 'default')[:LONG]}" for key in differing]
+    return f"{kind.name} ({', '.join(told)})" if told else kind.name
+
+
+def _settings(experiment: Any) -> dict[str, str]:
     """Return all settings but the seed, by dotted names; an experiment that is no spec is its own."""
     try:
-        return {key: value for key, value in _flat(experiment.table()).items() if key != "seed"}
+        return {key: str(value) for key, value in _flat(experiment.table()).items() if key != "seed"}
     except ValueError:
         return {"experiment": repr(experiment.but(seed=0))}
 

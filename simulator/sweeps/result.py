@@ -139,7 +139,7 @@ class Result:
             ValueError: if a file is damaged or foreign, naming it.
         """
         directory = Path(directory)
-        about = _read(directory / "result.json", lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
+        about = _read(directory / "result.json", _about)
         history = _read(directory / "history.parquet", lambda file: pq.read_table(file).to_pandas())
         params = _read(directory / "params.npz", _arrays)
         gradients = directory / "gradients.parquet"
@@ -150,8 +150,8 @@ class Result:
             )
         experiment = _read(directory / "spec.toml", lambda file: from_toml(file.read_text(encoding="utf-8")))
         trace = Trace.load(directory / "trace")
-        found = about.get("versions", {})
-        return cls(experiment, trace, history, params, about["diverged_at"], about["path"], table, found)
+        rest = (about["diverged_at"], about["path"], table, about["versions"])
+        return cls(experiment, trace, history, params, *rest)
 
     def __repr__(self) -> str:
         error = self.history["test_error"].iloc[-1]
@@ -225,6 +225,11 @@ def _read(file: Path, read: Callable[[Path], Any]) -> Any:
         ValueError, TypeError, KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException,
     ) as error:  # fmt: skip
         raise ValueError(f"{file} is damaged: {error}") from None
+
+
+def _about(file: Path) -> dict[str, Any]:
+    about = dict(json.loads(file.read_text(encoding="utf-8")))
+    return about | {"versions": dict(about.get("versions", {}))}
 
 
 def _arrays(file: Path) -> dict[str, Any]:

@@ -76,20 +76,22 @@ BASE = Experiment(
     cluster=Cluster(workers=3, compute=Exponential(1.0)),
     method=methods.sync(learning_rate=0.05),
     updates=12,
+    seed=4,
     record=Record(updates=3),
 )
 
 
 def reseeded(result: Result, seed: int) -> Result:
-    """Return a result as if of another seed, a little worse; it saves a compilation."""
+    """Return a result as if of another seed, a little worse, without another compilation."""
     history = result.history.assign(test_error=result.history["test_error"] * 1.03)
     return dataclasses.replace(result, experiment=result.experiment.but(seed=seed), history=history)
 
 
 @pytest.fixture(scope="module")
 def results() -> list[Result]:
-    ways = [methods.sync(learning_rate=0.05), *(methods.k_async(k=k, learning_rate=0.05) for k in (1, 2))]
-    found = [run(BASE.but(method=method, seed=4), progress=False) for method in ways]
+    one, two = (methods.k_async(k=k, learning_rate=0.05) for k in (1, 2))
+    found = [run(BASE, progress=False), run(BASE.but(method=one), progress=False)]
+    found += [dataclasses.replace(found[1], experiment=BASE.but(method=two))]
     return [each for result in found for each in (result, reseeded(result, 2))]
 
 
@@ -180,12 +182,22 @@ def test_a_run_that_diverged_or_never_updated_is_reported(results: list[Result])
 
 def test_an_experiment_of_this_process_only_says_that_there_is_no_spec() -> None:
     problem = Problem.from_functions(
-        lambda key: np.zeros(2), lambda w, batch, key: ((w - batch["x"]) ** 2).mean(), train={"x": np.ones((8, 2))},
-        batch_size=2,
+        lambda key: np.zeros(2), lambda w, batch, key: ((w - batch["x"]) ** 2).mean(),
+        train={"x": np.ones((8, 2))}, batch_size=2,
     )  # fmt: skip
     page = Page(run(BASE.but(problem=problem), progress=False).report().html)
     assert any("cannot be written to a spec" in text for text in page.texts["pre"])
     assert any(text.startswith("The target is a training loss of") for text in page.texts["p"])
+
+
+def test_settings_too_long_for_a_label_are_cut_and_stay_apart(results: list[Result]) -> None:
+    def faster(last: float) -> Result:
+        cluster = Cluster(workers=3, compute=Exponential(1.0), speeds=[1.00000001, 1.00000002, last])
+        return dataclasses.replace(results[0], experiment=BASE.but(cluster=cluster))
+
+    page = Page(report([faster(3.0), faster(2.0)]).html)
+    labels = [text for text in page.texts["th"] if text.startswith("sync")]
+    assert labels[:2] == [f"sync (cluster.speeds = [1.00000001, 1.00000002,){again}" for again in ("", " #2")]
 
 
 def test_a_notebook_shows_the_page_in_a_frame_of_its_own(results: list[Result]) -> None:

@@ -37,6 +37,9 @@ def check_pictures(out):
 
 
 def test_a_short_demo_ends_with_a_table_and_names_the_pictures_that_it_wrote(tmp_path, monkeypatch):
+    earlier = tmp_path / "deep" / "demo" / "runs" / "sync-0" / "result.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("of another demo")
     table, said = race(tmp_path / "deep" / "demo", monkeypatch, wallclock=50.0)
     assert sorted(table.index) == sorted(METHODS)
     assert all(method in said for method in METHODS)
@@ -45,7 +48,6 @@ def test_a_short_demo_ends_with_a_table_and_names_the_pictures_that_it_wrote(tmp
     assert "table.csv" in said
     runs = load_results(tmp_path / "deep" / "demo")
     assert sorted(result.experiment.method.name for result in runs) == sorted(METHODS)
-    race(tmp_path / "deep" / "demo", monkeypatch)  # again, over its own results
 
 
 @pytest.mark.slow

@@ -75,6 +75,18 @@ def test_a_loaded_result_can_be_saved_again_to_the_same_bytes(saved, tmp_path):
     assert contents(Result.load(saved).save(tmp_path / "again")) == contents(saved)
 
 
+def test_the_versions_that_ran_it_are_kept_and_may_be_missing(result, saved):
+    assert result.versions["numpy"] == np.__version__
+    assert result.versions.keys() > {"python", "stalegrad", "jax"}
+    assert Result.load(saved).versions == result.versions
+    about = json.loads((saved / "result.json").read_text())
+    (saved / "result.json").write_text(json.dumps(about | {"versions": {"numpy": "0.1"}}))
+    assert Result.load(saved).versions == {"numpy": "0.1"}
+    del about["versions"]
+    (saved / "result.json").write_text(json.dumps(about))
+    assert Result.load(saved).versions == {}
+
+
 def test_a_diverged_result_comes_back_diverged(tmp_path):
     wild = run(EXPERIMENT.but(method=methods.sync(learning_rate=1e30, weight_decay=1.0)), progress=False)
     assert wild.diverged_at is not None
