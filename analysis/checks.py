@@ -94,7 +94,7 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
 
 def check_bootstrap(level: Any, resamples: Any) -> None:
     """Raise ValueError unless these can be had of a bootstrap."""
-    if isinstance(level, bool) or not isinstance(level, float) or not 0 < level < 1:
+    if not isinstance(level, float) or not 0 < level < 1:
         raise ValueError(f"level is {level!r}: give a number between 0 and 1, such as 0.95")
     if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:
         raise ValueError(f"resamples is {resamples!r}: give a whole number from 1 on, such as 2000")

@@ -25,17 +25,18 @@ p { margin: .5rem 0; hyphens: auto; }
 .under { color: #555; margin-top: 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .82rem; line-height: 1.35; margin: .8rem 0;
-  font-variant-numeric: lining-nums tabular-nums; border: solid #1a1a1a; border-width: 1.5px 0; }
+  font-variant-numeric: lining-nums tabular-nums; border: solid #1a1a1a; border-width: 1.5px 0;
+  break-inside: avoid; }
 th, td { padding: .22rem .7rem .22rem 0; text-align: right; vertical-align: baseline; font-weight: 400; }
 th:first-child { text-align: left; overflow-wrap: anywhere; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { border-bottom: .75px solid #1a1a1a; color: #333; font-style: italic; vertical-align: bottom; }
-tr { break-inside: avoid; }
 figure { margin: 1.4rem 0; break-inside: avoid; }
 figure img { display: block; width: 100%; height: auto; }
 figcaption { font-size: .85rem; color: #444; margin-top: .4rem; }
 pre { font: .76rem/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; background: #f6f6f4;
-  border-left: 2px solid #bbb; padding: .7rem .9rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+  border-left: 2px solid #bbb; padding: .7rem .9rem; white-space: pre-wrap; overflow-wrap: anywhere;
+  break-inside: avoid; }
 @page { margin: 18mm; }
 @media print { body { font-size: 10.5pt; margin: 0; max-width: none; padding: 0; } pre { background: none; } }
 """
@@ -103,6 +104,11 @@ def number(value: Any) -> str:
     else:
         text = f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def hundredths(value: Any) -> str:
+    """Return a number with two decimals, so that those of a column stand below one another."""
+    return f"{value:,.2f}" if math.isfinite(value) else number(value)
 
 
 def percent(value: Any) -> str:

@@ -221,13 +221,13 @@ def _log_ratio(slow: Arrival, fast: Arrival) -> float:
 
 def _pairs(histories: Any, baseline: str, columns: Sequence[str]) -> dict[str, Pair]:
     """Return, for every method but the baseline, its runs and the baseline's, in the order of common seeds."""
-    named = isinstance(histories, Mapping)
-    if named and histories and all(isinstance(runs, Mapping) for runs in histories.values()):
+    if isinstance(histories, Mapping) and all(isinstance(runs, Mapping) for runs in histories.values()):
         seeded = {label: dict(runs) for label, runs in histories.items()}
         check_all_histories({label: list(runs.values()) for label, runs in seeded.items()}, columns)
     else:
         check_all_histories(histories, columns)
-        if len(sizes := {label: len(runs) for label, runs in histories.items()}) and len(set(sizes.values())) > 1:
+        sizes = {label: len(runs) for label, runs in histories.items()}
+        if len(set(sizes.values())) > 1:
             raise ValueError(f"seeds cannot be paired: there are {sizes} histories; give {{seed: history}}")
         seeded = {label: dict(enumerate(runs)) for label, runs in histories.items()}
     if baseline not in seeded:

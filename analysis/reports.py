@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from stalegrad.analysis.busy import plot_busy
-from stalegrad.analysis.checks import check_target
+from stalegrad.analysis.checks import check_target, check_values
 from stalegrad.analysis.curves import plot_curves
 from stalegrad.analysis.figures import axis_label
-from stalegrad.analysis.page import heading, listing, number, page, paragraph, percent, picture, table
+from stalegrad.analysis.page import heading, hundredths, listing, number, page, paragraph, percent, picture, table
 from stalegrad.analysis.paired import plot_difference, speedups
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
 from stalegrad.analysis.staleness_time import plot_staleness_time
@@ -142,9 +142,10 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _common_target(runs: Runs, y: str) -> float:
     """Return the lowest value that more than half of the seeds of every method reach."""
+    check_values({label: [r.history for r in seeds.values()] for label, seeds in runs.items()}, y)
     best = [np.sort([r.history[y].min() for r in seeds.values()]) for seeds in runs.values()]
-    middle = np.array([values[len(values) // 2] for values in best])
-    return float(middle[np.isfinite(middle)].max())
+    seen = [values[np.isfinite(values)] for values in best]
+    return float(max(values[len(values) // 2] for values in seen if len(values)))
 
 
 def _title(runs: Runs) -> str:
@@ -170,7 +171,7 @@ def _outcome(runs: Runs, y: str, target: float, chosen: bool) -> list[str]:
     columns = {
         "seeds": ("seeds", number), "reached": ("reached", number),
         "wallclock": ("wallclock to target (s)", number), "updates": ("updates", number),
-        "mean_staleness": ("mean staleness", number), "idle": ("idle", percent),
+        "mean_staleness": ("mean staleness", hundredths), "idle": ("idle", percent),
         "wasted": ("wasted", percent), y: (f"final {what}", number),
     }  # fmt: skip
     why = ", the lowest that more than half of the seeds of every method reach" if chosen else ""
@@ -209,8 +210,8 @@ def _against_baseline(runs: Runs, y: str, target: float) -> list[str]:
         return []
     histories = {label: {seed: s[seed].history for seed in sorted(common)} for label, s in runs.items()}
     columns = {
-        "pairs": ("pairs of seeds", number), "speedup": (f"times sooner than {baseline}", number),
-        "low": ("low", number), "high": ("high", number),
+        "pairs": ("pairs of seeds", number), "speedup": (f"times sooner than {baseline}", hundredths),
+        "low": ("low", hundredths), "high": ("high", hundredths),
     }  # fmt: skip
     return [
         heading(f"Against {baseline}"),
@@ -230,6 +231,7 @@ def _against_baseline(runs: Runs, y: str, target: float) -> list[str]:
 def _staleness(runs: Runs) -> list[str]:
     traces = {label: [r.trace for r in seeds.values()] for label, seeds in runs.items()}
     columns = {name: (name, number) for name in ("messages", "mean", "sd", "median", "p99", "max")}
+    columns |= {name: (name, hundredths) for name in ("mean", "sd")}
     parts = [
         heading("Staleness"),
         paragraph("Updates between the read of a gradient and its use, over the used messages of all seeds."),

@@ -135,7 +135,7 @@ def test_the_table_holds_the_medians(results: list[Result]) -> None:
     row = comparison(pairs, 0.4).loc["sync"]
     assert cells[:2] == ["2", f"{row['reached']:.0f}"]
     assert float(cells[2]) == pytest.approx(row["wallclock"], rel=1e-3)
-    assert cells[3:5] == ["12", "0"]
+    assert cells[3:5] == ["12", "0.00"]
     assert cells[5:7] == [f"{row['idle']:.1%}", f"{row['wasted']:.1%}"]
     assert float(cells[7]) == pytest.approx(row["test_error"], rel=1e-3)
 
@@ -222,5 +222,8 @@ def test_what_cannot_be_reported_is_named(results: list[Result]) -> None:
         report([])
     with pytest.raises(ValueError, match="two results are of the same experiment, sync, seed 4"):
         report([results[0], results[0]])
+    lost = dataclasses.replace(results[0], history=results[0].history.assign(test_error=np.nan, train_loss=np.nan))
+    with pytest.raises(ValueError, match="'train_loss' holds no finite value in any history"):
+        report([lost])
     with pytest.raises(ValueError, match="target is inf: give a finite number"):
         report(results, target=np.inf)
