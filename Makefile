@@ -9,7 +9,7 @@ FILES := $(shell find simulator models policies analysis -type f -not -path '*/_
 LIST := $(shell printf '%s\n' $(FILES) | cksum | cut -d ' ' -f 1)
 READY := $(VENV)/ready-$(LIST)
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint bench validate reproduce clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,12 @@ lint: $(READY)  ## Check style and types
 
 bench: $(READY)  ## Measure speed against plain SGD, side by side
 	$(BIN)/python tests/benchmarks/bench.py
+
+validate: $(READY)  ## Set theory beside simulation: docs/validation.md
+	$(BIN)/python scripts/validate_theory.py --out docs/validation.md
+
+reproduce: $(READY)  ## Test the claims of the papers on real images: docs/reproduction.md (long)
+	$(BIN)/python scripts/reproduce
 
 clean:  ## Remove the environment and everything made
 	rm -rf $(VENV) build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,17 +1,36 @@
-"""What users look at: curves, staleness, timelines and tables, read from traces and histories.
+"""What users look at: curves, staleness, timelines and tables, and the theory to set beside them.
 
-Everything here takes finished data and gives numbers or matplotlib ``Axes``. Nothing of the simulator (but its
-laws of delay), the policies or the models may be imported, no model is trained, no global matplotlib state is
-touched.
+Everything here takes finished data, or laws of times and constants of problems, and gives numbers or matplotlib
+``Axes``. Nothing of the simulator but its laws of times, nothing of the policies or the models may be imported, no
+model is trained, no global matplotlib state is touched.
 """
 
 from stalegrad.analysis.busy import plot_busy
+from stalegrad.analysis.constants import (
+    Constants,
+    measured_gamma,
+    measured_noise,
+    measured_p0,
+    quadratic_constants,
+    ridge_constants,
+    softmax_constants,
+)
 from stalegrad.analysis.curves import Histories, mean_curves, on_grid, plot_curves
 from stalegrad.analysis.delay_fit import DelayFit, fit_delays
+from stalegrad.analysis.error_bounds import ErrorBound, mind_the_step_learning_rate, mind_the_step_updates
 from stalegrad.analysis.frontier import pareto, plot_pareto
 from stalegrad.analysis.paired import SeededHistories, paired_difference, plot_difference, speedups
 from stalegrad.analysis.perfetto import to_perfetto
 from stalegrad.analysis.reports import Report, report
+from stalegrad.analysis.runtime import (
+    Estimate,
+    expected_staleness,
+    expected_update_time,
+    fresh_probability,
+    longer_when_new,
+    speed_up,
+    throughput,
+)
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
 from stalegrad.analysis.staleness_fit import StalenessFit, fit_staleness
 from stalegrad.analysis.staleness_time import plot_staleness_map, plot_staleness_time
@@ -20,15 +39,27 @@ from stalegrad.analysis.targets import to_target
 from stalegrad.analysis.timeline import plot_timeline
 
 __all__ = [
+    "Constants",
     "DelayFit",
+    "ErrorBound",
+    "Estimate",
     "Histories",
     "Report",
     "SeededHistories",
     "StalenessFit",
     "comparison",
+    "expected_staleness",
+    "expected_update_time",
     "fit_delays",
     "fit_staleness",
+    "fresh_probability",
+    "longer_when_new",
     "mean_curves",
+    "measured_gamma",
+    "measured_noise",
+    "measured_p0",
+    "mind_the_step_learning_rate",
+    "mind_the_step_updates",
     "on_grid",
     "paired_difference",
     "pareto",
@@ -40,9 +71,14 @@ __all__ = [
     "plot_staleness_map",
     "plot_staleness_time",
     "plot_timeline",
+    "quadratic_constants",
     "report",
+    "ridge_constants",
+    "softmax_constants",
+    "speed_up",
     "speedups",
     "staleness_table",
+    "throughput",
     "to_perfetto",
     "to_target",
 ]

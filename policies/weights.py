@@ -200,6 +200,9 @@ def mindthestep(
         clip: largest factor.
         drop_above: messages staler than this count nothing.
 
+    What was computed at the initial parameters is not counted: all workers read them at once, and those few low
+    values, to which the models give next to no probability, would decide the mean factor.
+
     Reference: Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019. The implicit momentum of the
     geometric step is (1 - p) / C (the sign printed in the paper, as we recall it, does not survive a check).
     """
@@ -228,8 +231,10 @@ def mindthestep(
         starts = range(warmup, len(tau), refresh or max(len(tau), 1))
         for start in starts:
             stop = len(tau) if refresh is None else min(start + refresh, len(tau))
-            q = np.bincount(tau[:start], minlength=size) / start
-            factors[start:stop] = table(q, workers)[tau[start:stop]]
+            seen = tau[:start][update[:start] > tau[:start]]
+            if len(seen):
+                q = np.bincount(seen, minlength=size) / len(seen)
+                factors[start:stop] = table(q, workers)[tau[start:stop]]
         return factors
 
     return weight

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stalegrad.policies.trees import at_worker, put_worker
 from stalegrad.simulator.replay.executor import Executor, Program, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
@@ -26,7 +27,7 @@ class Loop(Executor):
         """Put version 0 into its slot."""
         self._params = params
         init, self.message, self.apply = compiled(self.program)
-        self.messages, self.optimizer, sent = init(params, self.numbers)
+        self.own, self.correction, self.optimizer, sent = init(params, self.numbers)
         self.slots: list[Params] = [None] * self.layout.slots
         self.slots[slot] = sent
 
@@ -45,8 +46,8 @@ class Loop(Executor):
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
                 event = indices[m - a], batch, *who, self.weights[m]
-                state = (self._params, self.slots[s.read_slot[m]], self.messages, self.optimizer)
-                total, self.messages, measures = self.message(
+                state = (self._params, self.slots[s.read_slot[m]], self.own, self.correction, self.optimizer)
+                total, self.own, self.correction, measures = self.message(
                     self.numbers, *state, total, event, rate, self.train, self.key
                 )
                 measured.append(measures)
@@ -70,7 +71,8 @@ def compiled(program: Program) -> Any:
         numbers: Any,
         params: Params,
         read: Params,
-        messages: Any,
+        all_own: Any,
+        correction: Any,
         optimizer: Any,
         total: Any,
         event: Any,
@@ -79,18 +81,21 @@ def compiled(program: Program) -> Any:
         key: jax.Array,
     ) -> Any:
         keys = fold_in(key, event[1] + jnp.arange(program.layout.steps, dtype=jnp.uint32))
-        sent, messages, measures = program.step(numbers).message(
-            params, read, messages, optimizer, inputs_of(event, keys), rate, train
+        inputs = inputs_of(event, keys)
+        own = at_worker(all_own, inputs.worker)
+        sent, own, correction, measures = program.step(numbers).message(
+            params, read, own, correction, optimizer, inputs, rate, train
         )
+        all_own = put_worker(all_own, inputs.worker, own)
         if total is not None:
             sent = jax.tree.map(jnp.add, total, sent)
-        return sent, messages, measures
+        return sent, all_own, correction, measures
 
     def apply(numbers: Any, params: Params, optimizer: Any, total: Any, count: Any, event: Any, rate: Any) -> Any:
         return program.step(numbers).apply(params, optimizer, total, count, inputs_of(event), rate)
 
     return (
         jax.jit(lambda params, numbers: program.step(numbers).init(params)),
-        jax.jit(message, donate_argnums=(3, 5)),
+        jax.jit(message, donate_argnums=(3, 4, 6)),
         jax.jit(apply, donate_argnums=(2, 3)),
     )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from stalegrad.policies.trees import at_worker, put_worker
 from stalegrad.simulator.replay.executor import Executor, Program, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
@@ -18,11 +19,12 @@ CHUNK = 4_096
 
 
 class State(NamedTuple):
-    """All that an update needs of the past."""
+    """All that an update needs of the past; ``own`` is what the workers keep, stacked along a first axis."""
 
     params: Params
     slots: Params
-    messages: Any
+    own: Any
+    correction: Any
     optimizer: Any
 
 
@@ -101,12 +103,12 @@ def initial(program: Program) -> Any:
     """Return the compiled ``(params, numbers, slot of version 0) -> State``."""
 
     def start(params: Params, numbers: Any, slot: Any) -> State:
-        messages, optimizer, sent = program.step(numbers).init(params)
+        own, correction, optimizer, sent = program.step(numbers).init(params)
         stacked = None
         if not program.layout.fresh:
             empty = jax.tree.map(lambda leaf: jnp.zeros((program.layout.slots, *leaf.shape), leaf.dtype), sent)
             stacked = write(empty, slot, sent)
-        return State(params, stacked, messages, optimizer)
+        return State(params, stacked, own, correction, optimizer)
 
     return jax.jit(start)
 
@@ -128,54 +130,59 @@ def compiled(program: Program) -> Any:
             who = chunk.worker[m], chunk.update[m], chunk.staleness[m]
             return Inputs(indices, keys[m], *who, chunk.weight[m])
 
-        def message(m: Any, read: Params, state: State, messages: Any, rate: Any, measured: Any) -> Any:
-            sent, messages, measures = step.message(
-                state.params, read, messages, state.optimizer, inputs_of(m), rate, train
+        def fetch(m: Any, state: State) -> tuple[Params, Any]:
+            """Return what message m starts from: the version it has read, and what its worker keeps.
+
+            It is fetched ahead, after all that comes before it is written: to read and to write a stack in one
+            step could otherwise need a copy of all of it.
+            """
+            m = jnp.minimum(m, len(chunk.worker) - 1)
+            read = state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
+            return read, at_worker(state.own, chunk.worker[m])
+
+        def message(m: Any, start: Any, state: State, rate: Any, measured: Any) -> Any:
+            """Compute message m; return it, and the state in which it leaves workers and correction."""
+            sent, own, correction, measures = step.message(
+                state.params, *start, state.correction, state.optimizer, inputs_of(m), rate, train
             )
             if measures is not None:
                 measured = lax.dynamic_update_index_in_dim(measured, measures, m, 0)
-            return sent, messages, measured
+            own = put_worker(state.own, chunk.worker[m], own)
+            return sent, state._replace(own=own, correction=correction), measured
 
-        def read_by(m: Any, state: State) -> Params:
-            return state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
-
-        def finish(u: Any, first: Any, state: State, total: Params, messages: Any, count: Any) -> State:
+        def finish(u: Any, first: Any, state: State, total: Params, count: Any) -> State:
             params, optimizer, sent = step.apply(
                 state.params, state.optimizer, total, count, inputs_of(first), chunk.learning_rate[u]
             )
             slots = state.slots if layout.fresh else write(state.slots, chunk.write_slot[u], sent)
-            return State(params, slots, messages, optimizer)
+            return state._replace(params=params, slots=slots, optimizer=optimizer)
 
         def single(u: Any, carry: Any) -> Any:
-            """An update of one message. What the next one reads is fetched ahead, after the slots are written:
-            read and write could otherwise need two copies of all slots."""
-            state, read, measured = carry
-            rate = chunk.learning_rate[u]
-            total, messages, measured = message(u, read, state, state.messages, rate, measured)
-            state = finish(u, u, state, total, messages, None)
-            return state, read_by(jnp.minimum(u + 1, len(chunk.worker) - 1), state), measured
+            """An update of one message."""
+            state, start, measured = carry
+            total, state, measured = message(u, start, state, chunk.learning_rate[u], measured)
+            state = finish(u, u, state, total, None)
+            return state, fetch(u + 1, state), measured
 
         def several(u: Any, carry: Any) -> Any:
             """An update of several messages, added up in the order of their ids."""
-            state, measured = carry
             count = layout.messages
             first = chunk.first[u] if count is None else u * count
             count = chunk.first[u + 1] - first if count is None else count
 
             def add(i: Any, inner: Any) -> Any:
-                total, messages, measured = inner
-                read, rate = read_by(first + i, state), chunk.learning_rate[u]
-                sent, messages, measured = message(first + i, read, state, messages, rate, measured)
-                return jax.tree.map(jnp.add, total, sent), messages, measured
+                total, state, start, measured = inner
+                sent, state, measured = message(first + i, start, state, chunk.learning_rate[u], measured)
+                return jax.tree.map(jnp.add, total, sent), state, fetch(first + i + 1, state), measured
 
-            zeros = jax.tree.map(jnp.zeros_like, state.params)
-            total, messages, measured = lax.fori_loop(0, count, add, (zeros, state.messages, measured))
-            return finish(u, first, state, total, messages, count), measured
+            zeros = jax.tree.map(jnp.zeros_like, carry[0].params)
+            total, state, _, measured = lax.fori_loop(0, count, add, (zeros, *carry))
+            state = finish(u, first, state, total, count)
+            return state, fetch(first + count, state), measured
 
-        if layout.messages == 1:
-            state, _, measured = lax.fori_loop(0, updates, single, (state, read_by(0, state), measured))
-            return state, measured
-        return lax.fori_loop(0, updates, several, (state, measured))
+        update = single if layout.messages == 1 else several
+        state, _, measured = lax.fori_loop(0, updates, update, (state, fetch(0, state), measured))
+        return state, measured
 
     return jax.jit(run, donate_argnums=0)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from stalegrad.policies.rules import Rule
-from stalegrad.policies.trees import at_worker, global_norm_squared, put_worker
+from stalegrad.policies.trees import global_norm_squared
 from stalegrad.policies.work import Work
 
 Params = Any
@@ -54,28 +54,22 @@ class Inputs(NamedTuple):
     weight: Any
 
 
-class MessageState(NamedTuple):
-    """What messages leave behind: the correction's state, and the workers' own (stacked)."""
-
-    correction: Any
-    own: Any
-
-
 class Step(NamedTuple):
     """The two halves of an update.
 
     Attributes:
-        message: ``(params, read, message state, optimizer state, inputs, learning rate, train)`` ->
-            ``(message, message state, measured)``; one number for each of the layout's measures, or None.
+        message: ``(params, read, own, correction state, optimizer state, inputs, learning rate, train)`` ->
+            ``(message, own, correction state, measured)``; ``own`` is what its worker keeps between messages,
+            ``measured`` holds one number for each of the layout's measures (or is None).
         apply: ``(params, optimizer state, sum of messages, their number, inputs, learning rate)`` ->
             ``(params, optimizer state, point to send)``; a number of None means a single message, that of
             ``inputs``.
-        init: ``params -> (message state, optimizer state, point to send)``.
+        init: ``params -> (own states of all workers, correction state, optimizer state, point to send)``.
     """
 
-    message: Callable[..., tuple[Params, Any, jax.Array | None]]
+    message: Callable[..., tuple[Params, Any, Any, jax.Array | None]]
     apply: Callable[..., tuple[Params, Any, Params]]
-    init: Callable[[Params], tuple[Any, Any, Params]]
+    init: Callable[[Params], tuple[Any, Any, Any, Params]]
 
 
 def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: Any) -> Step:
@@ -108,10 +102,10 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
         return jax.lax.fori_loop(0, layout.steps, local_step, (read, zeros))[1]
 
     def own_work(
-        work: Work, params: Params, read: Params, all_own: Any, inputs: Inputs, rate: jax.Array, train: Any
+        work: Work, params: Params, read: Params, own: Any, inputs: Inputs, rate: jax.Array, train: Any
     ) -> tuple[Params, Any, Params]:
-        """The message of a worker with state of its own; also the states of all, and where it started."""
-        start, own = work.begin(read, at_worker(all_own, inputs.worker), inputs)
+        """The message of a worker with state of its own; also that state, and where it started."""
+        start, own = work.begin(read, own, inputs)
 
         def local_step(h: Any, carry: tuple[Params, Any]) -> tuple[Params, Any]:
             point, own = work.before(*carry)
@@ -119,18 +113,19 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
 
         point, own = jax.lax.fori_loop(0, layout.steps, local_step, (start, own))
         sent, own = work.finish(start, point, own, params)
-        return sent, put_worker(all_own, inputs.worker, own), start
+        return sent, own, start
 
     def message(
         params: Params,
         read: Params,
-        state: MessageState,
+        own: Any,
+        correction: Any,
         optimizer_state: Any,
         inputs: Inputs,
         learning_rate: jax.Array,
         train: Any,
-    ) -> tuple[Params, MessageState, jax.Array | None]:
-        correction, own, start = state.correction, state.own, read
+    ) -> tuple[Params, Any, Any, jax.Array | None]:
+        start = read
         if rule.work is None:
             sent = plain_work(read, inputs, learning_rate, train)
         else:
@@ -156,7 +151,7 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
             # Never true, but XLA cannot know: whatever comes of the message is now computed after the gap. Else
             # it might overwrite parameters and slots first, and would save all of them at every step.
             sent = jax.tree.map(lambda leaf: jnp.where(measured[0] < 0, jnp.zeros_like(leaf), leaf), sent)
-        return sent, MessageState(correction, own), measured
+        return sent, own, correction, measured
 
     def apply(
         params: Params, state: Any, total: Params, count: Any, inputs: Inputs, learning_rate: jax.Array
@@ -174,15 +169,12 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
     def point_to_send(params: Params, state: Any, learning_rate: jax.Array, worker: Any) -> Params:
         return params if rule.look_ahead is None else rule.look_ahead(params, state, learning_rate, worker)
 
-    def init(params: Params) -> tuple[Any, Any, Params]:
+    def init(params: Params) -> tuple[Any, Any, Any, Params]:
         correction = rule.correction.init(params) if rule.correction is not None else ()
         own = rule.work.init_all(params) if rule.work is not None else ()
         state = optimizer.init(params)
-        return (
-            MessageState(correction, own),
-            state,
-            point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32)),
-        )
+        sent = point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return own, correction, state, sent
 
     return Step(message, apply, init)
 

@@ -287,12 +287,15 @@ class MindTheStep(Weighted):
         refresh = self.o.get("refresh")
         past = len(self.seen) - 1
         upto = warmup if refresh is None else warmup + (past - warmup) // refresh * refresh
-        history, drop = self.seen[:upto], self.o.get("drop_above", 150)
+        history = [
+            tau for update, tau in enumerate(self.seen[:upto]) if update > tau
+        ]  # not at the initial version
+        drop = self.o.get("drop_above", 150)
 
         def value(tau):
             return 0.0 if drop is not None and tau > drop else self.raw(tau)
 
-        mean = sum(value(tau) for tau in history) / upto
+        mean = sum(value(tau) for tau in history) / len(history)
         result = value(self.tau) / mean
         clip = self.o.get("clip", 5.0)
         return result if clip is None else min(result, clip)

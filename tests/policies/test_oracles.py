@@ -410,11 +410,22 @@ def factors(weight, workers=8, seen=(0,)):
 
 
 def mindthestep(model="poisson", **options):
+    """The weight, for messages long after the start: none was computed at the initial parameters."""
     plain = {
         "mean": 8.0, "nu": 1.0, "damping": 1.0, "target_momentum": None, "online": False, "normalise": False,
         "warmup": 1, "refresh": None, "clip": None, "drop_above": None,
     }  # fmt: skip
-    return weights.mindthestep(model, **{**plain, **options})
+    weight = weights.mindthestep(model, **{**plain, **options})
+    return lambda tau, update, workers: weight(tau, update + 10_000, workers)
+
+
+def test_messages_computed_at_the_initial_parameters_do_not_decide_the_mean_step():
+    """All workers read them at once; a handful of low values would make every later step vanish."""
+    trace = simulate(Cluster(16, compute=Gamma(1.0, 0.2)), Async(), updates=4_000, seed=0)
+    weight = methods.mindthestep().rule(16).weight
+    found = weight(trace.staleness, np.arange(4_000), 16)
+    assert (found[:300] == 1).all()
+    assert 0.5 < found[300:].mean() < 1.1
 
 
 def pmf(model, mean=8.0, nu=1.0, size=150):

@@ -1,0 +1,134 @@
+"""The expected k-th smallest of independent times: closed forms where there are any, quadrature elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from stalegrad.simulator.timing.delays import (
+    Delay,
+    Deterministic,
+    Empirical,
+    Exponential,
+    Pareto,
+    Scipy,
+    ShiftedExponential,
+    Uniform,
+)
+
+Floats = npt.NDArray[np.float64]
+
+LEVELS = np.concatenate(
+    [
+        1 - np.geomspace(1e-15, 1e-2, 14),
+        np.linspace(0.95, 0.05, 19),
+        np.geomspace(1e-2, 1e-16, 15),
+        np.geomspace(1e-20, 1e-300, 71),
+    ]
+)
+"""Survival probabilities at whose times the quadrature is split."""
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(10)
+ACCURACY = 1e-10
+"""Relative; pieces are halved until nothing changes beyond it."""
+
+HALVINGS = 10
+
+
+def closed_form(law: Delay, k: int, workers: int) -> float | None:
+    """Return the expected ``k``-th smallest of ``workers`` draws of one law, or None if no closed form is known.
+
+    Exponential: (H_P - H_{P-k}) scale, after the shift if there is one. Pareto: scale Γ(P+1) Γ(P-k+1-1/a) /
+    (Γ(P-k+1) Γ(P+1-1/a)). Uniform: k/(P+1) of the way.
+    """
+    match law:
+        case Deterministic():
+            return law.value
+        case Exponential():
+            return law.scale * harmonic(workers, k)
+        case ShiftedExponential():
+            return law.shift + law.scale * harmonic(workers, k)
+        case Uniform():
+            return law.low + (law.high - law.low) * k / (workers + 1)
+        case Pareto():
+            late, inverse = workers - k + 1, 1 / law.shape
+            logs = special.gammaln([workers + 1, late - inverse, late, workers + 1 - inverse])
+            return float(law.scale * math.exp(logs[0] + logs[1] - logs[2] - logs[3]))
+    return None
+
+
+def harmonic(workers: int, k: int) -> float:
+    """Return H_P - H_{P-k} = 1/(P-k+1) + ... + 1/P."""
+    return float(special.digamma(workers + 1) - special.digamma(workers - k + 1))
+
+
+def order_statistic(laws: Sequence[Delay], k: int) -> float:
+    """Return the expected ``k``-th smallest of one draw of every law, in seconds, by quadrature.
+
+    It is the integral of P(at most k - 1 have finished by t). Pieces lie between the quantiles of the laws, so
+    that corners and jumps fall on their ends, and are halved until the result stands.
+
+    Raises:
+        ValueError: for a law whose survival function is not known, or is a scipy law of whole numbers.
+        ArithmeticError: if the quadrature does not settle.
+    """
+    kinds = list(dict.fromkeys(laws))
+    edges = np.unique(np.concatenate([[0.0], *map(split_points, kinds)]))
+
+    if len(kinds) == 1:
+        return _integral(lambda t: special.bdtrc(len(laws) - k, len(laws), survival(kinds[0], t)), edges)
+    return _integral(lambda t: _at_most(k - 1, laws, {law: survival(law, t) for law in kinds}), edges)
+
+
+def survival(law: Delay, t: Floats) -> Floats:
+    """Return P(X > t).
+
+    Raises:
+        ValueError: if the law cannot say.
+    """
+    if isinstance(law, Scipy) and not hasattr(law.law().dist, "pdf"):
+        raise ValueError(f"compute = {law!r} is a law of whole numbers: theory here needs a continuous one")
+    try:
+        return law.sf(t)
+    except TypeError as error:
+        raise ValueError(f"compute = {law!r} has no survival function, which this theory needs: {error}") from None
+
+
+def split_points(law: Delay) -> Floats:
+    """Return times that split the law's support: its quantiles, to far out, and its jumps."""
+    if isinstance(law, Empirical):
+        return np.unique(law.times())
+    low, high = np.full(len(LEVELS), -700.0), np.full(len(LEVELS), 700.0)  # logarithms of times
+    for _ in range(64):
+        middle = (low + high) / 2
+        later = survival(law, np.exp(middle)) > LEVELS
+        low, high = np.where(later, middle, low), np.where(later, high, middle)
+    return np.asarray(np.exp(high))
+
+
+def _integral(function: Callable[[Floats], Floats], edges: Floats) -> float:
+    before = math.nan
+    for _ in range(HALVINGS):
+        half = np.diff(edges)[:, None] / 2
+        nodes = edges[:-1, None] + half * (1 + NODES)
+        value = float((function(nodes.ravel()).reshape(nodes.shape) * WEIGHTS * half).sum())
+        if abs(value - before) <= ACCURACY * value:
+            return value
+        before = value
+        edges = np.sort(np.concatenate([edges, (edges[1:] + edges[:-1]) / 2]))
+    raise ArithmeticError(f"the expected order statistic does not settle: last two values {before} and {value}")
+
+
+def _at_most(count: int, laws: Sequence[Delay], late: dict[Delay, Floats]) -> Floats:
+    """Return P(at most ``count`` of the laws' times are over), given each law's survival."""
+    finished = np.zeros((count + 1, len(late[laws[0]])))
+    finished[0] = 1.0
+    for law in laws:
+        over = finished[:-1] * (1 - late[law])
+        finished *= late[law]
+        finished[1:] += over
+    return np.asarray(finished.sum(axis=0))

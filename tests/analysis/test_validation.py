@@ -1,0 +1,65 @@
+"""Theory against simulation: a small part of `make validate`, and (slow) all of it."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stalegrad.policies import methods
+from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "validate_theory.py"
+
+
+@pytest.fixture(scope="module")
+def validate():
+    spec = importlib.util.spec_from_file_location("validate_theory", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "synchrony", [Sync(), KSync(2), KBatchSync(4), Async(), KAsync(4), KBatchAsync(2)], ids=repr
+)
+@pytest.mark.parametrize("law", ["hyper-exponential", "unlike"])
+def test_simulations_are_where_theory_says(validate, law, synchrony):
+    checks = validate.check_case(validate.Case(law, synchrony, 8))
+    assert {quantity: check.z for quantity, check in checks.items() if not check.holds} == {}
+    assert "staleness" in checks or synchrony.name in ("sync", "k-sync", "k-batch-sync")
+
+
+def test_a_wrong_theory_would_be_found(validate):
+    values = np.random.default_rng(0).exponential(1.0, 40_000)
+    assert validate._check(1.0, 1.0, values).holds
+    assert not validate._check(1.04, 1.04, values).holds
+    assert validate._check(0.5, 1.1, values).z == 0
+    assert not validate._check(1.04, np.inf, values).holds
+    assert not validate._check(0.0, 0.0, np.full(80, 1e-3)).holds
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "law"),
+    [
+        ("quadratic", methods.k_async(k=4, learning_rate=0.1), "exponential"),
+        ("quadratic", methods.async_(learning_rate=0.02), "exponential"),
+        ("softmax regression", methods.k_batch_async(k=2, learning_rate=0.03), "1 + exponential"),
+    ],
+    ids=["quadratic, k-async", "quadratic, async", "softmax, k-batch-async"],
+)
+def test_error_bounds_hold_at_every_recorded_point(validate, task, method, law):
+    found = validate.run_descent(validate.Descent(task, method, law), seeds=2, updates=60)
+    assert found.error <= 1
+    assert found.gradient <= 1
+    assert found.error > 0.3  # the bound says something
+    assert 0 < found.gamma < 1
+
+
+@pytest.mark.slow
+def test_everything_holds():
+    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[:3000] + done.stderr[-3000:]
+    assert "Everything holds." in done.stdout
