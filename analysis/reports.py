@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from stalegrad.analysis.busy import plot_busy
-from stalegrad.analysis.checks import check_target, check_values
+from stalegrad.analysis.checks import check_histories, check_target, check_values
 from stalegrad.analysis.curves import plot_curves
 from stalegrad.analysis.figures import axis_label
 from stalegrad.analysis.page import heading, hundredths, listing, number, page, paragraph, percent, picture, table
@@ -78,11 +78,12 @@ def report(results: Sequence[Result], target: float | None = None) -> Report:
         The report: ``.save(path)`` it, or look at it in a notebook.
 
     Raises:
-        ValueError: if there is no result, two are of the same experiment and seed, or the target is not a
-            finite number.
+        ValueError: if there is no result, a history lacks a column or any finite value, two results are of
+            the same experiment and seed, or the target is not a finite number.
     """
     if not isinstance(results, Sequence) or not len(results):
         raise ValueError(f"results is {results!r:.40}: give a list of at least one result")
+    check_histories([result.history for result in results], ("wallclock", "train_loss", "test_error"))
     runs = _by_method(results)
     y = "train_loss" if all(r.history["test_error"].isna().all() for r in results) else "test_error"
     chosen = target is None

@@ -229,7 +229,10 @@ def _read(file: Path, read: Callable[[Path], Any]) -> Any:
 
 def _about(file: Path) -> dict[str, Any]:
     about = dict(json.loads(file.read_text(encoding="utf-8")))
-    return about | {"versions": dict(about.get("versions", {}))}
+    if about.get("format") != FORMAT:
+        return about
+    versions = {str(name): str(version) for name, version in dict(about.get("versions", {})).items()}
+    return {name: about[name] for name in ("format", "diverged_at", "path")} | {"versions": versions}
 
 
 def _arrays(file: Path) -> dict[str, Any]:

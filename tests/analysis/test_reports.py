@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stalegrad.analysis import comparison, report
+from stalegrad.analysis import Report, comparison, report
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Record, Result, run
@@ -95,6 +95,22 @@ def results() -> list[Result]:
     return [each for result in found for each in (result, reseeded(result, 2))]
 
 
+@pytest.fixture(scope="module")
+def one(results: list[Result]) -> Report:
+    return results[0].report()
+
+
+@pytest.fixture(scope="module")
+def several(results: list[Result]) -> Report:
+    return report(results)
+
+
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the time of rendering where only the text is looked at."""
+    monkeypatch.setattr("stalegrad.analysis.reports.picture", lambda ax, caption: "")
+
+
 def renamed(result: Result, name: str, spec: str) -> Any:
     """Return the result of a method and a spec that somebody else wrote."""
     experiment = SimpleNamespace(
@@ -106,8 +122,8 @@ def renamed(result: Result, name: str, spec: str) -> Any:
     )  # fmt: skip
 
 
-def test_one_result_is_a_self_contained_page(results: list[Result]) -> None:
-    html = results[0].report().html
+def test_one_result_is_a_self_contained_page(results: list[Result], one: Report) -> None:
+    html = one.html
     assert_self_contained(html)
     page = Page(html)
     assert page.texts["h1"] == page.texts["title"] == ["sync, seed 4"]
@@ -116,8 +132,8 @@ def test_one_result_is_a_self_contained_page(results: list[Result]) -> None:
     assert len(page.pictures()) == 5
 
 
-def test_several_are_compared_by_method_and_by_what_differs(results: list[Result]) -> None:
-    html = report(results).html
+def test_several_are_compared_by_method_and_by_what_differs(several: Report) -> None:
+    html = several.html
     assert_self_contained(html)
     page = Page(html)
     assert page.texts["h1"] == ["3 methods compared"]
@@ -129,6 +145,7 @@ def test_several_are_compared_by_method_and_by_what_differs(results: list[Result
     assert "Against sync" in page.texts["h2"]
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_the_table_holds_the_medians(results: list[Result]) -> None:
     cells = Page(report(results[:2], target=0.4).html).texts["td"]
     pairs = {"sync": [(r.trace, r.history) for r in results[:2]]}
@@ -140,9 +157,11 @@ def test_the_table_holds_the_medians(results: list[Result]) -> None:
     assert float(cells[7]) == pytest.approx(row["test_error"], rel=1e-3)
 
 
-def test_the_target_is_one_that_more_than_half_of_the_seeds_of_every_method_reach(results: list[Result]) -> None:
-    (said,) = [text for text in Page(report(results[:4]).html).texts["p"] if text.startswith("The target")]
-    best = [max(r.history["test_error"].min() for r in results[place : place + 2]) for place in (0, 2)]
+def test_the_target_is_one_that_more_than_half_of_the_seeds_of_every_method_reach(
+    results: list[Result], several: Report
+) -> None:
+    (said,) = [text for text in Page(several.html).texts["p"] if text.startswith("The target")]
+    best = [max(r.history["test_error"].min() for r in results[place : place + 2]) for place in (0, 2, 4)]
     assert f"a test error of {max(best):.4g}, the lowest that more than half" in said
 
 
@@ -162,6 +181,7 @@ def test_the_same_results_give_the_same_bytes_in_any_order(results: list[Result]
     assert report(loaded[::-1]).html == once
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_versions_are_those_of_the_runs(results: list[Result]) -> None:
     old = dataclasses.replace(results[0], versions={"numpy": "0.1"})
     assert (
@@ -172,6 +192,7 @@ def test_versions_are_those_of_the_runs(results: list[Result]) -> None:
     assert "Not recorded." in page.texts["p"]
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_run_that_diverged_or_never_updated_is_reported(results: list[Result]) -> None:
     history = results[0].history.assign(train_loss=np.nan, test_loss=np.nan)
     lost = dataclasses.replace(results[0], history=history, diverged_at=3.5)
@@ -180,6 +201,7 @@ def test_a_run_that_diverged_or_never_updated_is_reported(results: list[Result])
     assert_self_contained(idle.report().html)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_an_experiment_of_this_process_only_says_that_there_is_no_spec() -> None:
     problem = Problem.from_functions(
         lambda key: np.zeros(2), lambda w, batch, key: ((w - batch["x"]) ** 2).mean(),
@@ -190,6 +212,7 @@ def test_an_experiment_of_this_process_only_says_that_there_is_no_spec() -> None
     assert any(text.startswith("The target is a training loss of") for text in page.texts["p"])
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_settings_too_long_for_a_label_are_cut_and_stay_apart(results: list[Result]) -> None:
     def faster(last: float) -> Result:
         cluster = Cluster(workers=3, compute=Exponential(1.0), speeds=[1.00000001, 1.00000002, last])
@@ -200,21 +223,20 @@ def test_settings_too_long_for_a_label_are_cut_and_stay_apart(results: list[Resu
     assert labels[:2] == [f"sync (cluster.speeds = [1.00000001, 1.00000002,){again}" for again in ("", " #2")]
 
 
-def test_a_notebook_shows_the_page_in_a_frame_of_its_own(results: list[Result]) -> None:
-    made = results[0].report()
-    frame = Page(made._repr_html_())
-    assert frame.tags == [("iframe", {"srcdoc": made.html, "style": "width: 100%; height: 40rem; border: 0"})]
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own(one: Report) -> None:
+    frame = Page(one._repr_html_())
+    assert frame.tags == [("iframe", {"srcdoc": one.html, "style": "width: 100%; height: 40rem; border: 0"})]
 
 
-def test_saving_overwrites_only_if_told(results: list[Result], tmp_path: Path) -> None:
-    made, file = results[0].report(), tmp_path / "deep" / "report.html"
-    assert made.save(file).read_text(encoding="utf-8") == made.html
+def test_saving_overwrites_only_if_told(one: Report, tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "report.html"
+    assert one.save(file).read_text(encoding="utf-8") == one.html
     file.write_text("mine")
     with pytest.raises(FileExistsError, match="exists already: choose another name"):
-        made.save(file)
+        one.save(file)
     assert file.read_text() == "mine"
-    made.save(file, overwrite=True)
-    assert file.read_text(encoding="utf-8") == made.html
+    one.save(file, overwrite=True)
+    assert file.read_text(encoding="utf-8") == one.html
 
 
 def test_what_cannot_be_reported_is_named(results: list[Result]) -> None:

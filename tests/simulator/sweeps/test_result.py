@@ -181,6 +181,14 @@ def test_a_damaged_file_is_named(saved, name, damage):
         Result.load(saved)
 
 
+@pytest.mark.parametrize("change", [{"path": ...}, {"diverged_at": ...}, {"versions": "1.0"}])
+def test_what_is_missing_or_wrong_in_the_summary_is_damage(saved, change):
+    about = json.loads((saved / "result.json").read_text()) | change
+    (saved / "result.json").write_text(json.dumps({k: v for k, v in about.items() if v is not ...}))
+    with pytest.raises(ValueError, match=r"result.json is damaged"):
+        Result.load(saved)
+
+
 def test_a_flipped_byte_in_the_parameters_is_noticed(saved):
     content = bytearray((saved / "params.npz").read_bytes())
     content[len(content) // 2] ^= 0xFF
