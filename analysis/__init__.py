@@ -5,6 +5,7 @@ Everything here takes finished data, or laws of times and constants of problems,
 model is trained, no global matplotlib state is touched.
 """
 
+from stalegrad.analysis.busy import plot_busy
 from stalegrad.analysis.constants import (
     Constants,
     measured_gamma,
@@ -14,9 +15,13 @@ from stalegrad.analysis.constants import (
     ridge_constants,
     softmax_constants,
 )
-from stalegrad.analysis.curves import Histories, on_grid, plot_curves, to_target
+from stalegrad.analysis.curves import Histories, mean_curves, on_grid, plot_curves
 from stalegrad.analysis.delay_fit import DelayFit, fit_delays
 from stalegrad.analysis.error_bounds import ErrorBound, mind_the_step_learning_rate, mind_the_step_updates
+from stalegrad.analysis.frontier import pareto, plot_pareto
+from stalegrad.analysis.paired import SeededHistories, paired_difference, plot_difference, speedups
+from stalegrad.analysis.perfetto import to_perfetto
+from stalegrad.analysis.reports import Report, report
 from stalegrad.analysis.runtime import (
     Estimate,
     expected_staleness,
@@ -28,7 +33,9 @@ from stalegrad.analysis.runtime import (
 )
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
 from stalegrad.analysis.staleness_fit import StalenessFit, fit_staleness
+from stalegrad.analysis.staleness_time import plot_staleness_map, plot_staleness_time
 from stalegrad.analysis.tables import comparison
+from stalegrad.analysis.targets import to_target
 from stalegrad.analysis.timeline import plot_timeline
 
 __all__ = [
@@ -37,6 +44,8 @@ __all__ = [
     "ErrorBound",
     "Estimate",
     "Histories",
+    "Report",
+    "SeededHistories",
     "StalenessFit",
     "comparison",
     "expected_staleness",
@@ -45,20 +54,31 @@ __all__ = [
     "fit_staleness",
     "fresh_probability",
     "longer_when_new",
+    "mean_curves",
     "measured_gamma",
     "measured_noise",
     "measured_p0",
     "mind_the_step_learning_rate",
     "mind_the_step_updates",
     "on_grid",
+    "paired_difference",
+    "pareto",
+    "plot_busy",
     "plot_curves",
+    "plot_difference",
+    "plot_pareto",
     "plot_staleness",
+    "plot_staleness_map",
+    "plot_staleness_time",
     "plot_timeline",
     "quadratic_constants",
+    "report",
     "ridge_constants",
     "softmax_constants",
     "speed_up",
+    "speedups",
     "staleness_table",
     "throughput",
+    "to_perfetto",
     "to_target",
 ]

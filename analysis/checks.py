@@ -46,6 +46,14 @@ def check_histories(histories: Any, columns: Sequence[str], label: str | None = 
             raise ValueError(f"{columns[0]!r} of history {index}{of} must be finite and not go backwards")
 
 
+def check_all_histories(histories: Any, columns: Sequence[str]) -> None:
+    """Raise ValueError unless every label has histories with these columns, and the last column has a value."""
+    check_mapping(histories, "histories", "histories")
+    for label, runs in histories.items():
+        check_histories(runs, columns, label)
+    check_values(histories, columns[-1])
+
+
 def check_values(histories: Mapping[str, Sequence[pd.DataFrame]], y: str) -> None:
     """Raise ValueError if no history holds a finite value of ``y``, as for test errors without a test set."""
     frames = [history for runs in histories.values() for history in runs]
@@ -82,3 +90,11 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     close = get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(names)}."
+
+
+def check_bootstrap(level: Any, resamples: Any) -> None:
+    """Raise ValueError unless these can be had of a bootstrap."""
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise ValueError(f"level is {level!r}: give a number between 0 and 1, such as 0.95")
+    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:
+        raise ValueError(f"resamples is {resamples!r}: give a whole number from 1 on, such as 2000")

@@ -1,4 +1,4 @@
-"""Error against wallclock: mean and band over seeds, and the time to a target."""
+"""Error against wallclock: mean and band over seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from stalegrad.analysis.checks import check_histories, check_mapping, check_target, check_values
+from stalegrad.analysis.checks import check_all_histories, check_histories
 from stalegrad.analysis.figures import EndLabels, axis_label, marker_style, new_axes, note, plain_number, style
 
 Floats = npt.NDArray[np.float64]
@@ -60,6 +60,30 @@ def on_grid(
     return points, values
 
 
+def mean_curves(histories: Histories, x: str = "wallclock", y: str = "test_error") -> pd.DataFrame:
+    """Return the mean over seeds of every method, where all of its seeds have a finite value.
+
+    Args:
+        histories: label -> one history per seed.
+        x: column of the abscissa.
+        y: column of the values.
+
+    Returns:
+        Columns ``x`` and ``y`` by their names, one row per point of :func:`on_grid`, indexed by method.
+
+    Raises:
+        ValueError: if the mapping is empty or a column is unknown or without a finite value.
+    """
+    check_all_histories(histories, (x, y))
+    curves = []
+    for label, runs in histories.items():
+        grid, values = on_grid(runs, x, y)
+        known = np.isfinite(values).all(axis=0)
+        index = pd.Index([label] * int(known.sum()), name="method")
+        curves.append(pd.DataFrame({x: grid[known], y: values[:, known].mean(axis=0)}, index=index))
+    return pd.concat(curves)
+
+
 def plot_curves(
     histories: Histories,
     x: str = "wallclock",
@@ -92,10 +116,7 @@ def plot_curves(
         ValueError: if the mapping is empty, a column is unknown or without a finite value, or band is
             none of the three.
     """
-    check_mapping(histories, "histories", "histories")
-    for label, runs in histories.items():
-        check_histories(runs, (x, y), label)
-    check_values(histories, y)
+    check_all_histories(histories, (x, y))
     if band not in ("minmax", "std", None):
         raise ValueError(f"band is {band!r}: allowed are 'minmax', 'std' and None")
     ax = new_axes(ax)
@@ -131,64 +152,6 @@ def plot_curves(
         _plain_log_ticks(ax)
     note(ax, _caption([len(runs) for runs in histories.values()], band))
     return ax
-
-
-def to_target(histories: Histories, target: float, y: str = "test_error", x: str = "wallclock") -> pd.DataFrame:
-    """Return when each method first reaches a target.
-
-    A seed reaches the target at the first row with ``y <= target``, whatever comes after. A seed whose
-    history ends before that is censored: it is counted, but no time is made up for it. The median treats
-    it as +inf, so it stays right as long as more than half of the seeds arrive, and is inf otherwise;
-    ``mean``, ``min`` and ``max`` are over the seeds that arrived, and so flatter a method that often
-    fails: read them with ``reached``.
-
-    Args:
-        histories: label -> one history per seed.
-        target: value of y to reach or go below.
-        y: column that is to become small.
-        x: column in whose unit the answer is, by default ``wallclock`` in simulated seconds.
-
-    Returns:
-        One row per label, columns ``seeds, reached, median, mean, min, max``; NaN where no seed arrived
-        (median: inf).
-
-    Raises:
-        ValueError: if the mapping is empty, a column is unknown or without a finite value, or the target
-            is not a finite number.
-    """
-    check_mapping(histories, "histories", "histories")
-    check_target(target, y)
-    for label, runs in histories.items():
-        check_histories(runs, (x, y), label)
-    check_values(histories, y)
-    rows = []
-    for runs in histories.values():
-        times = np.array([first_at_target(history, target, y, x) for history in runs])
-        reached = times[np.isfinite(times)]
-        some = len(reached) > 0
-        rows.append(
-            {
-                "seeds": len(times),
-                "reached": len(reached),
-                "median": median(times),
-                "mean": reached.mean() if some else np.nan,
-                "min": reached.min() if some else np.nan,
-                "max": reached.max() if some else np.nan,
-            }
-        )
-    return pd.DataFrame(rows, index=pd.Index(list(histories), name="method"))
-
-
-def first_at_target(history: pd.DataFrame, target: float, y: str, x: str) -> float:
-    """Return x at the first row with ``y <= target``, inf if there is none."""
-    hit = np.flatnonzero(history[y].to_numpy(float) <= target)
-    return float(history[x].to_numpy(float)[hit[0]]) if len(hit) else np.inf
-
-
-def median(values: npt.ArrayLike) -> float:
-    """Return the median of numbers of which some may be +inf."""
-    ordered = np.sort(np.asarray(values, float))
-    return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
 
 def diverged(history: pd.DataFrame) -> bool:

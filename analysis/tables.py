@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from stalegrad.analysis.checks import as_traces, check_histories, check_mapping, check_target, check_values
-from stalegrad.analysis.curves import diverged, first_at_target, median
+from stalegrad.analysis.curves import diverged
+from stalegrad.analysis.targets import arrival, median, median_arrival
 
 if TYPE_CHECKING:
     from stalegrad.simulator.timing.trace import Trace
@@ -23,8 +24,8 @@ def comparison(
 ) -> pd.DataFrame:
     """Return one row per method: how soon, how stale, how idle, how wasteful, how good.
 
-    Every number is the median over seeds. A seed that never reaches the target counts as +inf in the
-    median of ``wallclock``; if that makes the median infinite, it is NaN: not reached by at least half of
+    Every number is the median over seeds. That of ``wallclock`` is Kaplan and Meier's, as in
+    :func:`~stalegrad.analysis.to_target`; where it is infinite it is NaN: not reached by at least half of
     the seeds, see ``reached``. In the same way a final value that is not finite counts as +inf.
 
     Args:
@@ -56,13 +57,14 @@ def comparison(
 
 
 def _row(pairs: Sequence[tuple[Trace, pd.DataFrame]], target: float, y: str) -> dict[str, float]:
-    times = [first_at_target(history, target, y, "wallclock") for _, history in pairs]
+    arrivals = [arrival(history, target, y, "wallclock") for _, history in pairs]
+    wallclock = median_arrival(arrivals)
     summaries = [trace.summary() for trace, _ in pairs]
     return {
         "seeds": len(pairs),
-        "reached": int(np.isfinite(times).sum()),
+        "reached": sum(a.reached for a in arrivals),
         "diverged": sum(diverged(history) for _, history in pairs),
-        "wallclock": _worst_last(times),
+        "wallclock": wallclock if np.isfinite(wallclock) else np.nan,
         **{name: median([summary[name] for summary in summaries]) for name in TRACE_COLUMNS},
         y: _worst_last([history[y].to_numpy(float)[-1] for _, history in pairs]),
     }

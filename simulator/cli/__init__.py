@@ -1,4 +1,4 @@
-"""The command line: ``stalegrad demo | init | run | trace | list``.
+"""The command line: ``stalegrad demo | init | run | trace | report | list``.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or bad input.
 """
@@ -16,7 +16,7 @@ from rich.table import Table
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
 from stalegrad.simulator.sweeps.experiment import load_experiment
-from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.sweeps.result import Result, load_results, run
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.tables import changed_fields
 
@@ -58,8 +58,7 @@ def init_command(
     spec: Annotated[Path, typer.Argument(help="The TOML file to write.")] = Path("spec.toml"),
 ) -> None:
     """Write a commented example of an experiment."""
-    if spec.exists():
-        raise FileExistsError(f"{spec} exists already: choose another name")
+    _check_new(spec)
     spec.write_text(EXAMPLE, encoding="utf-8")
     console.print(f"Wrote {spec}. Run it: stalegrad run {spec} -o results/first", highlight=False, soft_wrap=True)
 
@@ -87,9 +86,14 @@ def run_command(
 def trace_command(
     spec: Spec,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Save the trace in this directory.")] = None,
+    perfetto: Annotated[
+        Path | None, typer.Option(help="A new JSON file for ui.perfetto.dev or chrome://tracing.")
+    ] = None,
 ) -> None:
     """Simulate an experiment's timing only: no model, no training."""
     experiment = load_experiment(spec)
+    if perfetto is not None:
+        _check_new(perfetto)
     if experiment.method.adaptive:
         console.print("The timing of this method depends on the loss, so the training runs too.")
         trace = run(experiment).trace
@@ -103,6 +107,28 @@ def trace_command(
     _print_summary(f"Trace of {experiment.method.synchrony.name}, seed {experiment.seed}", trace.summary())
     if out is not None:
         _print_written([trace.save(out)])
+    if perfetto is not None:
+        from stalegrad.analysis import to_perfetto
+
+        _print_written([to_perfetto(trace, perfetto)])
+
+
+@app.command("report")
+def report_command(
+    directory: Annotated[Path, typer.Argument(help="A result of `stalegrad run`, or a directory of such.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The HTML file; by default DIRECTORY/report.html.")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Error to reach; by default one that all reach.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write results as one HTML file: curves, tables, staleness, specs; several are compared."""
+    from stalegrad.analysis import report
+
+    file = directory / "report.html" if out is None else out
+    if not force:
+        _check_new(file)
+    _print_written([report(load_results(directory), target).save(file, overwrite=force)])
 
 
 @app.command("list")
@@ -123,6 +149,11 @@ def list_command(
             table.add_row(*(_cell(value) for value in entry.values()))
         console.print(table)
         console.print()
+
+
+def _check_new(file: Path) -> None:
+    if file.exists():
+        raise FileExistsError(f"{file} exists already: choose another name")
 
 
 def _cell(value: Any) -> str:

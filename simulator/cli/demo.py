@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,12 @@ def demo(out: Path, seeds: int, console: Console) -> None:
     for method, seed in track(
         [(method, seed) for method in contestants for seed in range(seeds)], "racing", console=console
     ):
-        runs = results.setdefault(method.name, [])
-        runs.append(run(base.but(method=method, seed=seed), progress=False))
+        result = run(base.but(method=method, seed=seed), progress=False)
+        results.setdefault(method.name, []).append(result)
+        place = out / "runs" / f"{method.name}-{seed}"
+        if (place / "result.json").exists():  # of an earlier demo
+            shutil.rmtree(place)
+        result.save(place)
 
     histories = {name: [r.history for r in runs] for name, runs in results.items()}
     table = comparison({name: [(r.trace, r.history) for r in runs] for name, runs in results.items()}, TARGET)
@@ -65,8 +70,9 @@ def demo(out: Path, seeds: int, console: Console) -> None:
         ),
     ]
     console.print(_shown(table))
-    for path in [out / "table.csv", *pictures]:
+    for path in [out / "table.csv", *pictures, out / "runs"]:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    console.print(f"All in one file: stalegrad report {out}", highlight=False, soft_wrap=True)
 
 
 def _shown(frame: pd.DataFrame) -> Table:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import math
 import os
+import platform
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +32,14 @@ from stalegrad.simulator.timing.trace import Trace
 
 FORMAT = "stalegrad-result-1"
 
+PACKAGES = ("stalegrad", "jax", "jaxlib", "numpy", "scipy", "optax", "flax", "simpy")
+"""Those whose versions can change a number."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that can change a number."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -47,6 +57,7 @@ class Result:
         path: how the replay was executed, ``scan`` or ``loop``.
         gradients: one row per used message, if the record asks for it (see
             :class:`~stalegrad.simulator.replay.run.Replay`).
+        versions: of the packages that ran it; empty if they were not recorded.
     """
 
     experiment: Experiment
@@ -56,12 +67,19 @@ class Result:
     diverged_at: float | None
     path: str
     gradients: pd.DataFrame | None = None
+    versions: dict[str, str] = field(default_factory=versions)
 
     def plot(self, x: str = "wallclock", y: str = "test_error", ax: Any = None) -> Any:
         """Draw a column of the history against another; returns the matplotlib Axes."""
         from stalegrad.analysis import plot_curves
 
         return plot_curves({self.experiment.method.name: [self.history]}, x=x, y=y, ax=ax)
+
+    def report(self, target: float | None = None) -> Any:
+        """Return the run as one HTML document: shown in a notebook, ``.save(path)`` writes it."""
+        from stalegrad.analysis import report
+
+        return report([self], target)
 
     def summary(self) -> dict[str, Any]:
         """Return the run in a few numbers: the trace's, and the last row's losses."""
@@ -90,7 +108,12 @@ class Result:
             if self.gradients is not None:
                 pq.write_table(pa.Table.from_pandas(self.gradients), fresh / "gradients.parquet")
             np.savez(fresh / "params.npz", **flat(self.params))  # type: ignore[arg-type]
-            about = {"format": FORMAT, "diverged_at": self.diverged_at, "path": self.path}
+            about = {
+                "format": FORMAT,
+                "diverged_at": self.diverged_at,
+                "path": self.path,
+                "versions": self.versions,
+            }
             (fresh / "result.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
             fresh.chmod(0o755)
             fresh.replace(directory)
@@ -116,7 +139,7 @@ class Result:
             ValueError: if a file is damaged or foreign, naming it.
         """
         directory = Path(directory)
-        about = _read(directory / "result.json", lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
+        about = _read(directory / "result.json", _about)
         history = _read(directory / "history.parquet", lambda file: pq.read_table(file).to_pandas())
         params = _read(directory / "params.npz", _arrays)
         gradients = directory / "gradients.parquet"
@@ -127,7 +150,8 @@ class Result:
             )
         experiment = _read(directory / "spec.toml", lambda file: from_toml(file.read_text(encoding="utf-8")))
         trace = Trace.load(directory / "trace")
-        return cls(experiment, trace, history, params, about["diverged_at"], about["path"], table)
+        rest = (about["diverged_at"], about["path"], table, about["versions"])
+        return cls(experiment, trace, history, params, *rest)
 
     def __repr__(self) -> str:
         error = self.history["test_error"].iloc[-1]
@@ -174,6 +198,24 @@ def run(experiment: Experiment, *, progress: bool = True, path: str | None = Non
     return Result(experiment, trace, *done)
 
 
+def load_results(directory: str | os.PathLike[str]) -> list[Result]:
+    """Read the result that is in a directory, or all that are below it.
+
+    Raises:
+        NotADirectoryError: if it is none.
+        FileNotFoundError: if there is no result, or a file of one is missing.
+        ValueError: if a file is damaged or foreign, naming it.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is not a directory of results")
+    files = [file for file in directory.rglob("result.json") if not file.parent.name.startswith(".")]  # unfinished
+    if not files:
+        raise FileNotFoundError(f"no result in {directory}: write one with stalegrad run SPEC.toml -o {directory}")
+    alone = (directory / "result.json").exists()
+    return [Result.load(place) for place in ([directory] if alone else sorted(file.parent for file in files))]
+
+
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:
     if not file.is_file():
         raise FileNotFoundError(f"no result at {file.parent}: {file.name} is missing")
@@ -183,6 +225,14 @@ def _read(file: Path, read: Callable[[Path], Any]) -> Any:
         ValueError, TypeError, KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException,
     ) as error:  # fmt: skip
         raise ValueError(f"{file} is damaged: {error}") from None
+
+
+def _about(file: Path) -> dict[str, Any]:
+    about = dict(json.loads(file.read_text(encoding="utf-8")))
+    if about.get("format") != FORMAT:
+        return about
+    versions = {str(name): str(version) for name, version in dict(about.get("versions", {})).items()}
+    return {name: about[name] for name in ("format", "diverged_at", "path")} | {"versions": versions}
 
 
 def _arrays(file: Path) -> dict[str, Any]:

@@ -203,7 +203,7 @@ class Trace:
         """Return how each worker spent its time, as fractions of the time from its joining to the end.
 
         Columns: ``used`` (computing what was used, or still may be), ``wasted`` (cancelled or discarded),
-        ``idle``.
+        ``idle``; NaN for a worker that never joined.
         """
         g = self._gradients
         finish = np.where(np.isnan(g["finish_time"]), self.end, np.minimum(g["finish_time"], self.end))
@@ -219,7 +219,7 @@ class Trace:
                 "wasted": np.bincount(g["worker"], spent * wasted, self.workers) / present,
             }
         ).rename_axis("worker")
-        table["idle"] = (1.0 - table.sum(axis=1)).clip(lower=0.0)
+        table["idle"] = (1.0 - table["used"] - table["wasted"]).clip(lower=0.0)
         return table
 
     def idle_fraction(self) -> pd.Series[float]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from stalegrad.analysis import on_grid, plot_curves, to_target
+from stalegrad.analysis import mean_curves, on_grid, plot_curves, to_target
 
 NAN = math.nan
 
@@ -52,6 +52,14 @@ def test_line_is_the_mean_over_seeds() -> None:
     ax = plot_curves({"sync": TWO})
     (line,) = ax.lines
     np.testing.assert_allclose(line.get_xydata(), [[0, 0.9], [2, 0.4], [4, 0.15]])
+
+
+def test_mean_curves_are_the_lines_of_the_plot_as_a_table() -> None:
+    histories = {"sync": TWO, "async": [TWO[0], LOST]}
+    table = mean_curves(histories)
+    lines = [line for line in plot_curves(histories).lines if line.get_marker() != "x"]
+    for label, line in zip(histories, lines, strict=True):
+        np.testing.assert_array_equal(table.loc[label].to_numpy(), line.get_xydata())
 
 
 def test_band_is_the_range_over_seeds() -> None:
@@ -123,32 +131,6 @@ def test_log_ticks_are_plain_numbers() -> None:
     wide = plot_curves({"sync": [history([0, 1], [1e3, 1e-3])]}, log=True)
     wide.figure.draw_without_rendering()
     assert "0.001" in [label.get_text() for label in wide.get_yticklabels()]
-
-
-def test_to_target_takes_the_first_row_at_or_below() -> None:
-    table = to_target({"sync": [*TWO, history([0, 1, 2, 3], [0.9, 0.3, 0.6, 0.9])]}, 0.3)
-    assert table.loc["sync"].to_dict() == {
-        "seeds": 3, "reached": 3, "median": 2.0, "mean": pytest.approx(7 / 3), "min": 1.0, "max": 4.0,
-    }  # fmt: skip
-
-
-def test_to_target_counts_the_censored_and_makes_up_no_time_for_them() -> None:
-    table = to_target({"most": [*TWO, LOST], "half": [TWO[0], LOST], "none": [LOST]}, 0.3)
-    assert table["reached"].tolist() == [2, 1, 0]
-    assert table["median"].tolist() == [4.0, math.inf, math.inf]
-    np.testing.assert_array_equal(table["mean"], [3.0, 4.0, NAN])
-    np.testing.assert_array_equal(table["max"], [4.0, 4.0, NAN])
-
-
-def test_to_target_answers_in_the_unit_of_x() -> None:
-    frames = [frame.assign(update=[0, 10, 20]) for frame in TWO]
-    assert to_target({"a": frames}, 0.5, x="update").loc["a", "max"] == 10
-
-
-@pytest.mark.parametrize("target", [None, NAN, math.inf, "0.3", True])
-def test_a_target_is_a_finite_number(target: object) -> None:
-    with pytest.raises(ValueError, match=r"target is .*: give a finite number"):
-        to_target({"a": TWO}, target)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.text import Annotation
 
 from stalegrad.analysis import plot_timeline
-from stalegrad.analysis.timeline import HALF, default_end
+from stalegrad.analysis.timeline import DENSE, HALF, default_end
 from stalegrad.simulator.timing.trace import Trace
 
 
@@ -140,3 +140,17 @@ def test_many_workers_are_cut_and_the_axis_says_so() -> None:
 def test_bad_windows_and_workers_are_named(trace: Trace, arguments: dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         plot_timeline(trace, **arguments)  # type: ignore[arg-type]
+
+
+def test_bars_too_many_to_tell_apart_have_neither_edge_nor_hatch() -> None:
+    def look(messages: int) -> tuple[str | None, float]:
+        table = many(messages).gradients
+        table.loc[3, ["fate", "update", "staleness"]] = ["discarded", -1, -1]
+        ones = np.ones(messages, int)
+        trace = Trace(table, {"time": table["finish_time"], "messages": ones, "gradients": ones})
+        ax = plot_timeline(trace, end=trace.end)
+        (wasted,) = [c for c in ax.collections if c.get_label() == "discarded"]
+        return wasted.get_hatch(), wasted.get_linewidth()[0]
+
+    assert look(DENSE) == ("////", 0.6)
+    assert look(DENSE + 1) == (None, 0.0)

@@ -5,12 +5,14 @@ import shutil
 import struct
 import subprocess
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from stalegrad.simulator import Result, Trace, load_experiment
+from stalegrad.simulator import Result, Trace, load_experiment, run
 from stalegrad.simulator.cli import app, main
 from stalegrad.simulator.cli.lists import LISTS
 
@@ -105,6 +107,12 @@ def test_trace_simulates_without_training_and_saves_where_it_is_told(spec, monke
     assert len(Trace.load("out").update_times) == 4
 
 
+def test_trace_writes_events_for_viewers(spec):
+    assert "wrote events.json" in call("trace", spec, "--perfetto", "events.json")
+    events = json.loads(Path("events.json").read_text())["traceEvents"]
+    assert sum(event["ph"] == "i" for event in events) == 4
+
+
 @pytest.mark.parametrize("what", LISTS)
 def test_every_list_names_all_its_entries(what):
     output, entries = call("list", what), json.loads(call("list", what, "--json"))
@@ -125,9 +133,23 @@ def test_every_listed_method_says_its_synchrony_parameters_and_paper():
     assert all(entry["paper"] for entry in entries.values())
 
 
+def test_report_writes_one_file_beside_the_result_or_where_it_is_told(spec):
+    result = run(load_experiment(spec), progress=False)
+    result.save("out/a")
+    replace(result, experiment=result.experiment.but(seed=1)).save("out/b")
+    assert "wrote out/a/report.html" in call("report", "out/a")
+    first = Path("out/a/report.html").read_text(encoding="utf-8")
+    assert "k-async, seed 0" in first
+    call("report", "out", "-o", "out/a/report.html", "--target", "0.5", "--force")
+    text = Path("out/a/report.html").read_text(encoding="utf-8")
+    assert "k-async, seeds 0, 1" in text
+    assert "test error of 0.5" in text
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a", "b"]
+
+
 def test_every_command_explains_itself():
     output = call("--help")
-    for command in ("demo", "init", "run", "trace", "list"):
+    for command in ("demo", "init", "run", "trace", "report", "list"):
         assert command in output
         assert "Usage" in call(command, "--help")
 
@@ -144,6 +166,41 @@ def test_run_overwrites_nothing_and_says_so_before_any_work(spec, tmp_path, caps
     monkeypatch.setattr("stalegrad.simulator.cli.run", lambda *a, **k: pytest.fail("work was done"))
     said = refused(capsys, monkeypatch, "run", spec, "-o", tmp_path)
     assert f"{tmp_path} exists and is not empty: choose another place" in said
+
+
+def test_report_overwrites_nothing_and_says_so_before_any_work(spec, capsys, monkeypatch):
+    assert f"{spec} exists already: choose another name" in refused(capsys, monkeypatch, "report", ".", "-o", spec)
+    assert spec.read_text() == SHORT
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda out: shutil.rmtree(out), "out is not a directory of results"),
+        (lambda out: [shutil.rmtree(out), out.mkdir()], "no result in out: write one with stalegrad run"),
+        (lambda out: (out / "result.json").write_text("{"), "result.json is damaged"),
+        (lambda out: (out / "history.parquet").write_bytes(b"PAR1"), "history.parquet is damaged"),
+        (lambda out: (out / "history.parquet").unlink(), "history.parquet is missing"),
+        (lambda out: pd.DataFrame({"update": [0]}).to_parquet(out / "history.parquet"), "no column 'wallclock'"),
+        (lambda out: (out / "spec.toml").write_text("updates = 4"), "spec.toml is damaged"),
+        (lambda out: (out / "trace" / "updates.parquet").write_bytes(b""), "updates.parquet is damaged"),
+    ],
+)  # fmt: skip
+def test_report_of_what_is_no_result_is_one_sentence_and_no_file(spec, harm, said, capsys, monkeypatch):
+    result = run(load_experiment(spec), progress=False)
+    harm(result.save("out"))
+    error = refused(capsys, monkeypatch, "report", "out", "-o", "report.html")
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert not list(Path().rglob("*.html"))
+
+
+def test_trace_overwrites_no_events_and_says_so_before_any_work(spec, capsys, monkeypatch):
+    monkeypatch.setattr("stalegrad.simulator.cli.simulate", lambda *a, **k: pytest.fail("work was done"))
+    said = refused(capsys, monkeypatch, "trace", spec, "--perfetto", spec)
+    assert f"{spec} exists already: choose another name" in said
+    assert spec.read_text() == SHORT
 
 
 @pytest.mark.parametrize(

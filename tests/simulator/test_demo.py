@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from stalegrad.simulator.cli import demo
+from stalegrad.simulator.sweeps.result import load_results
 
 METHODS = ["sync", "k-sync", "async", "k-async", "k-batch-async"]
 PICTURES = [
@@ -36,12 +37,17 @@ def check_pictures(out):
 
 
 def test_a_short_demo_ends_with_a_table_and_names_the_pictures_that_it_wrote(tmp_path, monkeypatch):
+    earlier = tmp_path / "deep" / "demo" / "runs" / "sync-0" / "result.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("of another demo")
     table, said = race(tmp_path / "deep" / "demo", monkeypatch, wallclock=50.0)
     assert sorted(table.index) == sorted(METHODS)
     assert all(method in said for method in METHODS)
     check_pictures(tmp_path / "deep" / "demo")
     assert all(f"{name}.png" in said for name in PICTURES)
     assert "table.csv" in said
+    runs = load_results(tmp_path / "deep" / "demo")
+    assert sorted(result.experiment.method.name for result in runs) == sorted(METHODS)
 
 
 @pytest.mark.slow

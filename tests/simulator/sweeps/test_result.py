@@ -75,6 +75,18 @@ def test_a_loaded_result_can_be_saved_again_to_the_same_bytes(saved, tmp_path):
     assert contents(Result.load(saved).save(tmp_path / "again")) == contents(saved)
 
 
+def test_the_versions_that_ran_it_are_kept_and_may_be_missing(result, saved):
+    assert result.versions["numpy"] == np.__version__
+    assert result.versions.keys() > {"python", "stalegrad", "jax"}
+    assert Result.load(saved).versions == result.versions
+    about = json.loads((saved / "result.json").read_text())
+    (saved / "result.json").write_text(json.dumps(about | {"versions": {"numpy": "0.1"}}))
+    assert Result.load(saved).versions == {"numpy": "0.1"}
+    del about["versions"]
+    (saved / "result.json").write_text(json.dumps(about))
+    assert Result.load(saved).versions == {}
+
+
 def test_a_diverged_result_comes_back_diverged(tmp_path):
     wild = run(EXPERIMENT.but(method=methods.sync(learning_rate=1e30, weight_decay=1.0)), progress=False)
     assert wild.diverged_at is not None
@@ -166,6 +178,14 @@ def test_a_damaged_file_is_named(saved, name, damage):
     file = saved / name
     file.write_bytes({"empty": b"", "foreign": b"\xff\xfe not ours", "cut short": file.read_bytes()[:-60]}[damage])
     with pytest.raises(ValueError, match=os.path.basename(name)):
+        Result.load(saved)
+
+
+@pytest.mark.parametrize("change", [{"path": ...}, {"diverged_at": ...}, {"versions": "1.0"}])
+def test_what_is_missing_or_wrong_in_the_summary_is_damage(saved, change):
+    about = json.loads((saved / "result.json").read_text()) | change
+    (saved / "result.json").write_text(json.dumps({k: v for k, v in about.items() if v is not ...}))
+    with pytest.raises(ValueError, match=r"result.json is damaged"):
         Result.load(saved)
 
 

@@ -1,0 +1,107 @@
+"""A trace for the trace viewers of browsers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.timing.trace import Trace
+
+WORKERS, SERVER = 1, 2
+"""Process numbers; 0 is the kernel's in viewers, and so are threads 0."""
+
+
+def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
+    """Write a trace as Chrome trace events (JSON), which Perfetto shows: zoom, search, select, measure.
+
+    To look at it: open https://ui.perfetto.dev, which keeps the file on your machine, and drop it there;
+    or open ``chrome://tracing`` in Chrome and press *Load*.
+
+    Workers are threads. Each message is a complete event ``compute`` from read to finish (its arguments
+    say fate, versions, staleness), then ``upload and wait`` until the server has received it, then
+    ``idle`` until the worker reads again. If it reads before that, it reads while its message travels, and
+    the event ends there. What was pending ends with the trace. On the server, each update is an instant
+    event, and ``staleness`` is a counter: mean and maximum over the messages of each update.
+
+    The unit of the format is the microsecond; times are rounded to whole ones, so that neighbours touch
+    and never overlap.
+
+    Args:
+        trace: what happened.
+        path: the file to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileExistsError: if there is something already.
+
+    References:
+        Trace Event Format (Google, 2016).
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already: choose another name")
+    events = [*_names(trace), *_worker_events(trace), *_server_events(trace)]
+    content = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"spec": json.dumps(trace.spec)}}
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def _names(trace: Trace) -> list[dict[str, Any]]:
+    threads = [(SERVER, 1, "server"), *((WORKERS, w + 1, f"worker {w}") for w in range(trace.workers))]
+    names = [_meta("process_name", SERVER, 1, name="server"), _meta("process_name", WORKERS, 1, name="workers")]
+    names += [_meta("thread_name", pid, tid, name=name) for pid, tid, name in threads]
+    return names + [_meta("thread_sort_index", pid, tid, sort_index=tid) for pid, tid, _ in threads]
+
+
+def _meta(event: str, pid: int, tid: int, **arguments: Any) -> dict[str, Any]:
+    return {"name": event, "ph": "M", "pid": pid, "tid": tid, "args": arguments}
+
+
+def _worker_events(trace: Trace) -> list[dict[str, Any]]:
+    table = trace.gradients.sort_values(["worker", "read_time"], kind="stable")
+    finish = np.fmin(table["finish_time"], trace.end)
+    last = table["worker"] != table["worker"].shift(-1)
+    until = table["read_time"].shift(-1).where(~last, trace.end).clip(lower=finish)  # the next read, or the end
+    never = np.where(table["fate"] == "pending", np.inf, finish)  # still on its way, or never sent
+    receive = table["receive_time"].fillna(pd.Series(never, table.index)).clip(finish, until)
+    times = [_microseconds(column) for column in (table["read_time"], finish, receive, until)]
+    facts = table[["fate", "read_version", "update", "staleness", "steps"]].to_dict("records")
+    events = []
+    for worker, fact, read, finished, received, free in zip(table["worker"].tolist(), facts, *times, strict=True):
+        thread = {"ph": "X", "pid": WORKERS, "tid": worker + 1}
+        job = {"ts": read, "dur": finished - read, "cat": fact["fate"], "args": fact}
+        events.append({"name": "compute", **thread, **job})
+        if received > finished:
+            events.append({"name": "upload and wait", **thread, "ts": finished, "dur": received - finished})
+        if free > received:
+            events.append({"name": "idle", **thread, "ts": received, "dur": free - received})
+    return events
+
+
+def _server_events(trace: Trace) -> list[dict[str, Any]]:
+    used = pd.DataFrame({name: trace.column(name)[trace.used] for name in ("update", "staleness")})
+    stale = used.groupby("update")["staleness"].agg(["mean", "max"]).to_dict("index")
+    events = []
+    for index, (row, time) in enumerate(
+        zip(trace.updates.to_dict("records"), _microseconds(trace.update_times), strict=True)
+    ):
+        place = {"ts": time, "pid": SERVER, "tid": 1}
+        counts = {"messages": row["messages"], "gradients": row["gradients"]}
+        events.append({"name": f"update {index}", "ph": "i", "s": "t", **place, "args": counts})
+        if index in stale:
+            events.append({"name": "staleness", "ph": "C", **place, "args": stale[index]})
+    return events
+
+
+def _microseconds(seconds: Any) -> list[int]:
+    return [round(moment) for moment in (np.asarray(seconds, float) * 1e6).tolist()]

@@ -1,0 +1,73 @@
+"""The frontier against comparing every row with every other."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, strategies as st
+
+from stalegrad.analysis import mean_curves, pareto, plot_pareto
+
+VALUES = st.sampled_from([0.0, 1.0, 2.0, 3.0, math.nan, math.inf])
+K = pd.DataFrame(
+    {"wallclock": [9.0, 4.0, 5.0, math.nan], "test_error": [0.1, 0.2, 0.3, 0.05]},
+    index=["k=1", "k=4", "k=8", "k=9"]
+)  # fmt: skip
+
+
+def beaten(p: np.ndarray, points: np.ndarray) -> bool:
+    return any((q <= p).all() and (q < p).any() for q in points)
+
+
+@given(st.lists(st.tuples(VALUES, VALUES), max_size=12))
+def test_the_frontier_is_what_no_row_dominates(points: list[tuple[float, float]]) -> None:
+    table = pd.DataFrame(points, columns=["wallclock", "test_error"], dtype=float)
+    values = table.to_numpy()
+    finite = values[np.isfinite(values).all(axis=1)]
+    expected = [bool(np.isfinite(p).all()) and not beaten(p, finite) for p in values]
+    assert pareto(table)["frontier"].tolist() == expected
+
+
+def test_the_table_is_kept_and_not_changed() -> None:
+    before = K.copy()
+    marked = pareto(K)
+    assert marked["frontier"].to_dict() == {"k=1": True, "k=4": True, "k=8": False, "k=9": False}
+    pd.testing.assert_frame_equal(K, before)
+    pd.testing.assert_frame_equal(marked.drop(columns="frontier"), before)
+
+
+def test_curves_have_a_frontier_too() -> None:
+    histories = {
+        "fast": [pd.DataFrame({"wallclock": [0, 1, 4], "test_error": [0.9, 0.5, 0.4]})],
+        "good": [pd.DataFrame({"wallclock": [0, 2, 4], "test_error": [0.9, 0.6, 0.1]})],
+    }
+    marked = pareto(mean_curves(histories)).query("frontier")
+    assert marked.reset_index().to_numpy().tolist() == [
+        ["fast", 0, 0.9, True], ["fast", 1, 0.5, True], ["good", 0, 0.9, True], ["good", 4, 0.1, True],
+    ]  # fmt: skip
+
+
+def test_the_picture_shows_all_points_and_the_staircase() -> None:
+    ax = plot_pareto(K)
+    beaten, best = ax.lines
+    np.testing.assert_array_equal(beaten.get_xydata(), [[5, 0.3]])
+    np.testing.assert_array_equal(best.get_xydata(), [[4, 0.2], [9, 0.1]])
+    assert best.get_drawstyle() == "steps-post"
+    assert sorted(text.get_text() for text in ax.texts) == ["k=1", "k=4", "k=8"]
+    assert ax.get_xlabel() == "wallclock (simulated s)"
+    ax.figure.draw_without_rendering()
+
+
+def test_of_many_points_only_the_frontier_is_named() -> None:
+    table = pd.DataFrame({"wallclock": range(30), "test_error": [1.0, *range(2, 31)]})
+    assert [text.get_text() for text in plot_pareto(table).texts] == ["0"]
+
+
+def test_bad_tables_are_named() -> None:
+    with pytest.raises(ValueError, match="table is a list: give a DataFrame"):
+        pareto([1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the table has no column 'error': it has wallclock, test_error"):
+        pareto(K, y="error")
+    with pytest.raises(ValueError, match="no row has a finite 'wallclock' and 'test_error'"):
+        plot_pareto(K.loc[["k=9"]])
