@@ -1,0 +1,154 @@
+"""The rooms: what is installed, and who may import whom."""
+
+import ast
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("simulator", "models", "policies", "analysis")
+FILES = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+FORBIDDEN = {  # importer: what it must not know, neither at the top of a file nor inside a function
+    "policies": ["models", "simulator", "analysis"],
+    "models": ["policies", "simulator", "analysis"],
+    "analysis": ["policies", "simulator", "models"],
+    "simulator.timing": ["models", "analysis", "simulator.replay", "simulator.sweeps", "simulator.cli"],
+    "simulator.replay": ["analysis", "simulator.sweeps", "simulator.cli"],
+    "simulator.sweeps": ["simulator.cli"],
+}
+ALLOWED = {"analysis": ["simulator.timing.delays"]}  # all the same: fits and theory need the laws
+INSIDE = {f"simulator.sweeps.{door}": ["analysis"] for door in ("result", "sweep")}  # inside functions only
+EXECUTES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+
+
+def name(file):
+    """``simulator/timing/engine.py`` -> ``simulator.timing.engine``."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def within(module, package):
+    return module == package or module.startswith(f"{package}.")
+
+
+def imports(file, *, functions):
+    """Every module (and, as it may be one, every name) that a file imports at run time, with its line."""
+    found = []
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.FunctionDef | ast.Lambda) and not functions:
+            return
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, node.lineno) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} imports relatively"
+            found.append((node.module, node.lineno))
+            found.extend((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(file.read_text()))
+    return found
+
+
+def offences(file, forbidden, *, allowed=(), functions=True):
+    return [
+        f"{name(file)}:{line} imports {module}"
+        for module, line in imports(file, functions=functions)
+        if any(within(module, package) for package in forbidden)
+        and not any(within(module, package) for package in allowed)
+    ]
+
+
+def run(code, cwd):
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+# What is installed
+
+
+def test_every_folder_with_an_init_is_listed_as_a_package():
+    folders = {name(file) for file in FILES if file.name == "__init__.py"}
+    assert set(SETUPTOOLS["packages"]) == {f"stalegrad.{folder}" for folder in folders}
+    assert SETUPTOOLS["package-dir"] == {f"stalegrad.{room}": room for room in ROOMS}
+
+
+def test_every_folder_with_code_has_an_init():
+    assert {file.parent for file in FILES} == {file.parent for file in FILES if file.name == "__init__.py"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_is_typed(room):
+    assert (ROOT / room / "py.typed").exists()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_only_import_name_is_stalegrad(room, tmp_path):
+    assert f"No module named '{room}'" in run(f"import {room}", tmp_path).stderr
+    assert run(f"import stalegrad.{room}", tmp_path).stderr == ""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_a_room_offers_is_sorted_and_there(room):
+    module = importlib.import_module(f"stalegrad.{room}")
+    assert module.__all__ == sorted(module.__all__, key=lambda n: (not n.isupper(), n[0].islower(), n))  # as ruff
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert [offered for offered in module.__all__ if not hasattr(module, offered)] == []
+    assert module.__doc__
+
+
+# Who may import whom
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_rooms_know_only_what_they_may(package):
+    forbidden = [f"stalegrad.{other}" for other in FORBIDDEN[package]]
+    for file in FILES:
+        if within(name(file), package):
+            allowed = [f"stalegrad.{other}" for other in ALLOWED.get(package, []) + INSIDE.get(name(file), [])]
+            assert offences(file, forbidden, allowed=allowed) == []
+
+
+def test_only_the_command_line_imports_analysis_at_the_top_of_a_file():
+    for file in FILES:
+        inside = name(file) in INSIDE
+        if not within(name(file), "analysis") and not within(name(file), "simulator.cli"):
+            assert offences(file, ["stalegrad.analysis"], functions=not inside) == []
+
+
+def test_timing_knows_no_jax():
+    for file in FILES:
+        if within(name(file), "simulator.timing"):
+            assert offences(file, ["jax", "jaxlib", "optax", "flax"]) == []
+
+
+def test_only_timing_knows_simpy():
+    for file in FILES:
+        if not within(name(file), "simulator.timing"):
+            assert offences(file, ["simpy"]) == []
+
+
+def test_nothing_that_can_execute_what_it_reads_is_imported():
+    assert [offence for file in FILES for offence in offences(file, EXECUTES)] == []
+
+
+def test_a_forbidden_import_would_be_found():
+    file = ROOT / "tests" / "test_layout.py"
+    assert offences(file, ["ast", "pathlib"]) == [
+        "tests.test_layout:3 imports ast",
+        "tests.test_layout:8 imports pathlib",
+        "tests.test_layout:8 imports pathlib.Path",
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_a_file_fits_on_a_few_screens(file):
+    assert len(file.read_text().splitlines()) <= 450
