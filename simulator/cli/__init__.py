@@ -15,6 +15,7 @@ from rich.table import Table
 
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
+from stalegrad.simulator.sweeps.axes import load_sweep
 from stalegrad.simulator.sweeps.experiment import load_experiment
 from stalegrad.simulator.sweeps.result import Result, load_results, run
 from stalegrad.simulator.timing.engine import simulate
@@ -68,11 +69,25 @@ def run_command(
     spec: Spec,
     out: Annotated[Path, typer.Option("--out", "-o", help="A new directory for the result.")],
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the spec's.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Of a sweep: processes.")] = 1,
+    dry_run: Annotated[bool, typer.Option(help="Of a sweep: only say what would be run.")] = False,
+    fail_fast: Annotated[bool, typer.Option(help="Of a sweep: stop at the first run that raises.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Of a sweep: run again what has raised.")] = False,
 ) -> None:
-    """Run an experiment: simulate, train, and write tables and pictures."""
-    from stalegrad.simulator.cli.pictures import draw_result
+    """Run an experiment: simulate, train, and write tables and pictures.
 
-    experiment = load_experiment(spec)
+    A spec with a table [sweep] is a sweep: every combination of its lists is run once and kept in the directory;
+    the same command goes on where it was interrupted.
+    """
+    from stalegrad.simulator.cli.pictures import draw_result
+    from stalegrad.simulator.cli.sweeps import run_sweep
+
+    planned = load_sweep(spec)
+    if planned.axes:
+        if not run_sweep(planned, out, console, jobs, dry_run, fail_fast, retry_failed):
+            raise typer.Exit(1)
+        return
+    experiment = planned.base
     experiment = experiment if seed is None else experiment.but(seed=seed)
     Result.check_free(out)
     result = run(experiment)
@@ -144,7 +159,7 @@ def list_command(
     for name, entries in chosen.items():
         table = Table(title=name, title_justify="left", box=None, pad_edge=False)
         for column in entries[0]:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", no_wrap=column == "name")
         for entry in entries:
             table.add_row(*(_cell(value) for value in entry.values()))
         console.print(table)

@@ -39,4 +39,11 @@ learning_rate = 0.05     # or a schedule:
 [record]
 wallclock = 20.0         # a row of the history every so many seconds (or updates, or gradients)
 gap = true               # distance between what a gradient was computed at and what it is applied to
+
+# A sweep: every combination of these lists is run once and kept in the directory.
+# [sweep]
+# method = ["async", "k-async", "sync"]
+# "method.k" = [2, 4, 8]       # only where the method has it
+# "cluster.workers" = [8, 16]
+# seed = [0, 1, 2]
 """

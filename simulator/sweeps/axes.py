@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from stalegrad.policies import Method, methods
-from stalegrad.policies.specs import unknown_name
+from stalegrad.policies.specs import unknown_name, validate
 from stalegrad.simulator.sweeps.experiment import Experiment, method_table, read_experiment, read_method
 
 Mode = Literal["grid", "zip"]
@@ -59,6 +62,33 @@ def experiments(
         applied, experiment = apply(base, point)
         found.setdefault(tuple((k, repr(v)) for k, v in applied.items()), (applied, experiment))
     return list(found.values())
+
+
+class SweepSpec(NamedTuple):
+    """A sweep as a file describes it; without axes it is a single experiment."""
+
+    base: Experiment
+    axes: dict[str, list[Any]]
+    mode: Mode
+
+
+def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
+    """Return the sweep of a TOML file: an experiment, and a table ``[sweep]`` with a list for every axis.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if something in it is wrong, naming the file and what is allowed.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        axes = validate("sweep", dict[str, Any], table.pop("sweep", {}))
+        mode = validate("mode of sweep", Mode, axes.pop("mode", "grid"))
+        axes = {name: validate(f"axis {name!r}", list[Any], values) for name, values in axes.items()}
+        base = read_experiment(table)
+        experiments(base, axes, mode)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return SweepSpec(base, axes, mode)
 
 
 def check_axis(name: str) -> None:

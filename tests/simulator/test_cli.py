@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from stalegrad.simulator import Result, Trace, load_experiment, run
+from stalegrad.simulator import Result, Trace, load, load_experiment, run
 from stalegrad.simulator.cli import app, main
 from stalegrad.simulator.cli.lists import LISTS
 
@@ -265,3 +265,56 @@ def test_the_installed_command_works(spec):
     ended = subprocess.run([COMMAND, "trace", spec, "-o", "out"], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert len(Trace.load("out").update_times) == 4
+
+
+# Sweeps
+
+
+@pytest.fixture
+def sweep_spec(tmp_path):
+    file = tmp_path / "sweep.toml"
+    file.write_text(SHORT + '[sweep]\nmethod = ["async", "k-async"]\n"method.k" = [1, 2]\nseed = [0, 1]\n')
+    return file
+
+
+def test_a_spec_with_a_table_sweep_runs_every_combination_once(sweep_spec):
+    planned = call("run", sweep_spec, "-o", "runs", "--dry-run")
+    assert "6 runs, 0 of them done already" in planned
+    assert planned.count("k-async") == 4
+    assert not Path("runs").exists()
+    printed = call("run", sweep_spec, "-o", "runs")
+    assert "k-async(k=2)" in printed
+    assert len(load("runs")) == 6
+    assert "6 runs, 6 of them done already" in call("run", sweep_spec, "-o", "runs", "--dry-run")
+
+
+def test_a_sweep_of_which_a_run_raised_ends_with_1_and_says_which(sweep_spec, monkeypatch):
+    from stalegrad.simulator.sweeps import sweep as module
+
+    def fails(experiment, **options):
+        return 1 / 0 if experiment.method.name == "async" else run(experiment, **options)
+
+    monkeypatch.setattr(module, "run", fails)
+    result = CliRunner().invoke(app, ["run", str(sweep_spec), "-o", "runs"])
+    assert result.exit_code == 1
+    assert "failed: method = async, seed = 0: ZeroDivisionError" in result.output
+    assert len(load("runs")) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sed = [1]", "unknown axis 'sed'"),
+        ("seed = 1", "axis 'seed'"),
+        ("seed = []", "axis 'seed' is empty"),
+        ('mode = "all"', "mode of sweep"),
+        ('"method.k" = [9]', "k = 9"),
+    ],
+)
+def test_a_wrong_sweep_is_one_sentence_and_2(line, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "sweep.toml").write_text(f"{SHORT}[sweep]\n{line}\n")
+    monkeypatch.setattr("sys.argv", ["stalegrad", "run", "sweep.toml", "-o", "runs"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert said in capsys.readouterr().err
+    assert not Path("runs").exists()
