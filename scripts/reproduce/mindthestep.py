@@ -22,7 +22,6 @@ METHODS = {
     "mindthestep, CMP fitted online": methods.mindthestep(
         learning_rate=RATE, model="cmp", online=True, warmup=500
     ),
-    "mindthestep, geometric": methods.mindthestep(learning_rate=RATE, model="geometric"),
     "tail": methods.tail(learning_rate=RATE),
     "inverse": methods.inverse(learning_rate=RATE),
 }
