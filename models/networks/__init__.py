@@ -7,6 +7,7 @@ from stalegrad.models.networks.convolutional import cnn_mindthestep, lenet_adasy
 from stalegrad.models.networks.dense import mlp, softmax_regression
 from stalegrad.models.networks.network import KINDS, NETWORKS, Network
 from stalegrad.models.networks.residual import resnet20, resnet32, resnet44, resnet50, resnet56, wrn_16_4
+from stalegrad.models.networks.transformer import transformer
 
 __all__ = [
     "KINDS",
@@ -22,5 +23,6 @@ __all__ = [
     "resnet50",
     "resnet56",
     "softmax_regression",
+    "transformer",
     "wrn_16_4",
 ]

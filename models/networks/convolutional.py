@@ -88,17 +88,17 @@ def _network(
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
         normal = None if init_scale is None else nnx.initializers.normal(init_scale)
-        he = {
+        options: dict[str, Any] = {
             "kernel_init": normal or nnx.initializers.he_normal(),
             "bias_init": normal or nnx.initializers.zeros_init(),
             "rngs": rngs,
         }
         layers: list[Any] = []
         for before, after in pairwise((colours, *channels)):
-            layers += [SmallConv(before, after, (kernel, kernel), padding="VALID", **he), nnx.relu, max_pool]
+            layers += [SmallConv(before, after, kernel, **options), nnx.relu, max_pool]
         layers.append(flatten)
         for before, after in pairwise(widths):
-            layers += [nnx.Linear(before, after, **he), nnx.relu]
-        return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, **he))
+            layers += [nnx.Linear(before, after, **options), nnx.relu]
+        return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, **options))
 
     return from_module(make)

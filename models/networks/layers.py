@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -24,18 +26,27 @@ def mean_pool(images: jax.Array) -> jax.Array:
     return images.mean((1, 2))
 
 
-class SmallConv(nnx.Conv):
+class SmallConv(nnx.Module):
     """A convolution with stride 1 and no padding, for few channels.
 
     On CPU it is one matrix product over shifted views of the images: the backward pass of a native convolution
     is slow there inside compiled loops, and a replay is one. (With many channels the native one is faster.)
+
+    Args:
+        before: channels that come in.
+        after: channels that go out.
+        size: rows and columns of the kernel.
+        options: of ``flax.nnx.Conv``.
     """
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Map (batch, height, width, in) to (batch, height - k + 1, width - k + 1, out)."""
+    def __init__(self, before: int, after: int, size: int, **options: Any) -> None:
+        self.native = nnx.Conv(before, after, (size, size), padding="VALID", **options)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Map (batch, height, width, before) to (batch, height - size + 1, width - size + 1, after)."""
         if jax.default_backend() != "cpu":
-            return jnp.asarray(super().__call__(inputs))
-        return shifted_conv(inputs, self.kernel[...]) + self.bias[...]
+            return jnp.asarray(self.native(images))
+        return shifted_conv(images, jnp.asarray(self.native.kernel)) + jnp.asarray(self.native.bias)
 
 
 def shifted_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -214,4 +214,5 @@ def _norm(norm: Norm, rngs: nnx.Rngs, channels: int) -> nnx.BatchNorm | nnx.Grou
 
 
 def _overlapping_pool(images: jax.Array) -> jax.Array:
-    return jnp.asarray(nnx.max_pool(images, (3, 3), (2, 2), ((1, 1), (1, 1))))
+    window, stride, padding = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jnp.asarray(jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, window, stride, padding))
