@@ -5,6 +5,7 @@ from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import pooch
 
@@ -56,9 +57,10 @@ def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:
         recognition", Proceedings of the IEEE 86(11), 2278-2324.
         CIFAR-10, CIFAR-100: Krizhevsky (2009), "Learning multiple layers of features from tiny images".
     """
-    loaded = _find_and_load(name, directory)
-    if not isinstance(loaded, Dataset):
+    check_name(name)
+    if SOURCES[name].kind != "images":
         raise ValueError(f"The data set {name!r} is a text: load it with load_text.")
+    loaded: Dataset = _find_and_load(name, directory)
     return loaded
 
 
@@ -79,14 +81,14 @@ def load_text(name: str, directory: str | Path | None = None) -> Text:
         Mikolov et al. (2010), "Recurrent neural network based language model".
         WikiText: Merity, Xiong, Bradbury, Socher (2017), "Pointer sentinel mixture models" (ICLR).
     """
-    loaded = _find_and_load(name, directory)
-    if not isinstance(loaded, Text):
+    check_name(name)
+    if SOURCES[name].kind != "text":
         raise ValueError(f"The data set {name!r} is made of images: load it with load_dataset.")
+    loaded: Text = _find_and_load(name, directory)
     return loaded
 
 
-def _find_and_load(name: str, directory: str | Path | None) -> Dataset | Text:
-    check_name(name)
+def _find_and_load(name: str, directory: str | Path | None) -> Any:
     if SOURCES[name].url is None:
         if directory is not None:
             raise ValueError(f"The data set {name!r} comes with the package: leave directory= out.")
