@@ -24,7 +24,7 @@ def cnn_mindthestep(input_shape: tuple[int, ...], classes: int, *, init_scale: I
         input_shape: (height, width, channels), at least 10 x 10 pixels.
         classes: number of classes.
         init_scale: weights and biases start as N(0, init_scale^2), 0.01 in the paper; by default weights are
-            He-normal and biases 0.
+            He-normal (the last layer's LeCun-normal) and biases 0.
 
     Reference: Bäckström, Papatriantafilou, Tsigas 2021, "Consistent lock-free parallel stochastic gradient
     descent for fast and stable convergence" (IPDPS), whose settings also stand in for those of MindTheStep.
@@ -42,7 +42,7 @@ def lenet_mindthestep(input_shape: tuple[int, ...], classes: int, *, init_scale:
         input_shape: (height, width, channels), at least 16 x 16 pixels.
         classes: number of classes.
         init_scale: weights and biases start as N(0, init_scale^2), 0.01 in the paper; by default weights are
-            He-normal and biases 0.
+            He-normal (the last layer's LeCun-normal) and biases 0.
 
     Reference: as ``cnn-mindthestep``.
     """
@@ -58,8 +58,8 @@ def lenet_adasync(input_shape: tuple[int, ...], classes: int, *, init_scale: Ini
     Args:
         input_shape: (height, width, channels), at least 16 x 16 pixels.
         classes: number of classes.
-        init_scale: weights and biases start as N(0, init_scale^2); by default weights are He-normal and
-            biases 0.
+        init_scale: weights and biases start as N(0, init_scale^2); by default weights are He-normal
+            (the last layer's LeCun-normal) and biases 0.
 
     Reference: LeCun et al. 1998, Proceedings of the IEEE 86(11), fig. 2; used on CIFAR-10 with AdaSync.
     """
@@ -99,6 +99,7 @@ def _network(
         layers.append(flatten)
         for before, after in pairwise(widths):
             layers += [nnx.Linear(before, after, **options), nnx.relu]
-        return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, **options))
+        last = options if normal else {"rngs": rngs}
+        return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, **last))
 
     return from_module(make)
