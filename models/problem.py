@@ -6,68 +6,40 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from pydantic import TypeAdapter, ValidationError
 
-from stalegrad.models.datasets import check_name, load_dataset
+from stalegrad.models.datasets import SOURCES, check_name
 from stalegrad.models.naming import unknown_name
-from stalegrad.models.networks import NETWORKS
-
-Params = Any
-Batch = Any
+from stalegrad.models.networks import KINDS, NETWORKS
+from stalegrad.models.objective import Batch, Objective, Params, named_objective
 
 Sampling = Literal["epochs", "iid", "sharded"]
 """``epochs``: one shuffled stream shared by all workers, every example once per epoch; ``iid``: with
 replacement; ``sharded``: every worker shuffles a part of its own."""
-
-_BLOCK = 1_000
-"""Evaluation goes through a data set in blocks of this many examples."""
-
-
-class Objective(NamedTuple):
-    """A problem with its data in memory: all that the replay needs.
-
-    Attributes:
-        init: ``init(key) -> params``, any pytree of arrays.
-        loss: ``loss(params, batch, key) -> scalar``, the mean loss of a mini-batch (``None`` without data).
-        evaluate: ``evaluate(params, data) -> {"loss": scalar, ...}`` over a whole data set; a metric called
-            ``error`` is the fraction misclassified.
-        train: pytree of arrays with a common first axis, or None.
-        test: likewise.
-    """
-
-    init: Callable[[jax.Array], Params]
-    loss: Callable[[Params, Batch, jax.Array], jax.Array]
-    evaluate: Callable[[Params, Batch], Mapping[str, jax.Array]]
-    train: Any = None
-    test: Any = None
-
-    @property
-    def examples(self) -> int:
-        """The number of training examples, 0 if there are no data."""
-        leaves = jax.tree.leaves(self.train)
-        return len(leaves[0]) if leaves else 0
 
 
 class Problem:
     """What is trained, and on what.
 
     Args:
-        model: a network by name: ``softmax-regression`` or ``mlp``.
-        dataset: a data set by name: ``fashion-mnist-small`` (embedded), ``fashion-mnist``, ``mnist``.
+        model: a network by name, one of `list_models`: ``mlp``, ``resnet-20``, ``transformer``, ...
+        dataset: a data set by name, one of `list_datasets`; ``fashion-mnist-small`` and ``shakespeare`` (a text)
+            come with the package.
         batch_size: examples in a mini-batch (of one worker).
         sampling: how mini-batches are drawn, see ``Sampling``.
         directory: where the data set's official files are, if not in the usual places.
+        augment: of images: shift each image of a mini-batch by up to 4 pixels and mirror half of them.
+        context: of a text: tokens in an example, 128 by default.
         **options: of the network, e.g. ``hidden=(128, 64)``, ``l2=0.01``.
 
     Raises:
-        ValueError: for an unknown name (with a suggestion), an option the network does not have, or a
-            value that is not allowed.
+        ValueError: for an unknown name (with a suggestion), an option the network does not have, a value that
+            is not allowed, or a network and a data set that do not go together.
     """
 
     def __init__(
@@ -79,6 +51,8 @@ class Problem:
         batch_size: int = 32,
         sampling: Sampling = "epochs",
         directory: str | os.PathLike[str] | None = None,
+        augment: bool = False,
+        context: int | None = None,
         **options: Any,
     ) -> None:
         if model not in list(NETWORKS):
@@ -89,9 +63,21 @@ class Problem:
         self.model, self.dataset = model, dataset
         self.directory = None if directory is None else os.fspath(directory)
         self.batch_size, self.sampling = _checked(batch_size, sampling)
+        self.augment, self.context = _checked_for(SOURCES[dataset].kind, model, dataset, augment, context)
         self.options = _network_options(model, options)
+        if self.options.get("norm") == "batch":
+            raise ValueError(
+                f"norm of model {model!r} = 'batch' is not allowed: a replay does not carry running statistics "
+                "yet; norm = 'group' needs none"
+            )
         self._objective: Callable[[], Objective] = functools.partial(
-            _classification, model, dataset, self.directory, tuple(self.options.items())
+            named_objective,
+            model,
+            dataset,
+            self.directory,
+            self.augment,
+            self.context,
+            tuple(self.options.items()),
         )
 
     @classmethod
@@ -139,6 +125,7 @@ class Problem:
 
         problem = cls.__new__(cls)
         problem.model, problem.dataset, problem.directory = "functions", "", None
+        problem.augment, problem.context = False, None
         problem.batch_size, problem.sampling = _checked(1 if batch_size is None else batch_size, sampling)
         problem.options = {}
         objective = Objective(init, loss, evaluate or whole_loss, *jax.tree.map(jnp.asarray, (train, test)))
@@ -179,6 +166,10 @@ class Problem:
             table["sampling"] = self.sampling
         if self.directory is not None:
             table["directory"] = self.directory
+        if self.augment:
+            table["augment"] = True
+        if self.context is not None:
+            table["context"] = self.context
         return table | {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
 
     def __eq__(self, other: object) -> bool:
@@ -209,6 +200,23 @@ def _checked(batch_size: Any, sampling: Any) -> tuple[int, Sampling]:
     return int(batch_size), sampling
 
 
+def _checked_for(kind: str, model: str, dataset: str, augment: Any, context: Any) -> tuple[bool, int | None]:
+    if KINDS[model] != kind:
+        raise ValueError(f"model {model!r} takes {KINDS[model]}, but the data set {dataset!r} holds {kind}")
+    if not isinstance(augment, bool):
+        raise ValueError(f"augment = {augment!r} is not allowed: True or False")
+    if kind == "images":
+        if context is not None:
+            raise ValueError(f"context = {context!r} is not allowed: the data set {dataset!r} holds images")
+        return augment, None
+    if augment:
+        raise ValueError(f"augment = True is not allowed: the data set {dataset!r} holds text")
+    context = 128 if context is None else context
+    if isinstance(context, bool) or not isinstance(context, int | np.integer) or context < 1:
+        raise ValueError(f"context = {context!r} is not allowed: a whole number of at least 1")
+    return False, int(context)
+
+
 def _network_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     known = list(inspect.signature(NETWORKS[model]).parameters)[2:]
     hints = get_type_hints(NETWORKS[model], include_extras=True)
@@ -222,28 +230,3 @@ def _network_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
             reason = error.errors()[0]["msg"]
             raise ValueError(f"{key} of model {model!r} = {value!r} is not allowed: {reason}") from None
     return dict(sorted(checked.items()))
-
-
-@functools.lru_cache(maxsize=8)
-def _classification(
-    model: str, dataset: str, directory: str | None, options: tuple[tuple[str, Any], ...]
-) -> Objective:
-    data = load_dataset(dataset, directory)
-    network = NETWORKS[model](data.train_inputs.shape[1:], data.classes, **dict(options))
-
-    def loss(params: Params, batch: Batch, key: jax.Array) -> jax.Array:
-        inputs, targets = batch
-        logits = network.apply(params, inputs)
-        cross_entropy: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-        return cross_entropy + network.penalty(params)
-
-    def evaluate(params: Params, batch: Batch) -> Mapping[str, jax.Array]:
-        inputs, targets = batch
-        logits = jax.lax.map(lambda x: network.apply(params, x[None])[0], inputs, batch_size=_BLOCK)
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-        wrong = jnp.argmax(logits, axis=-1) != targets
-        return {"loss": cross_entropy + network.penalty(params), "error": wrong.mean()}
-
-    train = jnp.asarray(data.normalised("train")), jnp.asarray(data.train_targets)
-    test = jnp.asarray(data.normalised("test")), jnp.asarray(data.test_targets)
-    return Objective(network.init, loss, evaluate, train, test)

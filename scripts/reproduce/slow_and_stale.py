@@ -14,10 +14,10 @@ from stalegrad.simulator import Cluster, Experiment, Exponential, Record, run
 WORKERS, RATE, MEAN_TIME, BUDGET = 8, 0.12, 0.02, 60.0
 KS = (1, 2, 4, 8)
 CLUSTER = Cluster(WORKERS, compute=Exponential(MEAN_TIME))
-RECORD = Record(wallclock=BUDGET / 120, gap=False)
+RECORD = Record(wallclock=BUDGET / 40, gap=False)
 TIMES = np.array([1.5, 3.0, 6.0, 15.0, 30.0, 60.0])
 VARIANTS = {"k-sync": KSync, "k-batch-sync": KBatchSync, "k-async": KAsync, "k-batch-async": KBatchAsync}
-INTERVAL = {"k-sync": 0.5, "k-batch-sync": 0.5, "k-async": 6.0, "k-batch-async": 6.0}
+INTERVAL = {"k-sync": 2.0, "k-batch-sync": 2.0, "k-async": 6.0, "k-batch-async": 6.0}
 
 
 def losses(results: list[Any]) -> Any:

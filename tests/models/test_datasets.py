@@ -9,21 +9,18 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pooch
 import pytest
-import requests
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stalegrad.models import datasets
-from stalegrad.models.datasets import list_datasets, load_dataset
+from stalegrad.models.datasets import Dataset, finding, formats, list_datasets, load, load_dataset, table
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "models" / "data" / "fashion-mnist-small"
@@ -37,6 +34,10 @@ NAMES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+
+Serve = Callable[[str], bytes]
+
+pytestmark = pytest.mark.usefixtures("offline")
 
 needs_official = pytest.mark.skipif(
     not DEBIAN.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed"
@@ -81,52 +82,6 @@ def lay(directory: Path, files: dict[str, bytes], *, gz: bool = False) -> Path:
     return directory
 
 
-Serve = Callable[[str], bytes]
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def requested() -> list[str]:
-    """The addresses asked for during the test."""
-    return []
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, requested: list[str]) -> Callable[[Serve], None]:
-    """Answer downloads by a function from address to bytes; pooch still checks and stores them."""
-
-    def install(answer: Serve) -> None:
-        def download(self: Any, url: str, output_file: str, *rest: Any, **options: Any) -> None:
-            requested.append(url)
-            Path(output_file).write_bytes(answer(url))
-
-        monkeypatch.setattr(pooch.HTTPDownloader, "__call__", download)
-
-    return install
-
-
-@pytest.fixture(autouse=True)
-def offline(data: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Serve], None]) -> Iterator[None]:
-    """No network, an empty data directory, no Debian package, nothing loaded before."""
-
-    def refuse(url: str) -> bytes:
-        raise requests.ConnectionError("the cable is cut")
-
-    serve(refuse)
-    monkeypatch.setenv("STALEGRAD_DATA", str(data))
-    for name, source in datasets._SOURCES.items():
-        if source.system is not None:
-            nowhere = dataclasses.replace(source, system=data / "nowhere")
-            monkeypatch.setitem(datasets._SOURCES, name, nowhere)
-    datasets._load.cache_clear()
-    yield
-    datasets._load.cache_clear()
-
-
 @pytest.fixture
 def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("build_fashion_mnist_small", SCRIPT)
@@ -142,9 +97,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A further data set: one entry of the table. Its official files are those of `tiny_files`."""
     files = tiny_files()
     source = dataclasses.replace(
-        datasets._SOURCES["mnist"],
+        table.SOURCES["mnist"],
         files=tuple(
-            datasets._File(
+            finding.File(
                 name,
                 hashlib.sha256(content).hexdigest(),
                 hashlib.sha256(gzip.compress(content, mtime=0)).hexdigest(),
@@ -155,11 +110,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
         system=tmp_path / "system",
         package="dataset-tiny",
     )
-    monkeypatch.setitem(datasets._SOURCES, "tiny", source)
+    monkeypatch.setitem(table.SOURCES, "tiny", source)
     return "tiny"
 
 
-def assert_is_tiny(loaded: datasets.Dataset) -> None:
+def assert_is_tiny(loaded: Dataset) -> None:
     files = tiny_files()
     assert loaded.train_inputs.shape == (6, 3, 2, 1)
     assert loaded.test_inputs.shape == (4, 3, 2, 1)
@@ -315,7 +270,17 @@ def test_loading_twice_returns_the_same_read_only_object(tiny: str, data: Path) 
 
 def test_every_listed_data_set_has_a_one_line_description() -> None:
     listed = list_datasets()
-    assert list(listed) == ["fashion-mnist-small", "fashion-mnist", "mnist"]
+    assert list(listed) == [
+        "fashion-mnist-small",
+        "fashion-mnist",
+        "mnist",
+        "cifar-10",
+        "cifar-100",
+        "shakespeare",
+        "penn-treebank",
+        "wikitext-2",
+        "wikitext-103",
+    ]
     assert all(text and "\n" not in text for text in listed.values())
 
 
@@ -383,7 +348,7 @@ def test_a_download_fetches_what_the_data_directory_lacks(
     serve(lambda url: gzip.compress(files[url.rpartition("/")[2].removesuffix(".gz")], mtime=0))
     assert_is_tiny(load_dataset(tiny))
     assert requested == [f"https://example.org/tiny/{name}.gz" for name in NAMES[1:]]
-    datasets._load.cache_clear()
+    load._load.cache_clear()
     assert_is_tiny(load_dataset(tiny))
     assert len(requested) == 3
 
@@ -497,7 +462,7 @@ def test_damaged_gzip_files_are_refused_by_name(tiny: str, tmp_path: Path, conte
 
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5)))
 def test_idx_arrays_survive_the_round_trip(array: np.ndarray) -> None:
-    parsed = datasets._parse_idx(datasets._Content("here", idx(array)), array.ndim)
+    parsed = formats.parse_idx(finding.Content("here", idx(array)), array.ndim)
     np.testing.assert_array_equal(parsed, array, strict=True)
 
 
@@ -516,4 +481,4 @@ def test_arbitrary_bytes_are_parsed_exactly_or_refused(content: bytes, dimension
         and len(content) == 4 + 4 * dimensions + math.prod(struct.unpack_from(f">{dimensions}I", content, 4))
     )
     with nullcontext() if well_formed else pytest.raises(ValueError, match=r"^here: expected"):
-        assert idx(datasets._parse_idx(datasets._Content("here", content), dimensions)) == content
+        assert idx(formats.parse_idx(finding.Content("here", content), dimensions)) == content

@@ -88,6 +88,8 @@ def test_the_same_problem_loads_once():
         softmax(l2=0.01, init_scale=0.1, sampling="iid", batch_size=1),
         Problem("mlp", SMALL, hidden=(128, 64), sampling="sharded"),
         Problem("mlp", "mnist", directory="/data/mnist"),
+        Problem("resnet-20", "cifar-10", batch_size=128, augment=True, norm="group"),
+        Problem("lenet-mindthestep", "cifar-10", init_scale=0.01),
     ],
 )
 def test_a_named_problem_comes_back_from_its_table(problem):
@@ -112,7 +114,7 @@ def test_the_order_of_options_does_not_matter():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"model": "mpl"}, "unknown model 'mpl'. Did you mean 'mlp'[?] Allowed: mlp, softmax-regression"),
+        ({"model": "mpl"}, "unknown model 'mpl'. Did you mean 'mlp'[?] Allowed: .*mlp, .*softmax-regression"),
         ({"model": ["mlp"]}, r"unknown model \['mlp'\]"),
         ({"dataset": "fashion-mnist-smal"}, "unknown data set .* Did you mean 'fashion-mnist-small'[?]"),
         ({"dataset": [SMALL]}, "unknown data set"),
@@ -130,6 +132,11 @@ def test_the_order_of_options_does_not_matter():
         ({"hidden": [0]}, r"hidden of model 'mlp' = \[0\] is not allowed: .*greater than or equal to 1"),
         ({"hidden": ["wide"]}, r"hidden of model 'mlp' = \['wide'\] is not allowed"),
         ({"model": "softmax-regression", "l2": -1}, "l2 of model 'softmax-regression' = -1 is not allowed"),
+        (
+            {"model": "resnet-20", "norm": "batch"},
+            "norm of model 'resnet-20' = 'batch' is not allowed: a replay does not carry .*; norm = 'group' needs",
+        ),
+        ({"model": "resnet-20", "norm": "layer"}, "norm of model 'resnet-20' = 'layer' is not allowed"),
         ({"model": "softmax-regression", "init_scale": "x"}, "init_scale .* = 'x' is not allowed"),
     ],
 )

@@ -1,0 +1,165 @@
+"""Where the files of a data set are sought, and what is said when they are missing or wrong."""
+
+import gzip
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pooch
+
+DATA_VARIABLE = "STALEGRAD_DATA"
+
+
+class File(NamedTuple):
+    """An official file: name without ``.gz``, SHA-256 of its content and of the official ``.gz``."""
+
+    name: str
+    sha256: str | None = None
+    gz_sha256: str | None = None
+
+
+class Content(NamedTuple):
+    """The uncompressed bytes of a file and where they came from, for error messages."""
+
+    where: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a data set is made of and where it is to be had.
+
+    Attributes:
+        summary: one line on what it is.
+        files: in the order in which ``read`` takes their contents.
+        read: from contents (of images: and the number of classes) to what a `Dataset` or a `Text` is made of.
+        kind: ``images`` or ``text``.
+        mean: of images, per channel.
+        std: of images, per channel.
+        classes: of images.
+        url: of the folder that holds the .gz files, or the archive; None: shipped with the package.
+        archive: the .tar.gz that holds the files in ``folder``, and its SHA-256; None: they come one by one.
+        folder: where the official archive has the files.
+        download: whether the address can be downloaded from; else it is only where users find the files.
+        system: where a Debian package installs it.
+        package: the name of that package.
+    """
+
+    summary: str
+    files: tuple[File, ...]
+    read: Callable[..., Any]
+    kind: Literal["images", "text"] = "images"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    classes: int = 10
+    url: str | None = None
+    archive: File | None = None
+    folder: str = "."
+    download: bool = True
+    system: Path | None = None
+    package: str | None = None
+
+
+def find(name: str, source: Source, directory: Path, *, only: bool) -> Path:
+    """Return the first place that holds every file, downloading into ``directory`` as a last resort.
+
+    Raises:
+        FileNotFoundError: if there is none, saying what was looked for, where, and how to put it there.
+        ValueError: if a download or an archive is not the official one.
+    """
+    places = [directory] if only or source.system is None else [directory, source.system]
+    for place in places:
+        if not _missing(place, source) or _unpack(place, source):
+            return place
+    looked = [f"  {place}: {_absence(place, source)}" for place in places]
+    failure = "" if only or not source.download else _download(source, directory)
+    if failure is None:
+        return directory
+    what = "the files" if source.archive is None else f"{source.archive.name} (or the files in it)"
+    advice = f"Put {what} from {source.url} into {directory}"
+    if not only:
+        advice += f", set {DATA_VARIABLE} to a folder that has them under {name}/, or pass directory="
+        advice += f"; or run `apt-get install {source.package}`" if source.package else ""
+    needed = ", ".join(file.name for file in source.files)
+    lines = [f"The data set {name!r} needs {needed} (plain or .gz). Looked in:", *looked]
+    raise FileNotFoundError("\n".join([*lines, *([failure] if failure else []), advice + "."]))
+
+
+def content(place: Traversable, file: File, folder: str = ".") -> Content:
+    """Return what a file holds, uncompressed.
+
+    Raises:
+        ValueError: if a .gz file is damaged.
+        FileNotFoundError: if it is missing from the package.
+    """
+    path = _path(place, file, folder)
+    if path is None:
+        raise FileNotFoundError(f"{place / file.name} is missing, plain and .gz: reinstall stalegrad.")
+    data = path.read_bytes()
+    if path.name.endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: expected a complete gzip file, found damage: {error}.") from error
+    return Content(str(path), data)
+
+
+def check(content: Content, file: File, name: str) -> None:
+    """Raise ValueError unless this is the official content."""
+    found = hashlib.sha256(content.data).hexdigest()
+    if file.sha256 is not None and found != file.sha256:
+        raise ValueError(
+            f"{content.where} is a well-formed file but not that of the official {name!r} "
+            f"(other data sets use the same file names): expected content of SHA-256 {file.sha256}, "
+            f"found {found}. Replace it, or delete it so that it is downloaded."
+        )
+
+
+def _missing(place: Path, source: Source) -> list[File]:
+    return [file for file in source.files if _path(place, file, source.folder) is None]
+
+
+def _absence(place: Path, source: Source) -> str:
+    if not place.is_dir():
+        return "no such directory"
+    return "no " + ", ".join(file.name for file in _missing(place, source))
+
+
+def _path(place: Traversable, file: File, folder: str) -> Traversable | None:
+    candidates = (place / file.name, place / f"{file.name}.gz", place / folder / file.name)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _download(source: Source, directory: Path) -> str | None:
+    """Fetch what ``directory`` lacks; return None, or a sentence on what went wrong."""
+    for file in _missing(directory, source) if source.archive is None else [source.archive]:
+        fname = f"{file.name}.gz" if source.archive is None else file.name
+        url = f"{source.url}{fname}"
+        try:
+            pooch.retrieve(url, known_hash=file.gz_sha256, fname=fname, path=directory)
+        except OSError as error:  # that of the disk, or requests' own, which derive from it
+            return f"Downloading {url} failed: {type(error).__name__}: {error}"
+    if source.archive is not None:
+        _unpack(directory, source)
+    return None
+
+
+def _unpack(place: Path, source: Source) -> bool:
+    """Unpack the official archive, if it lies there; return whether it does."""
+    if source.archive is None or not (place / source.archive.name).is_file():
+        return False
+    archive = place / source.archive.name
+    found = pooch.file_hash(str(archive))
+    if found != source.archive.gz_sha256:
+        raise ValueError(
+            f"{archive} is not the official archive: expected SHA-256 {source.archive.gz_sha256}, found {found}. "
+            "Replace it, or delete it so that it is downloaded."
+        )
+    with tarfile.open(archive) as tar:
+        tar.extractall(place, filter="data")
+    return True

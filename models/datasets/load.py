@@ -1,0 +1,123 @@
+"""Data sets by name."""
+
+import os
+from functools import lru_cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import pooch
+
+from stalegrad.models.datasets.dataset import Dataset, Text
+from stalegrad.models.datasets.finding import DATA_VARIABLE, check, content, find
+from stalegrad.models.datasets.formats import Arrays
+from stalegrad.models.datasets.table import SOURCES
+from stalegrad.models.naming import unknown_name
+
+
+def list_datasets() -> dict[str, str]:
+    """Return every name that `load_dataset` knows, with one line on what it is."""
+    return {name: source.summary for name, source in SOURCES.items()}
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless there is a data set of that name."""
+    if name not in list(SOURCES):
+        raise ValueError(unknown_name("data set", name, SOURCES))
+
+
+def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:
+    """Load images by name, fetching them from their official source if no local copy is found.
+
+    With ``directory`` the files are sought there and nowhere else. Without it, in this order:
+    ``$STALEGRAD_DATA/<name>/`` (or ``<name>/`` in the user's cache directory), the directory of the
+    Debian package, the official source; a download is stored in the first of these once its SHA-256
+    is right. Files may be plain or gzipped, under their official names, or in the folder or the archive they
+    officially come in (which is unpacked beside it); their uncompressed contents
+    must be the official ones. ``fashion-mnist-small`` comes with the package and needs no files.
+    Loading the same thing again returns the same object.
+
+    Args:
+        name: one of `list_datasets`.
+        directory: the folder that holds the official files.
+
+    Returns:
+        The data set, training and test examples in the official order.
+
+    Raises:
+        ValueError: if the name is unknown or that of a text, ``directory`` is given for a data set that comes
+            with the package, or a file is damaged or not the official one.
+        FileNotFoundError: if files are missing and cannot be downloaded.
+
+    References:
+        Fashion-MNIST: Xiao, Rasul, Vollgraf (2017), "Fashion-MNIST: a Novel Image Dataset for
+        Benchmarking Machine Learning Algorithms", arXiv:1708.07747.
+        MNIST: LeCun, Bottou, Bengio, Haffner (1998), "Gradient-based learning applied to document
+        recognition", Proceedings of the IEEE 86(11), 2278-2324.
+        CIFAR-10, CIFAR-100: Krizhevsky (2009), "Learning multiple layers of features from tiny images".
+    """
+    check_name(name)
+    if SOURCES[name].kind != "images":
+        raise ValueError(f"The data set {name!r} is a text: load it with load_text.")
+    loaded: Dataset = _find_and_load(name, directory)
+    return loaded
+
+
+def load_text(name: str, directory: str | Path | None = None) -> Text:
+    """Load a text by name, from the places where `load_dataset` seeks; only embedded ones need no files.
+
+    Args:
+        name: one of `list_datasets`.
+        directory: the folder that holds the official files.
+
+    Raises:
+        ValueError: if the name is unknown or that of images, ``directory`` is given for a text that comes with
+            the package, or a file is damaged.
+        FileNotFoundError: if files are missing.
+
+    References:
+        Penn Treebank: Marcus, Santorini, Marcinkiewicz (1993), Computational Linguistics 19(2); as prepared by
+        Mikolov et al. (2010), "Recurrent neural network based language model".
+        WikiText: Merity, Xiong, Bradbury, Socher (2017), "Pointer sentinel mixture models" (ICLR).
+    """
+    check_name(name)
+    if SOURCES[name].kind != "text":
+        raise ValueError(f"The data set {name!r} is made of images: load it with load_dataset.")
+    loaded: Text = _find_and_load(name, directory)
+    return loaded
+
+
+def _find_and_load(name: str, directory: str | Path | None) -> Any:
+    if SOURCES[name].url is None:
+        if directory is not None:
+            raise ValueError(f"The data set {name!r} comes with the package: leave directory= out.")
+        return _load(name, None, only=True)
+    if directory is not None:
+        return _load(name, Path(directory).expanduser().resolve(), only=True)
+    root = os.environ.get(DATA_VARIABLE) or pooch.os_cache("stalegrad")
+    return _load(name, Path(root).expanduser().resolve() / name, only=False)
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, directory: Path | None, *, only: bool) -> Dataset | Text:
+    """Load from ``directory`` (None: from the package); if not ``only``, look further and download."""
+    source = SOURCES[name]
+    place: Traversable
+    if directory is None:
+        place = resources.files("stalegrad.models") / "data" / name
+    else:
+        place = find(name, source, directory, only=only)
+    contents = [content(place, file, source.folder) for file in source.files]
+    loaded: Dataset | Text
+    if source.kind == "text":
+        train, test, vocabulary = source.read(contents)
+        arrays, loaded = [train, test], Text(name, train, test, vocabulary)
+    else:
+        images: Arrays = source.read(contents, source.classes)
+        arrays, loaded = list(images), Dataset(name, *images, source.classes, source.mean, source.std)
+    for found, file in zip(contents, source.files, strict=True):
+        check(found, file, name)
+    for array in arrays:
+        array.setflags(write=False)
+    return loaded

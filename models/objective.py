@@ -1,0 +1,131 @@
+"""What the replay needs of a problem: functions on pytrees, and the data in memory."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from stalegrad.models.augmentation import crop_and_flip
+from stalegrad.models.datasets import load_dataset, load_text
+from stalegrad.models.networks import KINDS, NETWORKS, Network
+
+Params = Any
+Batch = Any
+
+
+class Objective(NamedTuple):
+    """A problem with its data in memory: all that the replay needs.
+
+    Attributes:
+        init: ``init(key) -> params``, any pytree of arrays.
+        loss: ``loss(params, batch, key) -> scalar``, the mean loss of a mini-batch (``None`` without data).
+        evaluate: ``evaluate(params, data) -> {"loss": scalar, ...}`` over a whole data set; a metric called
+            ``error`` is the fraction misclassified (of a text: of tokens mispredicted).
+        train: pytree of arrays with a common first axis, or None.
+        test: likewise.
+        stats: None; or, of a network with batch norm, its running statistics at the start. Then it is
+            ``loss(params, stats, batch, key) -> (scalar, stats)`` and ``evaluate(params, stats, data)``: every
+            mini-batch gradient, in the order of gradient ids, takes the statistics that the one before left.
+    """
+
+    init: Callable[[jax.Array], Params]
+    loss: Callable[..., Any]
+    evaluate: Callable[..., Mapping[str, jax.Array]]
+    train: Any = None
+    test: Any = None
+    stats: Any = None
+
+    @property
+    def examples(self) -> int:
+        """The number of training examples, 0 if there are no data."""
+        leaves = jax.tree.leaves(self.train)
+        return len(leaves[0]) if leaves else 0
+
+
+@functools.lru_cache(maxsize=8)
+def named_objective(
+    model: str,
+    dataset: str,
+    directory: str | None,
+    augment: bool,
+    context: int | None,
+    options: tuple[tuple[str, Any], ...],
+) -> Objective:
+    """Return the objective of a network and a data set by name; arguments as of ``Problem``."""
+    make = functools.partial(NETWORKS[model], **dict(options))
+    if KINDS[model] == "text":
+        assert context is not None
+        text = load_text(dataset, directory)
+        network = make((context,), len(text.vocabulary))
+        return prediction(network, text.sequences("train", context), text.sequences("test", context))
+    data = load_dataset(dataset, directory)
+    network = make(data.train_inputs.shape[1:], data.classes)
+    if not augment:
+        train, test = data.normalised("train"), data.normalised("test")
+        return prediction(network, (train, data.train_targets), (test, data.test_targets))
+    mean, std = (np.asarray(x, np.float32) for x in (data.mean, data.std))
+    return prediction(  # normalised after it, and so at every use
+        network,
+        (data.train_inputs, data.train_targets),
+        (data.test_inputs, data.test_targets),
+        lambda inputs: (inputs.astype(np.float32) / 255 - mean) / std,
+        crop_and_flip,
+    )
+
+
+def prediction(
+    network: Network,
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    normalise: Callable[[jax.Array], jax.Array] = lambda inputs: inputs,
+    augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda inputs, key: inputs,
+) -> Objective:
+    """Return the objective of predicting targets from inputs: mean cross-entropy, in nats.
+
+    Args:
+        network: from inputs to logits, one row for each target.
+        train: inputs (n, ...) and targets, int (n,), or (n, context) of a text.
+        test: likewise.
+        normalise: of inputs, before the network.
+        augment: ``augment(inputs, key)``, of a mini-batch, before that.
+    """
+
+    def loss(params: Params, stats: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+        inputs, targets = batch
+        logits, stats = network.train(params, normalise(augment(inputs, key)), stats)
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+        return cross_entropy + network.penalty(params), stats
+
+    def evaluate(params: Params, stats: Any, data: Batch) -> Mapping[str, jax.Array]:
+        def of_one(example: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            inputs, targets = example
+            logits = network.apply(params, normalise(inputs[None]), stats)[0]
+            cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+            return cross_entropy.mean(), (jnp.argmax(logits, axis=-1) != targets).mean()
+
+        cross_entropy, wrong = jax.lax.map(of_one, data, batch_size=_block(data[0].shape[1:]))
+        return {"loss": cross_entropy.mean() + network.penalty(params), "error": wrong.mean()}
+
+    train, test = jax.tree.map(jnp.asarray, (train, test))
+    if network.stats:
+        return Objective(network.init, loss, evaluate, train, test, network.stats)
+    return Objective(
+        network.init,
+        lambda params, batch, key: loss(params, {}, batch, key)[0],
+        lambda params, data: evaluate(params, {}, data),
+        train,
+        test,
+    )
+
+
+def _block(shape: tuple[int, ...]) -> int:
+    """How many examples are evaluated at once: of images so many pixels, of texts fewer tokens, for each has
+    as many logits as there are words."""
+    return max(1, (2**11 if len(shape) == 1 else 2**17) // math.prod(shape[:2]))
