@@ -37,7 +37,7 @@ def idle(synchrony: object, law: object, workers: int = 4) -> float:
     waits = [
         own["read_time"].to_numpy()[1:] - own["finish_time"].to_numpy()[:-1] for _, own in g.groupby("worker")
     ]
-    span = [own["finish_time"].iloc[-1] - own["read_time"].iloc[0] for _, own in g.groupby("worker")]
+    span = [own["read_time"].iloc[-1] - own["read_time"].iloc[0] for _, own in g.groupby("worker")]
     return float(sum(w.sum() for w in waits) / sum(span))
 
 
