@@ -83,7 +83,6 @@ class Player:
         self.rows: list[dict[str, float]] = []
         self.measured: list[Any] = []
         self.recent: list[Any] = []
-        self.rates: npt.NDArray[np.floating[Any]] = np.array([])
         self.done = self.shown = 0
         self.diverged_at: float | None = None
         self.values = evaluate(self.objective, self.initial, record)
@@ -128,7 +127,7 @@ class Player:
             final: whether it is the whole of the run.
         """
         score = self.score(schedule)
-        self.rates, self.last = score.rates, score
+        self.last = score
         due = points(self.record, self.budget, schedule, end, final=final)
         if self.executor is None:
             self.executor = PATHS[self.path](
@@ -166,7 +165,8 @@ class Player:
     def row(self, wallclock: float, score: Score) -> dict[str, float]:
         """Return the history's row of this moment."""
         self.values = self.values or evaluate(self.objective, self.params, self.record)
-        self.measured += self.recent
+        if self.record.per_gradient:
+            self.measured += self.recent
         gaps = np.concatenate(self.recent)[:, 0] if self.record.measures and self.recent else np.array([math.nan])
         rates = score.rates
         row = {

@@ -116,7 +116,7 @@ def simulate_and_replay(
         if player.play(schedule, end, layout, final=over):
             break
         if not over:
-            rates = player.rates
+            rates = player.last.rates
             now = (float(rates[0]), float(rates[-1])) if len(rates) else (1.0, 1.0)
             loss = player.train_loss()
             k = controller.decide(method.synchrony, cluster.size, Observation(first_loss, loss, *now))
