@@ -101,8 +101,8 @@ def section() -> Section:
         f"exponential times of mean {MEAN_TIME} s, {BUDGET:g} simulated seconds, {len(SEEDS)} seeds. AdaSync "
         f"decides every {INTERVAL['k-sync']} s (K-sync, K-batch-sync) or {INTERVAL['k-async']:g} s. The authors "
         "train a small CNN on CIFAR-10 ten times as long. Here the network can fit its 10,000 images, so that the "
-        "training loss has no floor above 0 for a larger K to lower: growing K then costs updates and gains little. "
-        "Figure 9: softmax regression with L2 0.05, batch 250, exponential times.",
+        "training loss has no floor above 0 for a larger K to lower: growing K then costs updates and gains "
+        "little. Figure 9: softmax regression with L2 0.05, batch 250, exponential times.",
         [claim for claims, _ in done for claim in claims] + [gap_limited()],
         [text for _, text in done],
     )
