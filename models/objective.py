@@ -17,6 +17,7 @@ from stalegrad.models.datasets import load_dataset, load_text
 from stalegrad.models.networks import KINDS, NETWORKS, Network
 
 Params = Any
+Stats = Any
 Batch = Any
 
 
@@ -25,22 +26,22 @@ class Objective(NamedTuple):
 
     Attributes:
         init: ``init(key) -> params``, any pytree of arrays.
-        loss: ``loss(params, batch, key) -> scalar``, the mean loss of a mini-batch (``None`` without data).
-        evaluate: ``evaluate(params, data) -> {"loss": scalar, ...}`` over a whole data set; a metric called
-            ``error`` is the fraction misclassified (of a text: of tokens mispredicted).
+        loss: ``loss(params, stats, batch, key) -> (scalar, stats)``, the mean loss of a mini-batch (``None``
+            without data). Every mini-batch gradient, in the order of gradient ids, takes the statistics that the
+            one before left.
+        evaluate: ``evaluate(params, stats, data) -> {"loss": scalar, ...}`` over a whole data set; a metric
+            called ``error`` is the fraction misclassified (of a text: of tokens mispredicted).
         train: pytree of arrays with a common first axis, or None.
         test: likewise.
-        stats: None; or, of a network with batch norm, its running statistics at the start. Then it is
-            ``loss(params, stats, batch, key) -> (scalar, stats)`` and ``evaluate(params, stats, data)``: every
-            mini-batch gradient, in the order of gradient ids, takes the statistics that the one before left.
+        stats: running statistics of batch norm at the start; a pytree without leaves if there are none.
     """
 
     init: Callable[[jax.Array], Params]
-    loss: Callable[..., Any]
-    evaluate: Callable[..., Mapping[str, jax.Array]]
+    loss: Callable[[Params, Stats, Batch, jax.Array], tuple[jax.Array, Stats]]
+    evaluate: Callable[[Params, Stats, Batch], Mapping[str, jax.Array]]
     train: Any = None
     test: Any = None
-    stats: Any = None
+    stats: Stats = ()
 
     @property
     def examples(self) -> int:
@@ -97,13 +98,13 @@ def prediction(
         augment: ``augment(inputs, key)``, of a mini-batch, before that.
     """
 
-    def loss(params: Params, stats: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(params: Params, stats: Stats, batch: Batch, key: jax.Array) -> tuple[jax.Array, Stats]:
         inputs, targets = batch
         logits, stats = network.train(params, normalise(augment(inputs, key)), stats)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
         return cross_entropy + network.penalty(params), stats
 
-    def evaluate(params: Params, stats: Any, data: Batch) -> Mapping[str, jax.Array]:
+    def evaluate(params: Params, stats: Stats, data: Batch) -> Mapping[str, jax.Array]:
         def of_one(example: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             inputs, targets = example
             logits = network.apply(params, normalise(inputs[None]), stats)[0]
@@ -114,15 +115,7 @@ def prediction(
         return {"loss": cross_entropy.mean() + network.penalty(params), "error": wrong.mean()}
 
     train, test = jax.tree.map(jnp.asarray, (train, test))
-    if network.stats:
-        return Objective(network.init, loss, evaluate, train, test, network.stats)
-    return Objective(
-        network.init,
-        lambda params, batch, key: loss(params, {}, batch, key)[0],
-        lambda params, data: evaluate(params, {}, data),
-        train,
-        test,
-    )
+    return Objective(network.init, loss, evaluate, train, test, network.stats)
 
 
 def _block(shape: tuple[int, ...]) -> int:

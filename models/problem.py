@@ -65,11 +65,6 @@ class Problem:
         self.batch_size, self.sampling = _checked(batch_size, sampling)
         self.augment, self.context = _checked_for(SOURCES[dataset].kind, model, dataset, augment, context)
         self.options = _network_options(model, options)
-        if self.options.get("norm") == "batch":
-            raise ValueError(
-                f"norm of model {model!r} = 'batch' is not allowed: a replay does not carry running statistics "
-                "yet; norm = 'group' needs none"
-            )
         self._objective: Callable[[], Objective] = functools.partial(
             named_objective,
             model,
@@ -128,7 +123,13 @@ class Problem:
         problem.augment, problem.context = False, None
         problem.batch_size, problem.sampling = _checked(1 if batch_size is None else batch_size, sampling)
         problem.options = {}
-        objective = Objective(init, loss, evaluate or whole_loss, *jax.tree.map(jnp.asarray, (train, test)))
+        measure = evaluate or whole_loss
+        objective = Objective(
+            init,
+            lambda params, stats, batch, key: (loss(params, batch, key), stats),
+            lambda params, stats, data: measure(params, data),
+            *jax.tree.map(jnp.asarray, (train, test)),
+        )
         problem._objective = lambda: objective
         return problem
 

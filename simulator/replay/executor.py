@@ -19,7 +19,7 @@ PEAK = "peak_learning_rate"
 
 fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 
-Loss = Callable[..., jax.Array]
+Loss = Callable[..., tuple[jax.Array, Any]]
 
 
 class Program(NamedTuple):
@@ -55,10 +55,11 @@ class Executor(ABC):
     """The state of one replay, advanced by stretches of updates.
 
     Args:
-        loss: ``loss(params, batch, key) -> scalar``.
+        loss: ``loss(params, stats, batch, key) -> (scalar, stats)``.
         method: for its rule.
         layout: what to specialise for.
         params: version 0.
+        stats: running statistics at the start.
         train: training data, or None.
         workers: their number.
         key: from which the key of every mini-batch is folded.
@@ -74,6 +75,7 @@ class Executor(ABC):
         method: Method,
         layout: Layout,
         params: Params,
+        stats: Any,
         train: Any,
         workers: int,
         key: jax.Array,
@@ -85,7 +87,7 @@ class Executor(ABC):
         self.dtype = jnp.result_type(*jax.tree.leaves(params))
         self.numbers = {name: jnp.asarray(value, self.dtype) for name, value in method.numbers.items()}
         self.numbers[PEAK] = jnp.zeros((), self.dtype)
-        self.start(params, schedule.initial_slot)
+        self.start(params, stats, schedule.initial_slot)
 
     def follow(self, schedule: Schedule, draw: Draw, learning_rates: Any, weights: Any) -> None:
         """Go on with this schedule, which continues the one before.
@@ -103,13 +105,18 @@ class Executor(ABC):
         self.numbers[PEAK] = jnp.asarray(peak, self.dtype)
 
     @abstractmethod
-    def start(self, params: Params, slot: int) -> None:
+    def start(self, params: Params, stats: Any, slot: int) -> None:
         """Set the state up for version 0, kept in that slot."""
 
     @property
     @abstractmethod
     def params(self) -> Params:
         """The server's parameters now."""
+
+    @property
+    @abstractmethod
+    def stats(self) -> Any:
+        """The running statistics now."""
 
     @abstractmethod
     def advance(self, first: int, last: int) -> Any:

@@ -23,11 +23,11 @@ class Loop(Executor):
 
     name = "loop"
 
-    def start(self, params: Params, slot: int) -> None:
+    def start(self, params: Params, stats: Any, slot: int) -> None:
         """Put version 0 into its slot."""
         self._params = params
         init, self.message, self.apply = compiled(self.program)
-        self.own, self.correction, self.optimizer, sent = init(params, self.numbers)
+        self.own, self.kept, self.optimizer, sent = init(params, stats, self.numbers)
         self.slots: list[Params] = [None] * self.layout.slots
         self.slots[slot] = sent
 
@@ -35,6 +35,11 @@ class Loop(Executor):
     def params(self) -> Params:
         """The server's parameters now."""
         return self._params
+
+    @property
+    def stats(self) -> Any:
+        """The running statistics now."""
+        return self.kept.stats
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
@@ -46,8 +51,8 @@ class Loop(Executor):
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
                 event = indices[m - a], batch, *who, self.weights[m]
-                state = (self._params, self.slots[s.read_slot[m]], self.own, self.correction, self.optimizer)
-                total, self.own, self.correction, measures = self.message(
+                state = (self._params, self.slots[s.read_slot[m]], self.own, self.kept, self.optimizer)
+                total, self.own, self.kept, measures = self.message(
                     self.numbers, *state, total, event, rate, self.train, self.key
                 )
                 measured.append(measures)
@@ -72,7 +77,7 @@ def compiled(program: Program) -> Any:
         params: Params,
         read: Params,
         all_own: Any,
-        correction: Any,
+        kept: Any,
         optimizer: Any,
         total: Any,
         event: Any,
@@ -83,19 +88,19 @@ def compiled(program: Program) -> Any:
         keys = fold_in(key, event[1] + jnp.arange(program.layout.steps, dtype=jnp.uint32))
         inputs = inputs_of(event, keys)
         own = at_worker(all_own, inputs.worker)
-        sent, own, correction, measures = program.step(numbers).message(
-            params, read, own, correction, optimizer, inputs, rate, train
+        sent, own, kept, measures = program.step(numbers).message(
+            params, read, own, kept, optimizer, inputs, rate, train
         )
         all_own = put_worker(all_own, inputs.worker, own)
         if total is not None:
             sent = jax.tree.map(jnp.add, total, sent)
-        return sent, all_own, correction, measures
+        return sent, all_own, kept, measures
 
     def apply(numbers: Any, params: Params, optimizer: Any, total: Any, count: Any, event: Any, rate: Any) -> Any:
         return program.step(numbers).apply(params, optimizer, total, count, inputs_of(event), rate)
 
     return (
-        jax.jit(lambda params, numbers: program.step(numbers).init(params)),
+        jax.jit(lambda params, stats, numbers: program.step(numbers).init(params, stats)),
         jax.jit(message, donate_argnums=(3, 4, 6)),
         jax.jit(apply, donate_argnums=(2, 3)),
     )

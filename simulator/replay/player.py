@@ -77,20 +77,25 @@ class Player:
         init_key, self.loss_key = jax.random.split(jax.random.key(seed))
         # Copied, because the buffers will be donated.
         self.initial = jax.tree.map(jnp.array, self.objective.init(init_key))
-        train, size = self.objective.train, problem.batch_size
-        self.path = path or choose_path(self.objective.loss, self.initial, train, size)
+        self.initial_stats = jax.tree.map(jnp.array, self.objective.stats)
+        self.path = path or choose_path(self.objective, self.initial, problem.batch_size)
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
         self.measured: list[Any] = []
         self.recent: list[Any] = []
         self.done = self.shown = 0
         self.diverged_at: float | None = None
-        self.values = evaluate(self.objective, self.initial, record)
+        self.values = evaluate(self.objective, self.initial, self.initial_stats, record)
 
     @property
     def params(self) -> Params:
         """The server's parameters now."""
         return self.initial if self.executor is None else self.executor.params
+
+    @property
+    def stats(self) -> Any:
+        """The running statistics now."""
+        return self.initial_stats if self.executor is None else self.executor.stats
 
     def layout(self, schedule: Schedule) -> Layout:
         """Return what to compile for, if this is the whole schedule."""
@@ -135,6 +140,7 @@ class Player:
                 self.method,
                 layout,
                 self.initial,
+                self.initial_stats,
                 self.objective.train,
                 self.workers,
                 self.loss_key,
@@ -164,7 +170,7 @@ class Player:
 
     def row(self, wallclock: float, score: Score) -> dict[str, float]:
         """Return the history's row of this moment."""
-        self.values = self.values or evaluate(self.objective, self.params, self.record)
+        self.values = self.values or evaluate(self.objective, self.params, self.stats, self.record)
         if self.record.per_gradient:
             self.measured += self.recent
         gaps = np.concatenate(self.recent)[:, 0] if self.record.measures and self.recent else np.array([math.nan])
@@ -209,7 +215,7 @@ class Player:
 
     def train_loss(self) -> float:
         """Return the training loss of the current version."""
-        self.values = self.values or evaluate(self.objective, self.params, self.record)
+        self.values = self.values or evaluate(self.objective, self.params, self.stats, self.record)
         return self.values["train_loss"]
 
 
@@ -227,11 +233,11 @@ def check_rule(name: str, rule: Rule, schedule: Schedule) -> None:
             )
 
 
-def evaluate(objective: Objective, params: Params, record: Record) -> dict[str, float]:
+def evaluate(objective: Objective, params: Params, stats: Any, record: Record) -> dict[str, float]:
     """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
     metrics = _evaluator(objective.evaluate)
-    train = metrics(params, objective.train)
-    test = metrics(params, objective.test) if objective.test is not None else {}
+    train = metrics(params, stats, objective.train)
+    test = metrics(params, stats, objective.test) if objective.test is not None else {}
     further = record.fn(params) if record.fn is not None else {}
     return {
         "train_loss": float(train["loss"]),

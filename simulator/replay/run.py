@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -32,6 +32,7 @@ class Replay(NamedTuple):
             ``update``, ``wallclock`` (of the update), ``staleness``, ``gap``, ``gradient_norm`` (L2; of
             the displacement, where workers send one), ``learning_rate`` and ``effective_step``: the learning rate
             times the factor by which correction and weight have changed the norm.
+        stats: the running statistics of batch norm at the end; no leaves where there is none.
     """
 
     history: pd.DataFrame
@@ -39,6 +40,7 @@ class Replay(NamedTuple):
     diverged_at: float | None
     path: str
     gradients: pd.DataFrame | None = None
+    stats: Any = ()
 
 
 def replay(
@@ -128,7 +130,8 @@ def simulate_and_replay(
 
 
 def _result(player: Player) -> Replay:
-    return Replay(pd.DataFrame(player.rows), player.params, player.diverged_at, player.path, player.gradients())
+    history, gradients = pd.DataFrame(player.rows), player.gradients()
+    return Replay(history, player.params, player.diverged_at, player.path, gradients, player.stats)
 
 
 def check(problem: Problem, method: Method, workers: int, path: str | None) -> None:

@@ -24,7 +24,7 @@ class State(NamedTuple):
     params: Params
     slots: Params
     own: Any
-    correction: Any
+    kept: Any
     optimizer: Any
 
 
@@ -48,9 +48,9 @@ class Scan(Executor):
 
     name = "scan"
 
-    def start(self, params: Params, slot: int) -> None:
+    def start(self, params: Params, stats: Any, slot: int) -> None:
         """Put version 0 into its slot."""
-        self.state: State = initial(self.program)(params, self.numbers, slot)
+        self.state: State = initial(self.program)(params, stats, self.numbers, slot)
         most = self.layout.most
         self.updates_at_once = max(1, min(CHUNK // most, compiled_length(self.longest)))
         self.messages_at_once = self.updates_at_once * most
@@ -59,6 +59,11 @@ class Scan(Executor):
     def params(self) -> Params:
         """The server's parameters now."""
         return self.state.params
+
+    @property
+    def stats(self) -> Any:
+        """The running statistics now."""
+        return self.state.kept.stats
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
@@ -100,15 +105,15 @@ class Scan(Executor):
 
 @functools.lru_cache(maxsize=64)
 def initial(program: Program) -> Any:
-    """Return the compiled ``(params, numbers, slot of version 0) -> State``."""
+    """Return the compiled ``(params, stats, numbers, slot of version 0) -> State``."""
 
-    def start(params: Params, numbers: Any, slot: Any) -> State:
-        own, correction, optimizer, sent = program.step(numbers).init(params)
+    def start(params: Params, stats: Any, numbers: Any, slot: Any) -> State:
+        own, kept, optimizer, sent = program.step(numbers).init(params, stats)
         stacked = None
         if not program.layout.fresh:
             empty = jax.tree.map(lambda leaf: jnp.zeros((program.layout.slots, *leaf.shape), leaf.dtype), sent)
             stacked = write(empty, slot, sent)
-        return State(params, stacked, own, correction, optimizer)
+        return State(params, stacked, own, kept, optimizer)
 
     return jax.jit(start)
 
@@ -141,14 +146,14 @@ def compiled(program: Program) -> Any:
             return read, at_worker(state.own, chunk.worker[m])
 
         def message(m: Any, start: Any, state: State, rate: Any, measured: Any) -> Any:
-            """Compute message m; return it, and the state in which it leaves workers and correction."""
-            sent, own, correction, measures = step.message(
-                state.params, *start, state.correction, state.optimizer, inputs_of(m), rate, train
+            """Compute message m; return it, and the state in which it leaves workers and what is kept."""
+            sent, own, kept, measures = step.message(
+                state.params, *start, state.kept, state.optimizer, inputs_of(m), rate, train
             )
             if measures is not None:
                 measured = lax.dynamic_update_index_in_dim(measured, measures, m, 0)
             own = put_worker(state.own, chunk.worker[m], own)
-            return sent, state._replace(own=own, correction=correction), measured
+            return sent, state._replace(own=own, kept=kept), measured
 
         def finish(u: Any, first: Any, state: State, total: Params, count: Any) -> State:
             params, optimizer, sent = step.apply(

@@ -57,6 +57,7 @@ class Result:
         path: how the replay was executed, ``scan`` or ``loop``.
         gradients: one row per used message, if the record asks for it (see
             :class:`~stalegrad.simulator.replay.run.Replay`).
+        stats: the running statistics of batch norm at the end, like ``params``; empty where there is none.
         versions: of the packages that ran it; empty if they were not recorded.
     """
 
@@ -67,6 +68,7 @@ class Result:
     diverged_at: float | None
     path: str
     gradients: pd.DataFrame | None = None
+    stats: Any = ()
     versions: dict[str, str] = field(default_factory=versions)
 
     def plot(self, x: str = "wallclock", y: str = "test_error", ax: Any = None) -> Any:
@@ -90,8 +92,8 @@ class Result:
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write everything to a new directory, which appears whole or not at all.
 
-        ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, if recorded,
-        ``gradients.parquet``; no pickle.
+        ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, where there are such,
+        ``gradients.parquet`` and ``stats.npz``; no pickle.
 
         Raises:
             FileExistsError: if the directory exists and is not empty.
@@ -108,6 +110,8 @@ class Result:
             if self.gradients is not None:
                 pq.write_table(pa.Table.from_pandas(self.gradients), fresh / "gradients.parquet")
             np.savez(fresh / "params.npz", **flat(self.params))  # type: ignore[arg-type]
+            if jax.tree.leaves(self.stats):
+                np.savez(fresh / "stats.npz", **flat(self.stats))  # type: ignore[arg-type]
             about = {
                 "format": FORMAT,
                 "diverged_at": self.diverged_at,
@@ -144,13 +148,14 @@ class Result:
         params = _read(directory / "params.npz", _arrays)
         gradients = directory / "gradients.parquet"
         table = _read(gradients, lambda file: pq.read_table(file).to_pandas()) if gradients.exists() else None
+        stats = _read(file, _arrays) if (file := directory / "stats.npz").exists() else ()
         if about.get("format") != FORMAT:
             raise ValueError(
                 f"{directory} is not a stalegrad result of format {FORMAT}: found {about.get('format')}"
             )
         experiment = _read(directory / "spec.toml", lambda file: from_toml(file.read_text(encoding="utf-8")))
         trace = Trace.load(directory / "trace")
-        rest = (about["diverged_at"], about["path"], table, about["versions"])
+        rest = (about["diverged_at"], about["path"], table, stats, about["versions"])
         return cls(experiment, trace, history, params, *rest)
 
     def __repr__(self) -> str:

@@ -79,7 +79,7 @@ def plain_sgd(problem, indices):
     def run(w, indices, train):
         def step(w, ids):
             batch = jax.tree.map(lambda a: a[ids], train)
-            g = jax.grad(objective.loss)(w, batch, None)
+            g = jax.grad(objective.loss, has_aux=True)(w, (), batch, None)[0]
             return jax.tree.map(lambda p, d: p - rate * d, w, g), None
 
         return lax.scan(step, w, indices)[0]
@@ -101,7 +101,9 @@ def slot_scan(problem, indices, schedule):
             w, stack = carry
             ids, source, target = event
             batch = jax.tree.map(lambda a: a[ids], train)
-            g = jax.grad(objective.loss)(jax.tree.map(lambda a: a[source], stack), batch, None)
+            g = jax.grad(objective.loss, has_aux=True)(jax.tree.map(lambda a: a[source], stack), (), batch, None)[
+                0
+            ]
             w = jax.tree.map(lambda p, d: p - rate * d, w, g)
             return (w, jax.tree.map(lambda s, p: s.at[target].set(p), stack, w)), None
 
