@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from stalegrad.policies import Method
 from stalegrad.simulator.replay.batches import Draw
@@ -20,6 +21,41 @@ PEAK = "peak_learning_rate"
 fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 
 Loss = Callable[..., tuple[jax.Array, Any]]
+
+
+class Stand(NamedTuple):
+    """Where a run stands: the server's parameters, and running statistics."""
+
+    params: Params
+    stats: Any
+
+
+class Score(NamedTuple):
+    """A schedule and what goes with each of its messages and updates.
+
+    Attributes:
+        schedule: when what is read and used.
+        draw: draws mini-batches.
+        epochs: passed before each update, and in all; NaN without data.
+        rates: learning rate of each update.
+        weights: the factor that each message's staleness has earned it.
+    """
+
+    schedule: Schedule
+    draw: Draw
+    epochs: npt.NDArray[np.floating[Any]]
+    rates: npt.NDArray[np.floating[Any]]
+    weights: npt.NDArray[np.floating[Any]]
+
+    def cast(self, dtype: Any) -> Score:
+        """Return the score with learning rates and weights of this type."""
+        return self._replace(rates=np.asarray(self.rates, dtype), weights=np.asarray(self.weights, dtype))
+
+
+def numbers_of(method: Method, rates: Any, dtype: Any) -> dict[str, jax.Array]:
+    """Return the numeric hyper-parameters of a method, and the peak of its learning rate over these updates."""
+    peak = method.learning_rate.peak_of(rates) if len(rates) else 0.0
+    return {name: jnp.asarray(value, dtype) for name, value in (method.numbers | {PEAK: peak}).items()}
 
 
 class Program(NamedTuple):
@@ -58,8 +94,7 @@ class Executor(ABC):
         loss: ``loss(params, stats, batch, key) -> (scalar, stats)``.
         method: for its rule.
         layout: what to specialise for.
-        params: version 0.
-        stats: running statistics at the start.
+        initial: version 0, and running statistics at the start.
         train: training data, or None.
         workers: their number.
         key: from which the key of every mini-batch is folded.
@@ -74,8 +109,7 @@ class Executor(ABC):
         loss: Loss,
         method: Method,
         layout: Layout,
-        params: Params,
-        stats: Any,
+        initial: Stand,
         train: Any,
         workers: int,
         key: jax.Array,
@@ -84,39 +118,23 @@ class Executor(ABC):
     ) -> None:
         self.program = Program(loss, Structure(method, workers), layout)
         self.method, self.layout, self.train, self.key, self.longest = method, layout, train, key, longest
-        self.dtype = jnp.result_type(*jax.tree.leaves(params))
-        self.numbers = {name: jnp.asarray(value, self.dtype) for name, value in method.numbers.items()}
-        self.numbers[PEAK] = jnp.zeros((), self.dtype)
-        self.start(params, stats, schedule.initial_slot)
+        self.dtype = jnp.result_type(*jax.tree.leaves(initial.params))
+        self.numbers = numbers_of(method, np.zeros(0), self.dtype)
+        self.start(initial, schedule.initial_slot)
 
-    def follow(self, schedule: Schedule, draw: Draw, learning_rates: Any, weights: Any) -> None:
-        """Go on with this schedule, which continues the one before.
-
-        Args:
-            schedule: the lowered trace (so far).
-            draw: draws mini-batches.
-            learning_rates: of every update.
-            weights: the factor that each message's staleness has earned it.
-        """
-        self.schedule, self.draw = schedule, draw
-        self.learning_rates = np.asarray(learning_rates, self.dtype)
-        self.weights = np.asarray(weights, self.dtype)
-        peak = self.method.learning_rate.peak_of(self.learning_rates)
-        self.numbers[PEAK] = jnp.asarray(peak, self.dtype)
+    def follow(self, score: Score) -> None:
+        """Go on with this score, which continues the one before."""
+        self.score = score.cast(self.dtype)
+        self.numbers = numbers_of(self.method, self.score.rates, self.dtype)
 
     @abstractmethod
-    def start(self, params: Params, stats: Any, slot: int) -> None:
+    def start(self, initial: Stand, slot: int) -> None:
         """Set the state up for version 0, kept in that slot."""
 
     @property
     @abstractmethod
-    def params(self) -> Params:
-        """The server's parameters now."""
-
-    @property
-    @abstractmethod
-    def stats(self) -> Any:
-        """The running statistics now."""
+    def stand(self) -> Stand:
+        """Where the run stands now; good until it is advanced."""
 
     @abstractmethod
     def advance(self, first: int, last: int) -> Any:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stalegrad.policies.trees import at_worker, put_worker
-from stalegrad.simulator.replay.executor import Executor, Program, fold_in
+from stalegrad.simulator.replay.executor import Executor, Program, Stand, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
 
@@ -23,42 +23,38 @@ class Loop(Executor):
 
     name = "loop"
 
-    def start(self, params: Params, stats: Any, slot: int) -> None:
+    def start(self, initial: Stand, slot: int) -> None:
         """Put version 0 into its slot."""
-        self._params = params
+        self.params = initial.params
         init, self.message, self.apply = compiled(self.program)
-        self.own, self.kept, self.optimizer, sent = init(params, stats, self.numbers)
+        self.own, self.kept, self.optimizer, sent = init(*initial, self.numbers)
         self.slots: list[Params] = [None] * self.layout.slots
         self.slots[slot] = sent
 
     @property
-    def params(self) -> Params:
-        """The server's parameters now."""
-        return self._params
-
-    @property
-    def stats(self) -> Any:
-        """The running statistics now."""
-        return self.kept.stats
+    def stand(self) -> Stand:
+        """Where the run stands now; good until it is advanced."""
+        return Stand(self.params, self.kept.stats)
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
-        s, measured = self.schedule, []
+        score, measured = self.score, []
+        s = score.schedule
         for u in range(first, last):
             a, b = int(s.first[u]), int(s.first[u + 1])
-            indices = self.draw(a, b) if self.train is not None else np.zeros((b - a, s.steps, 0), np.int32)
-            rate, total = self.learning_rates[u], None
+            indices = score.draw(a, b) if self.train is not None else np.zeros((b - a, s.steps, 0), np.int32)
+            rate, total = score.rates[u], None
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
-                event = indices[m - a], batch, *who, self.weights[m]
-                state = (self._params, self.slots[s.read_slot[m]], self.own, self.kept, self.optimizer)
+                event = indices[m - a], batch, *who, score.weights[m]
+                state = (self.params, self.slots[s.read_slot[m]], self.own, self.kept, self.optimizer)
                 total, self.own, self.kept, measures = self.message(
                     self.numbers, *state, total, event, rate, self.train, self.key
                 )
                 measured.append(measures)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
-            self._params, self.optimizer, sent = self.apply(
-                self.numbers, self._params, self.optimizer, total, count, event, rate
+            self.params, self.optimizer, sent = self.apply(
+                self.numbers, self.params, self.optimizer, total, count, event, rate
             )
             self.slots[s.write_slot[u]] = sent
         return np.array(measured) if self.layout.measures and measured else None

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method, Rule
-from stalegrad.simulator.replay.batches import Draw, sampler
-from stalegrad.simulator.replay.executor import Executor
+from stalegrad.simulator.replay.batches import sampler
+from stalegrad.simulator.replay.executor import Executor, Score, Stand
 from stalegrad.simulator.replay.paths import PATHS, choose_path
 from stalegrad.simulator.replay.record import Record, points
 from stalegrad.simulator.replay.schedule import Schedule
@@ -25,24 +24,6 @@ from stalegrad.simulator.timing.trace import Budget
 
 Progress = Callable[[int], Any]
 """Told, now and then, how many updates have been made since it was last told."""
-
-
-class Score(NamedTuple):
-    """A schedule and what goes with each of its messages and updates.
-
-    Attributes:
-        schedule: when what is read and used.
-        draw: draws mini-batches.
-        epochs: passed before each update, and in all; NaN without data.
-        rates: learning rate of each update.
-        weights: factor of each message.
-    """
-
-    schedule: Schedule
-    draw: Draw
-    epochs: npt.NDArray[np.floating[Any]]
-    rates: npt.NDArray[np.floating[Any]]
-    weights: npt.NDArray[np.floating[Any]]
 
 
 class Player:
@@ -76,26 +57,16 @@ class Player:
         self.rule = method.rule(workers)
         init_key, self.loss_key = jax.random.split(jax.random.key(seed))
         # Copied, because the buffers will be donated.
-        self.initial = jax.tree.map(jnp.array, self.objective.init(init_key))
-        self.initial_stats = jax.tree.map(jnp.array, self.objective.stats)
-        self.path = path or choose_path(self.objective, self.initial, problem.batch_size)
+        start = jax.tree.map(jnp.array, (self.objective.init(init_key), self.objective.stats))
+        self.initial = self.stand = Stand(*start)
+        self.path = path or choose_path(self.objective, self.initial.params, problem.batch_size)
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
         self.measured: list[Any] = []
         self.recent: list[Any] = []
         self.done = self.shown = 0
         self.diverged_at: float | None = None
-        self.values = evaluate(self.objective, self.initial, self.initial_stats, record)
-
-    @property
-    def params(self) -> Params:
-        """The server's parameters now."""
-        return self.initial if self.executor is None else self.executor.params
-
-    @property
-    def stats(self) -> Any:
-        """The running statistics now."""
-        return self.initial_stats if self.executor is None else self.executor.stats
+        self.values = evaluate(self.objective, self.initial, record)
 
     def layout(self, schedule: Schedule) -> Layout:
         """Return what to compile for, if this is the whole schedule."""
@@ -122,6 +93,17 @@ class Player:
         weights = np.ones(len(update)) if weigh is None else weigh(schedule.staleness, update, self.workers)
         return Score(schedule, draw, epochs, rates, weights)
 
+    def read(self, schedule: Schedule, end: float, *, final: bool = True) -> None:
+        """Take a schedule up, a continuation of the one before, and note what goes with it and when rows are due.
+
+        Args:
+            schedule: the lowered trace (so far).
+            end: simulated seconds that it reaches to.
+            final: whether it is the whole of the run.
+        """
+        self.last = self.score(schedule)
+        self.due = points(self.record, self.budget, schedule, end, final=final)
+
     def play(self, schedule: Schedule, end: float, layout: Layout, *, final: bool = True) -> bool:
         """Play a schedule to its end; return whether the run has diverged.
 
@@ -131,46 +113,51 @@ class Player:
             layout: the same in all calls.
             final: whether it is the whole of the run.
         """
-        score = self.score(schedule)
-        self.last = score
-        due = points(self.record, self.budget, schedule, end, final=final)
+        self.read(schedule, end, final=final)
         if self.executor is None:
             self.executor = PATHS[self.path](
                 self.objective.loss,
                 self.method,
                 layout,
                 self.initial,
-                self.initial_stats,
                 self.objective.train,
                 self.workers,
                 self.loss_key,
-                longest=int(np.diff(due.update).max(initial=1)),
+                longest=int(np.diff(self.due.update).max(initial=1)),
                 schedule=schedule,
             )
-        self.executor.follow(schedule, score.draw, score.rates, score.weights)
-        for wallclock, update in list(zip(*due, strict=True))[len(self.rows) :]:
-            self.advance(int(update))
-            self.rows.append(self.row(float(wallclock), score))
-            if not math.isfinite(self.rows[-1]["train_loss"]):
-                self.diverged_at = float(wallclock)
-                return True
-        self.advance(schedule.updates)
-        return False
+        self.executor.follow(self.last)
+        for update in [*self.due.update[len(self.rows) :], schedule.updates]:
+            if update > self.done:
+                self.note(self.executor.advance(self.done, int(update)), int(update))
+                self.stand = self.executor.stand
+            self.write_rows()
+            if self.diverged_at is not None:
+                break
+        return self.diverged_at is not None
 
-    def advance(self, update: int) -> None:
-        """Make all updates before this one."""
-        assert self.executor is not None
-        if update <= self.done:
-            return
-        self.recent.append(self.executor.advance(self.done, update))
+    def note(self, measured: Any, update: int) -> None:
+        """Take notice that all updates before this one have been made, and of what was measured of them."""
+        self.recent.append(measured)
         if self.progress is not None:
             self.progress(update - self.done)
         self.done = update
         self.values = {}
 
-    def row(self, wallclock: float, score: Score) -> dict[str, float]:
+    def write_rows(self) -> None:
+        """Write the rows that are due now; a loss that is not finite is the last of them."""
+        while self.diverged_at is None and len(self.rows) < len(self.due.update):
+            wallclock, update = self.due.wallclock[len(self.rows)], self.due.update[len(self.rows)]
+            if update > self.done:
+                break
+            self.rows.append(self.row(float(wallclock)))
+            if not math.isfinite(self.rows[-1]["train_loss"]):
+                self.diverged_at = float(wallclock)
+
+    def row(self, wallclock: float) -> dict[str, float]:
         """Return the history's row of this moment."""
-        self.values = self.values or evaluate(self.objective, self.params, self.stats, self.record)
+        score = self.last
+        self.values = self.values or evaluate(self.objective, self.stand, self.record)
         if self.record.per_gradient:
             self.measured += self.recent
         gaps = np.concatenate(self.recent)[:, 0] if self.record.measures and self.recent else np.array([math.nan])
@@ -215,7 +202,7 @@ class Player:
 
     def train_loss(self) -> float:
         """Return the training loss of the current version."""
-        self.values = self.values or evaluate(self.objective, self.params, self.stats, self.record)
+        self.values = self.values or evaluate(self.objective, self.stand, self.record)
         return self.values["train_loss"]
 
 
@@ -233,11 +220,18 @@ def check_rule(name: str, rule: Rule, schedule: Schedule) -> None:
             )
 
 
-def evaluate(objective: Objective, params: Params, stats: Any, record: Record) -> dict[str, float]:
+def evaluate(objective: Objective, stand: Stand, record: Record) -> dict[str, float]:
     """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
     metrics = _evaluator(objective.evaluate)
-    train = metrics(params, stats, objective.train)
-    test = metrics(params, stats, objective.test) if objective.test is not None else {}
+    train = metrics(*stand, objective.train)
+    test = metrics(*stand, objective.test) if objective.test is not None else {}
+    return values_of(train, test, stand.params, record)
+
+
+def values_of(
+    train: Mapping[str, Any], test: Mapping[str, Any], params: Params, record: Record
+) -> dict[str, float]:
+    """Return metrics of the training and of the test data as columns of the history, and the record's own."""
     further = record.fn(params) if record.fn is not None else {}
     return {
         "train_loss": float(train["loss"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -10,6 +11,7 @@ from stalegrad.models import Problem
 from stalegrad.policies import Method
 from stalegrad.policies.controllers import Decision, Observation
 from stalegrad.policies.specs import unknown_name
+from stalegrad.simulator.replay.group import Part, grouped, play_together
 from stalegrad.simulator.replay.paths import PATHS
 from stalegrad.simulator.replay.player import Player, Progress
 from stalegrad.simulator.replay.record import Record
@@ -81,6 +83,39 @@ def replay(
     return _result(player)
 
 
+class Request(NamedTuple):
+    """What :func:`replay` takes."""
+
+    trace: Trace
+    problem: Problem
+    method: Method
+    record: Record
+    seed: int
+
+
+def replay_together(requests: Sequence[Request], width: int) -> list[Replay]:
+    """Replay several traces, those that share their compiled code ``width`` at a time by ``vmap``.
+
+    Numbers are those of :func:`replay` up to rounding; they depend on ``width``, but on nobody else's run.
+    A run whose updates differ in their number of messages is played alone.
+
+    Raises:
+        ValueError: as :func:`replay`, before anything is played.
+    """
+    parts = []
+    for trace, problem, method, record, seed in requests:
+        check(problem, method, trace.workers, None)
+        player = Player(problem, method, trace.workers, record, _budget(trace), seed, None, None)
+        parts.append(Part(player, lower(trace), trace.end))
+    for group in grouped(parts, width):
+        if group[0].shape is not None:
+            play_together(group, width)
+            continue
+        for player, schedule, end in group:
+            player.play(schedule, end, player.layout(schedule))
+    return [_result(part.player) for part in parts]
+
+
 def simulate_and_replay(
     cluster: Cluster,
     problem: Problem,
@@ -131,7 +166,8 @@ def simulate_and_replay(
 
 def _result(player: Player) -> Replay:
     history, gradients = pd.DataFrame(player.rows), player.gradients()
-    return Replay(history, player.params, player.diverged_at, player.path, gradients, player.stats)
+    params, stats = player.stand
+    return Replay(history, params, player.diverged_at, player.path, gradients, stats)
 
 
 def check(problem: Problem, method: Method, workers: int, path: str | None) -> None:

@@ -1,0 +1,174 @@
+"""Runs that share their compiled code, executed together by ``vmap``: what fills an accelerator with small models.
+
+All lanes make update u at the same time. Where one of them is to be looked at, all stop; one that is over goes on
+with nothing to do, and is not looked at again. So no run's numbers depend on what its neighbours are, only on how
+many lanes there are: a group that is not full is filled with copies of its last run.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stalegrad.simulator.replay.executor import Program, Stand, Structure, numbers_of
+from stalegrad.simulator.replay.player import Player, values_of
+from stalegrad.simulator.replay.record import cadence_of
+from stalegrad.simulator.replay.scan import CHUNK, compiled_length, cut, passage, state_of
+from stalegrad.simulator.replay.schedule import Schedule
+
+
+class Part(NamedTuple):
+    """A run to be played in a group: its player, its schedule, and the simulated seconds that it reaches to."""
+
+    player: Player
+    schedule: Schedule
+    end: float
+
+    @property
+    def shape(self) -> tuple[Program, int] | None:
+        """What runs of one group have in common: their program (slots aside) and their batch size.
+
+        None if updates of this run differ in their number of messages: lanes would wait for each other.
+        """
+        player, layout = self.player, self.player.layout(self.schedule)
+        if layout.messages is None:
+            return None
+        structure = Structure(player.method, player.workers)
+        return Program(player.objective.loss, structure, layout._replace(slots=0)), player.problem.batch_size
+
+
+class Group:
+    """The state of several replays, lane by lane along the first axis of every array.
+
+    Args:
+        program: what they share.
+        players: theirs; they have read their schedules.
+    """
+
+    def __init__(self, program: Program, players: Sequence[Player]) -> None:
+        self.players, self.most = players, program.layout.most
+        self.objective = players[0].objective
+        self.keys = jnp.stack([p.loss_key for p in players])
+        dtype = jnp.result_type(*jax.tree.leaves(players[0].initial.params))
+        self.scores = [p.last.cast(dtype) for p in players]
+        self.numbers = stack(
+            [numbers_of(p.method, s.rates, dtype) for p, s in zip(players, self.scores, strict=True)]
+        )
+        slots = np.array([s.schedule.initial_slot for s in self.scores], np.int32)
+        start, self.run = compiled(program)
+        self.state = start(*stack([p.initial for p in players]), self.numbers, slots)
+        longest = max(s.schedule.updates for s in self.scores)
+        self.window = max(1, min(CHUNK // self.most, compiled_length(longest)))
+        self.chunk = functools.lru_cache(maxsize=1)(self.cut)
+
+    def stand(self, index: int) -> Stand:
+        """Return where a run stands."""
+        now = Stand(self.state.params, self.state.kept.stats)
+        return Stand(*jax.tree.map(lambda leaf: leaf[index], tuple(now)))
+
+    def cut(self, start: int) -> Any:
+        """Return a window of all schedules, on the device; that of a run that is over is empty."""
+        chunks = []
+        for score in self.scores:
+            end = score.schedule.updates
+            ours = min(start, end), min(start + self.window, end)
+            chunks.append(cut(score, *ours, self.window, self.most, self.objective.train))
+        return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *chunks))
+
+    def advance(self, first: int, last: int) -> list[Any]:
+        """Make the updates ``first`` to ``last - 1`` everywhere; return what is measured, run by run."""
+        measured = []
+        while first < last:
+            start = first // self.window * self.window
+            stop = min(last, start + self.window)
+            a, b = np.int32(first - start), np.int32(stop - start)
+            train, chunk = self.objective.train, self.chunk(start)
+            self.state, measures = self.run(self.state, self.numbers, train, self.keys, chunk, a, b)
+            if measures is not None:
+                measured.append(np.asarray(measures)[:, a * self.most : b * self.most])
+            first = stop
+        return list(np.concatenate(measured, axis=1)) if measured else [None] * len(self.players)
+
+    def evaluate(self) -> list[dict[str, float]]:
+        """Evaluate all runs at once; return the values of each."""
+        metrics = _evaluator(self.objective.evaluate)
+        at = self.state.params, self.state.kept.stats
+        train = metrics(*at, self.objective.train)
+        test = metrics(*at, self.objective.test) if self.objective.test is not None else {}
+        found = jax.device_get((train, test))
+
+        def of(i: int, player: Player) -> dict[str, float]:
+            train, test = ({name: values[i] for name, values in metric.items()} for metric in found)
+            return values_of(train, test, self.stand(i).params if player.record.fn else None, player.record)
+
+        return [of(i, player) for i, player in enumerate(self.players)]
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(program: Program) -> tuple[Any, Any]:
+    """Return the compiled start and passage of a group."""
+    return (
+        jax.jit(jax.vmap(state_of(program))),
+        jax.jit(jax.vmap(passage(program), (0, 0, None, 0, 0, None, None)), donate_argnums=0),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _evaluator(function: Callable[..., Any]) -> Any:
+    return jax.jit(jax.vmap(function, (0, 0, None)))
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Return equal pytrees as one, stacked along a new first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def grouped(parts: Sequence[Part], width: int) -> list[list[Part]]:
+    """Return which parts to play together, ``width`` at a time; those that cannot be are alone."""
+    alike: dict[Any, list[Part]] = {}
+    for i, part in enumerate(parts):
+        alike.setdefault(part.shape or i, []).append(part)
+    return [same[i : i + width] for same in alike.values() for i in range(0, len(same), width)]
+
+
+def play_together(parts: Sequence[Part], width: int) -> None:
+    """Play runs of one shape to their ends, in ``width`` lanes."""
+    players = [part.player for part in parts]
+    for player, schedule, end in parts:
+        player.read(schedule, end)
+        player.path = f"group of {width}"
+    assert parts[0].shape is not None
+    program, _ = parts[0].shape
+    slots = max(player.layout(schedule).slots for player, schedule, _ in parts)
+    lanes = [*players, *[players[-1]] * (width - len(players))]
+    group = Group(program._replace(layout=program.layout._replace(slots=slots)), lanes)
+
+    stops = {int(u) for p in players for u in p.due.update} | {p.last.schedule.updates for p in players}
+    done = 0
+    for update in sorted(stops):
+        measured = group.advance(done, update)
+        done = update
+        values = group.evaluate() if any(map(in_step, players)) else []
+        for i, player in enumerate(players):
+            last = player.last.schedule.updates
+            if player.diverged_at is not None or update > last:
+                continue
+            if update > player.done:
+                player.note(measured[i], update)
+            if in_step(player):
+                player.values = values[i]
+            else:
+                player.stand = group.stand(i)
+            player.write_rows()
+            if player.diverged_at is not None or update == last:
+                player.stand = group.stand(i)
+
+
+def in_step(player: Player) -> bool:
+    """Whether a run's rows are due at the same updates as those of its neighbours (not at simulated seconds)."""
+    return cadence_of(player.record, player.budget).wallclock is None
