@@ -32,7 +32,10 @@ def problem(traces=None, batch_size=4):
     return Problem.from_functions(init, loss, train=DATA, test=DATA, batch_size=batch_size)
 
 
-def request(method, seed=0, problem=problem(), record=Record(updates=20), **budget):
+SOFTMAX, EVERY_20 = problem(), Record(updates=20)
+
+
+def request(method, seed=0, problem=SOFTMAX, record=EVERY_20, **budget):
     trace = simulate(CLUSTER, method.synchrony, seed=seed, **(budget or {"updates": 60}))
     return Request(trace, problem, method, record, seed)
 
@@ -137,7 +140,7 @@ def test_what_does_not_go_together_is_kept_apart():
         request(methods.async_(learning_rate=0.1)),
         request(methods.k_async(k=2, learning_rate=0.1)),
         request(methods.async_(learning_rate=0.1), problem=problem(batch_size=8)),
-        Request(uneven, problem(), growing, Record(), 0),
+        Request(uneven, SOFTMAX, growing, Record(), 0),
     ]
     found = replay_together(requests, 4)
     assert [r.path for r in found] == ["group of 4"] * 3 + ["scan"]
