@@ -73,11 +73,14 @@ def run_command(
     dry_run: Annotated[bool, typer.Option(help="Of a sweep: only say what would be run.")] = False,
     fail_fast: Annotated[bool, typer.Option(help="Of a sweep: stop at the first run that raises.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Of a sweep: run again what has raised.")] = False,
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0.0, help="Of a single run: seconds of real time between two checkpoints.")
+    ] = 60.0,
 ) -> None:
     """Run an experiment: simulate, train, and write tables and pictures.
 
     A spec with a table [sweep] is a sweep: every combination of its lists is run once and kept in the directory;
-    the same command goes on where it was interrupted.
+    the same command goes on where it was interrupted, and so it does with a single experiment.
     """
     from stalegrad.simulator.cli.pictures import draw_result
     from stalegrad.simulator.cli.sweeps import run_sweep
@@ -90,8 +93,14 @@ def run_command(
     experiment = planned.base
     experiment = experiment if seed is None else experiment.but(seed=seed)
     Result.check_free(out)
-    result = run(experiment)
+    checkpoint = out.parent / f"{out.name}.checkpoint"
+    try:
+        result = run(experiment, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
+    except KeyboardInterrupt as stopped:
+        console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
     result.save(out)
+    checkpoint.unlink(missing_ok=True)
     pictures = draw_result(result, out)
     _print_summary(f"{experiment.method.name}, seed {experiment.seed}", result.summary())
     _print_written([out / "spec.toml", out / "trace", out / "history.parquet", *pictures])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -28,6 +28,16 @@ class Stand(NamedTuple):
 
     params: Params
     stats: Any
+
+
+class State(NamedTuple):
+    """All that an update needs of the past; ``own`` is what the workers keep, stacked along a first axis."""
+
+    params: Params
+    slots: Params
+    own: Any
+    kept: Any
+    optimizer: Any
 
 
 class Score(NamedTuple):
@@ -98,11 +108,14 @@ class Executor(ABC):
         train: training data, or None.
         workers: their number.
         key: from which the key of every mini-batch is folded.
-        longest: updates in the longest stretch that will be asked for at once (more takes several calls).
+        longest: updates in the longest stretch that is asked for without a stop.
         schedule: the lowered trace, or its first part.
     """
 
     name: ClassVar[str]
+    state: State
+    stride: int
+    """Updates that can be made at once."""
 
     def __init__(
         self,
@@ -132,10 +145,18 @@ class Executor(ABC):
         """Set the state up for version 0, kept in that slot."""
 
     @property
-    @abstractmethod
     def stand(self) -> Stand:
         """Where the run stands now; good until it is advanced."""
+        return Stand(self.state.params, self.state.kept.stats)
+
+    def restore(self, leaves: Sequence[Any]) -> None:
+        """Go on from another state, of which these are the leaves."""
+        self.state = jax.tree.unflatten(jax.tree.structure(self.state), map(jnp.array, leaves))
 
     @abstractmethod
     def advance(self, first: int, last: int) -> Any:
-        """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
+        """Make the updates ``first`` to ``last - 1``, at most ``stride``.
+
+        Returns:
+            What is measured of their messages: (messages, measures), or None.
+        """

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stalegrad.policies.trees import at_worker, put_worker
-from stalegrad.simulator.replay.executor import Executor, Program, Stand, fold_in
+from stalegrad.simulator.replay.executor import Executor, Program, Stand, State, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
 
@@ -22,24 +22,18 @@ class Loop(Executor):
     """The state of one replay, advanced message by message."""
 
     name = "loop"
+    stride = 16
 
     def start(self, initial: Stand, slot: int) -> None:
         """Put version 0 into its slot."""
-        self.params = initial.params
         init, self.message, self.apply = compiled(self.program)
-        self.own, self.kept, self.optimizer, sent = init(*initial, self.numbers)
-        self.slots: list[Params] = [None] * self.layout.slots
-        self.slots[slot] = sent
-
-    @property
-    def stand(self) -> Stand:
-        """Where the run stands now; good until it is advanced."""
-        return Stand(self.params, self.kept.stats)
+        own, kept, optimizer, sent = init(*initial, self.numbers)
+        self.state = State(initial.params, [sent] * self.layout.slots, own, kept, optimizer)
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
         score, measured = self.score, []
-        s = score.schedule
+        s, (params, slots, own, kept, optimizer) = score.schedule, self.state
         for u in range(first, last):
             a, b = int(s.first[u]), int(s.first[u + 1])
             indices = score.draw(a, b) if self.train is not None else np.zeros((b - a, s.steps, 0), np.int32)
@@ -47,16 +41,15 @@ class Loop(Executor):
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
                 event = indices[m - a], batch, *who, score.weights[m]
-                state = (self.params, self.slots[s.read_slot[m]], self.own, self.kept, self.optimizer)
-                total, self.own, self.kept, measures = self.message(
+                state = (params, slots[s.read_slot[m]], own, kept, optimizer)
+                total, own, kept, measures = self.message(
                     self.numbers, *state, total, event, rate, self.train, self.key
                 )
                 measured.append(measures)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
-            self.params, self.optimizer, sent = self.apply(
-                self.numbers, self.params, self.optimizer, total, count, event, rate
-            )
-            self.slots[s.write_slot[u]] = sent
+            params, optimizer, sent = self.apply(self.numbers, params, optimizer, total, count, event, rate)
+            slots[s.write_slot[u]] = sent
+        self.state = State(params, slots, own, kept, optimizer)
         return np.array(measured) if self.layout.measures and measured else None
 
 

@@ -14,7 +14,9 @@ import pandas as pd
 
 from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method, Rule
+from stalegrad.policies.controllers import Decision
 from stalegrad.simulator.replay.batches import sampler
+from stalegrad.simulator.replay.checkpoint import Checkpoint, Saved
 from stalegrad.simulator.replay.executor import Executor, Score, Stand
 from stalegrad.simulator.replay.paths import PATHS, choose_path
 from stalegrad.simulator.replay.record import Record, points
@@ -38,6 +40,7 @@ class Player:
         seed: of initial parameters, mini-batches and the keys given to the loss.
         path: ``scan`` or ``loop``, or None to choose.
         progress: told about updates as they are made.
+        checkpoint: where the state is kept, now and then; the run goes on from what it holds.
     """
 
     def __init__(
@@ -49,10 +52,13 @@ class Player:
         budget: Budget,
         seed: int,
         path: str | None,
-        progress: Progress | None,
+        progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.problem, self.method, self.workers, self.seed = problem, method, workers, seed
         self.record, self.budget, self.progress = record, budget, progress
+        self.checkpoint, self.decisions = checkpoint, list[Decision]()
+        self.saved = checkpoint.load() if checkpoint is not None else None
         self.objective = problem.objective()
         self.rule = method.rule(workers)
         init_key, self.loss_key = jax.random.split(jax.random.key(seed))
@@ -126,19 +132,49 @@ class Player:
                 longest=int(np.diff(self.due.update).max(initial=1)),
                 schedule=schedule,
             )
+            if self.saved is not None:
+                self.resume(self.saved)
         self.executor.follow(self.last)
         for update in [*self.due.update[len(self.rows) :], schedule.updates]:
-            if update > self.done:
-                self.note(self.executor.advance(self.done, int(update)), int(update))
+            while self.done < update:
+                stop = min(int(update), self.done + self.executor.stride)
+                self.note(self.executor.advance(self.done, stop), stop)
                 self.stand = self.executor.stand
+                if self.checkpoint is not None and self.checkpoint.due:
+                    self.save(self.checkpoint)
             self.write_rows()
             if self.diverged_at is not None:
                 break
         return self.diverged_at is not None
 
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep the state: what :meth:`resume` takes."""
+        assert self.executor is not None
+        about = {name: getattr(self, name) for name in ("done", "shown", "rows", "decisions")}
+        kept = [np.concatenate(parts) if parts else None for parts in (self.measured, self.recent)]
+        kept = [np.empty((0, len(self.record.measures))) if part is None else part for part in kept]
+        checkpoint.save(about, [*kept, *jax.device_get(jax.tree.leaves(self.executor.state))])
+
+    @property
+    def decisions_before(self) -> list[Decision]:
+        """The controller's decisions up to the state that the checkpoint held."""
+        return [Decision(*made) for made in self.saved.about["decisions"]] if self.saved is not None else []
+
+    def resume(self, saved: Saved) -> None:
+        """Go on from a state that :meth:`save` has kept."""
+        assert self.executor is not None
+        measured, recent, *leaves = saved.arrays
+        self.executor.restore(leaves)
+        self.measured, self.recent = ([part] if len(part) else [] for part in (measured, recent))
+        self.shown, self.rows = saved.about["shown"], saved.about["rows"]
+        if self.progress is not None:
+            self.progress(saved.about["done"])
+        self.done, self.stand, self.values = saved.about["done"], self.executor.stand, {}
+
     def note(self, measured: Any, update: int) -> None:
         """Take notice that all updates before this one have been made, and of what was measured of them."""
-        self.recent.append(measured)
+        if measured is not None:
+            self.recent.append(measured)
         if self.progress is not None:
             self.progress(update - self.done)
         self.done = update

@@ -11,6 +11,7 @@ from stalegrad.models import Problem
 from stalegrad.policies import Method
 from stalegrad.policies.controllers import Decision, Observation
 from stalegrad.policies.specs import unknown_name
+from stalegrad.simulator.replay.checkpoint import Checkpoint
 from stalegrad.simulator.replay.group import Part, grouped, play_together
 from stalegrad.simulator.replay.paths import PATHS
 from stalegrad.simulator.replay.player import Player, Progress
@@ -54,6 +55,7 @@ def replay(
     seed: int = 0,
     path: str | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Replay:
     """Replay a trace, simulated or measured, on a problem with a method's rule.
 
@@ -66,6 +68,7 @@ def replay(
         seed: of initial parameters, mini-batches and the keys given to the loss.
         path: ``scan`` or ``loop``; by default chosen by backend and problem.
         progress: told about updates as they are made.
+        checkpoint: where the state is kept now and then; the replay goes on from what it holds.
 
     Returns:
         The history, with columns ``wallclock, update, gradients, epoch, train_loss, test_loss,
@@ -77,7 +80,8 @@ def replay(
         ValueError: if the mini-batch is larger than the data set, or a message's local steps vary.
     """
     check(problem, method, trace.workers, path)
-    player = Player(problem, method, trace.workers, record or Record(), _budget(trace), seed, path, progress)
+    budget = _budget(trace)
+    player = Player(problem, method, trace.workers, record or Record(), budget, seed, path, progress, checkpoint)
     schedule = lower(trace)
     player.play(schedule, trace.end, player.layout(schedule))
     return _result(player)
@@ -105,7 +109,7 @@ def replay_together(requests: Sequence[Request], width: int) -> list[Replay]:
     parts = []
     for trace, problem, method, record, seed in requests:
         check(problem, method, trace.workers, None)
-        player = Player(problem, method, trace.workers, record, _budget(trace), seed, None, None)
+        player = Player(problem, method, trace.workers, record, _budget(trace), seed, None)
         parts.append(Part(player, lower(trace), trace.end))
     for group in grouped(parts, width):
         if group[0].shape is not None:
@@ -126,15 +130,16 @@ def simulate_and_replay(
     seed: int = 0,
     path: str | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Trace, Replay]:
     """Run a method whose controller decides from the loss: advance, replay, decide, and so on.
 
     The loss is that of the version current at the tick; the new k holds from the next update on. What was
     decided is in ``trace.spec["decisions"]``: (time, loss, k). Arguments as of :func:`replay`; ``progress`` is
-    told about updates.
+    told about updates. A run that goes on from a checkpoint takes the decisions made before from it.
     """
     check(problem, method, cluster.size, path)
-    player = Player(problem, method, cluster.size, record or Record(), budget, seed, path, progress)
+    player = Player(problem, method, cluster.size, record or Record(), budget, seed, path, progress, checkpoint)
     controller = player.rule.controller
     assert controller is not None
     engine = Engine(cluster, method.synchrony, seed)
@@ -143,10 +148,15 @@ def simulate_and_replay(
     steps, slots = method.synchrony.local_steps, bucket(cluster.size + 2)
     most = max(cluster.size, engine.k)
     layout = Layout(None, steps, fresh=False, measures=player.record.measures, slots=slots, most=most)
-    first_loss, decisions = player.train_loss(), list[Decision]()
+    first_loss, made = player.train_loss(), player.decisions_before
     tick, over = controller.interval, False
     while not over:
         over = engine.advance(tick)
+        if len(player.decisions) < len(made):
+            player.decisions.append(made[len(player.decisions)])
+            engine.change_k(player.decisions[-1].k)
+            tick += controller.interval
+            continue
         trace = engine.trace()
         schedule = lower(trace, () if over else engine.live_versions())
         end = trace.end if over else tick
@@ -158,9 +168,9 @@ def simulate_and_replay(
             loss = player.train_loss()
             k = controller.decide(method.synchrony, cluster.size, Observation(first_loss, loss, *now))
             engine.change_k(k)
-            decisions.append(Decision(tick, loss, k))
+            player.decisions.append(Decision(tick, loss, k))
             tick += controller.interval
-    trace.spec["decisions"] = [list(decision) for decision in decisions]
+    trace.spec["decisions"] = [list(decision) for decision in player.decisions]
     return trace, _result(player)
 
 

@@ -12,21 +12,11 @@ import numpy as np
 from jax import lax
 
 from stalegrad.policies.trees import at_worker, put_worker
-from stalegrad.simulator.replay.executor import Executor, Program, Score, Stand, fold_in
+from stalegrad.simulator.replay.executor import Executor, Program, Score, Stand, State, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
 CHUNK = 4_096
 """Messages in one compiled call at most; its length never changes a result."""
-
-
-class State(NamedTuple):
-    """All that an update needs of the past; ``own`` is what the workers keep, stacked along a first axis."""
-
-    params: Params
-    slots: Params
-    own: Any
-    kept: Any
-    optimizer: Any
 
 
 class Chunk(NamedTuple):
@@ -51,34 +41,18 @@ class Scan(Executor):
 
     def start(self, initial: Stand, slot: int) -> None:
         """Put version 0 into its slot."""
-        self.state: State = start_of(self.program)(*initial, self.numbers, slot)
-        self.updates_at_once = max(1, min(CHUNK // self.layout.most, compiled_length(self.longest)))
-
-    @property
-    def stand(self) -> Stand:
-        """Where the run stands now; good until it is advanced."""
-        return Stand(self.state.params, self.state.kept.stats)
+        self.state = start_of(self.program)(*initial, self.numbers, slot)
+        self.stride = max(1, min(CHUNK // self.layout.most, compiled_length(self.longest)))
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
-        run = compiled(self.program)
-        measured: list[Any] = []
-        for start in range(first, last, self.updates_at_once):
-            stop = min(start + self.updates_at_once, last)
-            messages = int(self.score.schedule.first[stop] - self.score.schedule.first[start])
-            self.state, measures = run(
-                self.state,
-                self.numbers,
-                self.train,
-                self.key,
-                cut(self.score, start, stop, self.updates_at_once, self.layout.most, self.train),
-                np.int32(0),
-                np.int32(stop - start),
-            )
-            measured.append((measures, messages))
-        if not self.layout.measures or not measured:
-            return None
-        return np.concatenate([np.asarray(measures)[:messages] for measures, messages in measured])
+        chunk = cut(self.score, first, last, self.stride, self.layout.most, self.train)
+        updates = np.int32(last - first)
+        self.state, measured = compiled(self.program)(
+            self.state, self.numbers, self.train, self.key, chunk, np.int32(0), updates
+        )
+        before = self.score.schedule.first
+        return None if measured is None else np.asarray(measured)[: before[last] - before[first]]
 
 
 def cut(score: Score, start: int, stop: int, updates: int, most: int, train: Any) -> Chunk:

@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from stalegrad.simulator.replay.checkpoint import Checkpoint
 from stalegrad.simulator.replay.run import check, replay, simulate_and_replay
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
 from stalegrad.simulator.timing.engine import simulate
@@ -173,34 +175,65 @@ class Result:
         return f"<b>{self.experiment.method.name}</b>, seed {self.experiment.seed}{table}"
 
 
-def run(experiment: Experiment, *, progress: bool = True, path: str | None = None) -> Result:
+def run(
+    experiment: Experiment,
+    *,
+    progress: bool = True,
+    path: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
+) -> Result:
     """Run an experiment: simulate its timing, then replay it.
 
     Args:
         experiment: what to run.
         progress: show a progress bar (in a terminal or notebook).
         path: ``scan`` or ``loop``; by default chosen by backend and problem.
+        checkpoint: a file that keeps the state of the run. Whatever interrupts it, the same call goes on from
+            there and gives the same bytes; Ctrl-C saves and stops. The file stays: remove it when the result
+            is safe.
+        checkpoint_every: real seconds from one state to the next.
 
     Returns:
         The result. A run that diverges is one, too.
 
     Raises:
-        ValueError: if the experiment is impossible; before any work.
+        ValueError: if the experiment is impossible, or the checkpoint is damaged or that of another run; before
+            any work.
+        KeyboardInterrupt: after Ctrl-C, when the state is safe.
     """
     check(experiment.problem, experiment.method, experiment.cluster.size, path)
     e, silent = experiment, None if progress else True
     bar = functools.partial(tqdm, desc=f"{e.method.name}, seed {e.seed}", unit=" updates", disable=silent)
     how: dict[str, Any] = {"record": e.record, "seed": e.seed, "path": path}
+    with ExitStack() as stack:
+        if checkpoint is not None:
+            how["checkpoint"] = Checkpoint(checkpoint, identity(experiment, path), checkpoint_every)
+            stack.enter_context(how["checkpoint"].guarding())
+        return _run(experiment, bar, how)
+
+
+def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:
     if e.method.adaptive:
         with bar() as told:
             trace, done = simulate_and_replay(
                 e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
             )
-        return Result(experiment, trace, *done)
+        return Result(e, trace, *done)
     trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **changed_fields(e.budget))
     with bar(total=len(trace.update_times)) as told:
         done = replay(trace, e.problem, e.method, progress=told.update, **how)
-    return Result(experiment, trace, *done)
+    return Result(e, trace, *done)
+
+
+def identity(experiment: Experiment, path: str | None) -> dict[str, str]:
+    """Return all that decides the bytes of a run.
+
+    Raises:
+        ValueError: if a part of the experiment exists in this process only.
+    """
+    used = {f"version of {name}": version for name, version in versions().items()}
+    return {"spec": experiment.to_toml(), "path": str(path), "device": jax.devices()[0].device_kind} | used
 
 
 def load_results(directory: str | os.PathLike[str]) -> list[Result]:
