@@ -11,10 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from stalegrad.models.streams import Stream
 from stalegrad.policies import Method
 from stalegrad.simulator.replay.batches import Draw
+from stalegrad.simulator.replay.feed import Feed
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.replay.step import Layout, Params, Step, make_step
+
+FETCHED_AHEAD = 16
+"""Messages of a stream that are fetched before they are needed."""
 
 PEAK = "peak_learning_rate"
 
@@ -105,7 +110,7 @@ class Executor(ABC):
         method: for its rule.
         layout: what to specialise for.
         initial: version 0, and running statistics at the start.
-        train: training data, or None.
+        train: training data, a stream of such, or None.
         workers: their number.
         key: from which the key of every mini-batch is folded.
         longest: updates in the longest stretch that is asked for without a stop.
@@ -131,6 +136,7 @@ class Executor(ABC):
     ) -> None:
         self.program = Program(loss, Structure(method, workers), layout)
         self.method, self.layout, self.train, self.key, self.longest = method, layout, train, key, longest
+        self.feed = Feed(train, FETCHED_AHEAD) if isinstance(train, Stream) else None
         self.dtype = jnp.result_type(*jax.tree.leaves(initial.params))
         self.numbers = numbers_of(method, np.zeros(0), self.dtype)
         self.start(initial, schedule.initial_slot)
@@ -139,6 +145,16 @@ class Executor(ABC):
         """Go on with this score, which continues the one before."""
         self.score = score.cast(self.dtype)
         self.numbers = numbers_of(self.method, self.score.rates, self.dtype)
+
+    def mini_batches(self, first: int, last: int) -> tuple[Any, Any]:
+        """Return data, and which of them messages are computed from: indices (messages, steps, batch)."""
+        if self.train is None:
+            return None, None
+        indices = self.score.draw(first, last)
+        if self.feed is None:
+            return self.train, indices
+        data = self.feed.take(self.score.draw, first, last, len(self.score.schedule.worker))
+        return data, np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
 
     @abstractmethod
     def start(self, initial: Stand, slot: int) -> None:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stalegrad.models.streams import Stream
 from stalegrad.simulator.replay.executor import Program, Stand, Structure, numbers_of
 from stalegrad.simulator.replay.player import Player, values_of
 from stalegrad.simulator.replay.record import cadence_of
@@ -33,10 +34,11 @@ class Part(NamedTuple):
     def shape(self) -> tuple[Program, int] | None:
         """What runs of one group have in common: their program (slots aside) and their batch size.
 
-        None if updates of this run differ in their number of messages: lanes would wait for each other.
+        None if updates of this run differ in their number of messages, for lanes would wait for each other, or if
+        its data are streamed.
         """
         player, layout = self.player, self.player.layout(self.schedule)
-        if layout.messages is None:
+        if layout.messages is None or isinstance(player.objective.train, Stream):
             return None
         structure = Structure(player.method, player.workers)
         return Program(player.objective.loss, structure, layout._replace(slots=0)), player.problem.batch_size
@@ -77,7 +79,9 @@ class Group:
         for score in self.scores:
             end = score.schedule.updates
             ours = min(start, end), min(start + self.window, end)
-            chunks.append(cut(score, *ours, self.window, self.most, self.objective.train))
+            a, b = (int(score.schedule.first[u]) for u in ours)
+            indices = None if self.objective.train is None else score.draw(a, max(b, a + 1))[: b - a]
+            chunks.append(cut(score, *ours, self.window, self.most, indices))
         return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *chunks))
 
     def advance(self, first: int, last: int) -> list[Any]:

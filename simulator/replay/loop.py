@@ -36,14 +36,14 @@ class Loop(Executor):
         s, (params, slots, own, kept, optimizer) = score.schedule, self.state
         for u in range(first, last):
             a, b = int(s.first[u]), int(s.first[u + 1])
-            indices = score.draw(a, b) if self.train is not None else np.zeros((b - a, s.steps, 0), np.int32)
             rate, total = score.rates[u], None
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
-                event = indices[m - a], batch, *who, score.weights[m]
+                train, indices = self.mini_batches(m, m + 1)
+                event = None if indices is None else indices[0], batch, *who, score.weights[m]
                 state = (params, slots[s.read_slot[m]], own, kept, optimizer)
                 total, own, kept, measures = self.message(
-                    self.numbers, *state, total, event, rate, self.train, self.key
+                    self.numbers, *state, total, event, rate, train, self.key
                 )
                 measured.append(measures)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)

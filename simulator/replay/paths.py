@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from stalegrad.models import Objective
+from stalegrad.models.streams import first_examples
 from stalegrad.simulator.replay.executor import Executor
 from stalegrad.simulator.replay.loop import Loop
 from stalegrad.simulator.replay.scan import Scan
@@ -43,5 +44,5 @@ def choose_path(objective: Objective, params: Params, batch_size: int) -> str:
     """Return ``loop`` for native convolutions on CPU, whose backward pass is slow inside a loop, else ``scan``."""
     if jax.default_backend() != "cpu":
         return "scan"
-    batch = jax.tree.map(lambda leaf: leaf[:batch_size], objective.train)
+    batch = first_examples(objective.train, batch_size)
     return "loop" if _has_convolution(objective.loss, _Signature((params, objective.stats, batch))) else "scan"

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from stalegrad.models import Objective, Problem
+from stalegrad.models.streams import Stream
 from stalegrad.policies import Method, Rule
 from stalegrad.policies.controllers import Decision
 from stalegrad.simulator.replay.batches import sampler
@@ -26,6 +27,10 @@ from stalegrad.simulator.timing.trace import Budget
 
 Progress = Callable[[int], Any]
 """Told, now and then, how many updates have been made since it was last told."""
+
+
+SAMPLE, BLOCK = 2_048, 256
+"""Of a stream: how many training examples are evaluated, and how many at once."""
 
 
 class Player:
@@ -258,10 +263,22 @@ def check_rule(name: str, rule: Rule, schedule: Schedule) -> None:
 
 def evaluate(objective: Objective, stand: Stand, record: Record) -> dict[str, float]:
     """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
-    metrics = _evaluator(objective.evaluate)
-    train = metrics(*stand, objective.train)
-    test = metrics(*stand, objective.test) if objective.test is not None else {}
+    train = _measured(objective, stand, objective.train, SAMPLE)
+    test = _measured(objective, stand, objective.test) if objective.test is not None else {}
     return values_of(train, test, stand.params, record)
+
+
+def _measured(objective: Objective, stand: Stand, data: Any, at_most: int | None = None) -> Mapping[str, Any]:
+    """Evaluate on data; on a stream block by block, and on ``at_most`` of its examples, evenly spaced."""
+    metrics = _evaluator(objective.evaluate)
+    if not isinstance(data, Stream):
+        return metrics(*stand, data)  # type: ignore[no-any-return]
+    count = min(len(data), at_most or len(data))
+    chosen = np.arange(count) * len(data) // count
+    blocks = [chosen[i : i + BLOCK] for i in range(0, count, BLOCK)]
+    parts = [metrics(*stand, data.fetch(block)) for block in blocks]
+    weights = [len(block) / count for block in blocks]
+    return {name: sum(w * float(part[name]) for w, part in zip(weights, parts, strict=True)) for name in parts[0]}
 
 
 def values_of(

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from stalegrad.policies.trees import at_worker, put_worker
-from stalegrad.simulator.replay.executor import Executor, Program, Score, Stand, State, fold_in
+from stalegrad.simulator.replay.executor import FETCHED_AHEAD, Executor, Program, Score, Stand, State, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
 CHUNK = 4_096
@@ -42,20 +42,25 @@ class Scan(Executor):
     def start(self, initial: Stand, slot: int) -> None:
         """Put version 0 into its slot."""
         self.state = start_of(self.program)(*initial, self.numbers, slot)
-        self.stride = max(1, min(CHUNK // self.layout.most, compiled_length(self.longest)))
+        chunk = CHUNK if self.feed is None else FETCHED_AHEAD
+        self.stride = max(1, min(chunk // self.layout.most, compiled_length(self.longest)))
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
-        chunk = cut(self.score, first, last, self.stride, self.layout.most, self.train)
+        a, b = (int(self.score.schedule.first[u]) for u in (first, last))
+        train, indices = self.mini_batches(a, b)
+        if self.feed is not None:
+            length = self.stride * self.layout.most * indices[0].size
+            train = jax.tree.map(lambda leaf: _padded(leaf, length), train)
+        chunk = cut(self.score, first, last, self.stride, self.layout.most, indices)
         updates = np.int32(last - first)
         self.state, measured = compiled(self.program)(
-            self.state, self.numbers, self.train, self.key, chunk, np.int32(0), updates
+            self.state, self.numbers, train, self.key, chunk, np.int32(0), updates
         )
-        before = self.score.schedule.first
-        return None if measured is None else np.asarray(measured)[: before[last] - before[first]]
+        return None if measured is None else np.asarray(measured)[: b - a]
 
 
-def cut(score: Score, start: int, stop: int, updates: int, most: int, train: Any) -> Chunk:
+def cut(score: Score, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
     """Return the updates ``start`` to ``stop - 1``, padded to ``updates`` updates of ``most`` messages."""
     s, messages = score.schedule, updates * most
     a, b = int(s.first[start]), int(s.first[stop])
@@ -64,7 +69,7 @@ def cut(score: Score, start: int, stop: int, updates: int, most: int, train: Any
         staleness=_padded(s.staleness[a:b], messages),
         update=_padded((s.read_version[a:b] + s.staleness[a:b]).astype(np.int32), messages),
         read_slot=_padded(s.read_slot[a:b], messages),
-        indices=_padded(score.draw(a, b), messages) if train is not None else None,
+        indices=None if indices is None else _padded(indices, messages),
         batch=_padded(s.batch[a:b].astype(np.uint32), messages),
         first=_padded((s.first[start : stop + 1] - a).astype(np.int32), updates + 1),
         write_slot=_padded(s.write_slot[start:stop], updates),
