@@ -8,6 +8,7 @@ many lanes there are: a group that is not full is filled with copies of its last
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -62,11 +63,27 @@ class Group:
             [numbers_of(p.method, s.rates, dtype) for p, s in zip(players, self.scores, strict=True)]
         )
         slots = np.array([s.schedule.initial_slot for s in self.scores], np.int32)
-        start, self.run = compiled(program)
-        self.state = start(*stack([p.initial for p in players]), self.numbers, slots)
         longest = max(s.schedule.updates for s in self.scores)
         self.window = max(1, min(CHUNK // self.most, compiled_length(longest)))
-        self.chunk = functools.lru_cache(maxsize=1)(self.cut)
+        self.chunk = functools.lru_cache(maxsize=1)(lambda start: jax.device_put(self.cut(start)))
+        self.start, self.run = compiled(program)
+        self.initial = *stack([p.initial for p in players]), self.numbers, slots
+
+    def bytes(self) -> int:
+        """Return how much memory the group takes, as the compiler plans it, before any of it is taken."""
+        shapes = jax.eval_shape(
+            lambda *all_of_it: all_of_it, jax.eval_shape(self.start, *self.initial), self.cut(0)
+        )
+        state, chunk = shapes
+        index = np.int32(0)
+        run = self.run.lower(state, self.numbers, self.objective.train, self.keys, chunk, index, index)
+        plan = run.compile().memory_analysis()
+        taken = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+        return int(taken - plan.alias_size_in_bytes)
+
+    def begin(self) -> None:
+        """Put version 0 into its slots."""
+        self.state = self.start(*self.initial)
 
     def stand(self, index: int) -> Stand:
         """Return where a run stands."""
@@ -74,7 +91,7 @@ class Group:
         return Stand(*jax.tree.map(lambda leaf: leaf[index], tuple(now)))
 
     def cut(self, start: int) -> Any:
-        """Return a window of all schedules, on the device; that of a run that is over is empty."""
+        """Return a window of all schedules; that of a run that is over is empty."""
         chunks = []
         for score in self.scores:
             end = score.schedule.updates
@@ -82,7 +99,7 @@ class Group:
             a, b = (int(score.schedule.first[u]) for u in ours)
             indices = None if self.objective.train is None else score.draw(a, max(b, a + 1))[: b - a]
             chunks.append(cut(score, *ours, self.window, self.most, indices))
-        return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *chunks))
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *chunks)
 
     def advance(self, first: int, last: int) -> list[Any]:
         """Make the updates ``first`` to ``last - 1`` everywhere; return what is measured, run by run."""
@@ -140,8 +157,14 @@ def grouped(parts: Sequence[Part], width: int) -> list[list[Part]]:
     return [same[i : i + width] for same in alike.values() for i in range(0, len(same), width)]
 
 
+def memory() -> int:
+    """Return the bytes that a group may take: nine tenths of the accelerator's, or half of the machine's."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    return int(0.9 * limit) if limit else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 def play_together(parts: Sequence[Part], width: int) -> None:
-    """Play runs of one shape to their ends, in ``width`` lanes."""
+    """Play runs of one shape to their ends, in ``width`` lanes, or in as many as the memory holds."""
     players = [part.player for part in parts]
     for player, schedule, end in parts:
         player.read(schedule, end)
@@ -151,6 +174,11 @@ def play_together(parts: Sequence[Part], width: int) -> None:
     slots = max(player.layout(schedule).slots for player, schedule, _ in parts)
     lanes = [*players, *[players[-1]] * (width - len(players))]
     group = Group(program._replace(layout=program.layout._replace(slots=slots)), lanes)
+    if width > 1 and group.bytes() > memory():
+        for i in range(0, len(parts), width // 2):
+            play_together(parts[i : i + width // 2], width // 2)
+        return
+    group.begin()
 
     stops = {int(u) for p in players for u in p.due.update} | {p.last.schedule.updates for p in players}
     done = 0

@@ -9,6 +9,8 @@ import pytest
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Exponential, Record, ShiftedExponential, replay, simulate
+from stalegrad.simulator.replay import group as groups
+from stalegrad.simulator.replay.group import Group
 from stalegrad.simulator.replay.run import Request, replay_together
 
 CLUSTER = Cluster(workers=5, compute=ShiftedExponential(0.5, 1.0))
@@ -144,5 +146,26 @@ def test_what_does_not_go_together_is_kept_apart():
     ]
     found = replay_together(requests, 4)
     assert [r.path for r in found] == ["group of 4"] * 3 + ["scan"]
+    for one, expected in zip(found, map(alone, requests), strict=True):
+        assert_close(one, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_group_too_large_for_the_memory_is_split(monkeypatch):
+    sizes = []
+
+    def bytes_of(group):
+        sizes.append(original(group))
+        return sizes[-1]
+
+    original = Group.bytes
+    monkeypatch.setattr(Group, "bytes", bytes_of)
+    requests = [request(methods.async_(learning_rate=0.1), seed) for seed in range(5)]
+    replay_together(requests, 8)
+    assert len(sizes) == 1
+    monkeypatch.setattr(groups, "memory", lambda: sizes[0] // 2 + 1)
+    found = replay_together(requests, 8)
+    assert [r.path for r in found] == ["group of 4"] * 5
+    assert sizes[1] == sizes[0]
+    assert all(size <= sizes[0] // 2 + 1 for size in sizes[2:])
     for one, expected in zip(found, map(alone, requests), strict=True):
         assert_close(one, expected, rtol=1e-4, atol=1e-6)
