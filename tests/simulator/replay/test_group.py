@@ -162,10 +162,10 @@ def test_a_group_too_large_for_the_memory_is_split(monkeypatch):
     requests = [request(methods.async_(learning_rate=0.1), seed) for seed in range(5)]
     replay_together(requests, 8)
     assert len(sizes) == 1
-    monkeypatch.setattr(groups, "memory", lambda: sizes[0] // 2 + 1)
+    monkeypatch.setattr(groups, "memory", lambda: sizes[0] - 1)
     found = replay_together(requests, 8)
     assert [r.path for r in found] == ["group of 4"] * 5
     assert sizes[1] == sizes[0]
-    assert all(size <= sizes[0] // 2 + 1 for size in sizes[2:])
+    assert all(size < sizes[0] for size in sizes[2:])
     for one, expected in zip(found, map(alone, requests), strict=True):
         assert_close(one, expected, rtol=1e-4, atol=1e-6)
