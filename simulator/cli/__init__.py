@@ -15,6 +15,7 @@ from rich.table import Table
 
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
+from stalegrad.simulator.replay.compiling import keep_compiled
 from stalegrad.simulator.sweeps.axes import load_sweep
 from stalegrad.simulator.sweeps.experiment import load_experiment
 from stalegrad.simulator.sweeps.result import Result, load_results, run
@@ -34,6 +35,7 @@ Spec = Annotated[Path, typer.Argument(help="A TOML file; `stalegrad init` writes
 
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2."""
+    keep_compiled()
     try:
         app()
     except (ValueError, OSError) as error:
