@@ -12,10 +12,10 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
@@ -26,9 +26,11 @@ from tqdm.auto import tqdm
 
 from stalegrad.simulator.replay.run import check, replay, simulate_and_replay
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
-from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import changed_fields
+from stalegrad.simulator.sweeps.traces import trace_of
 from stalegrad.simulator.timing.trace import Trace
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.sweeps.observers import Observer
 
 FORMAT = "stalegrad-result-1"
 
@@ -88,7 +90,7 @@ class Result:
         return self.trace.summary() | final | {"diverged_at": self.diverged_at, "path": self.path}
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write everything to a new directory, which appears whole or not at all.
+        """Write everything to a new directory, which appears whole or not at all, whatever fails meanwhile.
 
         ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, if recorded,
         ``gradients.parquet``; no pickle.
@@ -116,6 +118,7 @@ class Result:
             }
             (fresh / "result.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
             fresh.chmod(0o755)
+            _flush(fresh)
             fresh.replace(directory)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -168,13 +171,16 @@ class Result:
         return f"<b>{self.experiment.method.name}</b>, seed {self.experiment.seed}{table}"
 
 
-def run(experiment: Experiment, *, progress: bool = True, path: str | None = None) -> Result:
+def run(
+    experiment: Experiment, *, progress: bool = True, path: str | None = None, observers: Sequence[Observer] = ()
+) -> Result:
     """Run an experiment: simulate its timing, then replay it.
 
     Args:
         experiment: what to run.
         progress: show a progress bar (in a terminal or notebook).
         path: ``scan`` or ``loop``; by default chosen by backend and problem.
+        observers: told about the result, e.g. ``[TensorBoard("logs")]``.
 
     Returns:
         The result. A run that diverges is one, too.
@@ -191,11 +197,14 @@ def run(experiment: Experiment, *, progress: bool = True, path: str | None = Non
             trace, done = simulate_and_replay(
                 e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
             )
-        return Result(experiment, trace, *done)
-    trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **changed_fields(e.budget))
-    with bar(total=len(trace.update_times)) as told:
-        done = replay(trace, e.problem, e.method, progress=told.update, **how)
-    return Result(experiment, trace, *done)
+    else:
+        trace = trace_of(e)
+        with bar(total=len(trace.update_times)) as told:
+            done = replay(trace, e.problem, e.method, progress=told.update, **how)
+    result = Result(experiment, trace, *done)
+    for observer in observers:
+        observer.finished(result)
+    return result
 
 
 def load_results(directory: str | os.PathLike[str]) -> list[Result]:
@@ -214,6 +223,16 @@ def load_results(directory: str | os.PathLike[str]) -> list[Result]:
         raise FileNotFoundError(f"no result in {directory}: write one with stalegrad run SPEC.toml -o {directory}")
     alone = (directory / "result.json").exists()
     return [Result.load(place) for place in ([directory] if alone else sorted(file.parent for file in files))]
+
+
+def _flush(directory: Path) -> None:
+    """Wait until all below a directory has reached the disk."""
+    for place in [*directory.rglob("*"), directory]:
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:

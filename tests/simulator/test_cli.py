@@ -289,7 +289,7 @@ def test_a_spec_with_a_table_sweep_runs_every_combination_once(sweep_spec):
 
 
 def test_a_sweep_of_which_a_run_raised_ends_with_1_and_says_which(sweep_spec, monkeypatch):
-    from stalegrad.simulator.sweeps import sweep as module
+    from stalegrad.simulator.sweeps import workers as module
 
     def fails(experiment, **options):
         return 1 / 0 if experiment.method.name == "async" else run(experiment, **options)
