@@ -176,7 +176,8 @@ def collect(
     failed: Mapping[str, str] | None = None,
 ) -> SweepResult:
     """Return what a sweep gives: ``points``, ``outlines`` and ``results`` of its finished runs, in one order."""
-    axes = list(dict.fromkeys(name for point in points for name in point))
+    fullest_first = sorted(points, key=len, reverse=True)  # so that axes keep the order they were given in
+    axes = list(dict.fromkeys(name for point in fullest_first for name in point))
     rows = []
     for point, outline in zip(points, outlines, strict=True):
         row = {axis: _cell(point.get(axis)) for axis in axes}

@@ -105,7 +105,7 @@ def execute(
 
         def tell(running: int) -> None:
             bar.n = len(job.done) + len(job.failed)
-            bar.set_postfix(running=running, done=len(job.done), failed=len(job.failed))
+            bar.set_postfix_str(f"running {running}, done {len(job.done)}, failed {len(job.failed)}")
 
         try:
             if executor is None:
