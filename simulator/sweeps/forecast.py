@@ -6,7 +6,6 @@ import math
 import resource
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -80,9 +79,9 @@ def forecast(runs: Sequence[Run]) -> Forecast:
     """
     sizes: dict[object, Size] = {}
     costs: dict[object, Cost] = {}
+    traces: dict[str, float] = {}
     seconds, most = 0.0, 0
-    compiled: Counter[object] = Counter()
-    for r in runs:
+    for i, r in enumerate(runs):
         e = r.experiment
         shape = (e.cluster, e.method.synchrony, e.budget, e.record)
         if shape not in sizes:
@@ -91,14 +90,10 @@ def forecast(runs: Sequence[Run]) -> Forecast:
         if kind not in costs:
             costs[kind] = trial(e, sizes[shape].gradients)
             seconds += costs[kind].compiling
-        compiled[kind] += 1
         cost, size = costs[kind], sizes[shape]
         seconds += cost.run + size.gradients * cost.gradient + size.rows * cost.row
         most = max(most, size.versions * cost.version)
-    traces: dict[str, float] = {}
-    for i, r in enumerate(runs):
-        e = r.experiment
-        traces[trace_text(e) or f"of run {i}"] = sizes[e.cluster, e.method.synchrony, e.budget, e.record].seconds
+        traces[trace_text(e) or f"of run {i}"] = size.seconds
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return Forecast(len(traces), seconds + sum(traces.values()), peak + most, len(costs))
@@ -122,7 +117,7 @@ def trial(experiment: Experiment, gradients: int) -> Cost:
         gradients: how many it has in all.
     """
     once = replace(experiment.record, updates=10**9, gradients=None, wallclock=None)
-    short = experiment.but(updates=None, wallclock=None, record=once)
+    short = experiment.but(updates=None, wallclock=None, gradients=1, record=once)
 
     def timed(count: int) -> float:
         start = time.perf_counter()

@@ -1,7 +1,6 @@
 """Axes: how their values are combined, drawn and checked, and which runs they give."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given, strategies as st
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Range, sweep
+from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.sweeps import workers
 from stalegrad.simulator.sweeps.axes import Sampling, load_sweep, plan
 
@@ -167,12 +167,17 @@ def test_a_wrong_axis_of_a_file_names_the_file(lines, said, tmp_path):
         load_sweep(spec(tmp_path, lines))
 
 
-def test_the_example_of_init_with_its_sweep_uncommented_is_right(tmp_path):
-    from stalegrad.simulator.cli.example import EXAMPLE
-
-    head, sweep_table = EXAMPLE.split("# [sweep]\n")
-    file = Path(tmp_path) / "spec.toml"
-    file.write_text(head + "[sweep]\n" + sweep_table.replace("\n# ", "\n").removeprefix("# "))
-    runs = load_sweep(file).runs
-    assert len(runs) == 2 * 3 * (1 + 3 + 1)
-    assert {run.experiment.method.learning_rate.peak for run in runs} == {0.05}
+@pytest.mark.parametrize(
+    ("lines", "runs"),
+    [((0, 4), 2 * 3 * (1 + 3 + 1)), ((3, 5), 3), ((0, 4, 5, 8), 30)],
+    ids=["grid", "zip", "random"],
+)
+def test_the_sweeps_in_the_example_of_init_are_right(lines, runs, tmp_path):
+    """Uncommented, in its three modes: which lines those are is counted from [sweep]."""
+    head, commented = EXAMPLE.split("# [sweep]\n")
+    table = [line.removeprefix("# ") for line in commented.splitlines()]
+    chosen = [line for a, b in zip(lines[::2], lines[1::2], strict=True) for line in table[a:b]]
+    file = tmp_path / "spec.toml"
+    file.write_text("\n".join([head, "[sweep]", *chosen]))
+    found = load_sweep(file).runs
+    assert len(found) == runs
