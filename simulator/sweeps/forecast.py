@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -74,23 +74,26 @@ def distinct_traces(runs: Sequence[Run]) -> int:
 def forecast(runs: Sequence[Run]) -> Forecast:
     """Estimate real time and memory of runs by trying the beginning of one run of each kind.
 
-    A kind is a problem and a method's name. Of each combination of cluster, synchrony and budget one trace is
-    simulated to count gradients and rows; where a controller will change k, as if it never did.
+    A kind is a problem and a method's name; it is compiled anew for each synchrony and number of workers. Of each
+    combination of cluster, synchrony and budget one trace is simulated to count gradients and rows; where a
+    controller will change k, as if it never did.
     """
     sizes: dict[object, Size] = {}
     costs: dict[object, Cost] = {}
+    compiled: set[object] = set()
     traces: dict[str, float] = {}
     seconds, most = 0.0, 0
     for i, r in enumerate(runs):
         e = r.experiment
-        shape = (e.cluster, e.method.synchrony, e.budget, e.record)
+        shape, kind = (e.cluster, e.method.synchrony, e.budget, e.record), (e.problem, e.method.name)
         if shape not in sizes:
             sizes[shape] = size_of(e)
-        kind = (e.problem, e.method.name)
+        size = sizes[shape]
         if kind not in costs:
-            costs[kind] = trial(e, sizes[shape].gradients)
-            seconds += costs[kind].compiling
-        cost, size = costs[kind], sizes[shape]
+            costs[kind] = trial(e, size.gradients)
+        cost, program = costs[kind], (kind, e.method.synchrony, e.cluster.size)
+        seconds += cost.compiling * (program not in compiled)
+        compiled.add(program)
         seconds += cost.run + size.gradients * cost.gradient + size.rows * cost.row
         most = max(most, size.versions * cost.version)
         traces[trace_text(e) or f"of run {i}"] = size.seconds
@@ -119,30 +122,28 @@ def trial(experiment: Experiment, gradients: int) -> Cost:
     once = replace(experiment.record, updates=10**9, gradients=None, wallclock=None)
     short = experiment.but(updates=None, wallclock=None, gradients=1, record=once)
 
-    def timed(count: int) -> float:
+    def timed(count: int) -> tuple[float, Any]:
         start = time.perf_counter()
-        result = run(short.but(gradients=count), progress=False)
-        jax.block_until_ready(result.params)
-        return time.perf_counter() - start
+        params = jax.block_until_ready(run(short.but(gradients=count), progress=False).params)
+        return time.perf_counter() - start, params
 
-    few = many = min(16, max(1, gradients))
-    first, least = timed(few), timed(few)
+    few = many = min(32, max(1, gradients))
+    (first, params), (least, _) = timed(few), timed(few)
     longer = least
     while longer - least < ENOUGH and many < gradients:
-        many = min(4 * many, gradients)
+        many = min(8 * many, gradients)
         timed(many)  # compiles
-        longer = timed(many)
+        longer, _ = timed(many)
     objective = experiment.problem.objective()
-    params = run(short.but(gradients=few), progress=False).params
     evaluate(objective, params, once)
     start = time.perf_counter()
     evaluate(objective, params, once)
     row = time.perf_counter() - start
-    gradient = (longer - least) / (many - few) if many > few else max(least - 2 * row, 0.0) / few
+    gradient = (longer - least) / (many - few) if many > few else (least - 2 * row) / few
+    gradient = max(gradient, 0.0)  # of a run that takes no time to speak of
+    fixed = max(least - few * gradient - 2 * row, 0.0)
     version = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    return Cost(
-        max(first - least, 0.0), max(least - few * gradient - 2 * row, 0.0), max(gradient, 0.0), row, version
-    )
+    return Cost(max(first - least, 0.0), fixed, gradient, row, version)
 
 
 def told(seconds: float) -> str:

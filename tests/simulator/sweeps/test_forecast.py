@@ -1,6 +1,6 @@
 """What a dry run says of a sweep."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,24 +52,27 @@ def test_a_forecast_adds_up_what_its_trials_say(monkeypatch):
     assert 4e12 < found.memory < 4e12 + 64e9
 
 
-def test_a_trial_measures_a_slow_gradient(monkeypatch):
-    """With a run that sleeps 1 ms a gradient, 2 ms a row, and 100 ms the first time."""
-    seen = []
-
-    def sleeps(e, progress):
-        time.sleep(0.1 * (not seen) + 0.001 * e.gradients + 0.004)
-        seen.append(e.gradients)
-        return type("Result", (), {"params": real.params})
-
+def test_a_trial_tells_compiling_gradients_and_rows_apart(monkeypatch):
+    """On a clock of our own: 1 ms a gradient, 2 ms a row, 50 ms a run, and 100 ms when a length is new."""
+    now, seen = [0.0], []
     real = run(BASE.but(updates=1), progress=False)
-    monkeypatch.setattr(module, "run", sleeps)
-    monkeypatch.setattr(module, "evaluate", lambda *_: time.sleep(0.002))
+
+    def takes(e, progress):
+        now[0] += 0.1 * (e.gradients not in seen) + 0.001 * e.gradients + 2 * 0.002 + 0.05
+        seen.append(e.gradients)
+        return SimpleNamespace(params=real.params)
+
+    def evaluates(*_):
+        now[0] += 0.002
+
+    monkeypatch.setattr(module, "run", takes)
+    monkeypatch.setattr(module, "evaluate", evaluates)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     cost = trial(BASE, 10**6)
-    assert 0.001 <= cost.gradient < 0.01
-    assert 0.002 <= cost.row < 0.02
-    assert cost.compiling > 0
-    assert cost.version == sum(leaf.nbytes for leaf in real.params.values())
+    assert cost[:4] == pytest.approx((0.1, 0.05, 0.001, 0.002))
+    assert cost.version == 4 * (784 * 10 + 10)
     assert max(seen) < 10**4  # it stops as soon as that takes long enough
+    assert trial(BASE, 20)[1:4] == pytest.approx((0.0, 0.07 / 20, 0.002))  # all that there is
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(3.4, "3 s"), (90.0, "2 min"), (7200.0, "2.0 h")])
