@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -105,7 +105,8 @@ def execute(
 
         def tell(running: int) -> None:
             bar.n = len(job.done) + len(job.failed)
-            bar.set_postfix_str(f"running {running}, done {len(job.done)}, failed {len(job.failed)}")
+            at_work = f"running {running}, " if running else ""  # Dask's futures do not tell
+            bar.set_postfix_str(f"{at_work}done {len(job.done)}, failed {len(job.failed)}")
 
         try:
             if executor is None:
@@ -208,37 +209,44 @@ class Job:
         """Return what came of a run on an executor."""
         try:
             return future.result()
-        except BrokenExecutor as error:
-            raise RuntimeError(f"the executor broke ({error}): {self.so_far()}") from error
+        except (BrokenExecutor, CancelledError) as error:  # a process died, a scheduler is gone
+            raise RuntimeError(
+                f"the executor broke ({str(error) or type(error).__name__}): {self.so_far()}"
+            ) from error
         except Exception as error:  # e.g. Dask gave a run up whose workers died
             return Outcome(None, f"{type(error).__name__}: {error}", {})
 
     def finish(self, i: int, outcome: Outcome) -> None:
-        """Keep what came of a run."""
-        run, result = self.runs[i], outcome.result
+        """Keep what came of a run, and tell the observers."""
+        run = self.runs[i]
+        try:
+            self.keep(i, outcome)
+        except OSError as error:
+            raise OSError(f"cannot write a run: {error}; {self.so_far()}") from error
+        for observer in self.observers:
+            try:
+                if outcome.result is None:
+                    observer.failed(run.experiment, self.failed[i])
+                else:
+                    observer.finished(outcome.result)
+            except Exception as error:
+                warnings.warn(f"{observer!r} missed a run ({label(run)}): {error}", stacklevel=2)
+        if outcome.result is None and self.fail_fast:
+            raise RuntimeError(f"run {label(run)} raised:\n{self.failed[i]}\n{self.so_far()}")
+
+    def keep(self, i: int, outcome: Outcome) -> None:
+        """Put what came of a run into the store, or into memory."""
+        result = outcome.result
         if result is None:
             self.failed[i] = outcome.traceback or "no traceback"
             if self.store is not None:
-                self.store.fail(self.keys[i], run.experiment, self.failed[i])
-        elif self.store is None:
-            self.done[i], self.results[i] = Outline.of(result), result
+                self.store.fail(self.keys[i], self.runs[i].experiment, self.failed[i])
+        elif self.store is not None:
+            self.done[i] = self.store.save(self.keys[i], result)
         else:
-            try:
-                self.done[i] = self.store.save(self.keys[i], result)
-            except OSError as error:
-                raise OSError(f"cannot write to {self.store.directory}: {error}; {self.so_far()}") from error
+            self.done[i], self.results[i] = Outline.of(result), result
         if self.store is not None:
             self.store.log(self.keys[i], {"failed": result is None, **outcome.log})
-        for observer in self.observers:
-            try:
-                if result is None:
-                    observer.failed(run.experiment, self.failed[i])
-                else:
-                    observer.finished(result)
-            except Exception as error:
-                warnings.warn(f"{observer!r} missed a run ({label(run)}): {error}", stacklevel=2)
-        if result is None and self.fail_fast:
-            raise RuntimeError(f"run {label(run)} raised:\n{self.failed[i]}\n{self.so_far()}")
 
     def so_far(self) -> str:
         """Return what is done, and how to go on."""

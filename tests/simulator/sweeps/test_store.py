@@ -254,7 +254,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_done_is_kept(tmp_path, command,
     store = tmp_path / "disk-after" / "runs"
     done = finished(store)
     assert 0 < len(done) < 40
-    assert "OSError: cannot write to" in last
+    assert "OSError: cannot write a run" in last
     assert "No space left on device" in last
     assert f"{len(done)} of 40 runs are done and kept" in last
     assert not [r for r in (store / "runs").iterdir() if r.name.startswith(".")]
@@ -269,7 +269,7 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_the_same_call_goes_on(tmp_
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(OSError, match=r"cannot write to .*File too large.*0 of 1 runs are done and kept"):
+        with pytest.raises(OSError, match=r"cannot write a run: .*File too large.*0 of 1 runs are done and kept"):
             silent(store=tmp_path / "runs", seed=[0])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -174,9 +174,10 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, silent,
 def test_the_bar_says_how_many_run_are_done_and_failed(tmp_path, base, failing, capsys):
     failing(ValueError("no"))
     sweep(base, store=tmp_path / "runs", seed=range(3))
-    last = capsys.readouterr().err.split("\r")[-1]
-    assert "3/3" in last
-    assert "running 0, done 2, failed 1" in last
+    shown = capsys.readouterr().err
+    assert "running 1, done 0, failed 0" in shown
+    assert "3/3" in shown.split("\r")[-1]
+    assert "done 2, failed 1" in shown.split("\r")[-1]
 
 
 def test_the_bar_does_not_count_what_was_there_as_speed(tmp_path, base, silent, capsys):
