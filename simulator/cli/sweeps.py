@@ -28,21 +28,24 @@ def dry_run(runs: Sequence[Run], out: Path, jobs: int, console: Console) -> None
     done = set(Store(out)) if (out / "store.json").exists() else set()
     missing = [run for run in runs if key_of(run.experiment) not in done]
     say = _plainly(console)
-    say(f"{len(runs)} runs, {len(runs) - len(missing)} of them done already", "; to be run:" if missing else "")
+    say(
+        f"{_count(len(runs), 'run')}, {len(runs) - len(missing)} of them done already",
+        "; to be run:" if missing else "",
+    )
     for run in missing[:SHOWN]:
         say(f"  {label(run) or run.experiment.method.name}")
     if len(missing) > SHOWN:
         say(f"  and {len(missing) - SHOWN} more")
     if not missing:
         return
-    say(f"{distinct_traces(missing)} distinct traces: runs that differ in the rule only share one")
+    say(f"{_count(distinct_traces(missing), 'distinct trace')}: runs that differ in the rule only share one")
     with console.status("trying the beginning of one run of each kind"):
         costs = forecast(missing)
     processes = f", by {jobs} processes at best {told(costs.seconds / jobs)}" if jobs > 1 else ""
     say(f"about {told(costs.seconds)} of real time one after the other{processes}")
     say(f"about {costs.memory / 2**30:.1f} GiB of memory", " for each process" if jobs > 1 else "")
-    tried = f"the first gradients of {costs.kinds} run{'s' if costs.kinds > 1 else ''}"
-    say(f"(an estimate, from {tried} on this machine, one of each problem and method, and simulated traces)")
+    tried = _count(costs.kinds, "run")
+    say(f"(an estimate: the first gradients of {tried}, one of each problem and method, were made here)")
 
 
 def run_sweep(
@@ -103,3 +106,7 @@ def show(result: SweepResult, console: Console) -> None:
 
 def _plainly(console: Console) -> Any:
     return lambda *words: console.print(*words, sep="", highlight=False, markup=False, soft_wrap=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
