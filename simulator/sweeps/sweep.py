@@ -116,6 +116,9 @@ def execute(
             tell(0)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted: {job.so_far()}") from None
+        except (BrokenExecutor, CancelledError) as error:  # a process died, a scheduler is gone
+            cause = str(error) or type(error).__name__
+            raise RuntimeError(f"the executor broke ({cause}): {job.so_far()}") from error
         finally:
             if job.store is not None:
                 job.store.write_manifest()
@@ -139,7 +142,7 @@ class Job:
         self.done: dict[int, Outline] = {}
         self.results: dict[int, Result] = {}  # without a store
         self.failed: dict[int, str] = {}
-        first: dict[str | None, int] = {}
+        first: dict[str, int] = {}
         texts = [trace_text(run.experiment) for run in runs]
         order = [first.setdefault(text, i) if text is not None else i for i, text in enumerate(texts)]
         self.order = sorted(range(len(runs)), key=order.__getitem__)  # what shares a trace comes in a row
@@ -209,10 +212,8 @@ class Job:
         """Return what came of a run on an executor."""
         try:
             return future.result()
-        except (BrokenExecutor, CancelledError) as error:  # a process died, a scheduler is gone
-            raise RuntimeError(
-                f"the executor broke ({str(error) or type(error).__name__}): {self.so_far()}"
-            ) from error
+        except (BrokenExecutor, CancelledError):
+            raise
         except Exception as error:  # e.g. Dask gave a run up whose workers died
             return Outcome(None, f"{type(error).__name__}: {error}", {})
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 
 import pytest
 
@@ -166,3 +166,31 @@ def test_a_dask_cluster_loses_a_worker_and_makes_every_run(tmp_path, silent, sam
     assert not found.failed
     silent(store=tmp_path / "here", **axes)
     assert same(tmp_path / "here" / "runs", place / "runs")
+
+
+def test_an_executor_that_breaks_or_loses_its_scheduler_fails_no_run(tmp_path, silent):
+    class Broken(Executor):
+        def submit(self, *args):
+            raise BrokenExecutor("a process died")
+
+    class Lost(Executor):
+        def submit(self, *args):
+            future = Future()
+            future.cancel()
+            return future
+
+    for executor, said in ((Broken(), "a process died"), (Lost(), "CancelledError")):
+        with pytest.raises(RuntimeError, match=rf"the executor broke \({said}\): 0 of 4 runs are done and kept"):
+            silent(store=tmp_path / "runs", executor=executor, **FOUR)
+    assert not list((tmp_path / "runs" / "failed").iterdir())
+
+
+def test_a_run_that_the_executor_gives_up_is_recorded_as_failed(tmp_path, silent):
+    class GivesUp(Executor):
+        def submit(self, *args):
+            future = Future()
+            future.set_exception(OSError("three workers died of it"))
+            return future
+
+    found = silent(store=tmp_path / "runs", executor=GivesUp(), **FOUR)
+    assert set(found.failed.values()) == {"OSError: three workers died of it"}
