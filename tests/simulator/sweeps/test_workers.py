@@ -177,6 +177,7 @@ def test_an_executor_that_breaks_or_loses_its_scheduler_fails_no_run(tmp_path, s
         def submit(self, *args):
             future = Future()
             future.cancel()
+            future.set_running_or_notify_cancel()  # as Dask does
             return future
 
     for executor, said in ((Broken(), "a process died"), (Lost(), "CancelledError")):
