@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from stalegrad.simulator.sweeps.experiment import Experiment
+from stalegrad.simulator.sweeps.experiment import Experiment, flattened, method_label
 from stalegrad.simulator.sweeps.result import Result
-from stalegrad.simulator.sweeps.results import flattened, method_label
 from stalegrad.simulator.sweeps.store import key_of
 
 
@@ -100,7 +99,7 @@ class MLflow:
 
     def _start(self, experiment: Experiment) -> str:
         run = self._client.create_run(self._experiment, run_name=run_name(experiment)).info.run_id
-        for name, value in flattened(experiment).items():
+        for name, value in flattened(experiment.table()).items():
             self._client.log_param(run, name, value)
         return str(run)
 

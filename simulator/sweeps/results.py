@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,10 @@ from typing import Any, Generic, TypeVar, overload
 
 import pandas as pd
 
-from stalegrad.policies import methods
 from stalegrad.simulator.sweeps.axes import Point, Run
-from stalegrad.simulator.sweeps.experiment import Experiment
+from stalegrad.simulator.sweeps.experiment import flattened
 from stalegrad.simulator.sweeps.result import Result
 from stalegrad.simulator.sweeps.store import Outline, Store
-from stalegrad.simulator.timing.tables import changed_fields
 from stalegrad.simulator.timing.trace import Trace
 
 NUMBERS = ("wallclock", "updates", "mean_staleness", "idle", "train_loss", "test_loss", "test_error")
@@ -149,19 +148,11 @@ def load(store: str | os.PathLike[str]) -> SweepResult:
     kept = Store(store)
     found = {key: outline for key in kept if (outline := kept.outline(key)) is not None}
     kept.write_manifest()
-    flat = [flattened(outline.experiment) for outline in found.values()]
+    flat = [flattened(tomllib.loads(outline.spec)) for outline in found.values()]
     names = sorted({name for row in flat for name in row})
     varied = [name for name in names if len({repr(row.get(name)) for row in flat}) > 1]
     points = [{name: row.get(name) for name in varied} for row in flat]
     return collect(points, list(found.values()), stored(kept, found))
-
-
-def flattened(experiment: Experiment) -> dict[str, Any]:
-    """Return the spec of an experiment with names like ``cluster.workers``."""
-    row: dict[str, Any] = {}
-    for name, value in experiment.table().items():
-        row |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-    return row
 
 
 def stored(store: Store, keys: Iterable[str]) -> Lazy[Result]:
@@ -181,7 +172,7 @@ def collect(
     rows = []
     for point, outline in zip(points, outlines, strict=True):
         row = {axis: _cell(point.get(axis)) for axis in axes}
-        row |= {"method": method_label(outline.experiment), "seed": outline.experiment.seed}
+        row |= {"method": outline.method, "seed": outline.seed}
         rows.append(row | {name: value for name, value in outline.summary.items() if name not in row})
     if isinstance(results, Lazy):
         traces: Sequence[Trace] = Lazy(Trace.load, [place / "trace" for place in results.places])
@@ -189,14 +180,6 @@ def collect(
         traces = [result.trace for result in results]
     histories = [outline.history for outline in outlines]
     return SweepResult(pd.DataFrame(rows), axes, histories, results, traces, failed or {})
-
-
-def method_label(experiment: Experiment) -> str:
-    """Return a method with its parameters, the learning rate aside: ``k-async(k=4)``."""
-    method = experiment.method
-    defaults = methods.REGISTRY[method.name].parameters
-    given = changed_fields(method.synchrony) | {k: v for k, v in method.parameters if v != defaults[k]}
-    return method.name + (f"({', '.join(f'{k}={v}' for k, v in given.items())})" if given else "")
 
 
 def label(run: Run) -> str:

@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
+from stalegrad.simulator.sweeps.experiment import Experiment, method_label
 from stalegrad.simulator.sweeps.result import Result
 
 FORMAT = "stalegrad-store-1"
@@ -41,16 +41,29 @@ def key_of(experiment: Experiment) -> str:
 
 
 class Outline(NamedTuple):
-    """What tables and pictures of many runs need of each."""
+    """What tables and pictures of many runs need of each.
 
-    experiment: Experiment
+    Attributes:
+        spec: the experiment's canonical text; empty if it exists in this process only.
+        method: the method with its parameters, as text.
+        seed: the experiment's.
+        summary: the run in a few numbers.
+        history: its recorded points.
+    """
+
+    spec: str
+    method: str
+    seed: int
     summary: dict[str, Any]
     history: pd.DataFrame
 
     @classmethod
     def of(cls, result: Result) -> Outline:
         """Return the outline of a result."""
-        return cls(result.experiment, result.summary(), result.history)
+        experiment, spec = result.experiment, ""
+        with suppress(ValueError):
+            spec = experiment.to_toml()
+        return cls(spec, method_label(experiment), experiment.seed, result.summary(), result.history)
 
 
 class Store:
@@ -87,6 +100,7 @@ class Store:
                 f"{self.directory} is a store of {text}; this version makes {FORMAT} with semantics {SEMANTICS}"
             )
         self._outlines: dict[str, tuple[str, Outline]] | None = None
+        self._in_manifest: dict[str, str] = {}
 
     def __contains__(self, key: str) -> bool:
         return (self.runs / key).is_dir()
@@ -179,19 +193,26 @@ class Store:
     def write_manifest(self) -> None:
         """Write the outlines known by now, so that opening the store again is quick; where one cannot, do not."""
         known = {key: entry for key, entry in self._known().items() if key in self}
+        states = {key: state for key, (state, _) in known.items()}
+        if states == self._in_manifest:
+            return
+        outlines = [outline for _, outline in known.values()]
         table = pa.table(
             {
-                "key": list(known),
-                "state": [state for state, _ in known.values()],
-                "spec": [outline.experiment.to_toml() for _, outline in known.values()],
-                "summary": [json.dumps(outline.summary) for _, outline in known.values()],
-                "history": pa.array([_packed(outline.history) for _, outline in known.values()], pa.binary()),
+                "key": list(states),
+                "state": list(states.values()),
+                "spec": [outline.spec for outline in outlines],
+                "method": [outline.method for outline in outlines],
+                "seed": [outline.seed for outline in outlines],
+                "summary": [json.dumps(outline.summary) for outline in outlines],
+                "history": pa.array([_packed(outline.history) for outline in outlines], pa.binary()),
             }
         )
         file = pa.BufferOutputStream()
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
         with suppress(OSError):
             _put(self.manifest, file.getvalue().to_pybytes())
+            self._in_manifest = states
 
     def _known(self) -> dict[str, tuple[str, Outline]]:
         """Return the outlines known by now with the state of the files that they were read from."""
@@ -200,9 +221,10 @@ class Store:
             # Whatever is wrong with the manifest, it can be made again.
             with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
                 for row in pq.read_table(self.manifest, page_checksum_verification=True).to_pylist():
-                    history = pa.ipc.open_stream(row["history"]).read_pandas()
-                    outline = Outline(from_toml(row["spec"]), json.loads(row["summary"]), history)
+                    summary, history = json.loads(row["summary"]), _unpacked(row["history"])
+                    outline = Outline(row["spec"], row["method"], row["seed"], summary, history)
                     self._outlines[row["key"]] = (row["state"], outline)
+            self._in_manifest = {key: state for key, (state, _) in self._outlines.items()}
         return self._outlines
 
     def _state(self, key: str) -> str:
@@ -216,10 +238,17 @@ class Store:
 
 
 def _packed(frame: pd.DataFrame) -> bytes:
-    table, sink = pa.Table.from_pandas(frame), pa.BufferOutputStream()
+    # Without what pandas says of itself: reading that takes longer than reading the numbers.
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
+
+
+def _unpacked(content: bytes) -> pd.DataFrame:
+    frame: pd.DataFrame = pa.ipc.open_stream(content).read_all().to_pandas(use_threads=False)
+    return frame
 
 
 def _put(file: Path, content: bytes) -> None:
