@@ -12,11 +12,11 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
@@ -28,9 +28,11 @@ from tqdm.auto import tqdm
 from stalegrad.simulator.replay.checkpoint import Checkpoint
 from stalegrad.simulator.replay.run import check, replay, simulate_and_replay
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
-from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import changed_fields
+from stalegrad.simulator.sweeps.traces import trace_of
 from stalegrad.simulator.timing.trace import Trace
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.sweeps.observers import Observer
 
 FORMAT = "stalegrad-result-1"
 
@@ -92,7 +94,7 @@ class Result:
         return self.trace.summary() | final | {"diverged_at": self.diverged_at, "path": self.path}
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write everything to a new directory, which appears whole or not at all.
+        """Write everything to a new directory, which appears whole or not at all, whatever fails meanwhile.
 
         ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, where there are such,
         ``gradients.parquet`` and ``stats.npz``; no pickle.
@@ -122,6 +124,7 @@ class Result:
             }
             (fresh / "result.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
             fresh.chmod(0o755)
+            _flush(fresh)
             fresh.replace(directory)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -182,6 +185,7 @@ def run(
     path: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
+    observers: Sequence[Observer] = (),
 ) -> Result:
     """Run an experiment: simulate its timing, then replay it.
 
@@ -193,6 +197,7 @@ def run(
             there and gives the same bytes; Ctrl-C saves and stops. The file stays: remove it when the result
             is safe.
         checkpoint_every: real seconds from one state to the next.
+        observers: told about the result, e.g. ``[TensorBoard("logs")]``.
 
     Returns:
         The result. A run that diverges is one, too.
@@ -210,7 +215,10 @@ def run(
         if checkpoint is not None:
             how["checkpoint"] = Checkpoint(checkpoint, identity(experiment, path), checkpoint_every)
             stack.enter_context(how["checkpoint"].guarding())
-        return _run(experiment, bar, how)
+        result = _run(experiment, bar, how)
+    for observer in observers:
+        observer.finished(result)
+    return result
 
 
 def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:
@@ -220,7 +228,7 @@ def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:
                 e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
             )
         return Result(e, trace, *done)
-    trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **changed_fields(e.budget))
+    trace = trace_of(e)
     with bar(total=len(trace.update_times)) as told:
         done = replay(trace, e.problem, e.method, progress=told.update, **how)
     return Result(e, trace, *done)
@@ -252,6 +260,16 @@ def load_results(directory: str | os.PathLike[str]) -> list[Result]:
         raise FileNotFoundError(f"no result in {directory}: write one with stalegrad run SPEC.toml -o {directory}")
     alone = (directory / "result.json").exists()
     return [Result.load(place) for place in ([directory] if alone else sorted(file.parent for file in files))]
+
+
+def _flush(directory: Path) -> None:
+    """Wait until all below a directory has reached the disk."""
+    for place in [*directory.rglob("*"), directory]:
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:
