@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
+from stalegrad.simulator.replay.executor import Stand
 from stalegrad.simulator.replay.player import evaluate
 from stalegrad.simulator.replay.record import points
 from stalegrad.simulator.replay.schedule import lower
@@ -122,27 +123,28 @@ def trial(experiment: Experiment, gradients: int) -> Cost:
     once = replace(experiment.record, updates=10**9, gradients=None, wallclock=None)
     short = experiment.but(updates=None, wallclock=None, gradients=1, record=once)
 
-    def timed(count: int) -> tuple[float, Any]:
+    def timed(count: int) -> tuple[float, Stand]:
         start = time.perf_counter()
-        params = jax.block_until_ready(run(short.but(gradients=count), progress=False).params)
-        return time.perf_counter() - start, params
+        result = run(short.but(gradients=count), progress=False)
+        stand = jax.block_until_ready(Stand(result.params, result.stats))
+        return time.perf_counter() - start, stand
 
     few = many = min(32, max(1, gradients))
-    (first, params), (least, _) = timed(few), timed(few)
+    (first, stand), (least, _) = timed(few), timed(few)
     longer = least
     while longer - least < ENOUGH and many < gradients:
         many = min(8 * many, gradients)
         timed(many)  # compiles
         longer, _ = timed(many)
     objective = experiment.problem.objective()
-    evaluate(objective, params, once)
+    evaluate(objective, stand, once)
     start = time.perf_counter()
-    evaluate(objective, params, once)
+    evaluate(objective, stand, once)
     row = time.perf_counter() - start
     gradient = (longer - least) / (many - few) if many > few else (least - 2 * row) / few
     gradient = max(gradient, 0.0)  # of a run that takes no time to speak of
     fixed = max(least - few * gradient - 2 * row, 0.0)
-    version = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    version = sum(leaf.nbytes for leaf in jax.tree.leaves(stand.params))
     return Cost(max(first - least, 0.0), fixed, gradient, row, version)
 
 

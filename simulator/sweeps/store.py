@@ -31,13 +31,16 @@ SEMANTICS = 1
 """Raised whenever the same experiment begins to give other numbers: its runs then have other keys."""
 
 
-def key_of(experiment: Experiment) -> str:
+def key_of(experiment: Experiment, width: int = 1) -> str:
     """Return the key of a run: a hash of its canonical spec and of the version of the simulation's semantics.
+
+    Several lanes round otherwise than one, so the number of lanes it is executed in counts, too.
 
     Raises:
         ValueError: if a part of the experiment exists in this process only.
     """
-    return hashlib.sha256(f"{SEMANTICS}\n{experiment.to_toml()}".encode()).hexdigest()[:20]
+    lanes = "" if width == 1 else f"{width} lanes\n"
+    return hashlib.sha256(f"{SEMANTICS}\n{lanes}{experiment.to_toml()}".encode()).hexdigest()[:20]
 
 
 class Outline(NamedTuple):

@@ -9,13 +9,15 @@ import socket
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 from stalegrad.policies.specs import PositiveInt, validate
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
-from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.sweeps.result import Result
 from stalegrad.simulator.sweeps.store import SEMANTICS
+from stalegrad.simulator.sweeps.together import run_together
 
 
 class Outcome(NamedTuple):
@@ -32,20 +34,22 @@ class Outcome(NamedTuple):
     log: dict[str, Any]
 
 
-def attempt(experiment: Experiment) -> Outcome:
-    """Run an experiment, whatever it raises."""
-    start, result, raised = time.perf_counter(), None, None
+def attempt(experiments: Sequence[Experiment], width: int = 1) -> list[Outcome]:
+    """Run experiments in ``width`` lanes, whatever they raise; the real time of a group is shared out evenly."""
+    start, results, raised = time.perf_counter(), list[Result | None](), None
     try:
-        result = run(experiment, progress=False)
+        results = [*run_together(experiments, width)]
     except Exception:
-        raised = traceback.format_exc()
+        if len(experiments) > 1:  # find out who it was
+            return [outcome for experiment in experiments for outcome in attempt([experiment], width)]
+        results, raised = [None], traceback.format_exc()
     log = {
         "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round((time.perf_counter() - start) / len(experiments), 3),
         "host": socket.gethostname(),
         "process": os.getpid(),
     }
-    return Outcome(result, raised, log)
+    return [Outcome(result, raised, log) for result in results]
 
 
 def attempt_text(text: str, semantics: int) -> Outcome:
@@ -59,7 +63,8 @@ def attempt_text(text: str, semantics: int) -> Outcome:
             f"this worker's stalegrad has semantics {SEMANTICS}, the sweep's has {semantics}: "
             "install the same version"
         )
-    return attempt(from_toml(text))
+    (outcome,) = attempt([from_toml(text)])
+    return outcome
 
 
 def processes(jobs: int) -> ProcessPoolExecutor:

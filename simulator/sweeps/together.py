@@ -1,0 +1,44 @@
+"""Experiments executed together, in lanes of one compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+
+from stalegrad.simulator.replay.run import Request, check, replay_together
+from stalegrad.simulator.sweeps.experiment import Experiment
+from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.sweeps.traces import trace_of
+
+ACCELERATOR_WIDTH = 16
+
+
+def default_width() -> int:
+    """Return in how many lanes runs are executed: one on CPU, where more gain little, several elsewhere."""
+    return 1 if jax.default_backend() == "cpu" else ACCELERATOR_WIDTH
+
+
+def run_together(experiments: Sequence[Experiment], width: int) -> list[Result]:
+    """Run experiments, those that share their compiled code in ``width`` lanes.
+
+    The bytes of a run depend on ``width``, but not on who runs beside it; in one lane they are those of
+    :func:`~stalegrad.simulator.sweeps.result.run`, and so they are if a controller decides from the loss.
+
+    Raises:
+        ValueError: if one of them is impossible, before anything runs.
+    """
+    for e in experiments:
+        check(e.problem, e.method, e.cluster.size, None)
+    if width == 1:
+        return [run(e, progress=False) for e in experiments]
+    traces = {i: trace_of(e) for i, e in enumerate(experiments) if not e.method.adaptive}
+    requests = [
+        Request(trace, e.problem, e.method, e.record, e.seed)
+        for e, trace in ((experiments[i], trace) for i, trace in traces.items())
+    ]
+    replays = dict(zip(traces, replay_together(requests, width), strict=True))
+    return [
+        Result(e, traces[i], *replays[i]) if i in replays else run(e, progress=False)
+        for i, e in enumerate(experiments)
+    ]
