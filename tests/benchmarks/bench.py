@@ -25,6 +25,7 @@ from stalegrad.policies import Async, KBatchAsync, KBatchSync, KSync, methods
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.simulator import Cluster, Exponential, Record, ShiftedExponential, replay, simulate
 from stalegrad.simulator.replay.batches import sampler
+from stalegrad.simulator.replay.run import Request, replay_together
 from stalegrad.simulator.replay.schedule import lower
 
 RATE = 0.01
@@ -71,6 +72,15 @@ def make_problem(model, features, batch_size, sampling="epochs", examples=10_000
         sampling=sampling,
         evaluate=lambda p, data: {"loss": jnp.zeros(())},  # evaluation is not what is measured
     )
+
+
+def without_evaluation(problem, objective=None):
+    """Return the problem (or with this objective), whose evaluation costs nothing."""
+    silent = (objective or problem.objective())._replace(
+        evaluate=lambda params, stats, data: {"loss": jnp.zeros(())}
+    )
+    problem._objective = lambda: silent
+    return problem
 
 
 def plain_sgd(problem, indices):
@@ -252,8 +262,7 @@ def residual_network(gradients, repeats):
     objective = prediction(
         network, (images, labels), (images[:8], labels[:8]), lambda x: x.astype(np.float32) / 255
     )
-    problem = Problem("resnet-20", "cifar-10", batch_size=128, norm="batch")
-    problem._objective = lambda: objective._replace(evaluate=lambda params, stats, data: {"loss": jnp.zeros(())})
+    problem = without_evaluation(Problem("resnet-20", "cifar-10", batch_size=128, norm="batch"), objective)
     trace = simulate(Cluster(32, compute=Exponential()), Async(), updates=gradients, seed=0)
     draw = sampler("epochs", 1_024, 128, 0, lower(trace), 32)
     method, rate = methods.async_(learning_rate=RATE), jnp.float32(RATE)
@@ -275,6 +284,34 @@ def residual_network(gradients, repeats):
     )
     times = [f"{median(values) / gradients * 1e3:.0f}" for values in seconds.values()]
     return [["ResNet-20", 128, *times, f"{ratio(seconds, 'stalegrad', 'plain'):.2f}"]]
+
+
+def groups(gradients, repeats):
+    """Gradients a second, all lanes together, of runs that differ in their seed."""
+    rows = []
+    cases = {
+        "softmax 60x10 (W1)": make_problem(softmax_regression, 60, 32, sampling="iid"),
+        "MLP 784-64-10": make_problem(mlp, 784, 32),
+        "cnn-mindthestep": without_evaluation(Problem("cnn-mindthestep", "fashion-mnist-small", batch_size=32)),
+    }
+    method, record = methods.async_(learning_rate=RATE), Record(updates=10**9, gap=False)
+    for name, problem in cases.items():
+        cluster = Cluster(32, compute=Exponential())
+        traces = [simulate(cluster, Async(), updates=gradients, seed=seed) for seed in range(32)]
+        requests = [Request(trace, problem, method, record, seed) for seed, trace in enumerate(traces)]
+        seconds = clock(
+            {
+                1: lambda p=problem, t=traces[0]: replay(t, p, method, record=record, path="scan").params,
+                **{
+                    width: lambda r=requests[:width], w=width: [done.params for done in replay_together(r, w)]
+                    for width in (8, 32)
+                },
+            },
+            repeats,
+        )
+        rates = {width: width * gradients / median(times) for width, times in seconds.items()}
+        rows.append([name, *(f"{rate:,.0f}" for rate in rates.values()), f"{rates[32] / rates[1]:.1f}"])
+    return rows
 
 
 def table(title, columns, rows):
@@ -329,6 +366,8 @@ def main():
     show("SimPy's share (MLP, batch 32)", columns, engine_share(a.repeats))
     columns = ["model", "batch", "plain SGD", "stalegrad", "stalegrad/plain"]
     show("Native convolutions, asynchronous, 32 workers (milliseconds)", columns, residual_network(8, a.repeats))
+    columns = ["model", "1 lane", "8 lanes", "32 lanes", "32 lanes / 1"]
+    show("Runs in lanes, batch 32 (gradients a second, all together)", columns, groups(n // 4, a.repeats))
     columns = ["method", "us per gradient", "against async"]
     show("Methods (MLP, batch 32, 32 workers, gap off)", columns, method_cost(n // 2, a.repeats))
     a.out.parent.mkdir(parents=True, exist_ok=True)
