@@ -109,6 +109,12 @@ def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
         assert again
 
 
+def test_locks_hold_nothing_of_value(store, silent, made):
+    shutil.rmtree(store / "locks")
+    assert len(silent(store=store, method=["async", "sync"], seed=range(3))) == 6
+    assert made == [2, 2]
+
+
 def test_a_store_of_which_only_folders_were_made_is_taken_over(tmp_path, silent):
     (tmp_path / "runs" / "locks").mkdir(parents=True)
     (tmp_path / "runs" / ".store.json-x1").write_text("{")
