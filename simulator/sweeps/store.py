@@ -75,7 +75,7 @@ class Store:
     Args:
         directory: where. ``runs/<key>`` holds a finished run, ``failed/<key>`` the spec and the traceback of one
             that raised, ``log.jsonl`` when, where and in how much real time runs were made. ``manifest.parquet``
-            (the outlines of the runs) and ``locks/`` may be deleted at any time.
+            (the outlines of the runs) may be deleted at any time, ``locks/`` when no process is at work.
 
     Raises:
         ValueError: if the directory holds something else, or runs of other semantics.
@@ -152,6 +152,7 @@ class Store:
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
         """Hold a run while it is made; gives False if another process does. What a killed one left is removed."""
+        self.locks.mkdir(exist_ok=True)
         with (self.locks / key).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

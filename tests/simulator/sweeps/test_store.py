@@ -109,6 +109,12 @@ def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
         assert again
 
 
+def test_locks_hold_nothing_of_value(store, silent, made):
+    shutil.rmtree(store / "locks")
+    assert len(silent(store=store, method=["async", "sync"], seed=range(3))) == 6
+    assert made == [2, 2]
+
+
 def test_a_store_of_which_only_folders_were_made_is_taken_over(tmp_path, silent):
     (tmp_path / "runs" / "locks").mkdir(parents=True)
     (tmp_path / "runs" / ".store.json-x1").write_text("{")
@@ -287,13 +293,17 @@ def test_killed_ten_times_and_by_two_processes_the_store_is_the_same_to_the_byte
     store = tmp_path / "killed"
     rng, sizes = random.Random(0), []
     for _ in range(10):
+        before = len(finished(store))
         both = [subprocess.Popen(command(store)) for _ in range(2)]
-        time.sleep(rng.uniform(3.0, 9.0))
+        while len(finished(store)) == before and None in [process.poll() for process in both]:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.2))  # at any moment of the work, not of starting
         for process in both:
             process.send_signal(signal.SIGKILL)
             process.wait()
         sizes.append(len(finished(store)))
     assert sizes == sorted(sizes)
+    assert sizes[4] < 40  # otherwise nothing was left to interrupt
     subprocess.run(command(store), check=True)
     assert same(tmp_path / "whole" / "runs", store / "runs")
     assert not list((store / "failed").iterdir())

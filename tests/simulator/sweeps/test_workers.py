@@ -32,7 +32,7 @@ def alive(process):
         return False
 
 
-def eventually(holds, seconds=60.0):
+def eventually(holds, seconds=300.0):
     end = time.monotonic() + seconds
     while not (found := holds()) and time.monotonic() < end:
         time.sleep(0.05)
@@ -90,7 +90,7 @@ def test_processes_die_with_their_parent_and_the_store_goes_on(tmp_path, command
     assert len(pool) >= 2
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    assert eventually(lambda: not any(alive(child) for child in pool), seconds=10)
+    assert eventually(lambda: not any(alive(child) for child in pool))
     assert len(silent(store=tmp_path / "runs", method=["async", "sync"], seed=range(20))) == 40
 
 
@@ -116,6 +116,7 @@ def test_a_pool_that_breaks_is_one_sentence_and_the_same_call_goes_on(tmp_path, 
 
 @pytest.mark.slow
 def test_an_interrupt_cancels_what_waits_and_keeps_what_is_done(tmp_path, silent):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background lacks
     cancelled = []
 
     class Slow(ThreadPoolExecutor):
