@@ -1,0 +1,344 @@
+"""A recording: what the runs of a sweep came to, as a small text that is committed beside the code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from stalegrad.analysis.convergence import ARRIVALS, KINDS, Target, default_target, measure
+from stalegrad.policies.specs import validate
+from stalegrad.simulator.checks.labels import labels
+from stalegrad.simulator.sweeps.axes import Mode, SweepSpec, experiments
+from stalegrad.simulator.sweeps.experiment import read_experiment
+from stalegrad.simulator.sweeps.result import Result, flat, versions
+from stalegrad.simulator.sweeps.sweep import sweep
+from stalegrad.simulator.timing.trace import GRADIENT_COLUMNS, Trace
+
+FORMAT = "stalegrad-baseline-1"
+SEEDS = 5
+"""Runs of a spec that does not say how many."""
+DIGITS = 6
+"""Significant digits of a recorded curve; the digests know the rest."""
+WHOLE = ("worker", "read_version", "update", "steps", "fate")
+"""Columns of a trace that say what happened; the others say when."""
+UNUSED = ("gradients", "epoch", "mean_staleness", "max_staleness", "mean_gap", "learning_rate")
+"""Columns of a history that are not kept."""
+
+
+class Digests(NamedTuple):
+    """Hashes of a run: what happened in its trace, when that was, and its parameters at the end."""
+
+    events: str
+    times: str
+    params: str
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What is kept of a run.
+
+    Attributes:
+        method: its label: the method, and the values of other axes.
+        seed: its seed.
+        digests: equal exactly if the run is the same bit for bit.
+        mean_staleness: of its trace.
+        curve: its history, without what can be had from the trace.
+    """
+
+    method: str
+    seed: int
+    digests: Digests
+    mean_staleness: float
+    curve: pd.DataFrame
+
+    @classmethod
+    def of(cls, method: str, result: Result) -> Run:
+        """Return what is to be kept of a result."""
+        trace = result.trace
+        when = [name for name in GRADIENT_COLUMNS if name not in (*WHOLE, "staleness")]
+        digests = Digests(
+            digest({name: trace.column(name) for name in WHOLE}),
+            digest({name: trace.column(name) for name in when} | {"updates": trace.update_times}),
+            digest(flat(result.params)),
+        )
+        kept = result.history.drop(columns=list(UNUSED)).dropna(axis="columns", how="all")
+        for name in ("train_loss", "test_error"):
+            kept[name] = result.history[name]
+        curve = pd.DataFrame({name: [rounded(v) for v in kept[name]] for name in kept.columns}).astype(float)
+        return cls(method, result.experiment.seed, digests, rounded(_mean_staleness(trace)), curve)
+
+    def summary(self, target: Target | None) -> dict[str, float]:
+        """Return its metrics."""
+        columns = [name for name in self.curve.columns if name not in ("wallclock", "update")]
+        names = [*(f"{kind}_{column}" for column in columns for kind in KINDS if kind != "mean"), *ARRIVALS]
+        found = {name: measure(self.curve, name, target) for name in names}
+        return {name: rounded(m.value) for name, m in found.items() if m is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """The runs of a sweep, as a baseline or to be held against one.
+
+    Attributes:
+        spec: the sweep as nested tables, or None if it exists in a process only.
+        targets: of each method, for the time it takes to reach them.
+        versions: of the packages that ran it.
+        machine: that ran it.
+        runs: one for each method and seed.
+    """
+
+    spec: Mapping[str, Any] | None
+    targets: Mapping[str, Target]
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+    runs: tuple[Run, ...]
+
+    @property
+    def plan(self) -> SweepSpec:
+        """The sweep to run it again.
+
+        Raises:
+            ValueError: if it exists in a process only, or its spec cannot be read (any more).
+        """
+        if self.spec is None:
+            raise ValueError("its experiments exist in a test only, not as a spec: run that test")
+        mode = validate("mode of sweep", Mode, self.spec["sweep"].get("mode", "grid"))
+        axes = {name: values for name, values in self.spec["sweep"].items() if name != "mode"}
+        return SweepSpec(read_experiment(self.spec["experiment"]), axes, mode)
+
+    @property
+    def histories(self) -> dict[str, dict[int, pd.DataFrame]]:
+        """The curves, by method and seed."""
+        found: dict[str, dict[int, pd.DataFrame]] = {}
+        for run in self.runs:
+            found.setdefault(run.method, {})[run.seed] = run.curve
+        return found
+
+    def dumps(self) -> str:
+        """Return it as JSON: a line for each column of a curve, so that a diff shows what has changed."""
+        runs = [
+            {
+                "method": run.method,
+                "seed": run.seed,
+                "digests": run.digests._asdict(),
+                "summary": {"mean_staleness": _written(run.mean_staleness)}
+                | {k: _written(v) for k, v in run.summary(self.targets.get(run.method)).items()},
+                "curve": {name: [_written(v) for v in run.curve[name]] for name in run.curve.columns},
+            }
+            for run in self.runs
+        ]
+        table = {
+            "format": FORMAT,
+            "spec": self.spec,
+            "targets": {label: target._asdict() for label, target in self.targets.items()},
+            "versions": dict(self.versions),
+            "machine": dict(self.machine),
+            "runs": runs,
+        }
+        text = json.dumps(table, indent=1, allow_nan=False)
+        return re.sub(r"\[\n[^\[\]{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text) + "\n"
+
+    def save(self, file: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write it to a file, which appears whole or not at all.
+
+        Raises:
+            FileExistsError: if there is one already, and no ``force``.
+        """
+        file = check_new(file, force)
+        text = self.dumps()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, fresh = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent, text=True)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            Path(fresh).chmod(0o644)
+            Path(fresh).replace(file)
+        except BaseException:
+            Path(fresh).unlink()
+            raise
+        return file
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str]) -> Recording:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is damaged, of another version, or lacks a run, naming it.
+        """
+        text = Path(file).read_text(encoding="utf-8")
+        try:
+            table = dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file} is damaged: {error}") from None
+        if table.get("format") != FORMAT:
+            raise ValueError(f"{file} is no baseline of format {FORMAT}: found {table.get('format')!r}")
+        try:
+            found = cls(
+                table["spec"],
+                {label: Target(str(t["column"]), float(t["value"])) for label, t in table["targets"].items()},
+                dict(table["versions"]),
+                dict(table["machine"]),
+                tuple(_read_run(run) for run in table["runs"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{file} is damaged: {type(error).__name__} {error}") from None
+        found.check(str(file))
+        return found
+
+    def check(self, where: str) -> None:
+        """Raise ValueError unless every method has the same two or more seeds, and all that its spec asks for."""
+        have = {method: set(runs) for method, runs in self.histories.items()}
+        if not have or len(self.runs) != sum(map(len, have.values())):
+            raise ValueError(f"{where} is damaged: it holds {len(self.runs)} runs, some of them twice or none")
+        if self.spec is not None:
+            want: dict[str, set[int]] = {}
+            for label, experiment in labels(experiments(*self.plan)):
+                want.setdefault(label, set()).add(experiment.seed)
+        else:
+            want = dict.fromkeys(have, set().union(*have.values()))
+        for label, seeds in want.items():
+            if missing := seeds - have.get(label, set()):
+                raise ValueError(f"{where} lacks seeds {sorted(missing)} of {label!r}: record it again")
+        if unknown := set(have) - set(want):
+            raise ValueError(f"{where} holds runs of {sorted(unknown)}, of which its spec knows nothing")
+        for label, seeds in have.items():
+            if len(seeds) < 2:
+                raise ValueError(f"{where} has one seed of {label!r}: statistics need at least 2 (better {SEEDS})")
+
+
+def record(
+    plan: SweepSpec, *, target: float | None = None, executor: Executor | None = None, progress: bool = True
+) -> Recording:
+    """Run a sweep and keep what its runs came to.
+
+    Args:
+        plan: as ``load_sweep`` reads it. If no axis is ``seed``, five seeds from that of the experiment on.
+        target: test error (training loss, if there is none) whose time is kept; by default one for each method,
+            90 % of its mean way.
+        executor: as of :func:`stalegrad.simulator.sweep`.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if the sweep is impossible, or has one seed only.
+        RuntimeError: if a run raises.
+    """
+    plan = with_seeds(plan)
+    todo = labels(experiments(*plan))
+    for label, seeds in Counter(label for label, _ in todo).items():
+        if seeds < 2:
+            raise ValueError(f"one seed of {label!r} is not enough: statistics need at least 2 (better {SEEDS})")
+    how: dict[str, Any] = {"mode": plan.mode, "executor": executor, "progress": progress, "fail_fast": True}
+    made = sweep(plan.base, **how, **plan.axes)
+    runs = tuple(Run.of(label, result) for (label, _), result in zip(todo, made.results, strict=True))
+    by_method: dict[str, list[pd.DataFrame]] = {}
+    for run in runs:
+        by_method.setdefault(run.method, []).append(run.curve)
+    targets = {method: _target(curves, target) for method, curves in by_method.items()}
+    known = {method: found for method, found in targets.items() if found is not None}
+    return Recording(plan_table(plan), known, versions(), machine(), runs)
+
+
+def with_seeds(plan: SweepSpec) -> SweepSpec:
+    """Return a sweep with an axis of seeds."""
+    if "seed" in plan.axes:
+        return plan
+    return plan._replace(axes={**plan.axes, "seed": list(range(plan.base.seed, plan.base.seed + SEEDS))})
+
+
+def plan_table(plan: SweepSpec) -> dict[str, Any] | None:
+    """Return a sweep as plain tables; None if a part of it exists in this process only."""
+    sweep_table = {"mode": plan.mode} | {name: list(values) for name, values in plan.axes.items()}
+    try:
+        table = {"experiment": plan.base.table(), "sweep": sweep_table}
+        return dict(json.loads(json.dumps(table, allow_nan=False)))
+    except (ValueError, TypeError):
+        return None
+
+
+def _target(curves: list[pd.DataFrame], value: float | None) -> Target | None:
+    if value is None:
+        return default_target(curves)
+    return Target("train_loss" if curves[0]["test_error"].isna().all() else "test_error", value)
+
+
+def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:
+    """Return the path; raise FileExistsError if a file is there, unless forced."""
+    file = Path(file)
+    if file.exists() and not force:
+        raise FileExistsError(f"{file} exists already: --force replaces it")
+    return file
+
+
+def digest(arrays: Mapping[str, Any]) -> str:
+    """Return a hash of named arrays: names, types, shapes and bytes (little-endian)."""
+    found = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        array = np.ascontiguousarray(value)
+        array = array.astype(array.dtype.newbyteorder("<"))
+        found.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
+    return found.hexdigest()[:16]
+
+
+def machine() -> dict[str, str]:
+    """Return what bits may depend on: processor, cores, backend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    device = jax.devices()[0]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "system": platform.system(),
+        "backend": device.platform if device.platform == "cpu" else str(device.device_kind),
+    }
+
+
+def rounded(value: Any) -> float:
+    """Return a number to the digits that are kept."""
+    return float(f"{float(value):.{DIGITS}g}")
+
+
+def _mean_staleness(trace: Trace) -> float:
+    staleness = trace.column("staleness")[trace.column("update") >= 0]
+    return float(staleness.mean()) if len(staleness) else math.nan
+
+
+def _written(value: float) -> float | int | str | None:
+    """Return a number as JSON knows it."""
+    if math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return int(value) if value == int(value) and abs(value) < 1e15 else value
+
+
+def _read(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _read_run(table: Mapping[str, Any]) -> Run:
+    curve = pd.DataFrame({name: [_read(v) for v in column] for name, column in table["curve"].items()})
+    if missing := {"wallclock", "update", "train_loss", "test_error"} - set(curve.columns):
+        raise ValueError(f"a curve lacks {sorted(missing)}")
+    if not len(curve) or curve[["wallclock", "update"]].isna().any(axis=None):
+        raise ValueError("a curve has no rows, or a row has no wallclock or update")
+    digests = Digests(**table["digests"])
+    return Run(str(table["method"]), int(table["seed"]), digests, _read(table["summary"]["mean_staleness"]), curve)
