@@ -20,6 +20,9 @@ METRICS = ("final_train_loss", "mean_train_loss", "final_test_error", "wallclock
 PROGRESS = 0.9
 """Share of the way from its start to its end that a target asks of a method."""
 
+FEW = 8
+"""Fewer gaps than that could be multiples of something by chance."""
+
 
 class Target(NamedTuple):
     """A column and the value that it has to reach or go below."""
@@ -112,11 +115,18 @@ def default_target(histories: Sequence[pd.DataFrame]) -> Target | None:
 
 
 def lattice(values: Floats) -> float:
-    """Return what all values are multiples of, as errors of a finite test set are; 0 if there is none."""
-    finite = np.unique(values[np.isfinite(values)])
-    gaps = np.diff(finite)
-    if not len(gaps):
+    """Return what all values are apart by multiples of, as errors of a finite test set are; 0 if there is none.
+
+    The spacing is the least gap, made more exact from one gap to the next larger one, as values are rounded.
+    """
+    gaps = np.sort(np.diff(np.unique(values[np.isfinite(values)])))
+    if len(gaps) < FEW:
         return 0.0
-    spacing = float(gaps.min())
-    multiples = finite / spacing
-    return spacing if np.abs(multiples - np.round(multiples)).max() < 0.05 else 0.0
+    spacing, steps = float(gaps[0]), 0
+    for count, total in enumerate(np.cumsum(gaps)):
+        here = round(gaps[count] / spacing)
+        if abs(gaps[count] / spacing - here) > 0.1:
+            return 0.0
+        steps += here
+        spacing = float(total / steps)
+    return spacing

@@ -206,17 +206,23 @@ class Recording:
         have = {method: set(runs) for method, runs in self.histories.items()}
         if not have or len(self.runs) != sum(map(len, have.values())):
             raise ValueError(f"{where} is damaged: it holds {len(self.runs)} runs, some of them twice or none")
-        if self.spec is not None:
-            want: dict[str, set[int]] = {}
-            for label, experiment in labels(experiments(*self.plan)):
-                want.setdefault(label, set()).add(experiment.seed)
-        else:
+        if self.spec is None:
             want = dict.fromkeys(have, set().union(*have.values()))
-        for label, seeds in want.items():
-            if missing := seeds - have.get(label, set()):
+        else:
+            want = {}
+            try:
+                todo = labels(experiments(*self.plan))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"the spec in {where} cannot be read: {error}") from None
+            for label, experiment in todo:
+                want.setdefault(label, set()).add(experiment.seed)
+        for label in want | have:
+            if missing := want.get(label, set()) - have.get(label, set()):
                 raise ValueError(f"{where} lacks seeds {sorted(missing)} of {label!r}: record it again")
-        if unknown := set(have) - set(want):
-            raise ValueError(f"{where} holds runs of {sorted(unknown)}, of which its spec knows nothing")
+            if unknown := have.get(label, set()) - want.get(label, set()):
+                raise ValueError(
+                    f"{where} has seeds {sorted(unknown)} of {label!r}, for which its spec does not ask"
+                )
         for label, seeds in have.items():
             if len(seeds) < 2:
                 raise ValueError(f"{where} has one seed of {label!r}: statistics need at least 2 (better {SEEDS})")
@@ -243,8 +249,8 @@ def record(
     for label, seeds in Counter(label for label, _ in todo).items():
         if seeds < 2:
             raise ValueError(f"one seed of {label!r} is not enough: statistics need at least 2 (better {SEEDS})")
-    how: dict[str, Any] = {"mode": plan.mode, "executor": executor, "progress": progress, "fail_fast": True}
-    made = sweep(plan.base, **how, **plan.axes)
+    axes: dict[str, Any] = plan.axes
+    made = sweep(plan.base, mode=plan.mode, executor=executor, progress=progress, fail_fast=True, **axes)
     runs = tuple(Run.of(label, result) for (label, _), result in zip(todo, made.results, strict=True))
     by_method: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
