@@ -133,8 +133,8 @@ def compare_runs(
         ``high``, ``margin`` (all four relative to ``before``), ``p`` (of inferiority, corrected), ``verdict``.
 
     Raises:
-        ValueError: if labels or seeds are not the same, there are fewer than two seeds, a metric is unknown, or
-            tolerance or alpha is out of range.
+        ValueError: if labels or seeds are not the same, there are fewer than two seeds, a metric is unknown, none
+            can be had, or tolerance or alpha is out of range.
     """
     check_settings(tolerance, alpha)
     check_pairs(before, after)
@@ -154,6 +154,8 @@ def compare_runs(
             rows.append(
                 _judged(label, metric, measures, lattice(np.concatenate(both)) if both else 0.0, tolerance)
             )
+    if not rows:
+        raise ValueError(f"none of the metrics {list(metrics)} is known of {list(before)}: choose others")
     table = pd.DataFrame(rows)
     tested = table["p"].notna()
     for p in ("p", "p_better"):

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from stalegrad.analysis.convergence import METRICS
+from stalegrad.analysis.convergence import METRICS, measure
 from stalegrad.analysis.regression import ALPHA, TOLERANCE, check_pairs, check_settings, compare_runs
+from stalegrad.simulator.checks.labels import labels
 from stalegrad.simulator.checks.recording import Recording, Run, plan_table
-from stalegrad.simulator.sweeps.axes import SweepSpec
+from stalegrad.simulator.sweeps.axes import SweepSpec, experiments
 
 Outcome = Literal["same", "different but not worse", "worse"]
 OUTCOMES: tuple[Outcome, ...] = ("same", "different but not worse", "worse")
@@ -100,6 +101,8 @@ def compare(
     check_settings(tolerance, alpha)
     old, new = before.histories, after.histories
     check_pairs(old, new)
+    for metric in metrics:
+        measure(before.runs[0].curve, metric)  # to name a wrong one even if nothing has changed
     changed = {a.method for a, b in _pairs(before, after) if a.digests != b.digests or not _same_curve(a, b)}
     table = pd.DataFrame()
     if changed:
@@ -112,6 +115,9 @@ def check_plan(before: Recording, plan: SweepSpec, where: str) -> None:
     """Raise ValueError if a baseline was recorded of another sweep, naming what differs."""
     now = plan_table(plan)
     if now == before.spec:
+        want = {(label, experiment.seed) for label, experiment in labels(experiments(*plan))}
+        if want != {(run.method, run.seed) for run in before.runs}:
+            raise ValueError(f"{where} was recorded of other methods or seeds: record it again")
         return
     then, found = _flat(before.spec or {}), _flat(now or {})
     differing = [

@@ -70,7 +70,7 @@ def junit(check: Check, name: str) -> str:
     suites = ET.Element("testsuites")
     suite = ET.SubElement(suites, "testsuite", name="stalegrad.check", **counts)
     for method, outcome in methods.items():
-        case = ET.SubElement(suite, "testcase", classname=name, name=method)
+        case = ET.SubElement(suite, "testcase", classname=name, name=_printable(method))
         said = [outcome, *check.changes(method)]
         if outcome != "same":
             said.append(shown(check.table[check.table["method"] == method]).to_string(index=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,9 +62,13 @@ class Convergence:
 
     def file(self, name: str | None = None) -> Path:
         """Return where a baseline is kept."""
-        node = self._request.node
-        stem = re.sub(r"[^A-Za-z0-9_.=-]+", "-", node.name if name is None else f"{node.name}-{name}").strip("-")
-        return Path(node.path).parent / "convergence" / Path(node.path).stem / f"{stem}.json"
+        path = Path(self._request.node.path)
+        test = self._request.node.nodeid.partition("::")[2].replace("::", ".").replace("[", "-").rstrip("]")
+        said = test if name is None else f"{test}-{name}"
+        stem = re.sub(r"[^A-Za-z0-9_.=-]", "-", said)
+        if stem != said:  # so that no other test can come to the same name
+            stem = f"{stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+        return path.parent / "convergence" / path.stem / f"{stem}.json"
 
     def check(
         self,

@@ -271,6 +271,12 @@ def test_runs_that_cannot_be_paired_are_refused(before, after, said):
         compare_runs(before, after)
 
 
+@pytest.mark.parametrize("metrics", [(), ("final_test_error",)])
+def test_metrics_that_cannot_be_had_are_refused(metrics):
+    with pytest.raises(ValueError, match=r"none of the metrics .* is known of \['a'\]"):
+        compare_runs({"a": runs([1, 2])}, {"a": runs([1, 2])}, metrics=metrics)
+
+
 @pytest.mark.parametrize("wrong", [{"tolerance": -0.1}, {"tolerance": np.nan}, {"alpha": 0.0}, {"alpha": 0.5}])
 def test_settings_out_of_range_are_refused(wrong):
     (name,) = wrong
