@@ -18,7 +18,7 @@ DOORS = ["simulator.cli", "simulator.checks", "simulator.testing"]
 """Where users come in: they may use every room, and no room uses them."""
 
 ELSEWHERE = {"simulator.testing": "testing"}
-"""The pytest plugin has a name outside the simulator's, as importing that takes JAX to the start of every pytest."""
+"""The pytest plugin is not inside the simulator, as importing that takes JAX to the start of every pytest."""
 
 FORBIDDEN = {  # importer: what it must not know, neither at the top of a file nor inside a function
     "policies": ["models", "simulator", "analysis"],
