@@ -48,7 +48,7 @@ class Measure(NamedTuple):
 
 
 def measure(history: pd.DataFrame, metric: str, target: Target | None = None) -> Measure | None:
-    """Return a metric of one run, or None if its history cannot tell.
+    """Return a metric of one run, or None if its history cannot tell (no target, no such number at the start).
 
     ``final_<column>`` is the last value, ``best_<column>`` the least, ``mean_<column>`` the mean over wallclock of
     the step function that the history is; ``wallclock_to_target`` and ``updates_to_target`` are those of the
@@ -71,7 +71,7 @@ def measure(history: pd.DataFrame, metric: str, target: Target | None = None) ->
             unknown_name("metric", metric, [*ARRIVALS, *(f"{k}_{c}" for k in KINDS for c in columns)])
         )
     values = history[column].to_numpy(float)
-    if np.isnan(values).all():
+    if not np.isfinite(values[0]):
         return None
     if lost(history):
         value = np.inf
@@ -80,8 +80,7 @@ def measure(history: pd.DataFrame, metric: str, target: Target | None = None) ->
         value = float(np.average(values[:-1], weights=held)) if held.sum() > 0 else float(values[-1])
     else:
         value = float(values[-1] if kind == "final" else np.nanmin(values))
-    value = value if np.isfinite(value) else np.inf
-    return Measure(value, float(values[0]), float(values[0]), 0.0)
+    return Measure(value if np.isfinite(value) else np.inf, float(values[0]), float(values[0]), 0.0)
 
 
 def _time(history: pd.DataFrame, x: str, target: Target) -> Measure:

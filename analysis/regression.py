@@ -175,12 +175,13 @@ def _judged(label: str, metric: str, measures: Any, spacing: float, tolerance: f
     mean, start = float(old.mean()), float(np.mean([pair[0].start for pair in measures]))
     margin = max(tolerance * abs(mean), FLOOR * abs(start), step)
     test = paired_test(new - old, margin, step)
-    scale = abs(mean) or np.nan
+    scale, identical = abs(mean) or np.nan, bool((new == old).all())
+    low, high = (0.0, 0.0) if identical else (test.low / scale, test.high / scale)
     return _row(
         label, metric, len(old), mean, float(new.mean()),
-        difference=test.mean / scale, low=test.low / scale, high=test.high / scale, margin=margin / scale,
+        difference=0.0 if identical else test.mean / scale, low=low, high=high, margin=margin / scale,
         p=test.inferior, p_better=test.superior, within=test.equivalent <= EQUIVALENCE_ALPHA,
-        verdict="identical" if (new == old).all() else "unclear",
+        verdict="identical" if identical else "unclear",
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 import pandas as pd
 
-from stalegrad.analysis.convergence import METRICS
+from stalegrad.analysis.convergence import METRICS, lost
 from stalegrad.analysis.regression import TOLERANCE, compare_runs
 from stalegrad.models import Problem
 from stalegrad.policies import methods
@@ -265,7 +265,7 @@ def effect(before: Recording, after: Recording) -> pd.Series:
             "change": table.loc[worst, "difference"],
             "error": half[worst],
             "beyond": beyond[worst],
-            "lost": sum(run.curve["train_loss"].isna().any() for run in after.runs),
+            "lost": sum(lost(run.curve) for run in after.runs),
         }
     )
 
@@ -334,6 +334,7 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         by = ", ".join(name.replace("_", " ") for name in row["worse by"]) or "-"
         truth = f"{row['true metric'].replace('_', ' ')} | {row['true change']:+.1%} +- {row['true error']:.1%}"
+        truth += f", {row['true lost']} lost" if row["true lost"] else ""
         lines.append(
             f"| {row['change']} | {row['method']} | {row['digests']} | {row['outcome']} | {by} | {truth} |"
         )

@@ -1,6 +1,9 @@
 """Our own methods converge as they did: `stalegrad check`, used on ourselves.
 
-A change that is meant to alter this records new baselines: `pytest tests/test_convergence.py --convergence-record`.
+A change that is meant to alter this records new baselines:
+
+    pytest tests/test_convergence.py --convergence-record
+
 Baselines are of one machine type; on others the bits differ and statistics decide.
 """
 

@@ -132,7 +132,8 @@ class Convergence:
         if not check.passed(strict):
             pytest.fail(f"{self._request.node.nodeid}\n{text(check)}", pytrace=False)
         if check.outcome != "same":
-            self._tell(f"{self._request.node.nodeid}: {text(check).partition(': ')[2]}")
+            changed = [f"{m} ({'; '.join(check.changes(m))})" for m, o in check.methods.items() if o != "same"]
+            self._tell(f"{self._request.node.nodeid}: {check.outcome}: {', '.join(changed)}")
         return check
 
     def _tell(self, line: str) -> None:

@@ -206,6 +206,14 @@ def test_a_lost_run_counts_as_one_that_stayed_at_its_start():
     assert set(table["verdict"]) == {"identical"}
 
 
+def test_runs_that_are_lost_from_the_start_are_counted_and_no_more():
+    nothing = {seed: history([np.nan, np.nan]) for seed in range(2)}
+    table = compare_runs({"m": nothing}, {"m": nothing})
+    assert table[["metric", "before", "after", "verdict"]].values.tolist() == [["lost_runs", 2, 2, "identical"]]
+    table = compare_runs({"m": runs([1.0, 1.1])}, {"m": nothing})
+    assert table[["metric", "before", "after", "verdict"]].values.tolist() == [["lost_runs", 0, 2, "worse"]]
+
+
 def test_a_default_target_is_nine_tenths_of_the_way():
     assert default_target([history([2.0, 1.0]), history([2.0, 1.2])]) == Target("train_loss", 1.19)
     assert default_target([history([2.0, 1.0], [0.9, 0.1])]) == Target("test_error", 0.18)
