@@ -209,9 +209,11 @@ def test_a_lost_run_counts_as_one_that_stayed_at_its_start():
 def test_runs_that_are_lost_from_the_start_are_counted_and_no_more():
     nothing = {seed: history([np.nan, np.nan]) for seed in range(2)}
     table = compare_runs({"m": nothing}, {"m": nothing})
-    assert table[["metric", "before", "after", "verdict"]].values.tolist() == [["lost_runs", 2, 2, "identical"]]
+    assert table[["metric", "before", "after", "verdict"]].to_numpy().tolist() == [
+        ["lost_runs", 2, 2, "identical"]
+    ]
     table = compare_runs({"m": runs([1.0, 1.1])}, {"m": nothing})
-    assert table[["metric", "before", "after", "verdict"]].values.tolist() == [["lost_runs", 0, 2, "worse"]]
+    assert table[["metric", "before", "after", "verdict"]].to_numpy().tolist() == [["lost_runs", 0, 2, "worse"]]
 
 
 def test_a_default_target_is_nine_tenths_of_the_way():

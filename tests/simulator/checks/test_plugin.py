@@ -1,6 +1,8 @@
 """The pytest plugin, in a pytest inside this one."""
 
+import importlib.util
 import json
+import sys
 
 import pytest
 
@@ -8,21 +10,25 @@ import stalegrad.simulator  # noqa: F401  (so that JAX is not imported anew in e
 
 pytest_plugins = "pytester"
 
-TEST = """
+PROBLEM = """
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from stalegrad.models import Problem
+
+train = np.random.default_rng(0).normal(scale=0.1, size=(64, 4)).astype(np.float32)
+problem = Problem.from_functions(
+    lambda key: jnp.ones(4), lambda w, batch, key: 2 * jnp.mean((w - batch) ** 2), train=train, batch_size=4
+)
+"""
+TEST = """
+import pytest
+from quick_problem import problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Record
 
 RATE = 0.1
 
 def experiment(workers):
-    train = np.random.default_rng(0).normal(scale=0.1, size=(64, 4)).astype(np.float32)
-    problem = Problem.from_functions(
-        lambda key: jnp.ones(4), lambda w, batch, key: 2 * jnp.mean((w - batch) ** 2), train=train, batch_size=4
-    )
     return Experiment(
         problem=problem, cluster=Cluster(workers=workers, compute=Exponential(1.0)),
         method=methods.async_(learning_rate=RATE), updates=20, record=Record(updates=5),
@@ -44,6 +50,18 @@ name = "async"
 [sweep]
 seed = [0, 1]
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _problem(tmp_path_factory):
+    """The problem is imported once, and so compiled once, by all inner pytests of this process."""
+    file = tmp_path_factory.mktemp("problem") / "quick_problem.py"
+    file.write_text(PROBLEM)
+    spec = importlib.util.spec_from_file_location("quick_problem", file)
+    module = sys.modules["quick_problem"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield
+    del sys.modules["quick_problem"]
 
 
 @pytest.fixture
@@ -79,39 +97,52 @@ def test_the_plugin_takes_no_jax_to_the_start_of_pytest(pytester):
     assert ended.ret == 0, str(ended.stdout)
 
 
-def test_a_baseline_is_asked_for_recorded_in_parallel_and_held(place, pytest_in):
+KEPT = ["convergence/test_quick/test_it-2.json", "convergence/test_quick/test_it-3.json"]
+
+
+def test_a_baseline_is_asked_for_recorded_and_held(place, pytest_in):
     code, said = pytest_in("-n", "0")
     assert code == 1
     assert "record it with pytest --convergence-record" in said
     assert files(place) == []
 
-    code, said = pytest_in("-n", "2", "--convergence-record")
+    code, said = pytest_in("-n", "0", "--convergence-record")
     assert code == 0, said
-    kept = ["convergence/test_quick/test_it-2.json", "convergence/test_quick/test_it-3.json"]
-    assert files(place) == kept
+    assert files(place) == KEPT
     assert said.count("recorded ") == 2
-    before = [(place / file).read_text() for file in kept]
-
+    before = [(place / file).read_text() for file in KEPT]
     code, said = pytest_in("-n", "0", "--convergence-strict")
     assert code == 0, said
-    assert [(place / file).read_text() for file in kept] == before
 
     # A harmless change of numbers passes, is told, and fails if strict.
     source = place / "test_quick.py"
     source.write_text(TEST.replace("RATE = 0.1", "RATE = 0.1000001"))
-    code, said = pytest_in("-n", "2")
+    code, said = pytest_in("-n", "0")
     assert code == 0, said
-    assert "test_quick.py::test_it[2]: different but not worse" in said
-    assert pytest_in("-n", "0", "--convergence-strict", "-k", "2")[0] == 1
+    assert "test_quick.py::test_it[2]: different but not worse: async (numbers: other parameters" in said
+    assert pytest_in("-n", "0", "--convergence-strict")[0] == 1
 
     # A harmful one fails, with the table.
     source.write_text(TEST.replace("RATE = 0.1", "RATE = 0.05"))
-    code, said = pytest_in("-n", "0", "-k", "2")
+    code, said = pytest_in("-n", "0")
     assert code == 1
     assert "convergence: worse" in said
     assert "final train loss" in said
     assert "Traceback" not in said
-    assert [(place / file).read_text() for file in kept] == before
+    assert [(place / file).read_text() for file in KEPT] == before
+
+
+@pytest.mark.slow
+def test_baselines_are_recorded_and_held_in_parallel(place, pytest_in):
+    (place / "quick_problem.py").write_text(PROBLEM)
+    code, said = pytest_in("-n", "2", "--convergence-record")
+    assert code == 0, said
+    assert said.count("recorded ") == 2
+    assert files(place) == KEPT
+    (place / "test_quick.py").write_text(TEST.replace("RATE = 0.1", "RATE = 0.1000001"))
+    code, said = pytest_in("-n", "2")
+    assert code == 0, said
+    assert said.count("different but not worse") == 2
 
 
 def test_marker_and_arguments_set_the_check(place, pytest_in):

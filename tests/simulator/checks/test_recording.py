@@ -46,14 +46,18 @@ def recording(plan):
     return record(plan, progress=False)
 
 
+PROBLEM = Problem.from_functions(
+    lambda key: jnp.ones(4),
+    lambda w, batch, key: 2 * jnp.mean((w - batch) ** 2),
+    train=np.random.default_rng(0).normal(scale=0.1, size=(64, 4)).astype(np.float32),
+    batch_size=4,
+)
+"""Of this process: a noisy quadratic."""
+
+
 def quadratic(**changes):
-    """A problem of this process: a noisy quadratic."""
-    problem = Problem.from_functions(
-        lambda key: jnp.ones(4), lambda w, batch, key: 2 * jnp.mean((w - batch) ** 2),
-        train=np.random.default_rng(0).normal(scale=0.1, size=(64, 4)).astype(np.float32), batch_size=4,
-    )  # fmt: skip
     base = Experiment(
-        problem=problem, cluster=Cluster(workers=2, compute=Exponential(1.0)), method=methods.async_(),
+        problem=PROBLEM, cluster=Cluster(workers=2, compute=Exponential(1.0)), method=methods.async_(),
         updates=20, record=Record(updates=5),
     )  # fmt: skip
     return SweepSpec(base.but(**changes), {"seed": [0, 1, 2]}, "grid")
