@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-import stalegrad.simulator  # noqa: F401  (so that JAX is not imported anew in every inner pytest)
+import stalegrad.simulator.checks.outputs  # noqa: F401  (what is first imported in an inner pytest is so in each)
 
 pytest_plugins = "pytester"
 
@@ -77,7 +77,8 @@ def pytest_in(pytester):
     """Run pytest there; return its exit code and what it said."""
 
     def run(*arguments):
-        ended = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:benchmark", *arguments)
+        others = [f"-pno:{name}" for name in ("cacheprovider", "benchmark", "hypothesispytest")]
+        ended = pytester.runpytest_inprocess(*others, *arguments)
         return ended.ret, str(ended.stdout) + str(ended.stderr)
 
     return run
