@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import platform
 import re
 import tempfile
 from collections import Counter
@@ -14,38 +12,28 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import numpy as np
 import pandas as pd
 
+from stalegrad.analysis.checks import check_target
 from stalegrad.analysis.convergence import ARRIVALS, KINDS, Target, default_target, measure
 from stalegrad.policies.specs import validate
+from stalegrad.simulator.checks.digests import Digests, machine
 from stalegrad.simulator.checks.labels import labels
 from stalegrad.simulator.sweeps.axes import Mode, SweepSpec, experiments
 from stalegrad.simulator.sweeps.experiment import read_experiment
-from stalegrad.simulator.sweeps.result import Result, flat, versions
+from stalegrad.simulator.sweeps.result import Result, versions
 from stalegrad.simulator.sweeps.sweep import sweep
-from stalegrad.simulator.timing.trace import GRADIENT_COLUMNS, Trace
+from stalegrad.simulator.timing.trace import Trace
 
 FORMAT = "stalegrad-baseline-1"
 SEEDS = 5
 """Runs of a spec that does not say how many."""
 DIGITS = 6
 """Significant digits of a recorded curve; the digests know the rest."""
-WHOLE = ("worker", "read_version", "update", "steps", "fate")
-"""Columns of a trace that say what happened; the others say when."""
 UNUSED = ("gradients", "epoch", "mean_staleness", "max_staleness", "mean_gap", "learning_rate")
 """Columns of a history that are not kept."""
-
-
-class Digests(NamedTuple):
-    """Hashes of a run: what happened in its trace, when that was, and its parameters at the end."""
-
-    events: str
-    times: str
-    params: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +57,12 @@ class Run:
     @classmethod
     def of(cls, method: str, result: Result) -> Run:
         """Return what is to be kept of a result."""
-        trace = result.trace
-        when = [name for name in GRADIENT_COLUMNS if name not in (*WHOLE, "staleness")]
-        digests = Digests(
-            digest({name: trace.column(name) for name in WHOLE}),
-            digest({name: trace.column(name) for name in when} | {"updates": trace.update_times}),
-            digest(flat(result.params)),
-        )
+        digests, staleness = Digests.of(result), rounded(_mean_staleness(result.trace))
         kept = result.history.drop(columns=list(UNUSED)).dropna(axis="columns", how="all")
         for name in ("train_loss", "test_error"):
             kept[name] = result.history[name]
         curve = pd.DataFrame({name: [rounded(v) for v in kept[name]] for name in kept.columns}).astype(float)
-        return cls(method, result.experiment.seed, digests, rounded(_mean_staleness(trace)), curve)
+        return cls(method, result.experiment.seed, digests, staleness, curve)
 
     def summary(self, target: Target | None) -> dict[str, float]:
         """Return its metrics."""
@@ -116,7 +98,7 @@ class Recording:
             ValueError: if it exists in a process only, or its spec cannot be read (any more).
         """
         if self.spec is None:
-            raise ValueError("its experiments exist in a test only, not as a spec: run that test")
+            raise ValueError("the experiments of this baseline exist in a test only, not as a spec: run that test")
         mode = validate("mode of sweep", Mode, self.spec["sweep"].get("mode", "grid"))
         axes = {name: values for name, values in self.spec["sweep"].items() if name != "mode"}
         return SweepSpec(read_experiment(self.spec["experiment"]), axes, mode)
@@ -244,6 +226,8 @@ def record(
         ValueError: if the sweep is impossible, or has one seed only.
         RuntimeError: if a run raises.
     """
+    if target is not None:
+        check_target(target, "the test error")
     plan = with_seeds(plan)
     todo = labels(experiments(*plan))
     for label, seeds in Counter(label for label, _ in todo).items():
@@ -289,32 +273,6 @@ def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:
     if file.exists() and not force:
         raise FileExistsError(f"{file} exists already: --force replaces it")
     return file
-
-
-def digest(arrays: Mapping[str, Any]) -> str:
-    """Return a hash of named arrays: names, types, shapes and bytes (little-endian)."""
-    found = hashlib.sha256()
-    for name, value in sorted(arrays.items()):
-        array = np.ascontiguousarray(value)
-        array = array.astype(array.dtype.newbyteorder("<"))
-        found.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
-    return found.hexdigest()[:16]
-
-
-def machine() -> dict[str, str]:
-    """Return what bits may depend on: processor, cores, backend."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    device = jax.devices()[0]
-    return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count()),
-        "system": platform.system(),
-        "backend": device.platform if device.platform == "cpu" else str(device.device_kind),
-    }
 
 
 def rounded(value: Any) -> float:

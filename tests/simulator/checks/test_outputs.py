@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from stalegrad.analysis.convergence import Target
 from stalegrad.simulator.checks import Recording, Run, compare
+from stalegrad.simulator.checks.digests import Digests
 from stalegrad.simulator.checks.outputs import github, junit, pictures, sentence, text
-from stalegrad.simulator.checks.recording import Digests
 from stalegrad.simulator.cli import app, main
 
 SPEC = """

@@ -13,7 +13,8 @@ from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Record, run
 from stalegrad.simulator.checks import Recording, compare, record
 from stalegrad.simulator.checks.check import check_plan
-from stalegrad.simulator.checks.recording import digest, plan_table, with_seeds
+from stalegrad.simulator.checks.digests import digest
+from stalegrad.simulator.checks.recording import plan_table, with_seeds
 from stalegrad.simulator.sweeps.axes import SweepSpec, experiments, load_sweep
 
 SPEC = """
@@ -293,6 +294,11 @@ def test_a_run_that_diverges_is_recorded_and_worse():
 def test_a_target_of_the_users_own(plan):
     found = record(plan, target=0.5, progress=False)
     assert found.targets == {"async": Target("test_error", 0.5), "sync": Target("test_error", 0.5)}
+
+
+def test_a_target_that_is_no_number_is_refused_before_anything_runs(plan):
+    with pytest.raises(ValueError, match="target is nan"):
+        record(plan, target=float("nan"))
 
 
 def test_a_sweep_of_functions_has_no_table(plan):
