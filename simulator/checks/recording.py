@@ -58,7 +58,7 @@ class Run:
     def of(cls, method: str, result: Result) -> Run:
         """Return what is to be kept of a result."""
         digests, staleness = Digests.of(result), rounded(_mean_staleness(result.trace))
-        kept = result.history.drop(columns=list(UNUSED)).dropna(axis="columns", how="all")
+        kept = result.history.drop(columns=list(UNUSED), errors="ignore").dropna(axis="columns", how="all")
         for name in ("train_loss", "test_error"):
             kept[name] = result.history[name]
         curve = pd.DataFrame({name: [rounded(v) for v in kept[name]] for name in kept.columns}).astype(float)

@@ -14,7 +14,7 @@ from stalegrad.analysis.convergence import Target
 from stalegrad.simulator.checks import Recording, Run, compare
 from stalegrad.simulator.checks.digests import Digests
 from stalegrad.simulator.checks.outputs import github, junit, pictures, sentence, text
-from stalegrad.simulator.cli import app, main
+from stalegrad.simulator.cli import app, checks, main
 
 SPEC = """
 updates = 40
@@ -195,6 +195,14 @@ def test_metrics_and_tolerance_are_the_users(place):
     assert "best train loss" in said
     assert "final" not in said
     call(0, "run", baseline, "--tolerance", "3", "--metric", "best_train_loss")
+
+
+def test_a_run_that_raises_fails_the_check_and_is_told(place, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("run seed = 0 raised: no loss today")
+
+    monkeypatch.setattr(checks, "record", broken)
+    assert call(1, "run", place / "base.json") == "run seed = 0 raised: no loss today\n"
 
 
 def test_power_is_a_table(place):
