@@ -24,11 +24,11 @@ from stalegrad.analysis.perfetto import to_perfetto
 from stalegrad.analysis.reports import Report, report
 from stalegrad.analysis.runtime import (
     Estimate,
+    expected_speedup,
     expected_staleness,
     expected_update_time,
     fresh_probability,
     longer_when_new,
-    speed_up,
     throughput,
 )
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
@@ -48,6 +48,7 @@ __all__ = [
     "SeededHistories",
     "StalenessFit",
     "comparison",
+    "expected_speedup",
     "expected_staleness",
     "expected_update_time",
     "fit_delays",
@@ -75,7 +76,6 @@ __all__ = [
     "report",
     "ridge_constants",
     "softmax_constants",
-    "speed_up",
     "speedups",
     "staleness_table",
     "throughput",

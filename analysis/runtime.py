@@ -95,7 +95,7 @@ def expected_update_time(synchrony: Synchrony, compute: Any, workers: int | None
     return _k_batch_sync(laws, k) if synchrony.name == "k-batch-sync" else _k_async(laws, k)
 
 
-def speed_up(synchrony: Synchrony, compute: Any, workers: int | None = None) -> Estimate:
+def expected_speedup(synchrony: Synchrony, compute: Any, workers: int | None = None) -> Estimate:
     """Return how many times more often than fully synchronous SGD a synchrony updates: E[T_sync] / E[T].
 
     For async it is P E[X_{P:P}] / E[X], which is P H_P for exponential times. Arguments and errors as of

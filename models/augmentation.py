@@ -21,19 +21,39 @@ def crop_and_flip(images: jax.Array, key: jax.Array) -> jax.Array:
     Reference: He, Zhang, Ren, Sun 2016, "Deep residual learning for image recognition" (CVPR), section 4.2.
     """
     batch, *shape = images.shape
-    corners, mirrored = draw(batch, key)
+    corners, mirrored = draw(batch, key, 2 * PAD)
     padded = jnp.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
+    return _cut(padded, corners, mirrored, tuple(shape))
 
+
+def crop_to(side: int, images: jax.Array, key: jax.Array) -> jax.Array:
+    """Cut a square of ``side`` pixels out of each larger image, anywhere, and mirror half of them left to right.
+
+    Args:
+        side: height and width of the result.
+        images: (batch, height, width, channels), both at least ``side``.
+        key: of the mini-batch; each image has a corner and a side of its own.
+    """
+    corners, mirrored = draw(len(images), key, images.shape[1] - side)
+    return _cut(images, corners, mirrored, (side, side, images.shape[-1]))
+
+
+def middle(side: int, images: jax.Array) -> jax.Array:
+    """Cut the square of ``side`` pixels out of the middle of each image."""
+    start = (images.shape[1] - side) // 2
+    return images[:, start : start + side, start : start + side]
+
+
+def _cut(images: jax.Array, corners: jax.Array, mirrored: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), shape)
 
-    cropped = jax.vmap(crop)(padded, corners)
+    cropped = jax.vmap(crop)(images, corners)
     return jnp.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped)
 
 
-def draw(batch: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the corners (batch, 2), each coordinate uniform on 0, ..., 8, and which images are mirrored."""
+def draw(batch: int, key: jax.Array, most: int) -> tuple[jax.Array, jax.Array]:
+    """Return the corners (batch, 2), each coordinate in 0, ..., ``most``, and which images are mirrored."""
     of_corners, of_sides = jax.random.split(key)
-    return jax.random.randint(of_corners, (batch, 2), 0, 2 * PAD + 1), jax.random.bernoulli(
-        of_sides, 0.5, (batch,)
-    )
+    corners = jax.random.randint(of_corners, (batch, 2), 0, most + 1)
+    return corners, jax.random.bernoulli(of_sides, 0.5, (batch,))

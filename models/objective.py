@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stalegrad.models.augmentation import crop_and_flip
-from stalegrad.models.datasets import load_dataset, load_text
+from stalegrad.models.augmentation import crop_and_flip, crop_to, middle
+from stalegrad.models.datasets import load_dataset, load_folder, load_text
+from stalegrad.models.datasets.folder import MEAN, STD
 from stalegrad.models.networks import KINDS, NETWORKS, Network
+from stalegrad.models.streams import on_device
 
 Params = Any
+Stats = Any
 Batch = Any
 
 
@@ -25,22 +29,22 @@ class Objective(NamedTuple):
 
     Attributes:
         init: ``init(key) -> params``, any pytree of arrays.
-        loss: ``loss(params, batch, key) -> scalar``, the mean loss of a mini-batch (``None`` without data).
-        evaluate: ``evaluate(params, data) -> {"loss": scalar, ...}`` over a whole data set; a metric called
-            ``error`` is the fraction misclassified (of a text: of tokens mispredicted).
-        train: pytree of arrays with a common first axis, or None.
+        loss: ``loss(params, stats, batch, key) -> (scalar, stats)``, the mean loss of a mini-batch (``None``
+            without data). Every mini-batch gradient, in the order of gradient ids, takes the statistics that the
+            one before left.
+        evaluate: ``evaluate(params, stats, data) -> {"loss": scalar, ...}`` over a whole data set; a metric
+            called ``error`` is the fraction misclassified (of a text: of tokens mispredicted).
+        train: pytree of arrays with a common first axis, a :class:`~stalegrad.models.streams.Stream`, or None.
         test: likewise.
-        stats: None; or, of a network with batch norm, its running statistics at the start. Then it is
-            ``loss(params, stats, batch, key) -> (scalar, stats)`` and ``evaluate(params, stats, data)``: every
-            mini-batch gradient, in the order of gradient ids, takes the statistics that the one before left.
+        stats: running statistics of batch norm at the start; a pytree without leaves if there are none.
     """
 
     init: Callable[[jax.Array], Params]
-    loss: Callable[..., Any]
-    evaluate: Callable[..., Mapping[str, jax.Array]]
+    loss: Callable[[Params, Stats, Batch, jax.Array], tuple[jax.Array, Stats]]
+    evaluate: Callable[[Params, Stats, Batch], Mapping[str, jax.Array]]
     train: Any = None
     test: Any = None
-    stats: Any = None
+    stats: Stats = ()
 
     @property
     def examples(self) -> int:
@@ -56,6 +60,7 @@ def named_objective(
     directory: str | None,
     augment: bool,
     context: int | None,
+    image_size: int | None,
     options: tuple[tuple[str, Any], ...],
 ) -> Objective:
     """Return the objective of a network and a data set by name; arguments as of ``Problem``."""
@@ -65,6 +70,8 @@ def named_objective(
         text = load_text(dataset, directory)
         network = make((context,), len(text.vocabulary))
         return prediction(network, text.sequences("train", context), text.sequences("test", context))
+    if image_size is not None:
+        return _streamed(make, Path(str(directory)), image_size, augment)
     data = load_dataset(dataset, directory)
     network = make(data.train_inputs.shape[1:], data.classes)
     if not augment:
@@ -80,10 +87,23 @@ def named_objective(
     )
 
 
+def _streamed(make: Callable[..., Network], directory: Path, side: int, augment: bool) -> Objective:
+    """The objective of images in folders, as ResNet-50 is trained: crops of 7/8 of the shorter side."""
+    train, test = load_folder(directory, side, side * 8 // 7 if augment else side)
+    mean, std = (np.asarray(x, np.float32) for x in (MEAN, STD))
+    return prediction(
+        make((side, side, 3), len(train.classes)),
+        train,
+        test,
+        lambda inputs: (middle(side, inputs).astype(np.float32) / 255 - mean) / std,
+        functools.partial(crop_to, side) if augment else lambda inputs, key: inputs,
+    )
+
+
 def prediction(
     network: Network,
-    train: tuple[Any, Any],
-    test: tuple[Any, Any],
+    train: Any,
+    test: Any,
     normalise: Callable[[jax.Array], jax.Array] = lambda inputs: inputs,
     augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda inputs, key: inputs,
 ) -> Objective:
@@ -91,19 +111,19 @@ def prediction(
 
     Args:
         network: from inputs to logits, one row for each target.
-        train: inputs (n, ...) and targets, int (n,), or (n, context) of a text.
+        train: inputs (n, ...) and targets, int (n,), or (n, context) of a text; or a stream of such.
         test: likewise.
         normalise: of inputs, before the network.
         augment: ``augment(inputs, key)``, of a mini-batch, before that.
     """
 
-    def loss(params: Params, stats: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(params: Params, stats: Stats, batch: Batch, key: jax.Array) -> tuple[jax.Array, Stats]:
         inputs, targets = batch
         logits, stats = network.train(params, normalise(augment(inputs, key)), stats)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
         return cross_entropy + network.penalty(params), stats
 
-    def evaluate(params: Params, stats: Any, data: Batch) -> Mapping[str, jax.Array]:
+    def evaluate(params: Params, stats: Stats, data: Batch) -> Mapping[str, jax.Array]:
         def of_one(example: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             inputs, targets = example
             logits = network.apply(params, normalise(inputs[None]), stats)[0]
@@ -113,16 +133,7 @@ def prediction(
         cross_entropy, wrong = jax.lax.map(of_one, data, batch_size=_block(data[0].shape[1:]))
         return {"loss": cross_entropy.mean() + network.penalty(params), "error": wrong.mean()}
 
-    train, test = jax.tree.map(jnp.asarray, (train, test))
-    if network.stats:
-        return Objective(network.init, loss, evaluate, train, test, network.stats)
-    return Objective(
-        network.init,
-        lambda params, batch, key: loss(params, {}, batch, key)[0],
-        lambda params, data: evaluate(params, {}, data),
-        train,
-        test,
-    )
+    return Objective(network.init, loss, evaluate, on_device(train), on_device(test), network.stats)
 
 
 def _block(shape: tuple[int, ...]) -> int:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_type_hints
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from stalegrad.models.datasets import SOURCES, check_name
+from stalegrad.models.datasets.table import FOLDER
 from stalegrad.models.naming import unknown_name
 from stalegrad.models.networks import KINDS, NETWORKS
 from stalegrad.models.objective import Batch, Objective, Params, named_objective
+from stalegrad.models.streams import on_device
 
 Sampling = Literal["epochs", "iid", "sharded"]
 """``epochs``: one shuffled stream shared by all workers, every example once per epoch; ``iid``: with
@@ -35,6 +36,9 @@ class Problem:
         directory: where the data set's official files are, if not in the usual places.
         augment: of images: shift each image of a mini-batch by up to 4 pixels and mirror half of them.
         context: of a text: tokens in an example, 128 by default.
+        image_size: of ``image-folder``: height and width that images are brought to, 224 by default. With
+            ``augment`` they are cut at random out of images that are larger by 8/7. The training loss is then
+            that of 2,048 images, evenly spaced.
         **options: of the network, e.g. ``hidden=(128, 64)``, ``l2=0.01``.
 
     Raises:
@@ -53,6 +57,7 @@ class Problem:
         directory: str | os.PathLike[str] | None = None,
         augment: bool = False,
         context: int | None = None,
+        image_size: int | None = None,
         **options: Any,
     ) -> None:
         if model not in list(NETWORKS):
@@ -64,12 +69,8 @@ class Problem:
         self.directory = None if directory is None else os.fspath(directory)
         self.batch_size, self.sampling = _checked(batch_size, sampling)
         self.augment, self.context = _checked_for(SOURCES[dataset].kind, model, dataset, augment, context)
+        self.image_size = _checked_size(dataset, self.directory, image_size)
         self.options = _network_options(model, options)
-        if self.options.get("norm") == "batch":
-            raise ValueError(
-                f"norm of model {model!r} = 'batch' is not allowed: a replay does not carry running statistics "
-                "yet; norm = 'group' needs none"
-            )
         self._objective: Callable[[], Objective] = functools.partial(
             named_objective,
             model,
@@ -77,6 +78,7 @@ class Problem:
             self.directory,
             self.augment,
             self.context,
+            self.image_size,
             tuple(self.options.items()),
         )
 
@@ -98,7 +100,8 @@ class Problem:
             init: ``init(key) -> params``.
             loss: ``loss(params, batch, key) -> scalar``, differentiable in ``params``; ``key`` is fresh for
                 every mini-batch gradient, for noise, dropout and the like.
-            train: pytree of arrays with a common first axis, or None: then ``batch`` is None.
+            train: pytree of arrays with a common first axis, a :class:`~stalegrad.models.streams.Stream`, or
+                None: then ``batch`` is None.
             test: likewise, for evaluation.
             batch_size: examples in a mini-batch; needed exactly if there are data.
             sampling: how mini-batches are drawn.
@@ -125,10 +128,17 @@ class Problem:
 
         problem = cls.__new__(cls)
         problem.model, problem.dataset, problem.directory = "functions", "", None
-        problem.augment, problem.context = False, None
+        problem.augment, problem.context, problem.image_size = False, None, None
         problem.batch_size, problem.sampling = _checked(1 if batch_size is None else batch_size, sampling)
         problem.options = {}
-        objective = Objective(init, loss, evaluate or whole_loss, *jax.tree.map(jnp.asarray, (train, test)))
+        measure = evaluate or whole_loss
+        objective = Objective(
+            init,
+            lambda params, stats, batch, key: (loss(params, batch, key), stats),
+            lambda params, stats, data: measure(params, data),
+            on_device(train),
+            on_device(test),
+        )
         problem._objective = lambda: objective
         return problem
 
@@ -170,6 +180,8 @@ class Problem:
             table["augment"] = True
         if self.context is not None:
             table["context"] = self.context
+        if self.image_size is not None:
+            table["image_size"] = self.image_size
         return table | {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
 
     def __eq__(self, other: object) -> bool:
@@ -215,6 +227,19 @@ def _checked_for(kind: str, model: str, dataset: str, augment: Any, context: Any
     if isinstance(context, bool) or not isinstance(context, int | np.integer) or context < 1:
         raise ValueError(f"context = {context!r} is not allowed: a whole number of at least 1")
     return False, int(context)
+
+
+def _checked_size(dataset: str, directory: str | None, image_size: Any) -> int | None:
+    if dataset != FOLDER:
+        if image_size is not None:
+            raise ValueError(f"image_size = {image_size!r} is not allowed: only the data set {FOLDER!r} has one")
+        return None
+    if directory is None:
+        raise ValueError(f"the data set {FOLDER!r} needs directory=, where train/ and test/ (or val/) are")
+    image_size = 224 if image_size is None else image_size
+    if isinstance(image_size, bool) or not isinstance(image_size, int | np.integer) or image_size < 8:
+        raise ValueError(f"image_size = {image_size!r} is not allowed: a whole number of at least 8")
+    return int(image_size)
 
 
 def _network_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:

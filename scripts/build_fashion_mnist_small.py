@@ -89,12 +89,17 @@ def build(directory: Path) -> dict[str, bytes]:
         keep = chosen(targets, PER_CLASS[split])
         files[f"{split}-images-idx3-ubyte.gz"] = compress(idx(inputs[keep, ..., 0]))
         files[f"{split}-labels-idx1-ubyte.gz"] = compress(idx(targets[keep].astype(np.uint8)))
-    sums = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
     return files | {
-        "SHA256SUMS": "".join(sums).encode(),
+        "SHA256SUMS": sums(files),
         "README": README.encode(),
         "LICENSE": LICENSE.encode(),
     }
+
+
+def sums(files: dict[str, bytes]) -> bytes:
+    """The content of SHA256SUMS."""
+    lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
+    return "".join(lines).encode()
 
 
 def differences(files: dict[str, bytes], target: Path) -> list[str]:
@@ -107,19 +112,23 @@ def differences(files: dict[str, bytes], target: Path) -> list[str]:
     ]
 
 
+def deliver(files: dict[str, bytes], target: Path, *, check: bool) -> None:
+    """Write the files, or only check that ``target`` holds them as they are."""
+    if check:
+        wrong = differences(files, target)
+        sys.exit(f"{target}: differs from what this script builds: {', '.join(wrong)}" if wrong else 0)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (target / name).write_bytes(data)
+    print(f"{target}: {len(files)} files, {sum(map(len, files.values())) / 1e6:.2f} MB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("directory", nargs="?", type=Path, default=OFFICIAL, help="the official files")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
     arguments = parser.parse_args()
-    files = build(arguments.directory)
-    if arguments.check:
-        wrong = differences(files, TARGET)
-        sys.exit(f"{TARGET}: differs from what this script builds: {', '.join(wrong)}" if wrong else 0)
-    TARGET.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (TARGET / name).write_bytes(data)
-    print(f"{TARGET}: {len(files)} files, {sum(map(len, files.values())) / 1e6:.2f} MB")
+    deliver(build(arguments.directory), TARGET, check=arguments.check)
 
 
 if __name__ == "__main__":

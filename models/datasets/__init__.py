@@ -1,7 +1,18 @@
 """Data sets: what they are made of, where they are sought, and what they are once loaded."""
 
 from stalegrad.models.datasets.dataset import Dataset, Text
+from stalegrad.models.datasets.folder import ImageFolder, load_folder
 from stalegrad.models.datasets.load import check_name, list_datasets, load_dataset, load_text
 from stalegrad.models.datasets.table import SOURCES
 
-__all__ = ["SOURCES", "Dataset", "Text", "check_name", "list_datasets", "load_dataset", "load_text"]
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "ImageFolder",
+    "Text",
+    "check_name",
+    "list_datasets",
+    "load_dataset",
+    "load_folder",
+    "load_text",
+]

@@ -12,7 +12,7 @@ import pooch
 from stalegrad.models.datasets.dataset import Dataset, Text
 from stalegrad.models.datasets.finding import DATA_VARIABLE, check, content, find
 from stalegrad.models.datasets.formats import Arrays
-from stalegrad.models.datasets.table import SOURCES
+from stalegrad.models.datasets.table import FOLDER, SOURCES
 from stalegrad.models.naming import unknown_name
 
 
@@ -60,6 +60,8 @@ def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:
     check_name(name)
     if SOURCES[name].kind != "images":
         raise ValueError(f"The data set {name!r} is a text: load it with load_text.")
+    if name == FOLDER:
+        raise ValueError(f"The data set {name!r} is not loaded but streamed: give it to a Problem.")
     loaded: Dataset = _find_and_load(name, directory)
     return loaded
 

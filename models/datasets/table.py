@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stalegrad.models.datasets.finding import File, Source
+from stalegrad.models.datasets.folder import MEAN, STD, load_folder
 from stalegrad.models.datasets.formats import read_characters, read_cifar, read_idx, read_words
 
 _IDX_NAMES = (
@@ -32,6 +33,9 @@ def _wikitext(name: str, size: str) -> Source:
         download=False,
     )
 
+
+FOLDER = "image-folder"
+"""The data set that is not one: it is read from a directory of the user's, and streamed."""
 
 _TORONTO = "https://www.cs.toronto.edu/~kriz/"
 
@@ -123,6 +127,14 @@ SOURCES: dict[str, Source] = {
             gz_sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
         ),
         folder="cifar-100-binary",
+    ),
+    FOLDER: Source(
+        summary="your own images, DIRECTORY/train/<class>/... and DIRECTORY/test (or val); read while training",
+        files=(),
+        read=load_folder,
+        mean=MEAN,
+        std=STD,
+        url="",
     ),
     "shakespeare": Source(
         summary="Eight plays by Shakespeare, 1.0 MB, character by character; comes with the package",

@@ -77,10 +77,9 @@ def section() -> Section:
     return Section(
         "Asynchronous SGD without gradient delay",
         "4 workers, a gradient takes t_g = 1 s on average, upload, merge and download T_c = "
-        f"{2 * LINK:g} s. Accuracy: MLP "
-        f"784-64-10 on fashion-mnist-small, batch 32, learning rate {RATE} times the number of "
-        f"workers, {GRADIENTS} "
-        f"gradients, {len(SEEDS)} seeds. The authors train GoogleNet on ImageNet.",
+        f"{2 * LINK:g} s. Accuracy: MLP 784-64-10 on fashion-mnist-small, batch 32, learning rate {RATE} times "
+        f"the number of workers, {GRADIENTS} gradients, {len(SEEDS)} seeds. The authors train GoogleNet "
+        "on ImageNet.",
         [
             Claim(
                 "idle, deterministic",

@@ -51,10 +51,8 @@ def section() -> Section:
     return Section(
         "MindTheStep-AsyncPSGD",
         f"MLP 784-64-10 on fashion-mnist-small, batch 32, alpha_c = {RATE} (the authors' value), "
-        "m workers with gamma "
-        f"times of CV 0.2 (staleness near Poisson), {len(SEEDS)} seeds; steps normalised to the "
-        "same mean, clipped at 5 "
-        "alpha_c, damping K / alpha = 1 (their K is not known).",
+        f"m workers with gamma times of CV 0.2 (staleness near Poisson), {len(SEEDS)} seeds; steps normalised to "
+        "the same mean, clipped at 5 alpha_c, damping K / alpha = 1 (their K is not known).",
         [
             Claim(
                 f"m = {m}, {label.removeprefix('mindthestep, ')}",

@@ -49,9 +49,8 @@ def variant(name: str) -> tuple[list[Claim], str]:
     return [
         Claim(
             f"AdaSync, {name}",
-            "AdaSync's training loss is no worse than that of the best fixed K of each wallclock "
-            "looked at, within a "
-            "standard error (K_0 by a grid search, as the authors do).",
+            "AdaSync's training loss is no worse than that of the best fixed K of each wallclock looked at, "
+            "within a standard error (K_0 by a grid search, as the authors do).",
             bool(good.all()),
             f"{ours}, growing to {grown[ours]}: holds at {good.sum()} of {len(TIMES)} times; "
             f"best fixed: {', '.join(winners)}",
@@ -86,9 +85,8 @@ def gap_limited() -> Claim:
     worst = {label: float(curve.max()) for label, curve in found.items()}
     return Claim(
         "figure 9",
-        "Asynchronous SGD with learning rate 0.01 is unstable with 40 workers; with min(C / "
-        "gap^2, 0.01), C = 5e-5, it "
-        "is less so: lower mean and lower peak of the training loss in the second half.",
+        "Asynchronous SGD with learning rate 0.01 is unstable with 40 workers; with min(C / gap^2, 0.01), "
+        "C = 5e-5, it is less so: lower mean and lower peak of the training loss in the second half.",
         mean["gap-limited"] < mean["constant"] and worst["gap-limited"] < worst["constant"],
         ", ".join(f"{label}: mean {mean[label]:.3f}, peak {worst[label]:.3f}" for label in found),
     )
@@ -100,9 +98,8 @@ def section() -> Section:
     return Section(
         "Slow and Stale Gradients Can Win the Race",
         f"MLP 784-64-10 on fashion-mnist-small, P = {WORKERS}, batch 32, learning rate {RATE}, "
-        "exponential times of "
-        f"mean {MEAN_TIME} s, {BUDGET:g} simulated seconds, {len(SEEDS)} seeds. AdaSync decides every "
-        f"{INTERVAL['k-sync']} s (K-sync, K-batch-sync) or {INTERVAL['k-async']:g} s. The authors "
+        f"exponential times of mean {MEAN_TIME} s, {BUDGET:g} simulated seconds, {len(SEEDS)} seeds. AdaSync "
+        f"decides every {INTERVAL['k-sync']} s (K-sync, K-batch-sync) or {INTERVAL['k-async']:g} s. The authors "
         "train a small CNN on CIFAR-10 ten times as long. Here the network can fit its 10,000 images, so that the "
         "training loss has no floor above 0 for a larger K to lower: growing K then costs updates and gains "
         "little. Figure 9: softmax regression with L2 0.05, batch 250, exponential times.",

@@ -16,7 +16,12 @@ from rich.table import Table
 from stalegrad.simulator.cli.checks import app as check_app
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
+<<<<<<< HEAD
+from stalegrad.simulator.replay.compiling import keep_compiled
 from stalegrad.simulator.sweeps.axes import load_sweep
+=======
+from stalegrad.simulator.sweeps.axes import Run, load_sweep
+>>>>>>> h1
 from stalegrad.simulator.sweeps.experiment import load_experiment
 from stalegrad.simulator.sweeps.result import Result, load_results, run
 from stalegrad.simulator.timing.engine import simulate
@@ -36,6 +41,7 @@ Spec = Annotated[Path, typer.Argument(help="A TOML file; `stalegrad init` writes
 
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2."""
+    keep_compiled()
     try:
         app()
     except (ValueError, OSError) as error:
@@ -72,28 +78,50 @@ def run_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="A new directory for the result.")],
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the spec's.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Of a sweep: processes.")] = 1,
-    dry_run: Annotated[bool, typer.Option(help="Of a sweep: only say what would be run.")] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Of a sweep: run on the Dask cluster of this address, tcp://HOST:PORT.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="Only say what would be run, and about how long it takes.")
+    ] = False,
     fail_fast: Annotated[bool, typer.Option(help="Of a sweep: stop at the first run that raises.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Of a sweep: run again what has raised.")] = False,
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0.0, help="Of a single run: seconds of real time between two checkpoints.")
+    ] = 60.0,
 ) -> None:
     """Run an experiment: simulate, train, and write tables and pictures.
 
     A spec with a table [sweep] is a sweep: every combination of its lists is run once and kept in the directory;
-    the same command goes on where it was interrupted.
+    the same command goes on where it was interrupted, and so it does with a single experiment.
     """
+    from stalegrad.simulator.cli import sweeps
     from stalegrad.simulator.cli.pictures import draw_result
-    from stalegrad.simulator.cli.sweeps import run_sweep
 
     planned = load_sweep(spec)
+    if planned.axes and seed is not None:
+        raise ValueError(
+            f"--seed = {seed} is not allowed: the spec is a sweep; write seed = [{seed}] in its [sweep]"
+        )
+    if scheduler is not None and (jobs > 1 or not planned.axes):
+        raise ValueError(f"--scheduler = {scheduler} is not allowed: it is for sweeps, instead of --jobs")
+    experiment = planned.base if seed is None else planned.base.but(seed=seed)
+    if dry_run:
+        sweeps.dry_run(planned.runs if planned.axes else [Run({}, experiment)], out, jobs, console)
+        return
     if planned.axes:
-        if not run_sweep(planned, out, console, jobs, dry_run, fail_fast, retry_failed):
+        if not sweeps.run_sweep(planned.runs, out, console, jobs, scheduler, fail_fast, retry_failed):
             raise typer.Exit(1)
         return
-    experiment = planned.base
-    experiment = experiment if seed is None else experiment.but(seed=seed)
     Result.check_free(out)
-    result = run(experiment)
+    checkpoint = out.parent / f"{out.name}.checkpoint"
+    try:
+        result = run(experiment, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
+    except KeyboardInterrupt as stopped:
+        console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
     result.save(out)
+    checkpoint.unlink(missing_ok=True)
     pictures = draw_result(result, out)
     _print_summary(f"{experiment.method.name}, seed {experiment.seed}", result.summary())
     _print_written([out / "spec.toml", out / "trace", out / "history.parquet", *pictures])

@@ -40,10 +40,15 @@ learning_rate = 0.05     # or a schedule:
 wallclock = 20.0         # a row of the history every so many seconds (or updates, or gradients)
 gap = true               # distance between what a gradient was computed at and what it is applied to
 
-# A sweep: every combination of these lists is run once and kept in the directory.
+# A sweep: every combination of these lists is run once and kept in the directory; the same command goes on where
+# it was interrupted. How many runs that is, and how long they take: stalegrad run THIS_FILE -o runs --dry-run
 # [sweep]
-# method = ["async", "k-async", "sync"]
+# method = ["async", "k-async", "sync"]   # the learning rate and all else is as above
 # "method.k" = [2, 4, 8]       # only where the method has it
 # "cluster.workers" = [8, 16]
 # seed = [0, 1, 2]
+# mode = "zip"                 # the first values of all lists, the second ones, ...; "grid": all combinations
+# mode = "random"              # so many samples, each value drawn from its list or range:
+# samples = 30
+# "method.learning_rate" = { low = 0.001, high = 1.0, log = true }
 """

@@ -1,64 +1,112 @@
-"""``stalegrad run`` of a spec with a table ``[sweep]``."""
+"""``stalegrad run`` of a spec with a table ``[sweep]``, and what a spec would run."""
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
-from multiprocessing import get_context
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from stalegrad.simulator.sweeps.axes import SweepSpec, experiments
+from stalegrad.simulator.sweeps.axes import Run
+from stalegrad.simulator.sweeps.forecast import distinct_traces, forecast, told
+from stalegrad.simulator.sweeps.results import SweepResult, label
 from stalegrad.simulator.sweeps.store import Store, key_of
-from stalegrad.simulator.sweeps.sweep import SweepResult, label, sweep
+from stalegrad.simulator.sweeps.sweep import execute
+from stalegrad.simulator.sweeps.workers import dask_client, processes
 
-COLUMNS = ("wallclock", "updates", "mean_staleness", "idle", "train_loss", "test_loss", "test_error")
+SHOWN = 20
+"""So many runs of a plan are listed."""
+
+
+def dry_run(runs: Sequence[Run], out: Path, jobs: int, console: Console) -> None:
+    """Print what would be run, how much of it is done, and what the rest would cost."""
+    done = set(Store(out)) if (out / "store.json").exists() else set()
+    missing = [run for run in runs if key_of(run.experiment) not in done]
+    say = _plainly(console)
+    say(
+        f"{_count(len(runs), 'run')}, {len(runs) - len(missing)} of them done already",
+        "; to be run:" if missing else "",
+    )
+    for run in missing[:SHOWN]:
+        say(f"  {label(run) or run.experiment.method.name}")
+    if len(missing) > SHOWN:
+        say(f"  and {len(missing) - SHOWN} more")
+    if not missing:
+        return
+    say(f"{_count(distinct_traces(missing), 'distinct trace')}: runs that differ in the rule only share one")
+    with console.status("trying the beginning of one run of each kind"):
+        costs = forecast(missing)
+    processes = f", by {jobs} processes at best {told(costs.seconds / jobs)}" if jobs > 1 else ""
+    say(f"about {told(costs.seconds)} of real time one after the other{processes}")
+    say(f"about {costs.memory / 2**30:.1f} GiB of memory", " for each process" if jobs > 1 else "")
+    tried = _count(costs.kinds, "run")
+    say(f"(an estimate: the first gradients of {tried}, one of each problem and method, were made here)")
 
 
 def run_sweep(
-    planned: SweepSpec,
+    runs: Sequence[Run],
     out: Path,
     console: Console,
     jobs: int,
-    dry_run: bool,
+    scheduler: str | None,
     fail_fast: bool,
     retry_failed: bool,
 ) -> bool:
     """Run a sweep into a store and print a table; return whether every run finished."""
-    base, mode = planned.base, planned.mode
-    axes: dict[str, Any] = planned.axes
-    if dry_run:
-        todo = experiments(base, axes, mode)
-        done = {key for key in Store(out)} if (out / "store.json").exists() else set()
-        missing = [point for point, experiment in todo if key_of(experiment) not in done]
-        console.print(f"{len(todo)} runs, {len(todo) - len(missing)} of them done already; to be run:")
-        for point in missing:
-            console.print(f"  {label(point)}", highlight=False, soft_wrap=True)
-        return True
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs > 1 else nullcontext()
-    with pool as executor:
-        result = sweep(
-            base, store=out, mode=mode, executor=executor, fail_fast=fail_fast, retry_failed=retry_failed, **axes
-        )
+    try:
+        with _executor(jobs, scheduler) as executor:
+            result = execute(runs, store=out, executor=executor, fail_fast=fail_fast, retry_failed=retry_failed)
+    except KeyboardInterrupt as interrupt:
+        _plainly(console)(str(interrupt))
+        raise typer.Exit(130) from None
+    except RuntimeError as error:  # fail_fast, or a broken executor
+        console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        return False
     show(result, console)
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    _plainly(console)(f"wrote {out}")
     return not result.failed
+
+
+@contextmanager
+def _executor(jobs: int, scheduler: str | None) -> Iterator[Any]:
+    """Give what to run on; processes of ours do not outlive an interrupt."""
+    if scheduler is not None:
+        with dask_client(scheduler) as client:
+            yield client
+    elif jobs > 1:
+        with processes(jobs) as pool:
+            try:
+                yield pool
+            except BaseException:
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                raise
+    else:
+        yield None
 
 
 def show(result: SweepResult, console: Console) -> None:
     """Print the mean over what is otherwise equal, and what raised."""
-    by = [column for column in result.runs.columns if column in ("method", *result.axes) and column != "seed"]
     if len(result):
-        mean = result.runs.assign(**{c: result.runs[c].astype(str) for c in by}).groupby(by, sort=False)
-        numbers = mean[list(COLUMNS)].mean().assign(runs=mean.size()).reset_index()
+        means = result.means()
         table = Table(title="Means over runs", title_justify="left", box=None, pad_edge=False)
-        for column in numbers.columns:
+        for column in means.columns:
             table.add_column(column.replace("_", " "), no_wrap=column == "method")
-        for row in numbers.itertuples(index=False):
+        for row in means.itertuples(index=False):
             table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
         console.print(table)
     for point, said in result.failed.items():
         console.print(f"failed: {point}: {said}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _plainly(console: Console) -> Any:
+    return lambda *words: console.print(*words, sep="", highlight=False, markup=False, soft_wrap=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

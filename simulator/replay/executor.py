@@ -3,23 +3,74 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
+from stalegrad.models.streams import Stream
 from stalegrad.policies import Method
 from stalegrad.simulator.replay.batches import Draw
+from stalegrad.simulator.replay.feed import Feed
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.replay.step import Layout, Params, Step, make_step
+
+FETCHED_AHEAD = 16
+"""Messages of a stream that are fetched before they are needed."""
 
 PEAK = "peak_learning_rate"
 
 fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 
-Loss = Callable[..., jax.Array]
+Loss = Callable[..., tuple[jax.Array, Any]]
+
+
+class Stand(NamedTuple):
+    """Where a run stands: the server's parameters, and running statistics."""
+
+    params: Params
+    stats: Any
+
+
+class State(NamedTuple):
+    """All that an update needs of the past; ``own`` is what the workers keep, stacked along a first axis."""
+
+    params: Params
+    slots: Params
+    own: Any
+    kept: Any
+    optimizer: Any
+
+
+class Score(NamedTuple):
+    """A schedule and what goes with each of its messages and updates.
+
+    Attributes:
+        schedule: when what is read and used.
+        draw: draws mini-batches.
+        epochs: passed before each update, and in all; NaN without data.
+        rates: learning rate of each update.
+        weights: the factor that each message's staleness has earned it.
+    """
+
+    schedule: Schedule
+    draw: Draw
+    epochs: npt.NDArray[np.floating[Any]]
+    rates: npt.NDArray[np.floating[Any]]
+    weights: npt.NDArray[np.floating[Any]]
+
+    def cast(self, dtype: Any) -> Score:
+        """Return the score with learning rates and weights of this type."""
+        return self._replace(rates=np.asarray(self.rates, dtype), weights=np.asarray(self.weights, dtype))
+
+
+def numbers_of(method: Method, rates: Any, dtype: Any) -> dict[str, jax.Array]:
+    """Return the numeric hyper-parameters of a method, and the peak of its learning rate over these updates."""
+    peak = method.learning_rate.peak_of(rates) if len(rates) else 0.0
+    return {name: jnp.asarray(value, dtype) for name, value in (method.numbers | {PEAK: peak}).items()}
 
 
 class Program(NamedTuple):
@@ -55,25 +106,28 @@ class Executor(ABC):
     """The state of one replay, advanced by stretches of updates.
 
     Args:
-        loss: ``loss(params, batch, key) -> scalar``.
+        loss: ``loss(params, stats, batch, key) -> (scalar, stats)``.
         method: for its rule.
         layout: what to specialise for.
-        params: version 0.
-        train: training data, or None.
+        initial: version 0, and running statistics at the start.
+        train: training data, a stream of such, or None.
         workers: their number.
         key: from which the key of every mini-batch is folded.
-        longest: updates in the longest stretch that will be asked for at once (more takes several calls).
+        longest: updates in the longest stretch that is asked for without a stop.
         schedule: the lowered trace, or its first part.
     """
 
     name: ClassVar[str]
+    state: State
+    stride: int
+    """Updates that can be made at once."""
 
     def __init__(
         self,
         loss: Loss,
         method: Method,
         layout: Layout,
-        params: Params,
+        initial: Stand,
         train: Any,
         workers: int,
         key: jax.Array,
@@ -82,35 +136,43 @@ class Executor(ABC):
     ) -> None:
         self.program = Program(loss, Structure(method, workers), layout)
         self.method, self.layout, self.train, self.key, self.longest = method, layout, train, key, longest
-        self.dtype = jnp.result_type(*jax.tree.leaves(params))
-        self.numbers = {name: jnp.asarray(value, self.dtype) for name, value in method.numbers.items()}
-        self.numbers[PEAK] = jnp.zeros((), self.dtype)
-        self.start(params, schedule.initial_slot)
+        self.feed = Feed(train, FETCHED_AHEAD) if isinstance(train, Stream) else None
+        self.dtype = jnp.result_type(*jax.tree.leaves(initial.params))
+        self.numbers = numbers_of(method, np.zeros(0), self.dtype)
+        self.start(initial, schedule.initial_slot)
 
-    def follow(self, schedule: Schedule, draw: Draw, learning_rates: Any, weights: Any) -> None:
-        """Go on with this schedule, which continues the one before.
+    def follow(self, score: Score) -> None:
+        """Go on with this score, which continues the one before."""
+        self.score = score.cast(self.dtype)
+        self.numbers = numbers_of(self.method, self.score.rates, self.dtype)
 
-        Args:
-            schedule: the lowered trace (so far).
-            draw: draws mini-batches.
-            learning_rates: of every update.
-            weights: the factor that each message's staleness has earned it.
-        """
-        self.schedule, self.draw = schedule, draw
-        self.learning_rates = np.asarray(learning_rates, self.dtype)
-        self.weights = np.asarray(weights, self.dtype)
-        peak = self.method.learning_rate.peak_of(self.learning_rates)
-        self.numbers[PEAK] = jnp.asarray(peak, self.dtype)
+    def mini_batches(self, first: int, last: int) -> tuple[Any, Any]:
+        """Return data, and which of them messages are computed from: indices (messages, steps, batch)."""
+        if self.train is None:
+            return None, None
+        indices = self.score.draw(first, last)
+        if self.feed is None:
+            return self.train, indices
+        data = self.feed.take(self.score.draw, first, last, len(self.score.schedule.worker))
+        return data, np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
 
     @abstractmethod
-    def start(self, params: Params, slot: int) -> None:
+    def start(self, initial: Stand, slot: int) -> None:
         """Set the state up for version 0, kept in that slot."""
 
     @property
-    @abstractmethod
-    def params(self) -> Params:
-        """The server's parameters now."""
+    def stand(self) -> Stand:
+        """Where the run stands now; good until it is advanced."""
+        return Stand(self.state.params, self.state.kept.stats)
+
+    def restore(self, leaves: Sequence[Any]) -> None:
+        """Go on from another state, of which these are the leaves."""
+        self.state = jax.tree.unflatten(jax.tree.structure(self.state), map(jnp.array, leaves))
 
     @abstractmethod
     def advance(self, first: int, last: int) -> Any:
-        """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
+        """Make the updates ``first`` to ``last - 1``, at most ``stride``.
+
+        Returns:
+            What is measured of their messages: (messages, measures), or None.
+        """

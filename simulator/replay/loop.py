@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stalegrad.policies.trees import at_worker, put_worker
-from stalegrad.simulator.replay.executor import Executor, Program, fold_in
+from stalegrad.simulator.replay.executor import Executor, Program, Stand, State, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
 
@@ -22,40 +22,34 @@ class Loop(Executor):
     """The state of one replay, advanced message by message."""
 
     name = "loop"
+    stride = 16
 
-    def start(self, params: Params, slot: int) -> None:
+    def start(self, initial: Stand, slot: int) -> None:
         """Put version 0 into its slot."""
-        self._params = params
         init, self.message, self.apply = compiled(self.program)
-        self.own, self.correction, self.optimizer, sent = init(params, self.numbers)
-        self.slots: list[Params] = [None] * self.layout.slots
-        self.slots[slot] = sent
-
-    @property
-    def params(self) -> Params:
-        """The server's parameters now."""
-        return self._params
+        own, kept, optimizer, sent = init(*initial, self.numbers)
+        self.state = State(initial.params, [sent] * self.layout.slots, own, kept, optimizer)
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
-        s, measured = self.schedule, []
+        score, measured = self.score, []
+        s, (params, slots, own, kept, optimizer) = score.schedule, self.state
         for u in range(first, last):
             a, b = int(s.first[u]), int(s.first[u + 1])
-            indices = self.draw(a, b) if self.train is not None else np.zeros((b - a, s.steps, 0), np.int32)
-            rate, total = self.learning_rates[u], None
+            rate, total = score.rates[u], None
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
-                event = indices[m - a], batch, *who, self.weights[m]
-                state = (self._params, self.slots[s.read_slot[m]], self.own, self.correction, self.optimizer)
-                total, self.own, self.correction, measures = self.message(
-                    self.numbers, *state, total, event, rate, self.train, self.key
+                train, indices = self.mini_batches(m, m + 1)
+                event = None if indices is None else indices[0], batch, *who, score.weights[m]
+                state = (params, slots[s.read_slot[m]], own, kept, optimizer)
+                total, own, kept, measures = self.message(
+                    self.numbers, *state, total, event, rate, train, self.key
                 )
                 measured.append(measures)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
-            self._params, self.optimizer, sent = self.apply(
-                self.numbers, self._params, self.optimizer, total, count, event, rate
-            )
-            self.slots[s.write_slot[u]] = sent
+            params, optimizer, sent = self.apply(self.numbers, params, optimizer, total, count, event, rate)
+            slots[s.write_slot[u]] = sent
+        self.state = State(params, slots, own, kept, optimizer)
         return np.array(measured) if self.layout.measures and measured else None
 
 
@@ -72,7 +66,7 @@ def compiled(program: Program) -> Any:
         params: Params,
         read: Params,
         all_own: Any,
-        correction: Any,
+        kept: Any,
         optimizer: Any,
         total: Any,
         event: Any,
@@ -83,19 +77,19 @@ def compiled(program: Program) -> Any:
         keys = fold_in(key, event[1] + jnp.arange(program.layout.steps, dtype=jnp.uint32))
         inputs = inputs_of(event, keys)
         own = at_worker(all_own, inputs.worker)
-        sent, own, correction, measures = program.step(numbers).message(
-            params, read, own, correction, optimizer, inputs, rate, train
+        sent, own, kept, measures = program.step(numbers).message(
+            params, read, own, kept, optimizer, inputs, rate, train
         )
         all_own = put_worker(all_own, inputs.worker, own)
         if total is not None:
             sent = jax.tree.map(jnp.add, total, sent)
-        return sent, all_own, correction, measures
+        return sent, all_own, kept, measures
 
     def apply(numbers: Any, params: Params, optimizer: Any, total: Any, count: Any, event: Any, rate: Any) -> Any:
         return program.step(numbers).apply(params, optimizer, total, count, inputs_of(event), rate)
 
     return (
-        jax.jit(lambda params, numbers: program.step(numbers).init(params)),
+        jax.jit(lambda params, stats, numbers: program.step(numbers).init(params, stats)),
         jax.jit(message, donate_argnums=(3, 4, 6)),
         jax.jit(apply, donate_argnums=(2, 3)),
     )

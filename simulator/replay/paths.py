@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from stalegrad.models import Objective
+from stalegrad.models.streams import first_examples
 from stalegrad.simulator.replay.executor import Executor
 from stalegrad.simulator.replay.loop import Loop
 from stalegrad.simulator.replay.scan import Scan
@@ -17,9 +19,8 @@ PATHS: dict[str, type[Executor]] = {"scan": Scan, "loop": Loop}
 
 
 @functools.lru_cache(maxsize=64)
-def _has_convolution(loss: Callable[..., jax.Array], signature: Any) -> bool:
-    params, batch = signature.tree
-    return "conv_general_dilated" in str(jax.make_jaxpr(loss)(params, batch, jax.random.key(0)))
+def _has_convolution(loss: Callable[..., Any], signature: Any) -> bool:
+    return "conv_general_dilated" in str(jax.make_jaxpr(loss)(*signature.tree, jax.random.key(0)))
 
 
 class _Signature:
@@ -39,9 +40,9 @@ class _Signature:
         return hash(self.key)
 
 
-def choose_path(loss: Callable[..., jax.Array], params: Params, train: Any, batch_size: int) -> str:
+def choose_path(objective: Objective, params: Params, batch_size: int) -> str:
     """Return ``loop`` for native convolutions on CPU, whose backward pass is slow inside a loop, else ``scan``."""
     if jax.default_backend() != "cpu":
         return "scan"
-    batch = jax.tree.map(lambda leaf: leaf[:batch_size], train)
-    return "loop" if _has_convolution(loss, _Signature((params, batch))) else "scan"
+    batch = first_examples(objective.train, batch_size)
+    return "loop" if _has_convolution(objective.loss, _Signature((params, objective.stats, batch))) else "scan"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from stalegrad.models import Objective, Problem
+from stalegrad.models.streams import Stream
 from stalegrad.policies import Method, Rule
-from stalegrad.simulator.replay.batches import Draw, sampler
-from stalegrad.simulator.replay.executor import Executor
+from stalegrad.policies.controllers import Decision
+from stalegrad.simulator.replay.batches import sampler
+from stalegrad.simulator.replay.checkpoint import Checkpoint, Saved
+from stalegrad.simulator.replay.executor import Executor, Score, Stand
 from stalegrad.simulator.replay.paths import PATHS, choose_path
 from stalegrad.simulator.replay.record import Record, points
 from stalegrad.simulator.replay.schedule import Schedule
@@ -27,22 +29,8 @@ Progress = Callable[[int], Any]
 """Told, now and then, how many updates have been made since it was last told."""
 
 
-class Score(NamedTuple):
-    """A schedule and what goes with each of its messages and updates.
-
-    Attributes:
-        schedule: when what is read and used.
-        draw: draws mini-batches.
-        epochs: passed before each update, and in all; NaN without data.
-        rates: learning rate of each update.
-        weights: factor of each message.
-    """
-
-    schedule: Schedule
-    draw: Draw
-    epochs: npt.NDArray[np.floating[Any]]
-    rates: npt.NDArray[np.floating[Any]]
-    weights: npt.NDArray[np.floating[Any]]
+SAMPLE, BLOCK = 2_048, 256
+"""Of a stream: how many training examples are evaluated, and how many at once."""
 
 
 class Player:
@@ -57,6 +45,7 @@ class Player:
         seed: of initial parameters, mini-batches and the keys given to the loss.
         path: ``scan`` or ``loop``, or None to choose.
         progress: told about updates as they are made.
+        checkpoint: where the state is kept, now and then; the run goes on from what it holds.
     """
 
     def __init__(
@@ -68,30 +57,27 @@ class Player:
         budget: Budget,
         seed: int,
         path: str | None,
-        progress: Progress | None,
+        progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.problem, self.method, self.workers, self.seed = problem, method, workers, seed
         self.record, self.budget, self.progress = record, budget, progress
+        self.checkpoint, self.decisions = checkpoint, list[Decision]()
+        self.saved = checkpoint.load() if checkpoint is not None else None
         self.objective = problem.objective()
         self.rule = method.rule(workers)
         init_key, self.loss_key = jax.random.split(jax.random.key(seed))
         # Copied, because the buffers will be donated.
-        self.initial = jax.tree.map(jnp.array, self.objective.init(init_key))
-        train, size = self.objective.train, problem.batch_size
-        self.path = path or choose_path(self.objective.loss, self.initial, train, size)
+        start = jax.tree.map(jnp.array, (self.objective.init(init_key), self.objective.stats))
+        self.initial = self.stand = Stand(*start)
+        self.path = path or choose_path(self.objective, self.initial.params, problem.batch_size)
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
         self.measured: list[Any] = []
         self.recent: list[Any] = []
-        self.rates: npt.NDArray[np.floating[Any]] = np.array([])
         self.done = self.shown = 0
         self.diverged_at: float | None = None
         self.values = evaluate(self.objective, self.initial, record)
-
-    @property
-    def params(self) -> Params:
-        """The server's parameters now."""
-        return self.initial if self.executor is None else self.executor.params
 
     def layout(self, schedule: Schedule) -> Layout:
         """Return what to compile for, if this is the whole schedule."""
@@ -118,6 +104,17 @@ class Player:
         weights = np.ones(len(update)) if weigh is None else weigh(schedule.staleness, update, self.workers)
         return Score(schedule, draw, epochs, rates, weights)
 
+    def read(self, schedule: Schedule, end: float, *, final: bool = True) -> None:
+        """Take a schedule up, a continuation of the one before, and note what goes with it and when rows are due.
+
+        Args:
+            schedule: the lowered trace (so far).
+            end: simulated seconds that it reaches to.
+            final: whether it is the whole of the run.
+        """
+        self.last = self.score(schedule)
+        self.due = points(self.record, self.budget, schedule, end, final=final)
+
     def play(self, schedule: Schedule, end: float, layout: Layout, *, final: bool = True) -> bool:
         """Play a schedule to its end; return whether the run has diverged.
 
@@ -127,9 +124,7 @@ class Player:
             layout: the same in all calls.
             final: whether it is the whole of the run.
         """
-        score = self.score(schedule)
-        self.rates, self.last = score.rates, score
-        due = points(self.record, self.budget, schedule, end, final=final)
+        self.read(schedule, end, final=final)
         if self.executor is None:
             self.executor = PATHS[self.path](
                 self.objective.loss,
@@ -139,34 +134,73 @@ class Player:
                 self.objective.train,
                 self.workers,
                 self.loss_key,
-                longest=int(np.diff(due.update).max(initial=1)),
+                longest=int(np.diff(self.due.update).max(initial=1)),
                 schedule=schedule,
             )
-        self.executor.follow(schedule, score.draw, score.rates, score.weights)
-        for wallclock, update in list(zip(*due, strict=True))[len(self.rows) :]:
-            self.advance(int(update))
-            self.rows.append(self.row(float(wallclock), score))
-            if not math.isfinite(self.rows[-1]["train_loss"]):
-                self.diverged_at = float(wallclock)
-                return True
-        self.advance(schedule.updates)
-        return False
+            if self.saved is not None:
+                self.resume(self.saved)
+        self.executor.follow(self.last)
+        for update in [*self.due.update[len(self.rows) :], schedule.updates]:
+            while self.done < update:
+                stop = min(int(update), self.done + self.executor.stride)
+                self.note(self.executor.advance(self.done, stop), stop)
+                self.stand = self.executor.stand
+                if self.checkpoint is not None and self.checkpoint.due:
+                    self.save(self.checkpoint)
+            self.write_rows()
+            if self.diverged_at is not None:
+                break
+        return self.diverged_at is not None
 
-    def advance(self, update: int) -> None:
-        """Make all updates before this one."""
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep the state: what :meth:`resume` takes."""
         assert self.executor is not None
-        if update <= self.done:
-            return
-        self.recent.append(self.executor.advance(self.done, update))
+        about = {name: getattr(self, name) for name in ("done", "shown", "rows", "decisions")}
+        kept = [np.concatenate(parts) if parts else None for parts in (self.measured, self.recent)]
+        kept = [np.empty((0, len(self.record.measures))) if part is None else part for part in kept]
+        checkpoint.save(about, [*kept, *jax.device_get(jax.tree.leaves(self.executor.state))])
+
+    @property
+    def decisions_before(self) -> list[Decision]:
+        """The controller's decisions up to the state that the checkpoint held."""
+        return [Decision(*made) for made in self.saved.about["decisions"]] if self.saved is not None else []
+
+    def resume(self, saved: Saved) -> None:
+        """Go on from a state that :meth:`save` has kept."""
+        assert self.executor is not None
+        measured, recent, *leaves = saved.arrays
+        self.executor.restore(leaves)
+        self.measured, self.recent = ([part] if len(part) else [] for part in (measured, recent))
+        self.shown, self.rows = saved.about["shown"], saved.about["rows"]
+        if self.progress is not None:
+            self.progress(saved.about["done"])
+        self.done, self.stand, self.values = saved.about["done"], self.executor.stand, {}
+
+    def note(self, measured: Any, update: int) -> None:
+        """Take notice that all updates before this one have been made, and of what was measured of them."""
+        if measured is not None:
+            self.recent.append(measured)
         if self.progress is not None:
             self.progress(update - self.done)
         self.done = update
         self.values = {}
 
-    def row(self, wallclock: float, score: Score) -> dict[str, float]:
+    def write_rows(self) -> None:
+        """Write the rows that are due now; a loss that is not finite is the last of them."""
+        while self.diverged_at is None and len(self.rows) < len(self.due.update):
+            wallclock, update = self.due.wallclock[len(self.rows)], self.due.update[len(self.rows)]
+            if update > self.done:
+                break
+            self.rows.append(self.row(float(wallclock)))
+            if not math.isfinite(self.rows[-1]["train_loss"]):
+                self.diverged_at = float(wallclock)
+
+    def row(self, wallclock: float) -> dict[str, float]:
         """Return the history's row of this moment."""
-        self.values = self.values or evaluate(self.objective, self.params, self.record)
-        self.measured += self.recent
+        score = self.last
+        self.values = self.values or evaluate(self.objective, self.stand, self.record)
+        if self.record.per_gradient:
+            self.measured += self.recent
         gaps = np.concatenate(self.recent)[:, 0] if self.record.measures and self.recent else np.array([math.nan])
         rates = score.rates
         row = {
@@ -209,7 +243,7 @@ class Player:
 
     def train_loss(self) -> float:
         """Return the training loss of the current version."""
-        self.values = self.values or evaluate(self.objective, self.params, self.record)
+        self.values = self.values or evaluate(self.objective, self.stand, self.record)
         return self.values["train_loss"]
 
 
@@ -227,11 +261,30 @@ def check_rule(name: str, rule: Rule, schedule: Schedule) -> None:
             )
 
 
-def evaluate(objective: Objective, params: Params, record: Record) -> dict[str, float]:
+def evaluate(objective: Objective, stand: Stand, record: Record) -> dict[str, float]:
     """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
+    train = _measured(objective, stand, objective.train, SAMPLE)
+    test = _measured(objective, stand, objective.test) if objective.test is not None else {}
+    return values_of(train, test, stand.params, record)
+
+
+def _measured(objective: Objective, stand: Stand, data: Any, at_most: int | None = None) -> Mapping[str, Any]:
+    """Evaluate on data; on a stream block by block, and on ``at_most`` of its examples, evenly spaced."""
     metrics = _evaluator(objective.evaluate)
-    train = metrics(params, objective.train)
-    test = metrics(params, objective.test) if objective.test is not None else {}
+    if not isinstance(data, Stream):
+        return metrics(*stand, data)  # type: ignore[no-any-return]
+    count = min(len(data), at_most or len(data))
+    chosen = np.arange(count) * len(data) // count
+    blocks = [chosen[i : i + BLOCK] for i in range(0, count, BLOCK)]
+    parts = [metrics(*stand, data.fetch(block)) for block in blocks]
+    weights = [len(block) / count for block in blocks]
+    return {name: sum(w * float(part[name]) for w, part in zip(weights, parts, strict=True)) for name in parts[0]}
+
+
+def values_of(
+    train: Mapping[str, Any], test: Mapping[str, Any], params: Params, record: Record
+) -> dict[str, float]:
+    """Return metrics of the training and of the test data as columns of the history, and the record's own."""
     further = record.fn(params) if record.fn is not None else {}
     return {
         "train_loss": float(train["loss"]),

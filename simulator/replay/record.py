@@ -63,17 +63,21 @@ class Points(NamedTuple):
     update: npt.NDArray[np.int64]
 
 
+def cadence_of(record: Record, budget: Budget) -> Record:
+    """Return the record with a cadence: its own, or one that gives 50 rows."""
+    if record.updates or record.gradients or record.wallclock:
+        return record
+    if budget.wallclock:
+        return Record(wallclock=budget.wallclock / POINTS)
+    if budget.gradients:
+        return Record(gradients=math.ceil(budget.gradients / POINTS))
+    assert budget.updates
+    return Record(updates=math.ceil(budget.updates / POINTS))
+
+
 def points(record: Record, budget: Budget, schedule: Schedule, end: float, *, final: bool = True) -> Points:
     """Return when rows are due: at the start, at the cadence, and (if this is all) at the end."""
-    if record.updates or record.gradients or record.wallclock:
-        cadence = record
-    elif budget.wallclock:
-        cadence = Record(wallclock=budget.wallclock / POINTS)
-    elif budget.gradients:
-        cadence = Record(gradients=math.ceil(budget.gradients / POINTS))
-    else:
-        cadence = Record(updates=math.ceil((budget.updates or schedule.updates) / POINTS) or 1)
-
+    cadence = cadence_of(record, budget)
     times = np.concatenate([[0.0], schedule.time])
     if cadence.wallclock:
         rows = math.floor(end / cadence.wallclock * (1 + 1e-12))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -10,6 +11,8 @@ from stalegrad.models import Problem
 from stalegrad.policies import Method
 from stalegrad.policies.controllers import Decision, Observation
 from stalegrad.policies.specs import unknown_name
+from stalegrad.simulator.replay.checkpoint import Checkpoint
+from stalegrad.simulator.replay.group import Part, grouped, play_together
 from stalegrad.simulator.replay.paths import PATHS
 from stalegrad.simulator.replay.player import Player, Progress
 from stalegrad.simulator.replay.record import Record
@@ -32,6 +35,7 @@ class Replay(NamedTuple):
             ``update``, ``wallclock`` (of the update), ``staleness``, ``gap``, ``gradient_norm`` (L2; of
             the displacement, where workers send one), ``learning_rate`` and ``effective_step``: the learning rate
             times the factor by which correction and weight have changed the norm.
+        stats: the running statistics of batch norm at the end; no leaves where there is none.
     """
 
     history: pd.DataFrame
@@ -39,6 +43,7 @@ class Replay(NamedTuple):
     diverged_at: float | None
     path: str
     gradients: pd.DataFrame | None = None
+    stats: Any = ()
 
 
 def replay(
@@ -50,6 +55,7 @@ def replay(
     seed: int = 0,
     path: str | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Replay:
     """Replay a trace, simulated or measured, on a problem with a method's rule.
 
@@ -62,6 +68,7 @@ def replay(
         seed: of initial parameters, mini-batches and the keys given to the loss.
         path: ``scan`` or ``loop``; by default chosen by backend and problem.
         progress: told about updates as they are made.
+        checkpoint: where the state is kept now and then; the replay goes on from what it holds.
 
     Returns:
         The history, with columns ``wallclock, update, gradients, epoch, train_loss, test_loss,
@@ -73,10 +80,44 @@ def replay(
         ValueError: if the mini-batch is larger than the data set, or a message's local steps vary.
     """
     check(problem, method, trace.workers, path)
-    player = Player(problem, method, trace.workers, record or Record(), _budget(trace), seed, path, progress)
+    budget = _budget(trace)
+    player = Player(problem, method, trace.workers, record or Record(), budget, seed, path, progress, checkpoint)
     schedule = lower(trace)
     player.play(schedule, trace.end, player.layout(schedule))
     return _result(player)
+
+
+class Request(NamedTuple):
+    """What :func:`replay` takes."""
+
+    trace: Trace
+    problem: Problem
+    method: Method
+    record: Record
+    seed: int
+
+
+def replay_together(requests: Sequence[Request], width: int) -> list[Replay]:
+    """Replay several traces, those that share their compiled code ``width`` at a time by ``vmap``.
+
+    Numbers are those of :func:`replay` up to rounding; they depend on ``width``, but on nobody else's run.
+    A run whose updates differ in their number of messages is played alone.
+
+    Raises:
+        ValueError: as :func:`replay`, before anything is played.
+    """
+    parts = []
+    for trace, problem, method, record, seed in requests:
+        check(problem, method, trace.workers, None)
+        player = Player(problem, method, trace.workers, record, _budget(trace), seed, None)
+        parts.append(Part(player, lower(trace), trace.end))
+    for group in grouped(parts, width):
+        if group[0].shape is not None:
+            play_together(group, width)
+            continue
+        for player, schedule, end in group:
+            player.play(schedule, end, player.layout(schedule))
+    return [_result(part.player) for part in parts]
 
 
 def simulate_and_replay(
@@ -89,15 +130,16 @@ def simulate_and_replay(
     seed: int = 0,
     path: str | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Trace, Replay]:
     """Run a method whose controller decides from the loss: advance, replay, decide, and so on.
 
     The loss is that of the version current at the tick; the new k holds from the next update on. What was
     decided is in ``trace.spec["decisions"]``: (time, loss, k). Arguments as of :func:`replay`; ``progress`` is
-    told about updates.
+    told about updates. A run that goes on from a checkpoint takes the decisions made before from it.
     """
     check(problem, method, cluster.size, path)
-    player = Player(problem, method, cluster.size, record or Record(), budget, seed, path, progress)
+    player = Player(problem, method, cluster.size, record or Record(), budget, seed, path, progress, checkpoint)
     controller = player.rule.controller
     assert controller is not None
     engine = Engine(cluster, method.synchrony, seed)
@@ -106,29 +148,36 @@ def simulate_and_replay(
     steps, slots = method.synchrony.local_steps, bucket(cluster.size + 2)
     most = max(cluster.size, engine.k)
     layout = Layout(None, steps, fresh=False, measures=player.record.measures, slots=slots, most=most)
-    first_loss, decisions = player.train_loss(), list[Decision]()
+    first_loss, made = player.train_loss(), player.decisions_before
     tick, over = controller.interval, False
     while not over:
         over = engine.advance(tick)
+        if len(player.decisions) < len(made):
+            player.decisions.append(made[len(player.decisions)])
+            engine.change_k(player.decisions[-1].k)
+            tick += controller.interval
+            continue
         trace = engine.trace()
         schedule = lower(trace, () if over else engine.live_versions())
         end = trace.end if over else tick
         if player.play(schedule, end, layout, final=over):
             break
         if not over:
-            rates = player.rates
+            rates = player.last.rates
             now = (float(rates[0]), float(rates[-1])) if len(rates) else (1.0, 1.0)
             loss = player.train_loss()
             k = controller.decide(method.synchrony, cluster.size, Observation(first_loss, loss, *now))
             engine.change_k(k)
-            decisions.append(Decision(tick, loss, k))
+            player.decisions.append(Decision(tick, loss, k))
             tick += controller.interval
-    trace.spec["decisions"] = [list(decision) for decision in decisions]
+    trace.spec["decisions"] = [list(decision) for decision in player.decisions]
     return trace, _result(player)
 
 
 def _result(player: Player) -> Replay:
-    return Replay(pd.DataFrame(player.rows), player.params, player.diverged_at, player.path, player.gradients())
+    history, gradients = pd.DataFrame(player.rows), player.gradients()
+    params, stats = player.stand
+    return Replay(history, params, player.diverged_at, player.path, gradients, stats)
 
 
 def check(problem: Problem, method: Method, workers: int, path: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,21 +12,11 @@ import numpy as np
 from jax import lax
 
 from stalegrad.policies.trees import at_worker, put_worker
-from stalegrad.simulator.replay.executor import Executor, Program, fold_in
+from stalegrad.simulator.replay.executor import FETCHED_AHEAD, Executor, Program, Score, Stand, State, fold_in
 from stalegrad.simulator.replay.step import Inputs, Params
 
 CHUNK = 4_096
 """Messages in one compiled call at most; its length never changes a result."""
-
-
-class State(NamedTuple):
-    """All that an update needs of the past; ``own`` is what the workers keep, stacked along a first axis."""
-
-    params: Params
-    slots: Params
-    own: Any
-    correction: Any
-    optimizer: Any
 
 
 class Chunk(NamedTuple):
@@ -48,77 +39,79 @@ class Scan(Executor):
 
     name = "scan"
 
-    def start(self, params: Params, slot: int) -> None:
+    def start(self, initial: Stand, slot: int) -> None:
         """Put version 0 into its slot."""
-        self.state: State = initial(self.program)(params, self.numbers, slot)
-        most = self.layout.most
-        self.updates_at_once = max(1, min(CHUNK // most, compiled_length(self.longest)))
-        self.messages_at_once = self.updates_at_once * most
-
-    @property
-    def params(self) -> Params:
-        """The server's parameters now."""
-        return self.state.params
+        self.state = start_of(self.program)(*initial, self.numbers, slot)
+        chunk = CHUNK if self.feed is None else FETCHED_AHEAD
+        self.stride = max(1, min(chunk // self.layout.most, compiled_length(self.longest)))
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
-        run = compiled(self.program)
-        measured: list[Any] = []
-        for start in range(first, last, self.updates_at_once):
-            stop = min(start + self.updates_at_once, last)
-            messages = int(self.schedule.first[stop] - self.schedule.first[start])
-            self.state, measures = run(
-                self.state,
-                self.numbers,
-                self.train,
-                self.key,
-                self.chunk(start, stop),
-                np.int32(stop - start),
-            )
-            measured.append((measures, messages))
-        if not self.layout.measures or not measured:
-            return None
-        return np.concatenate([np.asarray(measures)[:messages] for measures, messages in measured])
-
-    def chunk(self, start: int, stop: int) -> Chunk:
-        """Return the updates ``start`` to ``stop - 1`` as padded arrays."""
-        s = self.schedule
-        a, b = int(s.first[start]), int(s.first[stop])
-        return Chunk(
-            worker=_padded(s.worker[a:b], self.messages_at_once),
-            staleness=_padded(s.staleness[a:b], self.messages_at_once),
-            update=_padded((s.read_version[a:b] + s.staleness[a:b]).astype(np.int32), self.messages_at_once),
-            read_slot=_padded(s.read_slot[a:b], self.messages_at_once),
-            indices=_padded(self.draw(a, b), self.messages_at_once) if self.train is not None else None,
-            batch=_padded(s.batch[a:b].astype(np.uint32), self.messages_at_once),
-            first=_padded((s.first[start : stop + 1] - a).astype(np.int32), self.updates_at_once + 1),
-            write_slot=_padded(s.write_slot[start:stop], self.updates_at_once),
-            learning_rate=_padded(self.learning_rates[start:stop], self.updates_at_once),
-            weight=_padded(self.weights[a:b], self.messages_at_once),
+        a, b = (int(self.score.schedule.first[u]) for u in (first, last))
+        train, indices = self.mini_batches(a, b)
+        if self.feed is not None:
+            length = self.stride * self.layout.most * indices[0].size
+            train = jax.tree.map(lambda leaf: _padded(leaf, length), train)
+        chunk = cut(self.score, first, last, self.stride, self.layout.most, indices)
+        updates = np.int32(last - first)
+        self.state, measured = compiled(self.program)(
+            self.state, self.numbers, train, self.key, chunk, np.int32(0), updates
         )
+        return None if measured is None else np.asarray(measured)[: b - a]
+
+
+def cut(score: Score, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
+    """Return the updates ``start`` to ``stop - 1``, padded to ``updates`` updates of ``most`` messages."""
+    s, messages = score.schedule, updates * most
+    a, b = int(s.first[start]), int(s.first[stop])
+    return Chunk(
+        worker=_padded(s.worker[a:b], messages),
+        staleness=_padded(s.staleness[a:b], messages),
+        update=_padded((s.read_version[a:b] + s.staleness[a:b]).astype(np.int32), messages),
+        read_slot=_padded(s.read_slot[a:b], messages),
+        indices=None if indices is None else _padded(indices, messages),
+        batch=_padded(s.batch[a:b].astype(np.uint32), messages),
+        first=_padded((s.first[start : stop + 1] - a).astype(np.int32), updates + 1),
+        write_slot=_padded(s.write_slot[start:stop], updates),
+        learning_rate=_padded(score.rates[start:stop], updates),
+        weight=_padded(score.weights[a:b], messages),
+    )
 
 
 @functools.lru_cache(maxsize=64)
-def initial(program: Program) -> Any:
-    """Return the compiled ``(params, numbers, slot of version 0) -> State``."""
+def start_of(program: Program) -> Any:
+    """Return the compiled ``(params, stats, numbers, slot of version 0) -> State``."""
+    return jax.jit(state_of(program))
 
-    def start(params: Params, numbers: Any, slot: Any) -> State:
-        own, correction, optimizer, sent = program.step(numbers).init(params)
+
+def state_of(program: Program) -> Callable[..., State]:
+    """Return ``(params, stats, numbers, slot of version 0) -> State``."""
+
+    def start(params: Params, stats: Any, numbers: Any, slot: Any) -> State:
+        own, kept, optimizer, sent = program.step(numbers).init(params, stats)
         stacked = None
         if not program.layout.fresh:
             empty = jax.tree.map(lambda leaf: jnp.zeros((program.layout.slots, *leaf.shape), leaf.dtype), sent)
             stacked = write(empty, slot, sent)
-        return State(params, stacked, own, correction, optimizer)
+        return State(params, stacked, own, kept, optimizer)
 
-    return jax.jit(start)
+    return start
 
 
 @functools.lru_cache(maxsize=64)
 def compiled(program: Program) -> Any:
-    """Return the compiled chunk: ``(state, numbers, train, key, chunk, updates) -> (state, measured)``."""
+    """Return the compiled :func:`passage` of a program."""
+    return jax.jit(passage(program), donate_argnums=0)
+
+
+def passage(program: Program) -> Callable[..., tuple[State, Any]]:
+    """Return ``(state, numbers, train, key, chunk, first, last) -> (state, measured)``.
+
+    It makes the updates ``first`` to ``last - 1`` of the chunk; ``measured`` has a row for each of its messages.
+    """
     layout = program.layout
 
-    def run(state: State, numbers: Any, train: Any, key: jax.Array, chunk: Chunk, updates: Any) -> Any:
+    def run(state: State, numbers: Any, train: Any, key: jax.Array, chunk: Chunk, first: Any, last: Any) -> Any:
         step = program.step(numbers)
         numbers_of = chunk.batch[:, None] + jnp.arange(layout.steps, dtype=jnp.uint32)
         keys = fold_in(key, numbers_of)
@@ -140,51 +133,52 @@ def compiled(program: Program) -> Any:
             read = state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
             return read, at_worker(state.own, chunk.worker[m])
 
-        def message(m: Any, start: Any, state: State, rate: Any, measured: Any) -> Any:
-            """Compute message m; return it, and the state in which it leaves workers and correction."""
-            sent, own, correction, measures = step.message(
-                state.params, *start, state.correction, state.optimizer, inputs_of(m), rate, train
+        def message(m: Any, ahead: Any, state: State, rate: Any, measured: Any) -> Any:
+            """Compute message m; return it, and the state in which it leaves workers and what is kept."""
+            sent, own, kept, measures = step.message(
+                state.params, *ahead, state.kept, state.optimizer, inputs_of(m), rate, train
             )
             if measures is not None:
                 measured = lax.dynamic_update_index_in_dim(measured, measures, m, 0)
             own = put_worker(state.own, chunk.worker[m], own)
-            return sent, state._replace(own=own, correction=correction), measured
+            return sent, state._replace(own=own, kept=kept), measured
 
-        def finish(u: Any, first: Any, state: State, total: Params, count: Any) -> State:
+        def finish(u: Any, m: Any, state: State, total: Params, count: Any) -> State:
             params, optimizer, sent = step.apply(
-                state.params, state.optimizer, total, count, inputs_of(first), chunk.learning_rate[u]
+                state.params, state.optimizer, total, count, inputs_of(m), chunk.learning_rate[u]
             )
             slots = state.slots if layout.fresh else write(state.slots, chunk.write_slot[u], sent)
             return state._replace(params=params, slots=slots, optimizer=optimizer)
 
         def single(u: Any, carry: Any) -> Any:
             """An update of one message."""
-            state, start, measured = carry
-            total, state, measured = message(u, start, state, chunk.learning_rate[u], measured)
+            state, ahead, measured = carry
+            total, state, measured = message(u, ahead, state, chunk.learning_rate[u], measured)
             state = finish(u, u, state, total, None)
             return state, fetch(u + 1, state), measured
 
         def several(u: Any, carry: Any) -> Any:
             """An update of several messages, added up in the order of their ids."""
             count = layout.messages
-            first = chunk.first[u] if count is None else u * count
-            count = chunk.first[u + 1] - first if count is None else count
+            start = chunk.first[u] if count is None else u * count
+            count = chunk.first[u + 1] - start if count is None else count
 
             def add(i: Any, inner: Any) -> Any:
-                total, state, start, measured = inner
-                sent, state, measured = message(first + i, start, state, chunk.learning_rate[u], measured)
-                return jax.tree.map(jnp.add, total, sent), state, fetch(first + i + 1, state), measured
+                total, state, ahead, measured = inner
+                sent, state, measured = message(start + i, ahead, state, chunk.learning_rate[u], measured)
+                return jax.tree.map(jnp.add, total, sent), state, fetch(start + i + 1, state), measured
 
             zeros = jax.tree.map(jnp.zeros_like, carry[0].params)
             total, state, _, measured = lax.fori_loop(0, count, add, (zeros, *carry))
-            state = finish(u, first, state, total, count)
-            return state, fetch(first + count, state), measured
+            state = finish(u, start, state, total, count)
+            return state, fetch(start + count, state), measured
 
         update = single if layout.messages == 1 else several
-        state, _, measured = lax.fori_loop(0, updates, update, (state, fetch(0, state), measured))
+        begin = chunk.first[first] if layout.messages is None else first * layout.messages
+        state, _, measured = lax.fori_loop(first, last, update, (state, fetch(begin, state), measured))
         return state, measured
 
-    return jax.jit(run, donate_argnums=0)
+    return run
 
 
 def gather(slots: Params, slot: Any) -> Params:

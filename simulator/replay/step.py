@@ -54,82 +54,94 @@ class Inputs(NamedTuple):
     weight: Any
 
 
+class Kept(NamedTuple):
+    """What one message leaves to the next: the correction's state, and running statistics (of batch norm)."""
+
+    correction: Any
+    stats: Any
+
+
 class Step(NamedTuple):
     """The two halves of an update.
 
     Attributes:
-        message: ``(params, read, own, correction state, optimizer state, inputs, learning rate, train)`` ->
-            ``(message, own, correction state, measured)``; ``own`` is what its worker keeps between messages,
-            ``measured`` holds one number for each of the layout's measures (or is None).
+        message: ``(params, read, own, kept, optimizer state, inputs, learning rate, train)`` ->
+            ``(message, own, kept, measured)``; ``own`` is what its worker keeps between messages, ``measured``
+            holds one number for each of the layout's measures (or is None).
         apply: ``(params, optimizer state, sum of messages, their number, inputs, learning rate)`` ->
             ``(params, optimizer state, point to send)``; a number of None means a single message, that of
             ``inputs``.
-        init: ``params -> (own states of all workers, correction state, optimizer state, point to send)``.
+        init: ``(params, stats) -> (own states of all workers, kept, optimizer state, point to send)``.
     """
 
-    message: Callable[..., tuple[Params, Any, Any, jax.Array | None]]
+    message: Callable[..., tuple[Params, Any, Kept, jax.Array | None]]
     apply: Callable[..., tuple[Params, Any, Params]]
-    init: Callable[[Params], tuple[Any, Any, Any, Params]]
+    init: Callable[[Params, Any], tuple[Any, Kept, Any, Params]]
 
 
-def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: Any) -> Step:
+def make_step(loss: Callable[..., tuple[jax.Array, Any]], rule: Rule, layout: Layout, peak: Any) -> Step:
     """Return the step of a rule.
 
     Args:
-        loss: ``loss(params, batch, key) -> scalar``.
+        loss: ``loss(params, stats, batch, key) -> (scalar, stats)``.
         rule: its hyper-parameters may be tracers.
         layout: what to specialise for.
         peak: the learning-rate schedule's peak.
     """
-    gradient = jax.grad(loss)
+    gradient = jax.grad(loss, has_aux=True)
     optimizer = optax.with_extra_args_support(rule.optimizer)
 
-    def gradient_at(point: Params, inputs: Inputs, h: Any, train: Any) -> Params:
+    def gradient_at(point: Params, stats: Any, inputs: Inputs, h: Any, train: Any) -> tuple[Params, Any]:
+        """The gradient of local step h, and the statistics that it leaves."""
         batch = jax.tree.map(lambda array: array[inputs.indices[h]], train)
-        return gradient(point, batch, inputs.keys[h])
+        slope, stats = gradient(point, stats, batch, inputs.keys[h])
+        return slope, stats
 
-    def plain_work(read: Params, inputs: Inputs, learning_rate: jax.Array, train: Any) -> Params:
-        """One mini-batch gradient, or the sum of those along a path of local SGD steps."""
+    def plain_work(read: Params, stats: Any, inputs: Inputs, rate: jax.Array, train: Any) -> tuple[Params, Any]:
+        """One mini-batch gradient, or the sum of those along a path of local SGD steps; and the statistics."""
         if layout.steps == 1:
-            return gradient_at(read, inputs, 0, train)
+            return gradient_at(read, stats, inputs, 0, train)
 
-        def local_step(h: Any, carry: tuple[Params, Params]) -> tuple[Params, Params]:
-            point, total = carry
-            g = gradient_at(point, inputs, h, train)
-            return _descend(point, g, learning_rate), jax.tree.map(jnp.add, total, g)
+        def local_step(h: Any, carry: tuple[Params, Params, Any]) -> tuple[Params, Params, Any]:
+            point, total, stats = carry
+            g, stats = gradient_at(point, stats, inputs, h, train)
+            return _descend(point, g, rate), jax.tree.map(jnp.add, total, g), stats
 
         zeros = jax.tree.map(jnp.zeros_like, read)
-        return jax.lax.fori_loop(0, layout.steps, local_step, (read, zeros))[1]
+        _, total, stats = jax.lax.fori_loop(0, layout.steps, local_step, (read, zeros, stats))
+        return total, stats
 
     def own_work(
-        work: Work, params: Params, read: Params, own: Any, inputs: Inputs, rate: jax.Array, train: Any
-    ) -> tuple[Params, Any, Params]:
-        """The message of a worker with state of its own; also that state, and where it started."""
+        work: Work, params: Params, read: Params, own: Any, stats: Any, inputs: Inputs, rate: jax.Array, train: Any
+    ) -> tuple[Params, Any, Any, Params]:
+        """The message of a worker with state of its own; also that state, the statistics, and where it started."""
         start, own = work.begin(read, own, inputs)
 
-        def local_step(h: Any, carry: tuple[Params, Any]) -> tuple[Params, Any]:
-            point, own = work.before(*carry)
-            return work.move(point, own, gradient_at(point, inputs, h, train), rate)
+        def local_step(h: Any, carry: tuple[Params, Any, Any]) -> tuple[Params, Any, Any]:
+            point, own, stats = carry
+            point, own = work.before(point, own)
+            g, stats = gradient_at(point, stats, inputs, h, train)
+            return *work.move(point, own, g, rate), stats
 
-        point, own = jax.lax.fori_loop(0, layout.steps, local_step, (start, own))
+        point, own, stats = jax.lax.fori_loop(0, layout.steps, local_step, (start, own, stats))
         sent, own = work.finish(start, point, own, params)
-        return sent, own, start
+        return sent, own, stats, start
 
     def message(
         params: Params,
         read: Params,
         own: Any,
-        correction: Any,
+        kept: Kept,
         optimizer_state: Any,
         inputs: Inputs,
         learning_rate: jax.Array,
         train: Any,
-    ) -> tuple[Params, Any, Any, jax.Array | None]:
-        start = read
+    ) -> tuple[Params, Any, Kept, jax.Array | None]:
+        start, (correction, stats) = read, kept
         if rule.work is None:
-            sent = plain_work(read, inputs, learning_rate, train)
+            sent, stats = plain_work(read, stats, inputs, learning_rate, train)
         else:
-            sent, own, start = own_work(rule.work, params, read, own, inputs, learning_rate, train)
+            sent, own, stats, start = own_work(rule.work, params, read, own, stats, inputs, learning_rate, train)
         raw = sent
         if rule.correction is not None:
             sent, correction = rule.correction.update(
@@ -151,7 +163,7 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
             # Never true, but XLA cannot know: whatever comes of the message is now computed after the gap. Else
             # it might overwrite parameters and slots first, and would save all of them at every step.
             sent = jax.tree.map(lambda leaf: jnp.where(measured[0] < 0, jnp.zeros_like(leaf), leaf), sent)
-        return sent, own, correction, measured
+        return sent, own, Kept(correction, stats), measured
 
     def apply(
         params: Params, state: Any, total: Params, count: Any, inputs: Inputs, learning_rate: jax.Array
@@ -169,12 +181,12 @@ def make_step(loss: Callable[..., jax.Array], rule: Rule, layout: Layout, peak: 
     def point_to_send(params: Params, state: Any, learning_rate: jax.Array, worker: Any) -> Params:
         return params if rule.look_ahead is None else rule.look_ahead(params, state, learning_rate, worker)
 
-    def init(params: Params) -> tuple[Any, Any, Any, Params]:
+    def init(params: Params, stats: Any) -> tuple[Any, Kept, Any, Params]:
         correction = rule.correction.init(params) if rule.correction is not None else ()
         own = rule.work.init_all(params) if rule.work is not None else ()
         state = optimizer.init(params)
         sent = point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32))
-        return own, correction, state, sent
+        return own, Kept(correction, stats), state, sent
 
     return Step(message, apply, init)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stalegrad.policies import Method, methods
-from stalegrad.policies.specs import unknown_name, validate
-from stalegrad.simulator.sweeps.experiment import Experiment, method_table, read_experiment, read_method
+import numpy as np
 
-Mode = Literal["grid", "zip"]
+from stalegrad.policies import Method, methods
+from stalegrad.policies.specs import NonNegativeInt, PositiveInt, spec, unknown_name, validate
+from stalegrad.simulator.sweeps.experiment import Experiment, method_table, read_experiment, read_method
+from stalegrad.simulator.timing.tables import check_keys
+
+Mode = Literal["grid", "zip", "random"]
 FIELDS = tuple(f.name for f in fields(Experiment))
 TABLES = ("problem", "cluster", "method", "record")
 
@@ -22,58 +27,157 @@ Point = dict[str, Any]
 """One value of every axis that applies."""
 
 
-def points(axes: Mapping[str, Iterable[Any]], mode: Mode = "grid") -> list[Point]:
-    """Return the combinations of the axes' values: all of them (``grid``), or the i-th of each (``zip``).
+@spec
+class Range:
+    """An axis to be sampled at random: uniform, or log-uniform, between two numbers.
+
+    Args:
+        low: the least value. If ``low`` and ``high`` are whole numbers, only whole numbers are drawn.
+        high: the greatest.
+        log: whether the logarithm is uniform.
 
     Raises:
-        ValueError: for an empty axis, or axes of unequal length to be zipped.
+        ValueError: naming the field, its value and what is allowed.
     """
-    values = {name: list(axis) for name, axis in axes.items()}
-    for name, axis in values.items():
-        if not axis:
-            raise ValueError(f"axis {name!r} is empty: give it one value at least")
-    if mode == "grid":
-        return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
-    if len({len(axis) for axis in values.values()}) > 1:
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    def check_fields(self) -> None:
+        """Raise ValueError unless there is something between the two."""
+        if not -math.inf < self.low < self.high < math.inf:
+            raise ValueError(f"high of range = {self.high} is not allowed: finite and above low = {self.low}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low of range = {self.low} is not allowed: above 0, as log = true")
+
+    def at(self, u: float) -> int | float:
+        """Return the value that has this fraction (at least 0, below 1) of all values below it."""
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        ends = (self.low, self.high + 1) if whole else (self.low, self.high)
+        a, b = (math.log(end) for end in ends) if self.log else ends
+        value = a + u * (b - a)
+        value = math.exp(value) if self.log else value
+        return min(max(math.floor(value) if whole else value, self.low), self.high)
+
+
+Axis = Iterable[Any] | Range
+
+
+@spec
+class Sampling:
+    """How the values of several axes are combined.
+
+    Args:
+        mode: ``grid``: all combinations; ``zip``: the first values of all axes, the second ones, ...;
+            ``random``: every axis on its own, uniformly.
+        samples: how many points ``random`` draws.
+        sampling_seed: of those draws. More samples or another axis leave the draws that were there.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+
+    mode: Mode = "grid"
+    samples: PositiveInt | None = None
+    sampling_seed: NonNegativeInt = 0
+
+    def check_fields(self) -> None:
+        """Raise ValueError unless a number of samples is given exactly where one is needed."""
+        if (self.samples is not None) != (self.mode == "random"):
+            allowed = "needs a number of samples" if self.mode == "random" else "takes no samples"
+            raise ValueError(f"samples = {self.samples} is not allowed: mode {self.mode!r} {allowed}")
+
+    def points(self, axes: Mapping[str, Axis]) -> list[Point]:
+        """Return the combinations of the axes' values.
+
+        Raises:
+            ValueError: for an empty axis, axes of unequal length to be zipped, or a range in another mode than
+                ``random``.
+        """
+        if not axes:
+            return [{}]
+        values: dict[str, list[Any]] = {}
+        for name, axis in axes.items():
+            if isinstance(axis, Range):
+                if self.mode != "random":
+                    raise ValueError(
+                        f"axis {name!r} is a range: give a list, or draw from it with mode = 'random'"
+                    )
+                values[name] = self.draw(name, axis.at)
+                continue
+            listed = list(axis)
+            if not listed:
+                raise ValueError(f"axis {name!r} is empty: give it one value at least")
+            pick = functools.partial(_pick, listed)
+            values[name] = self.draw(name, pick) if self.mode == "random" else listed
         lengths = {name: len(axis) for name, axis in values.items()}
-        raise ValueError(f"axes to be zipped must be equally long: these are {lengths}")
-    return [dict(zip(values, chosen, strict=True)) for chosen in zip(*values.values(), strict=True)]
+        if self.mode == "zip" and len(set(lengths.values())) > 1:
+            raise ValueError(f"axes to be zipped must be equally long: these are {lengths}")
+        combined = (
+            itertools.product(*values.values()) if self.mode == "grid" else zip(*values.values(), strict=True)
+        )
+        return [dict(zip(values, chosen, strict=True)) for chosen in combined]
+
+    def draw(self, name: str, value_at: Callable[[float], Any]) -> list[Any]:
+        """Return as many values of an axis as there are samples; every axis has a random stream of its own."""
+        uniform = np.random.default_rng([self.sampling_seed, *name.encode()]).random(self.samples)
+        return [value_at(u) for u in uniform.tolist()]
 
 
-def experiments(
-    base: Experiment, axes: Mapping[str, Iterable[Any]], mode: Mode = "grid"
-) -> list[tuple[Point, Experiment]]:
-    """Return the experiments of a sweep with the values that made them; equal ones are listed once.
+class Run(NamedTuple):
+    """One run of a sweep: the values of the axes that apply, and the experiment they give."""
+
+    point: Point
+    experiment: Experiment
+
+
+def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None = None) -> list[Run]:
+    """Return the runs of a sweep; equal experiments are listed once.
 
     Args:
         base: what is the same everywhere.
         axes: values of each axis. An axis is a field of :class:`Experiment` (``method``, ``seed``, ...) or a key
             of one of its tables (``cluster.workers``, ``method.k``, ``method.learning_rate``). A method is given
-            as such, by name, or as a table. A parameter that a method does not have leaves it as it is.
-        mode: ``grid`` or ``zip``.
+            as such, or by name or as a table, and then has the base's learning rate unless it is given. A
+            parameter that a method does not have leaves it as it is. Instead of values there may be a
+            :class:`Range` to draw from.
+        sampling: how they are combined; by default all combinations.
 
     Raises:
         ValueError: for an unknown or empty axis, or a value that is not allowed, naming it.
     """
     for name in axes:
         check_axis(name)
-    found: dict[Any, tuple[Point, Experiment]] = {}
-    for point in points(axes, mode):
-        applied, experiment = apply(base, point)
-        found.setdefault(tuple((k, repr(v)) for k, v in applied.items()), (applied, experiment))
+    found: dict[str, Run] = {}
+    for point in (sampling or Sampling()).points(axes):
+        run = apply(base, point)
+        found.setdefault(identity(run), run)
+    for name in axes:
+        if name.startswith("method.") and not any(name in run.point for run in found.values()):
+            known = {key for run in found.values() for key in parameters(run.experiment.method.name)}
+            raise ValueError(unknown_name("parameter of the methods:", name.removeprefix("method."), known))
     return list(found.values())
 
 
+def identity(run: Run) -> str:
+    """Return a text that equal runs have in common: the spec, or the values where it cannot be written."""
+    try:
+        return run.experiment.to_toml()
+    except ValueError:
+        return repr(run.point)
+
+
 class SweepSpec(NamedTuple):
-    """A sweep as a file describes it; without axes it is a single experiment."""
+    """A sweep as a file describes it: without axes a single experiment."""
 
     base: Experiment
-    axes: dict[str, list[Any]]
-    mode: Mode
+    axes: list[str]
+    runs: list[Run]
 
 
 def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
-    """Return the sweep of a TOML file: an experiment, and a table ``[sweep]`` with a list for every axis.
+    """Return the sweep of a TOML file: an experiment, and a table ``[sweep]`` with a list or range for every axis.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -82,13 +186,23 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         axes = validate("sweep", dict[str, Any], table.pop("sweep", {}))
-        mode = validate("mode of sweep", Mode, axes.pop("mode", "grid"))
-        axes = {name: validate(f"axis {name!r}", list[Any], values) for name, values in axes.items()}
+        sampling = Sampling(**{f.name: axes.pop(f.name) for f in fields(Sampling) if f.name in axes})
+        axes = {name: read_axis(name, values) for name, values in axes.items()}
         base = read_experiment(table)
-        experiments(base, axes, mode)
+        runs = plan(base, axes, sampling)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return SweepSpec(base, axes, mode)
+    return SweepSpec(base, list(axes), runs)
+
+
+def read_axis(name: str, values: Any) -> Axis:
+    """Return the axis that a file describes: a list, or a table with ``low``, ``high`` and perhaps ``log``."""
+    if not isinstance(values, Mapping):
+        return validate(f"axis {name!r}", list[Any], values)  # type: ignore[no-any-return]
+    check_keys(f"axis {name!r}", values, [f.name for f in fields(Range)])
+    if missing := {"low", "high"} - values.keys():
+        raise ValueError(f"axis {name!r} lacks {', '.join(sorted(missing))}: a range needs low and high")
+    return Range(**values)
 
 
 def check_axis(name: str) -> None:
@@ -100,16 +214,15 @@ def check_axis(name: str) -> None:
         raise ValueError(unknown_name("axis", name, [*FIELDS, *(f"{t}.<key>" for t in TABLES)]))
 
 
-def apply(base: Experiment, point: Point) -> tuple[Point, Experiment]:
+def apply(base: Experiment, point: Point) -> Run:
     """Return the values of a point that apply, and the experiment they give."""
     experiment = base.but(**{name: value for name, value in point.items() if "." not in name and name != "method"})
     method = point.get("method", base.method)
     ours = {name.partition(".")[2]: value for name, value in point.items() if name.startswith("method.")}
     if ours or not isinstance(method, Method):
         table = _method_table(method)
-        known = {"learning_rate", "synchrony", *methods.REGISTRY[table["name"]].parameters}
-        ours = {key: value for key, value in ours.items() if key in known}
-        method = read_method(table | ours)
+        ours = {key: value for key, value in ours.items() if key in parameters(table["name"])}
+        method = read_method({"learning_rate": base.method.learning_rate} | table | ours)
     experiment = experiment.but(method=method)
     others = [name for name in point if "." in name and not name.startswith("method.")]
     if others:
@@ -118,7 +231,12 @@ def apply(base: Experiment, point: Point) -> tuple[Point, Experiment]:
             part, _, key = name.partition(".")
             tables[part] = {**tables.get(part, {}), key: point[name]}
         experiment = read_experiment(tables)
-    return {k: v for k, v in point.items() if not k.startswith("method.") or k[7:] in ours}, experiment
+    return Run({k: v for k, v in point.items() if not k.startswith("method.") or k[7:] in ours}, experiment)
+
+
+def parameters(method: str) -> set[str]:
+    """Return what may be said of a method of this name."""
+    return {"learning_rate", "synchrony", *methods.REGISTRY[method].parameters}
 
 
 def _method_table(value: Any) -> dict[str, Any]:
@@ -128,3 +246,8 @@ def _method_table(value: Any) -> dict[str, Any]:
     if table.get("name") not in list(methods.REGISTRY):
         raise ValueError(unknown_name("method", table.get("name"), methods.REGISTRY))
     return table
+
+
+def _pick(values: list[Any], u: float) -> Any:
+    """Return the value at a fraction (at least 0, below 1) of a list."""
+    return values[math.floor(u * len(values))]

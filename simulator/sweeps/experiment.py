@@ -187,3 +187,19 @@ def _plain(what: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _plain(what, v) for k, v in value.items()}
     raise ValueError(f"{what} = {value!r} exists in this process only and cannot be written to a spec")
+
+
+def method_label(experiment: Experiment) -> str:
+    """Return a method with its parameters, the learning rate aside: ``k-async(k=4)``."""
+    method = experiment.method
+    defaults = methods.REGISTRY[method.name].parameters
+    given = changed_fields(method.synchrony) | {k: v for k, v in method.parameters if v != defaults[k]}
+    return method.name + (f"({', '.join(f'{k}={v}' for k, v in given.items())})" if given else "")
+
+
+def flattened(table: Mapping[str, Any]) -> Table:
+    """Return the table of an experiment with names like ``cluster.workers``."""
+    row: Table = {}
+    for name, value in table.items():
+        row |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    return row

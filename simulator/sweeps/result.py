@@ -12,10 +12,11 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
@@ -24,11 +25,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from stalegrad.simulator.replay.checkpoint import Checkpoint
 from stalegrad.simulator.replay.run import check, replay, simulate_and_replay
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
-from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import changed_fields
+from stalegrad.simulator.sweeps.traces import trace_of
 from stalegrad.simulator.timing.trace import Trace
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.sweeps.observers import Observer
 
 FORMAT = "stalegrad-result-1"
 
@@ -57,6 +61,7 @@ class Result:
         path: how the replay was executed, ``scan`` or ``loop``.
         gradients: one row per used message, if the record asks for it (see
             :class:`~stalegrad.simulator.replay.run.Replay`).
+        stats: the running statistics of batch norm at the end, like ``params``; empty where there is none.
         versions: of the packages that ran it; empty if they were not recorded.
     """
 
@@ -67,6 +72,7 @@ class Result:
     diverged_at: float | None
     path: str
     gradients: pd.DataFrame | None = None
+    stats: Any = ()
     versions: dict[str, str] = field(default_factory=versions)
 
     def plot(self, x: str = "wallclock", y: str = "test_error", ax: Any = None) -> Any:
@@ -88,10 +94,10 @@ class Result:
         return self.trace.summary() | final | {"diverged_at": self.diverged_at, "path": self.path}
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write everything to a new directory, which appears whole or not at all.
+        """Write everything to a new directory, which appears whole or not at all, whatever fails meanwhile.
 
-        ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, if recorded,
-        ``gradients.parquet``; no pickle.
+        ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, where there are such,
+        ``gradients.parquet`` and ``stats.npz``; no pickle.
 
         Raises:
             FileExistsError: if the directory exists and is not empty.
@@ -108,6 +114,8 @@ class Result:
             if self.gradients is not None:
                 pq.write_table(pa.Table.from_pandas(self.gradients), fresh / "gradients.parquet")
             np.savez(fresh / "params.npz", **flat(self.params))  # type: ignore[arg-type]
+            if jax.tree.leaves(self.stats):
+                np.savez(fresh / "stats.npz", **flat(self.stats))  # type: ignore[arg-type]
             about = {
                 "format": FORMAT,
                 "diverged_at": self.diverged_at,
@@ -116,6 +124,7 @@ class Result:
             }
             (fresh / "result.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
             fresh.chmod(0o755)
+            _flush(fresh)
             fresh.replace(directory)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -144,13 +153,14 @@ class Result:
         params = _read(directory / "params.npz", _arrays)
         gradients = directory / "gradients.parquet"
         table = _read(gradients, lambda file: pq.read_table(file).to_pandas()) if gradients.exists() else None
+        stats = _read(file, _arrays) if (file := directory / "stats.npz").exists() else ()
         if about.get("format") != FORMAT:
             raise ValueError(
                 f"{directory} is not a stalegrad result of format {FORMAT}: found {about.get('format')}"
             )
         experiment = _read(directory / "spec.toml", lambda file: from_toml(file.read_text(encoding="utf-8")))
         trace = Trace.load(directory / "trace")
-        rest = (about["diverged_at"], about["path"], table, about["versions"])
+        rest = (about["diverged_at"], about["path"], table, stats, about["versions"])
         return cls(experiment, trace, history, params, *rest)
 
     def __repr__(self) -> str:
@@ -168,34 +178,70 @@ class Result:
         return f"<b>{self.experiment.method.name}</b>, seed {self.experiment.seed}{table}"
 
 
-def run(experiment: Experiment, *, progress: bool = True, path: str | None = None) -> Result:
+def run(
+    experiment: Experiment,
+    *,
+    progress: bool = True,
+    path: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
+    observers: Sequence[Observer] = (),
+) -> Result:
     """Run an experiment: simulate its timing, then replay it.
 
     Args:
         experiment: what to run.
         progress: show a progress bar (in a terminal or notebook).
         path: ``scan`` or ``loop``; by default chosen by backend and problem.
+        checkpoint: a file that keeps the state of the run. Whatever interrupts it, the same call goes on from
+            there and gives the same bytes; Ctrl-C saves and stops. The file stays: remove it when the result
+            is safe.
+        checkpoint_every: real seconds from one state to the next.
+        observers: told about the result, e.g. ``[TensorBoard("logs")]``.
 
     Returns:
         The result. A run that diverges is one, too.
 
     Raises:
-        ValueError: if the experiment is impossible; before any work.
+        ValueError: if the experiment is impossible, or the checkpoint is damaged or that of another run; before
+            any work.
+        KeyboardInterrupt: after Ctrl-C, when the state is safe.
     """
     check(experiment.problem, experiment.method, experiment.cluster.size, path)
     e, silent = experiment, None if progress else True
     bar = functools.partial(tqdm, desc=f"{e.method.name}, seed {e.seed}", unit=" updates", disable=silent)
     how: dict[str, Any] = {"record": e.record, "seed": e.seed, "path": path}
+    with ExitStack() as stack:
+        if checkpoint is not None:
+            how["checkpoint"] = Checkpoint(checkpoint, identity(experiment, path), checkpoint_every)
+            stack.enter_context(how["checkpoint"].guarding())
+        result = _run(experiment, bar, how)
+    for observer in observers:
+        observer.finished(result)
+    return result
+
+
+def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:
     if e.method.adaptive:
         with bar() as told:
             trace, done = simulate_and_replay(
                 e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
             )
-        return Result(experiment, trace, *done)
-    trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **changed_fields(e.budget))
+        return Result(e, trace, *done)
+    trace = trace_of(e)
     with bar(total=len(trace.update_times)) as told:
         done = replay(trace, e.problem, e.method, progress=told.update, **how)
-    return Result(experiment, trace, *done)
+    return Result(e, trace, *done)
+
+
+def identity(experiment: Experiment, path: str | None) -> dict[str, str]:
+    """Return all that decides the bytes of a run.
+
+    Raises:
+        ValueError: if a part of the experiment exists in this process only.
+    """
+    used = {f"version of {name}": version for name, version in versions().items()}
+    return {"spec": experiment.to_toml(), "path": str(path), "device": jax.devices()[0].device_kind} | used
 
 
 def load_results(directory: str | os.PathLike[str]) -> list[Result]:
@@ -214,6 +260,16 @@ def load_results(directory: str | os.PathLike[str]) -> list[Result]:
         raise FileNotFoundError(f"no result in {directory}: write one with stalegrad run SPEC.toml -o {directory}")
     alone = (directory / "result.json").exists()
     return [Result.load(place) for place in ([directory] if alone else sorted(file.parent for file in files))]
+
+
+def _flush(directory: Path) -> None:
+    """Wait until all below a directory has reached the disk."""
+    for place in [*directory.rglob("*"), directory]:
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:

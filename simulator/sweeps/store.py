@@ -12,12 +12,18 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from stalegrad.simulator.sweeps.experiment import Experiment
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stalegrad.simulator.sweeps.experiment import Experiment, method_label
 from stalegrad.simulator.sweeps.result import Result
 
 FORMAT = "stalegrad-store-1"
@@ -34,12 +40,39 @@ def key_of(experiment: Experiment) -> str:
     return hashlib.sha256(f"{SEMANTICS}\n{experiment.to_toml()}".encode()).hexdigest()[:20]
 
 
+class Outline(NamedTuple):
+    """What tables and pictures of many runs need of each.
+
+    Attributes:
+        spec: the experiment's canonical text; empty if it exists in this process only.
+        method: the method with its parameters, as text.
+        seed: the experiment's.
+        summary: the run in a few numbers.
+        history: its recorded points.
+    """
+
+    spec: str
+    method: str
+    seed: int
+    summary: dict[str, Any]
+    history: pd.DataFrame
+
+    @classmethod
+    def of(cls, result: Result) -> Outline:
+        """Return the outline of a result."""
+        experiment, spec = result.experiment, ""
+        with suppress(ValueError):
+            spec = experiment.to_toml()
+        return cls(spec, method_label(experiment), experiment.seed, result.summary(), result.history)
+
+
 class Store:
     """The runs in a directory, which is made if it is not there.
 
     Args:
-        directory: where; ``runs/<key>`` holds a finished run, ``failed/<key>`` the spec and the traceback of one
-            that raised, ``locks/`` nothing of value.
+        directory: where. ``runs/<key>`` holds a finished run, ``failed/<key>`` the spec and the traceback of one
+            that raised, ``log.jsonl`` when, where and in how much real time runs were made. ``manifest.parquet``
+            (the outlines of the runs) and ``locks/`` may be deleted at any time.
 
     Raises:
         ValueError: if the directory holds something else, or runs of other semantics.
@@ -48,20 +81,26 @@ class Store:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
         self.runs, self.failed, self.locks = (self.directory / name for name in ("runs", "failed", "locks"))
+        self.manifest = self.directory / "manifest.parquet"
         about = self.directory / "store.json"
         if not about.exists():
-            if self.directory.exists() and any(self.directory.iterdir()):
+            found = self.directory.iterdir() if self.directory.exists() else ()
+            ours = {self.runs.name, self.failed.name, self.locks.name, about.name}  # another process is at it
+            if any(entry.name not in ours and not entry.name.startswith(f".{about.name}") for entry in found):
                 raise ValueError(f"{self.directory} is not empty and not a store: choose another place")
             for folder in (self.runs, self.failed, self.locks):
                 folder.mkdir(parents=True, exist_ok=True)
-            fresh = about.with_suffix(f".{os.getpid()}")
-            fresh.write_text(json.dumps({"format": FORMAT, "semantics": SEMANTICS}) + "\n", encoding="utf-8")
-            fresh.replace(about)
-        found = json.loads(about.read_text(encoding="utf-8"))
-        if found != {"format": FORMAT, "semantics": SEMANTICS}:
+            _put(about, (json.dumps({"format": FORMAT, "semantics": SEMANTICS}) + "\n").encode())
+        try:
+            text = json.loads(about.read_text(encoding="utf-8"))
+        except ValueError:
+            raise ValueError(f"{about} is damaged: it should be {{'format': {FORMAT!r}, ...}}") from None
+        if text != {"format": FORMAT, "semantics": SEMANTICS}:
             raise ValueError(
-                f"{self.directory} is a store of {found}; this version makes {FORMAT} with semantics {SEMANTICS}"
+                f"{self.directory} is a store of {text}; this version makes {FORMAT} with semantics {SEMANTICS}"
             )
+        self._outlines: dict[str, tuple[str, Outline]] | None = None
+        self._in_manifest: dict[str, str] = {}
 
     def __contains__(self, key: str) -> bool:
         return (self.runs / key).is_dir()
@@ -70,20 +109,60 @@ class Store:
         """Go over the keys of the finished runs, in alphabetical order."""
         return iter(sorted(run.name for run in self.runs.iterdir() if not run.name.startswith(".")))
 
-    def load(self, key: str) -> Result | None:
-        """Return a finished run; one that cannot be read is named in a warning, and None is returned."""
+    # Finished runs
+
+    def load(self, key: str) -> Result:
+        """Return a finished run.
+
+        Raises:
+            FileNotFoundError: if a file of it is missing.
+            ValueError: if one is damaged.
+        """
+        return Result.load(self.runs / key)
+
+    def outline(self, key: str) -> Outline | None:
+        """Return the outline of a finished run; one that cannot be read is named in a warning, and gives None.
+
+        A run is read wholly, and so checked, when it or a file of it is new to the manifest.
+        """
         try:
-            return Result.load(self.runs / key)
-        except (ValueError, FileNotFoundError) as error:
+            state = self._state(key)
+            known = self._known().get(key)
+            if known is None or known[0] != state:
+                known = (state, Outline.of(self.load(key)))
+                self._known()[key] = known
+        except (ValueError, OSError) as error:
             warnings.warn(f"run {key} is left out: {error}", stacklevel=2)
             return None
+        return known[1]
 
-    def save(self, key: str, result: Result) -> None:
+    def save(self, key: str, result: Result) -> Outline:
         """Put a finished run into its place, in that of one that cannot be read; hold it with :meth:`claim`."""
         if key in self:
             shutil.rmtree(self.runs / key)
         result.save(self.runs / key)
         self.forget_failure(key)
+        outline = Outline.of(result)
+        self._known()[key] = (self._state(key), outline)
+        return outline
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Hold a run while it is made; gives False if another process does. What a killed one left is removed."""
+        with (self.locks / key).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            try:
+                for unfinished in self.runs.glob(f".{key}-*"):
+                    shutil.rmtree(unfinished)
+                yield True
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # explicitly: a forked child may hold the file, too
+
+    # Runs that raised
 
     def fail(self, key: str, experiment: Experiment, traceback: str) -> None:
         """Write down that a run raised, and how to repeat it alone."""
@@ -104,11 +183,84 @@ class Store:
         if (self.failed / key).is_dir():
             (self.failed / key).rmdir()
 
-    @contextmanager
-    def claim(self, key: str) -> Iterator[None]:
-        """Hold a run while it is made; wait while another process holds it. What a killed one left is removed."""
-        with (self.locks / key).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            for unfinished in self.runs.glob(f".{key}-*"):
-                shutil.rmtree(unfinished)
-            yield
+    # Beside the runs: what is of this world, and what can be made again
+
+    def log(self, key: str, entry: dict[str, Any]) -> None:
+        """Append a line to the log; a log that cannot be written stops nothing."""
+        with suppress(OSError), (self.directory / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"run": key, **entry}) + "\n")
+
+    def write_manifest(self) -> None:
+        """Write the outlines known by now, so that opening the store again is quick; where one cannot, do not."""
+        known = {key: entry for key, entry in self._known().items() if key in self}
+        states = {key: state for key, (state, _) in known.items()}
+        if states == self._in_manifest:
+            return
+        outlines = [outline for _, outline in known.values()]
+        table = pa.table(
+            {
+                "key": list(states),
+                "state": list(states.values()),
+                "spec": [outline.spec for outline in outlines],
+                "method": [outline.method for outline in outlines],
+                "seed": [outline.seed for outline in outlines],
+                "summary": [json.dumps(outline.summary) for outline in outlines],
+                "history": pa.array([_packed(outline.history) for outline in outlines], pa.binary()),
+            }
+        )
+        file = pa.BufferOutputStream()
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+        with suppress(OSError):
+            _put(self.manifest, file.getvalue().to_pybytes())
+            self._in_manifest = states
+
+    def _known(self) -> dict[str, tuple[str, Outline]]:
+        """Return the outlines known by now with the state of the files that they were read from."""
+        if self._outlines is None:
+            self._outlines = {}
+            # Whatever is wrong with the manifest, it can be made again.
+            with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+                for row in pq.read_table(self.manifest, page_checksum_verification=True).to_pylist():
+                    summary, history = json.loads(row["summary"]), _unpacked(row["history"])
+                    outline = Outline(row["spec"], row["method"], row["seed"], summary, history)
+                    self._outlines[row["key"]] = (row["state"], outline)
+            self._in_manifest = {key: state for key, (state, _) in self._outlines.items()}
+        return self._outlines
+
+    def _state(self, key: str) -> str:
+        """Return sizes and times of a run's files: another state means that they must be read again."""
+        found = []
+        for folder, _, names in sorted(os.walk(self.runs / key)):
+            for name in sorted(names):
+                about = os.stat(os.path.join(folder, name))
+                found.append(f"{name} {about.st_size} {about.st_mtime_ns}")
+        return ", ".join(found)
+
+
+def _packed(frame: pd.DataFrame) -> bytes:
+    # Without what pandas says of itself: reading that takes longer than reading the numbers.
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _unpacked(content: bytes) -> pd.DataFrame:
+    frame: pd.DataFrame = pa.ipc.open_stream(content).read_all().to_pandas(use_threads=False)
+    return frame
+
+
+def _put(file: Path, content: bytes) -> None:
+    """Write a file, which appears whole or not at all."""
+    handle, fresh = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    try:
+        with open(handle, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(handle)
+        os.chmod(fresh, 0o644)
+        os.replace(fresh, file)
+    except BaseException:
+        os.unlink(fresh)
+        raise

@@ -1,95 +1,33 @@
-"""Sweeps: many experiments, run once each, kept in a store, and looked at together."""
+"""Sweeps: many experiments, each run once and kept in a store."""
 
 from __future__ import annotations
 
 import os
-import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import pandas as pd
 from tqdm.auto import tqdm
 
-from stalegrad.policies import methods
-from stalegrad.simulator.sweeps.axes import Mode, Point, experiments
-from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
-from stalegrad.simulator.sweeps.result import Result, run
-from stalegrad.simulator.sweeps.store import Store, key_of
-from stalegrad.simulator.timing.tables import changed_fields
+from stalegrad.simulator.sweeps.axes import Axis, Mode, Run, Sampling, plan
+from stalegrad.simulator.sweeps.experiment import Experiment
+from stalegrad.simulator.sweeps.observers import Observer
+from stalegrad.simulator.sweeps.result import Result
+from stalegrad.simulator.sweeps.results import SweepResult, collect, label, stored
+from stalegrad.simulator.sweeps.store import SEMANTICS, Outline, Store, key_of
+from stalegrad.simulator.sweeps.traces import trace_text
+from stalegrad.simulator.sweeps.workers import Outcome, as_executor, attempt, attempt_text
 
+AT_ONCE = 400
+"""So many runs are handed to an executor at a time: each holds a lock, an open file."""
+PAUSE = 0.5
+"""Seconds between two looks at an executor, or at runs that other processes hold."""
 
-@dataclass(frozen=True, eq=False)
-class SweepResult:
-    """What a sweep gives: one row per finished run, and their histories.
-
-    Attributes:
-        runs: the value of every axis, the last row's losses and the summary of the trace; the index is the run.
-        results: the runs themselves, in the same order.
-        failed: the last line of the traceback of every run that raised, by its axes' values.
-    """
-
-    runs: pd.DataFrame
-    results: Sequence[Result]
-    failed: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """All histories as one tidy table, with a column for every axis."""
-        axes = [column for column in self.runs.columns if column in self.axes]
-        parts = [
-            result.history.assign(run=row, **{axis: self.runs[axis].iloc[row] for axis in axes})
-            for row, result in enumerate(self.results)
-        ]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-    @property
-    def axes(self) -> list[str]:
-        """The names of the axes."""
-        return list(self.runs.attrs["axes"])
-
-    @property
-    def traces(self) -> list[Any]:
-        """The traces, in the order of ``runs``."""
-        return [result.trace for result in self.results]
-
-    def by(self, hue: str = "method") -> dict[str, list[pd.DataFrame]]:
-        """Return the histories grouped by the values of an axis: what the functions of ``analysis`` take.
-
-        Raises:
-            ValueError: for an unknown axis.
-        """
-        if hue not in self.runs:
-            raise ValueError(f"hue = {hue!r} is not allowed: give one of {', '.join(self.runs.columns)}")
-        groups: dict[str, list[pd.DataFrame]] = {}
-        for label, result in zip(self.runs[hue], self.results, strict=True):
-            groups.setdefault(str(label), []).append(result.history)
-        return groups
-
-    def plot(self, x: str = "wallclock", y: str = "test_error", hue: str = "method", ax: Any = None) -> Any:
-        """Draw mean and band over the runs of each value of ``hue``; returns the matplotlib Axes."""
-        from stalegrad.analysis import plot_curves
-
-        return plot_curves(self.by(hue), x=x, y=y, ax=ax)
-
-    def to_target(self, target: float, y: str = "test_error", x: str = "wallclock", hue: str = "method") -> Any:
-        """Return when each value of ``hue`` first reaches a target, see :func:`stalegrad.analysis.to_target`."""
-        from stalegrad.analysis import to_target
-
-        return to_target(self.by(hue), target, y=y, x=x)
-
-    def __len__(self) -> int:
-        return len(self.results)
-
-    def __repr__(self) -> str:
-        failed = f", {len(self.failed)} failed" if self.failed else ""
-        return f"SweepResult({len(self)} runs over {', '.join(self.axes) or 'nothing'}{failed})"
-
-    def _repr_html_(self) -> str:
-        return f"<b>Sweep</b> of {len(self)} runs{self.runs.to_html(max_rows=20)}"
+Tell = Callable[[int], None]
+"""Told, now and then, how many runs are under way."""
 
 
 def sweep(
@@ -97,25 +35,35 @@ def sweep(
     *,
     store: str | os.PathLike[str] | None = None,
     mode: Mode = "grid",
-    executor: Executor | None = None,
+    samples: int | None = None,
+    sampling_seed: int = 0,
+    executor: Any = None,
+    observers: Sequence[Observer] = (),
     progress: bool = True,
     fail_fast: bool = False,
     retry_failed: bool = False,
-    **axes: Iterable[Any],
+    **axes: Axis,
 ) -> SweepResult:
     """Run an experiment at every combination of its axes' values.
+
+    Runs that differ in the rule only share one trace, so their comparison is paired.
 
     Args:
         base: what is the same everywhere.
         store: a directory that keeps the finished runs: interrupted at any moment, the same call goes on where it
             was. Without one the runs live in memory.
-        mode: ``grid``: all combinations; ``zip``: the first values of all axes, the second ones, ...
-        executor: anything with the interface of ``concurrent.futures.Executor``, e.g. a process pool or a Dask
-            client's; needs experiments that can be written as a spec. None: in this process.
+        mode: ``grid``: all combinations; ``zip``: the first values of all axes, the second ones, ...; ``random``:
+            draw each axis at random.
+        samples: how many points ``random`` draws.
+        sampling_seed: of those draws.
+        executor: where to run: anything with the interface of ``concurrent.futures.Executor``, e.g.
+            ``processes(4)``, or a Dask client; needs experiments that can be written as a spec. None: in this
+            process.
+        observers: told about every run made here, e.g. ``[TensorBoard("logs")]``.
         progress: show a progress bar.
         fail_fast: raise as soon as a run raises; otherwise it is written down and the sweep goes on.
         retry_failed: run again what the store says has raised.
-        **axes: as of :func:`stalegrad.simulator.sweeps.axes.experiments`; those with a dot as
+        **axes: as of :func:`stalegrad.simulator.sweeps.axes.plan`; those with a dot as
             ``**{"cluster.workers": [8, 16]}``.
 
     Returns:
@@ -123,133 +71,196 @@ def sweep(
 
     Raises:
         ValueError: for a wrong axis or value, before anything runs.
+        OSError: if the store cannot be written, e.g. as the disk is full; what is done is kept.
+        RuntimeError: if a run raised and ``fail_fast`` is set, or the executor broke.
+        KeyboardInterrupt: when interrupted, saying what is done.
     """
-    todo = experiments(base, axes, mode)
-    keys = [key_of(e) if store is not None else "" for _, e in todo]
-    kept = Store(store) if store is not None else None
-    done: dict[int, Result] = {}
-    failed: dict[int, str] = {}
-
-    def finish(i: int, outcome: Result | str) -> None:
-        if isinstance(outcome, str):
-            failed[i] = outcome
-            if kept is not None:
-                kept.fail(keys[i], todo[i][1], outcome)
-            if fail_fast:
-                raise RuntimeError(f"run {label(todo[i][0])} raised:\n{outcome}")
-            return
-        done[i] = outcome
-        if kept is not None:
-            kept.save(keys[i], outcome)
-
-    def known(i: int) -> bool:
-        """Take a run from the store, if it is there."""
-        if kept is None:
-            return False
-        if keys[i] in kept and (found := kept.load(keys[i])) is not None:
-            done[i] = found
-        elif (said := kept.failure(keys[i])) is not None and not retry_failed:
-            failed[i] = said
-        return i in done or i in failed
-
-    with tqdm(total=len(todo), unit=" runs", disable=not progress) as bar:
-
-        def tell() -> None:
-            bar.set_postfix(failed=len(failed))
-            bar.update(len(done) + len(failed) - bar.n)
-
-        if executor is None:
-            for i, (_, experiment) in enumerate(todo):
-                if kept is None:
-                    finish(i, attempt(experiment))
-                elif not known(i):
-                    with kept.claim(keys[i]):
-                        if not known(i):  # another process may have made it meanwhile
-                            finish(i, attempt(experiment))
-                tell()
-        else:
-            waiting: dict[Future[Any], int] = {}
-            for i, (_, experiment) in enumerate(todo):
-                if not known(i):
-                    waiting[executor.submit(attempt_text, experiment.to_toml())] = i
-            tell()
-            while waiting:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    i = waiting.pop(future)
-                    with kept.claim(keys[i]) if kept is not None else nullcontext():
-                        if not known(i):
-                            finish(i, future.result())
-                    tell()
-    return collect(todo, done, failed)
+    runs = plan(base, axes, Sampling(mode, samples, sampling_seed))
+    return execute(
+        runs,
+        store=store,
+        executor=executor,
+        observers=observers,
+        progress=progress,
+        fail_fast=fail_fast,
+        retry_failed=retry_failed,
+    )
 
 
-def attempt(experiment: Experiment) -> Result | str:
-    """Run an experiment; return its result, or the traceback of what it raised."""
-    try:
-        return run(experiment, progress=False)
-    except Exception:
-        return traceback.format_exc()
-
-
-def attempt_text(text: str) -> Result | str:
-    """Do as :func:`attempt` with the text of a spec: what executors are given."""
-    return attempt(from_toml(text))
-
-
-def load(store: str | os.PathLike[str]) -> SweepResult:
-    """Open a store made elsewhere, also while it is being written.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is another thing, or holds runs of other semantics.
-    """
-    if not (Path(store) / "store.json").exists():
-        raise FileNotFoundError(f"no store at {store}")
-    kept = Store(store)
-    results = [result for key in kept if (result := kept.load(key)) is not None]
-    flat = [flattened(r.experiment) for r in results]
-    names = sorted({name for row in flat for name in row})
-    varied = [name for name in names if len({repr(row.get(name)) for row in flat}) > 1]
-    todo = [({name: row.get(name) for name in varied}, r.experiment) for row, r in zip(flat, results, strict=True)]
-    return collect(todo, dict(enumerate(results)), {})
-
-
-def flattened(experiment: Experiment) -> dict[str, Any]:
-    """Return the spec of an experiment with names like ``cluster.workers``."""
-    row: dict[str, Any] = {}
-    for name, value in experiment.table().items():
-        row |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-    return row
-
-
-def method_label(experiment: Experiment) -> str:
-    """Return a method with its parameters, the learning rate aside: ``k-async(k=4)``."""
-    method = experiment.method
-    defaults = methods.REGISTRY[method.name].parameters
-    given = changed_fields(method.synchrony) | {k: v for k, v in method.parameters if v != defaults[k]}
-    return method.name + (f"({', '.join(f'{k}={v}' for k, v in given.items())})" if given else "")
-
-
-def collect(
-    todo: Sequence[tuple[Point, Experiment]], done: Mapping[int, Result], failed: Mapping[int, str]
+def execute(
+    runs: Sequence[Run],
+    *,
+    store: str | os.PathLike[str] | None = None,
+    executor: Any = None,
+    observers: Sequence[Observer] = (),
+    progress: bool = True,
+    fail_fast: bool = False,
+    retry_failed: bool = False,
 ) -> SweepResult:
-    """Return what a sweep gives."""
-    axes = list(dict.fromkeys(name for point, _ in todo for name in point))
-    order = sorted(done)
-    rows = []
-    for i in order:
-        point, experiment = todo[i]
-        row = {axis: point.get(axis) for axis in axes} | {
-            "method": method_label(experiment),
-            "seed": experiment.seed,
-        }
-        rows.append(row | done[i].summary())
-    table = pd.DataFrame(rows)
-    table.attrs["axes"] = axes
-    said = {label(todo[i][0]): text.strip().splitlines()[-1] for i, text in sorted(failed.items())}
-    return SweepResult(table, [done[i] for i in order], said)
+    """Make these runs; arguments, result and errors as of :func:`sweep`."""
+    executor = None if executor is None else as_executor(executor)
+    job = Job(runs, store, observers, fail_fast, retry_failed)
+    known = len(runs) - len(job.left())
+    with tqdm(desc="sweep", total=len(runs), initial=known, unit=" runs", disable=not progress) as bar:
+
+        def tell(running: int) -> None:
+            bar.n = len(job.done) + len(job.failed)
+            at_work = f"running {running}, " if running else ""  # Dask's futures do not tell
+            bar.set_postfix_str(f"{at_work}done {len(job.done)}, failed {len(job.failed)}")
+
+        try:
+            if executor is None:
+                job.run_here(tell)
+            else:
+                job.run_on(executor, tell)
+            tell(0)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted: {job.so_far()}") from None
+        except (BrokenExecutor, CancelledError) as error:  # a process died, a scheduler is gone
+            cause = str(error) or type(error).__name__
+            raise RuntimeError(f"the executor broke ({cause}): {job.so_far()}") from error
+        finally:
+            if job.store is not None:
+                job.store.write_manifest()
+    return job.outcome()
 
 
-def label(point: Point) -> str:
-    """Return the values of a point as text."""
-    return ", ".join(f"{name} = {value}" for name, value in point.items())
+class Job:
+    """A sweep under way: what is done, what raised, what is left."""
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        store: str | os.PathLike[str] | None,
+        observers: Sequence[Observer],
+        fail_fast: bool,
+        retry_failed: bool,
+    ) -> None:
+        self.runs, self.observers, self.fail_fast, self.retry_failed = runs, observers, fail_fast, retry_failed
+        self.keys = [key_of(run.experiment) for run in runs] if store is not None else []
+        self.store = Store(store) if store is not None else None
+        self.done: dict[int, Outline] = {}
+        self.results: dict[int, Result] = {}  # without a store
+        self.failed: dict[int, str] = {}
+        first: dict[str, int] = {}
+        texts = [trace_text(run.experiment) for run in runs]
+        order = [first.setdefault(text, i) if text is not None else i for i, text in enumerate(texts)]
+        self.order = sorted(range(len(runs)), key=order.__getitem__)  # what shares a trace comes in a row
+        for i in range(len(runs)):
+            self.known(i)
+
+    def left(self) -> list[int]:
+        """Return what is neither done nor failed, in the order of execution."""
+        return [i for i in self.order if i not in self.done and i not in self.failed]
+
+    def known(self, i: int) -> bool:
+        """Take a run from the store, if it is there."""
+        if self.store is None:
+            return False
+        key = self.keys[i]
+        if key in self.store and (outline := self.store.outline(key)) is not None:
+            self.done[i] = outline
+        elif (said := self.store.failure(key)) is not None and not self.retry_failed:
+            self.failed[i] = said
+        return i in self.done or i in self.failed
+
+    @contextmanager
+    def claim(self, i: int) -> Iterator[bool]:
+        """Hold a run; gives False if another process holds it, or has made it meanwhile."""
+        if self.store is None:
+            yield True
+            return
+        with self.store.claim(self.keys[i]) as ours:
+            yield ours and not self.known(i)
+
+    def run_here(self, tell: Tell) -> None:
+        """Make what is left in this process; what other processes hold comes last."""
+        while left := self.left():
+            for i in left:
+                tell(1)
+                with self.claim(i) as ours:
+                    if ours:
+                        self.finish(i, attempt(self.runs[i].experiment))
+            if self.left() == left:
+                time.sleep(PAUSE)
+
+    def run_on(self, executor: Executor, tell: Tell) -> None:
+        """Make what is left on an executor; results come back here."""
+        under_way: dict[Future[Outcome], tuple[int, ExitStack]] = {}
+        try:
+            while left := self.left():
+                busy = {i for i, _ in under_way.values()}
+                for i in [i for i in left if i not in busy][: AT_ONCE - len(busy)]:
+                    with ExitStack() as claims:
+                        if claims.enter_context(self.claim(i)):
+                            text = self.runs[i].experiment.to_toml()
+                            future = executor.submit(attempt_text, text, SEMANTICS)
+                            under_way[future] = (i, claims.pop_all())
+                tell(sum(future.running() for future in under_way))
+                if not under_way:
+                    time.sleep(PAUSE)
+                for future in wait(under_way, PAUSE, FIRST_COMPLETED).done:
+                    i, claims = under_way.pop(future)
+                    with claims:
+                        self.finish(i, self.returned(future))
+        finally:
+            for future, (_, claims) in under_way.items():
+                future.cancel()
+                claims.close()
+
+    def returned(self, future: Future[Outcome]) -> Outcome:
+        """Return what came of a run on an executor."""
+        try:
+            return future.result()
+        except (BrokenExecutor, CancelledError):
+            raise
+        except Exception as error:  # e.g. Dask gave a run up whose workers died
+            return Outcome(None, f"{type(error).__name__}: {error}", {})
+
+    def finish(self, i: int, outcome: Outcome) -> None:
+        """Keep what came of a run, and tell the observers."""
+        run = self.runs[i]
+        try:
+            self.keep(i, outcome)
+        except OSError as error:
+            raise OSError(f"cannot write a run: {error}; {self.so_far()}") from error
+        for observer in self.observers:
+            try:
+                if outcome.result is None:
+                    observer.failed(run.experiment, self.failed[i])
+                else:
+                    observer.finished(outcome.result)
+            except Exception as error:
+                warnings.warn(f"{observer!r} missed a run ({label(run)}): {error}", stacklevel=2)
+        if outcome.result is None and self.fail_fast:
+            raise RuntimeError(f"run {label(run)} raised:\n{self.failed[i]}\n{self.so_far()}")
+
+    def keep(self, i: int, outcome: Outcome) -> None:
+        """Put what came of a run into the store, or into memory."""
+        result = outcome.result
+        if result is None:
+            self.failed[i] = outcome.traceback or "no traceback"
+            if self.store is not None:
+                self.store.fail(self.keys[i], self.runs[i].experiment, self.failed[i])
+        elif self.store is not None:
+            self.done[i] = self.store.save(self.keys[i], result)
+        else:
+            self.done[i], self.results[i] = Outline.of(result), result
+        if self.store is not None:
+            self.store.log(self.keys[i], {"failed": result is None, **outcome.log})
+
+    def so_far(self) -> str:
+        """Return what is done, and how to go on."""
+        done = f"{len(self.done)} of {len(self.runs)} runs are done"
+        if self.store is None:
+            return f"{done} and lost; with store=DIRECTORY they would be kept"
+        return f"{done} and kept in {self.store.directory}; the same call goes on from there"
+
+    def outcome(self) -> SweepResult:
+        """Return what the sweep gives."""
+        done = sorted(self.done)
+        results: Sequence[Result] = [self.results[i] for i in done if i in self.results]
+        if self.store is not None:
+            results = stored(self.store, [self.keys[i] for i in done])
+        failed = {label(self.runs[i]): text.strip().splitlines()[-1] for i, text in sorted(self.failed.items())}
+        return collect([self.runs[i].point for i in done], [self.done[i] for i in done], results, failed)

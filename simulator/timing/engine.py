@@ -229,6 +229,12 @@ class Worker:
         self.answer: simpy.Event | None = None
         self.process = engine.env.process(self.live())
 
+    def join(self) -> Process:
+        """Wait until it is time to join."""
+        join_time = self.engine.cluster.join_time(self.engine.seed, self.index)
+        if join_time:
+            yield self.engine.after(join_time, self.index)
+
     def live(self) -> Process:
         """Join; then read, compute, send, wait, for ever."""
         engine, env = self.engine, self.engine.env
@@ -236,9 +242,7 @@ class Worker:
         # A worker that holds back goes on with the model it has, even if its own release completes the next one.
         instant = engine.cluster.uplink == engine.cluster.server == 0 and not synchrony.holds
 
-        join_time = engine.cluster.join_time(engine.seed, self.index)
-        if join_time:
-            yield engine.after(join_time, self.index)
+        yield from self.join()
         self.version = engine.version
         while True:
             message = Message(self.index, self.version, env.now, steps)
@@ -294,9 +298,7 @@ class Collector(Worker):
     def live(self) -> Process:
         """Join; then compute and collect for ever, but no more than tau messages beyond the model held."""
         engine, env = self.engine, self.engine.env
-        join_time = engine.cluster.join_time(engine.seed, self.index)
-        if join_time:
-            yield engine.after(join_time, self.index)
+        yield from self.join()
         self.version = engine.version
         while True:
             message = Message(self.index, self.version, env.now, 1)

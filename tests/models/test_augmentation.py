@@ -14,7 +14,7 @@ KEY = jax.random.key(5)
 
 def slow(images, key):
     """Pixel by pixel: pixel (y, x) comes from (y + corner - 4), black where there is none."""
-    corners, mirrored = map(np.asarray, draw(len(images), key))
+    corners, mirrored = map(np.asarray, draw(len(images), key, 8))
     batch, height, width, _ = images.shape
     out = np.zeros_like(images)
     for b in range(batch):
@@ -38,7 +38,7 @@ def test_the_same_key_gives_the_same_images_and_another_key_others():
 
 
 def test_every_shift_is_equally_likely_and_half_of_the_images_are_mirrored():
-    corners, mirrored = map(np.asarray, draw(81_000, KEY))
+    corners, mirrored = map(np.asarray, draw(81_000, KEY, 8))
     counts = np.bincount(corners[:, 0] * 9 + corners[:, 1], minlength=81)
     assert len(counts) == 81
     assert ((counts - 1000) ** 2 / 1000).sum() < 80 + 5 * np.sqrt(160)  # chi-square with 80 degrees of freedom
@@ -53,13 +53,13 @@ def test_a_problem_normalises_after_it_so_that_borders_are_black():
     params = jax.tree.map(lambda leaf: 10 * leaf, plain.init(KEY))
     images, targets = small.train_inputs[:32], small.train_targets[:32]
     shifted = (slow(images, KEY) / np.float32(255) - np.float32(0.2860)) / np.float32(0.3530)
-    assert float(augmented.loss(params, (images, targets), KEY)) == pytest.approx(
-        float(plain.loss(params, (shifted, targets), KEY)), rel=1e-5
+    assert float(augmented.loss(params, {}, (images, targets), KEY)[0]) == pytest.approx(
+        float(plain.loss(params, {}, (shifted, targets), KEY)[0]), rel=1e-5
     )
-    assert float(plain.loss(params, (shifted, targets), KEY)) != pytest.approx(
-        float(augmented.loss(params, (images, targets), jax.random.key(6))), rel=1e-5
+    assert float(plain.loss(params, {}, (shifted, targets), KEY)[0]) != pytest.approx(
+        float(augmented.loss(params, {}, (images, targets), jax.random.key(6))[0]), rel=1e-5
     )
-    found, expected = augmented.evaluate(params, augmented.test), plain.evaluate(params, plain.test)
+    found, expected = augmented.evaluate(params, {}, augmented.test), plain.evaluate(params, {}, plain.test)
     assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-5)  # never of shifted images
     assert Problem(**problem.table()) == problem != Problem("softmax-regression", small.name)
 

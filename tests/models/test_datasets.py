@@ -276,6 +276,7 @@ def test_every_listed_data_set_has_a_one_line_description() -> None:
         "mnist",
         "cifar-10",
         "cifar-100",
+        "image-folder",
         "shakespeare",
         "penn-treebank",
         "wikitext-2",

@@ -1,6 +1,7 @@
 """The command line: what it writes, what it says, and how it ends."""
 
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -281,6 +282,8 @@ def test_a_spec_with_a_table_sweep_runs_every_combination_once(sweep_spec):
     planned = call("run", sweep_spec, "-o", "runs", "--dry-run")
     assert "6 runs, 0 of them done already" in planned
     assert planned.count("k-async") == 4
+    assert "6 distinct traces" in planned
+    assert re.search(r"about \d+ (s|min) of real time one after the other\nabout [\d.]+ GiB of memory", planned)
     assert not Path("runs").exists()
     printed = call("run", sweep_spec, "-o", "runs")
     assert "k-async(k=2)" in printed
@@ -288,8 +291,64 @@ def test_a_spec_with_a_table_sweep_runs_every_combination_once(sweep_spec):
     assert "6 runs, 6 of them done already" in call("run", sweep_spec, "-o", "runs", "--dry-run")
 
 
+def test_a_dry_run_of_a_single_experiment_runs_nothing(tmp_path):
+    (tmp_path / "spec.toml").write_text(SHORT)
+    assert "1 run, 0 of them done already" in call("run", tmp_path / "spec.toml", "-o", "out", "--dry-run")
+    assert not Path("out").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sweep_runs_on_a_dask_cluster(sweep_spec):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+    ) as c:
+        call("run", sweep_spec, "-o", "runs", "--scheduler", c.scheduler_address)
+    assert len(load("runs")) == 6
+
+
+def test_an_interrupt_says_what_is_done_and_ends_with_130(sweep_spec, monkeypatch):
+    from stalegrad.simulator.sweeps import workers as module
+
+    def interrupted(experiment, **options):
+        if experiment.method.name == "k-async":
+            raise KeyboardInterrupt
+        return run(experiment, **options)
+
+    monkeypatch.setattr(module, "run", interrupted)
+    result = CliRunner().invoke(app, ["run", str(sweep_spec), "-o", "runs"])
+    assert result.exit_code == 130
+    assert "2 of 6 runs are done and kept in runs; the same call goes on from there" in result.output
+
+
+def test_fail_fast_ends_with_1_and_says_what_raised(sweep_spec, monkeypatch):
+    from stalegrad.simulator.sweeps import workers as module
+
+    monkeypatch.setattr(module, "run", lambda *a, **k: 1 / 0)
+    result = CliRunner().invoke(app, ["run", str(sweep_spec), "-o", "runs", "--fail-fast"])
+    assert result.exit_code == 1
+    assert "ZeroDivisionError" in result.output
+    assert "0 of 6 runs are done" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seed", "3"], "--seed = 3 is not allowed: the spec is a sweep"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "--scheduler = tcp://127.0.0.1:1 is not allowed"),
+    ],
+)
+def test_options_that_do_not_go_with_a_sweep_are_one_sentence_and_2(
+    options, said, sweep_spec, monkeypatch, capsys
+):
+    monkeypatch.setattr("sys.argv", ["stalegrad", "run", str(sweep_spec), "-o", "runs", *options])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert said in capsys.readouterr().err
+
+
 def test_a_sweep_of_which_a_run_raised_ends_with_1_and_says_which(sweep_spec, monkeypatch):
-    from stalegrad.simulator.sweeps import sweep as module
+    from stalegrad.simulator.sweeps import workers as module
 
     def fails(experiment, **options):
         return 1 / 0 if experiment.method.name == "async" else run(experiment, **options)

@@ -1,168 +1,124 @@
-"""Sweeps and their store: axes, resuming, failures, several processes, kill -9."""
+"""Sweeps: what they give, failures, interrupts, the progress bar, and looking at many runs together."""
 
-import filecmp
 import os
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
 
+from stalegrad.analysis import report
 from stalegrad.models import Problem
 from stalegrad.policies import methods
-from stalegrad.simulator import Cluster, Experiment, Exponential, Record, load, run, sweep
-from stalegrad.simulator.sweeps import sweep as module
-from stalegrad.simulator.sweeps.axes import experiments
-from stalegrad.simulator.sweeps.store import Store, key_of
-
-BASE = Experiment(
-    Problem("softmax-regression", "fashion-mnist-small", batch_size=8),
-    Cluster(4, compute=Exponential()),
-    methods.async_(learning_rate=0.01),
-    updates=40,
-    record=Record(updates=20),
-)
-FOUR = {"method": ["async", "sync"], "seed": range(2)}
+from stalegrad.simulator import Cluster, Experiment, load, run, sweep
+from stalegrad.simulator.sweeps import workers
+from stalegrad.simulator.sweeps.store import key_of
 
 
-def silent(base=BASE, **options):
-    return sweep(base, progress=False, **options)
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, silent):
+    """Of k-async with two values of k and of async, two seeds each, in a store."""
+    place = tmp_path_factory.mktemp("swept") / "runs"
+    axes = {"method": ["async", "k-async"], "method.k": [2, 3], "seed": range(2)}
+    return silent(store=place, **axes)
 
 
-def same(a, b):
-    """Whether two directories hold the same files with the same bytes."""
-    found = filecmp.dircmp(a, b)
-    if found.left_only or found.right_only or filecmp.cmpfiles(a, b, found.common_files, shallow=False)[1]:
-        return False
-    return all(same(a / name, b / name) for name in found.common_dirs)
+@pytest.fixture
+def failing(monkeypatch):
+    """Make runs of seed 1 raise something."""
+
+    def fail(error):
+        def fails(experiment, **options):
+            if experiment.seed == 1:
+                raise error
+            return run(experiment, **options)
+
+        monkeypatch.setattr(workers, "run", fails)
+
+    return fail
 
 
-def test_a_grid_is_every_combination_and_zip_goes_in_step():
-    axes = {"seed": [0, 1, 2], "cluster.workers": [2, 3, 5]}
-    grid = [(e.seed, e.cluster.size) for _, e in experiments(BASE, axes)]
-    assert grid == [(s, w) for s in (0, 1, 2) for w in (2, 3, 5)]
-    assert [(e.seed, e.cluster.size) for _, e in experiments(BASE, axes, "zip")] == [(0, 2), (1, 3), (2, 5)]
+# What it gives
 
 
-def test_a_parameter_is_varied_only_where_the_method_has_it():
-    found = experiments(BASE, {"method": ["async", "k-async"], "method.k": [1, 2]})
-    assert [(e.method.name, getattr(e.method.synchrony, "k", None)) for _, e in found] == [
-        ("async", None),
-        ("k-async", 1),
-        ("k-async", 2),
-    ]
-    assert found[0][0] == {"method": "async"}
-
-
-def test_methods_may_be_objects_names_or_tables_and_rates_are_an_axis():
-    given = [methods.dana_zero(momentum=0.5), "sync", {"name": "k-async", "k": 3}]
-    found = [e.method for _, e in experiments(BASE, {"method": given, "method.learning_rate": [0.1, 0.2]})]
-    assert [m.name for m in found] == ["dana-zero"] * 2 + ["sync"] * 2 + ["k-async"] * 2
-    assert [m.learning_rate.peak for m in found] == [0.1, 0.2] * 3
-    assert dict(found[0].parameters)["momentum"] == 0.5
-
-
-@pytest.mark.parametrize(
-    ("axes", "said"),
-    [
-        ({"sed": [1]}, r"unknown axis 'sed'.*seed"),
-        ({"seed": []}, r"axis 'seed' is empty"),
-        ({"method": ["asinc"]}, r"unknown method 'asinc'.*async"),
-        ({"cluster.wrkers": [2]}, "wrkers.*workers"),
-        ({"seed": [-1]}, "seed of experiment = -1"),
-        ({"mode": "zip", "seed": [1, 2], "updates": [5]}, "equally long"),
-    ],
-)
-def test_a_wrong_axis_is_one_sentence_before_anything_runs(axes, said, monkeypatch):
-    monkeypatch.setattr(module, "run", lambda *a, **k: pytest.fail("something ran"))
-    with pytest.raises(ValueError, match=said):
-        silent(**axes)
-
-
-def test_a_sweep_gives_what_single_runs_give(tmp_path):
-    swept = silent(store=tmp_path / "runs", **FOUR)
-    assert len(swept) == 4
-    for row, result in zip(swept.runs.itertuples(), swept.results, strict=True):
-        alone = run(BASE.but(method=methods.method(row.method, {}), seed=row.seed), progress=False)
+def test_a_sweep_gives_what_single_runs_give(swept, base):
+    assert len(swept) == 6
+    for i, (row, result) in enumerate(zip(swept.runs.to_dict("records"), swept.results, strict=True)):
+        alone = run(base.but(method=result.experiment.method, seed=row["seed"]), progress=False)
         assert alone.history.equals(result.history)
-        assert alone.trace.summary() == result.trace.summary()
-    assert set(swept.history["method"]) == {"async", "sync"}
-    assert {label: len(found) for label, found in swept.by("method").items()} == {"async": 2, "sync": 2}
-    assert swept.plot(y="train_loss").get_xlabel()
-    assert list(swept.to_target(2.2, y="train_loss").index) == ["async", "sync"]
-    assert "4 runs" in repr(swept)
+        assert alone.history.equals(swept.histories[i])
+        assert alone.trace.gradients.equals(swept.traces[i].gradients)
+        summary = {name: row[name] for name in alone.summary()}
+        assert summary == pytest.approx(alone.summary(), nan_ok=True)
+    assert list(swept.runs["method"]) == ["async"] * 2 + ["k-async(k=2)"] * 2 + ["k-async(k=3)"] * 2
 
 
-def test_nothing_is_computed_twice_and_new_values_add_runs(tmp_path, monkeypatch):
-    first = silent(store=tmp_path / "runs", **FOUR)
-    made = []
-    monkeypatch.setattr(module, "run", lambda e, **k: made.append(e.seed) or run(e, **k))
-    again = silent(store=tmp_path / "runs", method=["async", "sync"], seed=range(3))
-    assert made == [2, 2]
-    assert len(again) == 6
-    for a in first.results:
-        assert any(a.history.equals(b.history) for b in again.results)
+def test_in_memory_and_in_a_store_a_sweep_gives_the_same(swept, silent):
+    here = silent(method=["async"], seed=range(2))
+    assert here.runs.equals(swept.runs.drop(columns="method.k").iloc[:2])
+    assert all(a.equals(b) for a, b in zip(here.histories, swept.histories[:2], strict=True))
+    assert here.report().html == report(swept.results[:2]).html
 
 
-def test_a_store_opens_elsewhere_with_the_axes_found_in_it(tmp_path):
-    silent(store=tmp_path / "runs", **FOUR)
-    found = load(tmp_path / "runs")
-    assert len(found) == 4
-    assert set(found.axes) == {"method.name", "seed"}
-    assert sorted(found.by("method")) == ["async", "sync"]
-    with pytest.raises(FileNotFoundError, match="no store at"):
-        load(tmp_path / "nothing")
+def test_a_report_of_a_store_compares_all_methods(swept):
+    assert all(text in swept.report().html for text in ("async", "k = 2", "k = 3"))
 
 
-def test_an_unreadable_run_is_named_left_out_and_made_again(tmp_path):
-    silent(store=tmp_path / "runs", **FOUR)
-    store = Store(tmp_path / "runs")
-    key = next(iter(store))
-    (store.runs / key / "history.parquet").write_bytes(b"nonsense")
-    with pytest.warns(UserWarning, match=f"run {key} is left out.*history.parquet is damaged"):
-        assert len(load(tmp_path / "runs")) == 3
-    with pytest.warns(UserWarning, match=key):
-        assert len(silent(store=tmp_path / "runs", **FOUR)) == 4
-    assert len(load(tmp_path / "runs")) == 4
+def test_histories_come_as_one_tidy_table_with_the_axes(swept):
+    table = swept.history
+    assert len(table) == sum(map(len, swept.histories))
+    for i, history in enumerate(swept.histories):
+        mine = table[table["run"] == i].reset_index(drop=True)
+        assert mine[history.columns].equals(history)
+        for axis in swept.axes:
+            assert mine[axis].equals(swept.runs[axis].iloc[[i] * len(mine)].reset_index(drop=True))
 
 
-def test_a_run_that_raises_is_written_down_and_the_others_go_on(tmp_path, monkeypatch):
-    def fails(experiment, **options):
-        if experiment.seed == 1:
-            raise ZeroDivisionError("one is bad")
-        return run(experiment, **options)
-
-    monkeypatch.setattr(module, "run", fails)
-    swept = silent(store=tmp_path / "runs", seed=range(3))
-    assert len(swept) == 2
-    assert swept.failed == {"seed = 1": "ZeroDivisionError: one is bad"}
-    spec = tmp_path / "runs" / "failed" / key_of(BASE.but(seed=1)) / "spec.toml"
-    assert spec.read_text() == BASE.but(seed=1).to_toml()
-    monkeypatch.setattr(module, "run", run)
-    assert len(silent(store=tmp_path / "runs", seed=range(3))) == 2
-    mended = silent(store=tmp_path / "runs", seed=range(3), retry_failed=True)
-    assert len(mended) == 3
-    assert not mended.failed
-    assert not spec.parent.exists()
+def test_an_axis_called_like_a_column_of_the_history_does_not_replace_it(silent, base):
+    found = silent(base.but(updates=None, wallclock=5.0), wallclock=[5.0, 9.0])
+    assert list(found.runs["wallclock"]) == [5.0, 9.0]
+    assert found.history["wallclock"].nunique() > 2
 
 
-def test_fail_fast_raises_and_keeps_what_is_done(tmp_path, monkeypatch):
-    def fails(experiment, **options):
-        return run(experiment, **options) if experiment.seed == 0 else 1 / 0
-
-    monkeypatch.setattr(module, "run", fails)
-    with pytest.raises(RuntimeError, match=r"(?s)seed = 1.*ZeroDivisionError"):
-        silent(store=tmp_path / "runs", seed=range(3), fail_fast=True)
-    assert len(load(tmp_path / "runs")) == 1
+def test_runs_are_grouped_by_any_axis_to_which_they_have_a_value(swept):
+    assert {label: len(found) for label, found in swept.by("seed").items()} == {"seed = 0": 3, "seed = 1": 3}
+    assert {label: len(found) for label, found in swept.by("method.k").items()} == {"k = 2": 2, "k = 3": 2}
+    with pytest.raises(ValueError, match=r"hue = 'speed' is not allowed: give one of method, method.k, seed"):
+        swept.by("speed")
 
 
-def test_without_a_store_runs_live_in_memory_and_may_hold_functions_of_this_process():
+def test_curves_and_times_to_a_target_are_told_apart_by_any_axis(swept):
+    drawn = swept.plot(x="update", y="train_loss", hue="method.k")
+    assert [line.get_label() for line in drawn.get_lines() if line.get_label()[0] != "_"] == ["k = 2", "k = 3"]
+    assert list(swept.to_target(9.0, y="train_loss").index) == ["async", "k-async(k=2)", "k-async(k=3)"]
+
+
+def test_means_are_over_the_seeds(swept):
+    means = swept.means()
+    assert list(means["method"]) == ["async", "k-async(k=2)", "k-async(k=3)"]
+    assert list(means["runs"]) == [2, 2, 2]
+    expected = [swept.runs["train_loss"].iloc[[i, i + 1]].mean() for i in (0, 2, 4)]
+    assert list(means["train_loss"]) == pytest.approx(expected)
+
+
+def test_a_notebook_shows_the_means_and_what_failed(swept, silent, failing):
+    shown = swept._repr_html_()
+    assert shown.count("<tr") == 1 + 3
+    assert "6 runs over method, method.k, seed" in shown
+    failing(ValueError("a < b"))
+    shown = silent(seed=range(2))._repr_html_()
+    assert "1 failed" in shown
+    assert "seed = 1: ValueError: a &lt; b" in shown
+    assert "failed" in repr(silent(seed=range(2)))
+
+
+def test_values_that_are_tables_or_lists_are_shown_as_text(silent):
+    laws = [{"law": "exponential"}, {"law": "uniform", "low": 1.0, "high": 2.0}]
+    found = silent(**{"cluster.compute": laws, "cluster.speeds": [[1.0, 2.0, 1.0, 1.0]]}, mode="grid")
+    assert len(found) == 2
+    assert len(found.by("cluster.compute")) == 2
+    assert len(found.means()) == 2
+
+
+def test_without_a_store_runs_may_hold_functions_of_this_process(silent):
     mine = Experiment(
         Problem.from_functions(lambda key: np.ones(2), lambda w, batch, key: (w**2).sum()),
         Cluster(2, compute=1.0),
@@ -175,57 +131,57 @@ def test_without_a_store_runs_live_in_memory_and_may_hold_functions_of_this_proc
     assert not os.path.exists("never-made")
 
 
-def test_foreign_directories_and_other_semantics_are_refused(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="not empty and not a store"):
-        silent(store=tmp_path)
-    store = tmp_path / "runs"
-    silent(store=store, seed=[0])
-    (store / "store.json").write_text('{"format": "stalegrad-store-1", "semantics": 0}')
-    with pytest.raises(ValueError, match="semantics"):
-        silent(store=store, seed=[0])
+# What goes wrong
 
 
-def test_a_process_pool_gives_the_same_bytes(tmp_path):
-    silent(store=tmp_path / "here", **FOUR)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        silent(store=tmp_path / "there", executor=pool, **FOUR)
-    assert same(tmp_path / "here" / "runs", tmp_path / "there" / "runs")
+def test_a_run_that_raises_is_written_down_and_the_others_go_on(tmp_path, base, silent, failing, monkeypatch):
+    failing(ZeroDivisionError("one is bad"))
+    swept = silent(store=tmp_path / "runs", seed=range(3))
+    assert len(swept) == 2
+    assert swept.failed == {"seed = 1": "ZeroDivisionError: one is bad"}
+    spec = tmp_path / "runs" / "failed" / key_of(base.but(seed=1)) / "spec.toml"
+    assert spec.read_text() == base.but(seed=1).to_toml()
+    assert "one is bad" in spec.with_name("traceback.txt").read_text()
+    monkeypatch.setattr(workers, "run", run)
+    assert len(silent(store=tmp_path / "runs", seed=range(3))) == 2
+    mended = silent(store=tmp_path / "runs", seed=range(3), retry_failed=True)
+    assert len(mended) == 3
+    assert not mended.failed
+    assert not spec.parent.exists()
 
 
-SCRIPT = textwrap.dedent(
-    """
-    import sys
-    from stalegrad.models import Problem
-    from stalegrad.policies import methods
-    from stalegrad.simulator import Cluster, Experiment, Exponential, Record, sweep
-    base = Experiment(
-        Problem("softmax-regression", "fashion-mnist-small", batch_size=8),
-        Cluster(4, compute=Exponential()),
-        methods.async_(learning_rate=0.01),
-        updates=40,
-        record=Record(updates=20),
-    )
-    sweep(base, store=sys.argv[1], progress=False, method=["async", "sync"], seed=range(20))
-    """
-)
+def test_fail_fast_raises_and_keeps_what_is_done(tmp_path, silent, failing):
+    failing(ZeroDivisionError())
+    with pytest.raises(RuntimeError, match=r"(?s)seed = 1.*ZeroDivisionError.*1 of 3 runs are done and kept"):
+        silent(store=tmp_path / "runs", seed=range(3), fail_fast=True)
+    assert len(load(tmp_path / "runs")) == 1
 
 
-@pytest.mark.slow
-def test_killed_ten_times_and_by_two_processes_the_store_is_the_same_to_the_byte(tmp_path):
-    axes = {"method": ["async", "sync"], "seed": range(20)}
-    silent(store=tmp_path / "whole", **axes)
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "killed")]
-    rng, sizes = random.Random(0), []
-    for _ in range(10):
-        both = [subprocess.Popen(command) for _ in range(2)]
-        time.sleep(rng.uniform(3.0, 9.0))
-        for process in both:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        runs = tmp_path / "killed" / "runs"
-        sizes.append(len([r for r in runs.iterdir() if not r.name.startswith(".")]) if runs.exists() else 0)
-    assert sizes == sorted(sizes)
-    subprocess.run(command, check=True)
-    assert same(tmp_path / "whole" / "runs", tmp_path / "killed" / "runs")
-    assert not list((tmp_path / "killed" / "failed").iterdir())
+def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, silent, failing, monkeypatch):
+    failing(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match=r"1 of 3 runs are done and kept in .*; the same call goes on"):
+        silent(store=tmp_path / "runs", seed=range(3))
+    assert len(load(tmp_path / "runs")) == 1
+    with pytest.raises(KeyboardInterrupt, match="1 of 3 runs are done and lost; with store="):
+        silent(seed=range(3))
+    monkeypatch.setattr(workers, "run", run)
+    assert len(silent(store=tmp_path / "runs", seed=range(3))) == 3
+
+
+# The progress bar
+
+
+def test_the_bar_says_how_many_run_are_done_and_failed(tmp_path, base, failing, capsys):
+    failing(ValueError("no"))
+    sweep(base, store=tmp_path / "runs", seed=range(3))
+    shown = capsys.readouterr().err
+    assert "running 1, done 0, failed 0" in shown
+    assert "3/3" in shown.split("\r")[-1]
+    assert "done 2, failed 1" in shown.split("\r")[-1]
+
+
+def test_the_bar_does_not_count_what_was_there_as_speed(tmp_path, base, silent, capsys):
+    silent(store=tmp_path / "runs", seed=range(3))
+    sweep(base, store=tmp_path / "runs", seed=range(3))
+    assert "3/3" in (shown := capsys.readouterr().err)
+    assert "?" in shown.split("\r")[-1] or "0.00" in shown.split("\r")[-1]

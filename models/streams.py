@@ -1,0 +1,33 @@
+"""Data that do not fit into memory: fetched from disk, a mini-batch at a time."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A data set that is read piece by piece, by several threads at once."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def fetch(self, indices: npt.NDArray[np.integer[Any]]) -> Any:
+        """Return these examples: a pytree of numpy arrays with a common first axis, in this order."""
+
+
+def on_device(data: Any) -> Any:
+    """Return arrays on the device; a stream stays where it is."""
+    return data if isinstance(data, Stream) else jax.tree.map(jnp.asarray, data)
+
+
+def first_examples(data: Any, count: int) -> Any:
+    """Return the first examples of arrays or of a stream."""
+    if isinstance(data, Stream):
+        return data.fetch(np.arange(count))
+    return jax.tree.map(lambda leaf: leaf[:count], data)

@@ -1,0 +1,140 @@
+"""Train the networks by the sequential baseline and compare with the accuracy they are known to reach: Markdown.
+
+    python scripts/accuracy.py [--only NAME ...] [--out docs/accuracy.md]
+
+Needs Fashion-MNIST (downloaded, or from the Debian package), and CIFAR-10 for ``resnet-20``.
+"""
+
+import argparse
+import platform
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from stalegrad.models import Problem
+from stalegrad.models.datasets import load_text
+from stalegrad.policies import Cosine, Method, Schedule, methods
+from stalegrad.simulator import Cluster, Deterministic, Experiment, Record, Result, run
+
+HEAD = """\
+# Accuracy of the networks
+
+Written by `python scripts/accuracy.py`: one worker, plain SGD or SGD with momentum (Adam for the transformer), one
+seed, on real data. The point is that models, data and the replay are the real thing, not that these are records.
+
+| model | data | batch | epochs | learning rate | test result | to be reached | minutes |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+class Case(NamedTuple):
+    """One line: what is trained and how, and the test error (or loss) that it must come below."""
+
+    problem: Problem
+    epochs: float
+    learning_rate: Schedule
+    optimizer: dict[str, object]
+    limit: float
+    column: str = "test_error"
+
+
+def cosine(peak: float, epochs: float) -> Cosine:
+    """Return a learning rate that falls to 0 over so many epochs."""
+    return Cosine(peak, epochs, unit="epochs")
+
+
+def bigram_loss(context: int) -> float:
+    """Return the test loss in nats of the model that knows one character back, add-one smoothed."""
+    text = load_text("shakespeare")
+    size = len(text.vocabulary)
+    inputs, targets = (np.asarray(part).ravel() for part in text.sequences("train", context))
+    counts = np.ones((size, size))
+    np.add.at(counts, (inputs, targets), 1)
+    inputs, targets = (np.asarray(part).ravel() for part in text.sequences("test", context))
+    return float(-np.log(counts / counts.sum(1, keepdims=True))[inputs, targets].mean())
+
+
+def cases() -> dict[str, Case]:
+    """Return what is trained, by name."""
+    momentum = {"name": "sgd", "momentum": 0.9}
+
+    def images(model: str, data: str = "fashion-mnist", batch: int = 64, **options: object) -> Problem:
+        return Problem(model, data, batch_size=batch, **options)
+
+    return {
+        "softmax-regression": Case(images("softmax-regression"), 10, cosine(0.1, 10), {"name": "sgd"}, 0.16),
+        "mlp": Case(images("mlp", hidden=[128]), 10, cosine(0.05, 10), momentum, 0.12),
+        "cnn-mindthestep": Case(images("cnn-mindthestep"), 12, cosine(0.03, 12), momentum, 0.10),
+        "transformer": Case(
+            Problem("transformer", "shakespeare", batch_size=16, context=64, layers=2, width=96),
+            4,
+            cosine(2e-3, 4),
+            {"name": "adam"},
+            bigram_loss(64),
+            "test_loss",
+        ),
+        "resnet-20": Case(
+            images("resnet-20", "cifar-10", 128, norm="batch", augment=True), 24, cosine(0.1, 24), momentum, 0.12
+        ),
+    }
+
+
+def train(case: Case) -> tuple[Result, float]:
+    """Run a case; return the result and the real minutes it took."""
+    method: Method = methods.async_(learning_rate=case.learning_rate, optimizer=case.optimizer)
+    examples = case.problem.objective().examples
+    gradients = round(case.epochs * examples / case.problem.batch_size)
+    start = time.perf_counter()
+    experiment = Experiment(
+        case.problem,
+        Cluster(1, compute=Deterministic(1.0)),
+        method,
+        updates=gradients,
+        record=Record(updates=-(-gradients // 12), gap=False),
+    )
+    return run(experiment), (time.perf_counter() - start) / 60
+
+
+def line(name: str, case: Case) -> tuple[str, str]:
+    """Return a case's line of the table, and its curve."""
+    result, minutes = train(case)
+    found = float(result.history[case.column].iloc[-1])
+    shown, limit = (
+        (f"accuracy {1 - found:.4f}", f"{1 - case.limit:.2f}")
+        if case.column == "test_error"
+        else (f"loss {found:.4f} nats", f"{case.limit:.4f} (bigrams)")
+    )
+    verdict = "reached" if found <= case.limit else "**not reached**"
+    options = ", ".join(f"{k}={v}" for k, v in case.problem.options.items())
+    what = f"{name}({options})" if options else name
+    optimizer = " ".join(map(str, case.optimizer.values()))
+    rate = f"{case.learning_rate.peak:g}, cosine, {optimizer}"
+    row = (
+        f"| {what} | {case.problem.dataset} | {case.problem.batch_size} | {case.epochs:g} | {rate} | {shown} | "
+        f"{limit}: {verdict} | {minutes:.1f} |"
+    )
+    history = result.history
+    curve = ", ".join(f"{e:.1f}: {v:.4f}" for e, v in zip(history["epoch"], history[case.column], strict=True))
+    return row, f"* {name} (path `{result.path}`), {case.column.replace('_', ' ')} by epoch: {curve}"
+
+
+def main() -> None:
+    """Train what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    all_cases = cases()
+    parser.add_argument("--only", nargs="+", choices=all_cases, default=[n for n in all_cases if n != "resnet-20"])
+    parser.add_argument("--out", type=Path, default=Path("docs/accuracy.md"))
+    a = parser.parse_args()
+    rows, curves = zip(*(line(name, all_cases[name]) for name in a.only), strict=True)
+    machine = f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}."
+    text = HEAD + "\n".join(rows) + f"\n\nMeasured on: {machine}\n\n" + "\n".join(curves) + "\n"
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    a.out.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""What sweeps give, and opening stores: many runs looked at together."""
+
+from __future__ import annotations
+
+import html
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
+
+import pandas as pd
+
+from stalegrad.simulator.sweeps.axes import Point, Run
+from stalegrad.simulator.sweeps.experiment import flattened
+from stalegrad.simulator.sweeps.result import Result
+from stalegrad.simulator.sweeps.store import Outline, Store
+from stalegrad.simulator.timing.trace import Trace
+
+NUMBERS = ("wallclock", "updates", "mean_staleness", "idle", "train_loss", "test_loss", "test_error")
+"""Of a run's summary, what a table of means shows."""
+
+T = TypeVar("T")
+
+
+class Lazy(Sequence[T], Generic[T]):
+    """A sequence whose items are read from disk each time they are asked for."""
+
+    def __init__(self, read: Callable[[Path], T], places: Sequence[Path]) -> None:
+        self.read, self.places = read, places
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        if isinstance(index, slice):
+            return Lazy(self.read, self.places[index])
+        return self.read(self.places[index])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResult:
+    """What a sweep gives: one row per finished run, and their histories.
+
+    Attributes:
+        runs: the value of every axis, the method and the seed, the last row's losses and the summary of the
+            trace; row i is that of ``histories[i]``, ``results[i]`` and ``traces[i]``.
+        axes: the names of the axes.
+        histories: one tidy table per run.
+        results: the runs themselves; those of a store are read from it when they are asked for.
+        traces: their traces, likewise.
+        failed: the last line of the traceback of every run that raised, by its axes' values.
+    """
+
+    runs: pd.DataFrame
+    axes: Sequence[str]
+    histories: Sequence[pd.DataFrame]
+    results: Sequence[Result]
+    traces: Sequence[Trace]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """All histories as one tidy table, with ``run``, the row of ``runs``, and a column for every axis.
+
+        An axis that is called like a column of the history (``wallclock``, say) is found in ``runs`` only.
+        """
+        if not self.histories:
+            return pd.DataFrame()
+        table = pd.concat(self.histories, keys=range(len(self)), names=["run"])
+        table = table.reset_index("run").reset_index(drop=True)
+        further = [axis for axis in self.axes if axis not in table]
+        return table.join(self.runs[further], on="run")
+
+    def by(self, hue: str = "method") -> dict[str, list[pd.DataFrame]]:
+        """Return the histories grouped by the values of an axis: what the functions of ``analysis`` take.
+
+        Runs to which the axis does not apply are left out, e.g. those of a method without k.
+
+        Raises:
+            ValueError: for an unknown axis.
+        """
+        if hue not in self.runs:
+            raise ValueError(f"hue = {hue!r} is not allowed: give one of {', '.join(self.runs.columns)}")
+        groups: dict[str, list[pd.DataFrame]] = {}
+        for value, history in zip(self.runs[hue], self.histories, strict=True):
+            if value is not None and value == value:
+                groups.setdefault(_label(hue, value), []).append(history)
+        return groups
+
+    def plot(self, x: str = "wallclock", y: str = "test_error", hue: str = "method", ax: Any = None) -> Any:
+        """Draw mean and band over the runs of each value of ``hue``; returns the matplotlib Axes."""
+        from stalegrad.analysis import plot_curves
+
+        return plot_curves(self.by(hue), x=x, y=y, ax=ax)
+
+    def to_target(self, target: float, y: str = "test_error", x: str = "wallclock", hue: str = "method") -> Any:
+        """Return when each value of ``hue`` first reaches a target, see :func:`stalegrad.analysis.to_target`."""
+        from stalegrad.analysis import to_target
+
+        return to_target(self.by(hue), target, y=y, x=x)
+
+    def report(self, target: float | None = None) -> Any:
+        """Return all runs as one HTML document: shown in a notebook, ``.save(path)`` writes it."""
+        from stalegrad.analysis import report
+
+        return report(list(self.results), target)
+
+    def means(self) -> pd.DataFrame:
+        """Return the mean over the seeds of every combination of the other axes' values, and how many they are."""
+        by = [column for column in self.runs.columns if column in ("method", *self.axes) and column != "seed"]
+        if self.runs.empty:
+            return pd.DataFrame(columns=[*by, "runs", *NUMBERS])
+        groups = self.runs.groupby(by, sort=False, dropna=False)
+        return groups[list(NUMBERS)].mean().assign(runs=groups.size()).reset_index()[[*by, "runs", *NUMBERS]]
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"SweepResult({len(self)} runs over {', '.join(self.axes) or 'nothing'}{failed})"
+
+    def _repr_html_(self) -> str:
+        means = self.means()
+        table = means.to_html(index=False, float_format="{:.4g}".format, na_rep="-", border=0, max_rows=40)
+        failed = "".join(f"<li>{html.escape(f'{run}: {said}')}</li>" for run, said in self.failed.items())
+        return (
+            f"<p><b>Sweep</b> of {len(self)} runs over {html.escape(', '.join(self.axes) or 'nothing')}; "
+            f"means over {'the seeds' if 'seed' in self.axes else 'equal rows'}, at the end of the run:</p>{table}"
+        ) + (f"<p>{len(self.failed)} failed:</p><ul>{failed}</ul>" if failed else "")
+
+
+def load(store: str | os.PathLike[str]) -> SweepResult:
+    """Open a store made elsewhere, also while it is being written.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is another thing, or holds runs of other semantics.
+    """
+    if not (Path(store) / "store.json").exists():
+        raise FileNotFoundError(f"no store at {store}")
+    kept = Store(store)
+    found = {key: outline for key in kept if (outline := kept.outline(key)) is not None}
+    kept.write_manifest()
+    flat = [flattened(tomllib.loads(outline.spec)) for outline in found.values()]
+    names = sorted({name for row in flat for name in row})
+    varied = [name for name in names if len({repr(row.get(name)) for row in flat}) > 1]
+    points = [{name: row.get(name) for name in varied} for row in flat]
+    return collect(points, list(found.values()), stored(kept, found))
+
+
+def stored(store: Store, keys: Iterable[str]) -> Lazy[Result]:
+    """Return the results of these keys, unread."""
+    return Lazy(Result.load, [store.runs / key for key in keys])
+
+
+def collect(
+    points: Sequence[Point],
+    outlines: Sequence[Outline],
+    results: Sequence[Result],
+    failed: Mapping[str, str] | None = None,
+) -> SweepResult:
+    """Return what a sweep gives: ``points``, ``outlines`` and ``results`` of its finished runs, in one order."""
+    fullest_first = sorted(points, key=len, reverse=True)  # so that axes keep the order they were given in
+    axes = list(dict.fromkeys(name for point in fullest_first for name in point))
+    rows = []
+    for point, outline in zip(points, outlines, strict=True):
+        row = {axis: _cell(point.get(axis)) for axis in axes}
+        row |= {"method": outline.method, "seed": outline.seed}
+        rows.append(row | {name: value for name, value in outline.summary.items() if name not in row})
+    if isinstance(results, Lazy):
+        traces: Sequence[Trace] = Lazy(Trace.load, [place / "trace" for place in results.places])
+    else:
+        traces = [result.trace for result in results]
+    histories = [outline.history for outline in outlines]
+    return SweepResult(pd.DataFrame(rows), axes, histories, results, traces, failed or {})
+
+
+def label(run: Run) -> str:
+    """Return the values of the axes of a run as text."""
+    return ", ".join(f"{name} = {_cell(value)}" for name, value in run.point.items())
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as it may stand in a table."""
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def _label(hue: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{hue.rpartition('.')[2]} = {number}"

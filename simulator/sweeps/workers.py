@@ -1,0 +1,117 @@
+"""What a worker process does for a sweep, and the executors that have such processes."""
+
+from __future__ import annotations
+
+import datetime
+import multiprocessing
+import os
+import socket
+import threading
+import time
+import traceback
+from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+from stalegrad.policies.specs import PositiveInt, validate
+from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
+from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.sweeps.store import SEMANTICS
+
+
+class Outcome(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+        result: its result, or None if it raised.
+        traceback: of what it raised, or None.
+        log: when and where it was made, in how much real time: what is never written into a result.
+    """
+
+    result: Result | None
+    traceback: str | None
+    log: dict[str, Any]
+
+
+def attempt(experiment: Experiment) -> Outcome:
+    """Run an experiment, whatever it raises."""
+    start, result, raised = time.perf_counter(), None, None
+    try:
+        result = run(experiment, progress=False)
+    except Exception:
+        raised = traceback.format_exc()
+    log = {
+        "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - start, 3),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+    }
+    return Outcome(result, raised, log)
+
+
+def attempt_text(text: str, semantics: int) -> Outcome:
+    """Do as :func:`attempt` with the text of a spec: what executors are given.
+
+    Raises:
+        RuntimeError: if this process has a stalegrad whose numbers are others than the caller's.
+    """
+    if semantics != SEMANTICS:
+        raise RuntimeError(
+            f"this worker's stalegrad has semantics {SEMANTICS}, the sweep's has {semantics}: "
+            "install the same version"
+        )
+    return attempt(from_toml(text))
+
+
+def processes(jobs: int) -> ProcessPoolExecutor:
+    """Return an executor of so many processes on this machine, which die when this process dies.
+
+    Use it as ``with processes(4) as pool: sweep(..., executor=pool)``; in a script under
+    ``if __name__ == "__main__":``, as always with processes.
+
+    Raises:
+        ValueError: if ``jobs`` is not a whole number of at least 1.
+    """
+    jobs = validate("jobs", PositiveInt, jobs)
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), die_with_parent)
+
+
+def die_with_parent() -> None:
+    """End this process as soon as its parent has ended, however that came about."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def as_executor(given: Any) -> Executor:
+    """Return an executor for what a user may call one: it itself, or a Dask client's.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if callable(getattr(given, "get_executor", None)):
+        given = given.get_executor(pure=False)
+    if not isinstance(given, Executor):
+        raise ValueError(
+            f"executor = {given!r} is not allowed: give a concurrent.futures executor (such as processes(4)), "
+            "a Dask client, or None for this process"
+        )
+    return given
+
+
+def dask_client(address: str) -> Any:
+    """Return a client of the Dask cluster whose scheduler has this address, e.g. ``tcp://10.0.0.1:8786``.
+
+    Raises:
+        ValueError: if Dask is not installed.
+        OSError: if there is no scheduler.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError("a scheduler needs Dask: pip install 'stalegrad[dask]'") from None
+    return Client(address)  # type: ignore[no-untyped-call]

@@ -1,0 +1,183 @@
+"""Axes: how their values are combined, drawn and checked, and which runs they give."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from stalegrad.models import Problem
+from stalegrad.policies import methods
+from stalegrad.simulator import Cluster, Experiment, Exponential, Range, sweep
+from stalegrad.simulator.cli.example import EXAMPLE
+from stalegrad.simulator.sweeps import workers
+from stalegrad.simulator.sweeps.axes import Sampling, load_sweep, plan
+
+BASE = Experiment(
+    Problem("softmax-regression", "fashion-mnist-small", batch_size=8),
+    Cluster(4, compute=Exponential()),
+    methods.async_(learning_rate=0.01),
+    updates=40,
+)
+
+
+def experiments(axes, *sampling, base=BASE):
+    return [run.experiment for run in plan(base, axes, Sampling(*sampling))]
+
+
+def test_a_grid_is_every_combination_and_zip_goes_in_step():
+    axes = {"seed": [0, 1, 2], "cluster.workers": [2, 3, 5]}
+    grid = [(e.seed, e.cluster.size) for e in experiments(axes)]
+    assert grid == [(s, w) for s in (0, 1, 2) for w in (2, 3, 5)]
+    assert [(e.seed, e.cluster.size) for e in experiments(axes, "zip")] == [(0, 2), (1, 3), (2, 5)]
+    assert experiments({}) == experiments({}, "zip") == experiments({}, "random", 3) == [BASE]
+
+
+def test_a_parameter_is_varied_only_where_the_method_has_it():
+    found = plan(BASE, {"method": ["async", "k-async"], "method.k": [1, 2]})
+    kinds = [(r.experiment.method.name, getattr(r.experiment.method.synchrony, "k", None)) for r in found]
+    assert kinds == [("async", None), ("k-async", 1), ("k-async", 2)]
+    assert [run.point for run in found] == [
+        {"method": "async"},
+        {"method": "k-async", "method.k": 1},
+        {"method": "k-async", "method.k": 2},
+    ]
+
+
+def test_methods_may_be_objects_names_or_tables_and_rates_are_an_axis():
+    given = [methods.dana_zero(momentum=0.5), "sync", {"name": "k-async", "k": 3}]
+    found = [e.method for e in experiments({"method": given, "method.learning_rate": [0.1, 0.2]})]
+    assert [m.name for m in found] == ["dana-zero"] * 2 + ["sync"] * 2 + ["k-async"] * 2
+    assert [m.learning_rate.peak for m in found] == [0.1, 0.2] * 3
+    assert dict(found[0].parameters)["momentum"] == 0.5
+
+
+def test_a_method_by_name_has_the_learning_rate_of_the_base_unless_it_says_another():
+    given = ["sync", {"name": "sync", "learning_rate": 0.5}, methods.async_()]
+    rates = [e.method.learning_rate.peak for e in experiments({"method": given})]
+    assert rates == [0.01, 0.5, methods.async_().learning_rate.peak]
+
+
+def test_equal_runs_are_listed_once_however_they_are_written():
+    given = {"method": ["async", {"name": "async", "learning_rate": 0.01}, BASE.method], "seed": [1, np.int64(1)]}
+    assert experiments(given) == [BASE.but(seed=1)]
+
+
+def test_random_axes_are_drawn_from_lists_and_ranges_and_more_samples_leave_the_first_ones():
+    axes = {
+        "method.learning_rate": Range(1e-3, 1.0, log=True),
+        "cluster.workers": Range(2, 9),
+        "method": ["async", "sync"],
+    }
+    few, many = experiments(axes, "random", 20, 7), experiments(axes, "random", 400, 7)
+    assert many[:20] == few
+    rates = np.log10([e.method.learning_rate.peak for e in many])
+    assert len(many) == 400
+    assert rates.min() >= -3
+    assert rates.max() <= 0
+    assert np.mean(rates < -1.5) == pytest.approx(0.5, abs=0.1)  # 4 standard deviations of the mean of 400 coins
+    sizes = np.bincount([e.cluster.size for e in many], minlength=10)
+    assert sizes[:2].sum() == 0
+    assert sizes[2:].min() > 25  # 50 expected of each, standard deviation 6.6
+    assert {e.method.name for e in many} == {"async", "sync"}
+
+
+def test_an_axis_more_leaves_the_draws_of_the_others_and_another_seed_changes_them():
+    rate = {"method.learning_rate": Range(0.1, 1.0)}
+    alone = [e.method.learning_rate for e in experiments(rate, "random", 5)]
+    assert [e.method.learning_rate for e in experiments(rate | {"seed": [0, 1]}, "random", 5)] == alone
+    assert [e.method.learning_rate for e in experiments(rate, "random", 5, 1)] != alone
+
+
+@given(
+    ends=st.tuples(st.integers(1, 10**6), st.integers(1, 10**6))
+    | st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)),
+    u=st.floats(0, 1, exclude_max=True),
+    log=st.booleans(),
+)
+def test_a_range_stays_within_its_ends_and_keeps_to_whole_numbers(ends, u, log):
+    low, high = min(ends), max(ends)
+    if low == high:
+        return
+    value = Range(low, high, log).at(u)
+    assert low <= value <= high
+    assert type(value) is type(low)
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"sed": [1]}, r"unknown axis 'sed'.*seed"),
+        ({"seed": []}, r"axis 'seed' is empty"),
+        ({"method": ["asinc"]}, r"unknown method 'asinc'.*async"),
+        ({"method.momentun": [0.9], "method": ["dana-zero"]}, r"unknown parameter.*'momentun'.*'momentum'"),
+        ({"method.k": [2]}, r"unknown parameter of the methods: 'k'"),
+        ({"cluster.wrkers": [2]}, "wrkers.*workers"),
+        ({"seed": [-1]}, "seed of experiment = -1"),
+        ({"mode": "zip", "seed": [1, 2], "updates": [5]}, "equally long"),
+        ({"mode": "both", "seed": [1, 2]}, "mode of sampling = 'both'"),
+        ({"mode": "random", "seed": [1]}, "samples = None is not allowed: mode 'random' needs a number"),
+        ({"samples": 3, "seed": [1]}, "samples = 3 is not allowed: mode 'grid' takes no samples"),
+        ({"mode": "random", "samples": 0, "seed": [1]}, "samples of sampling = 0"),
+        ({"mode": "random", "samples": 3, "seed": []}, "axis 'seed' is empty"),
+        ({"seed": Range(0, 5)}, "axis 'seed' is a range.*mode = 'random'"),
+        ({"executor": 4, "seed": [1]}, "executor = 4 is not allowed.*processes"),
+    ],
+)
+def test_a_wrong_axis_is_one_sentence_before_anything_runs(axes, said, monkeypatch):
+    monkeypatch.setattr(workers, "run", lambda *a, **k: pytest.fail("something ran"))
+    with pytest.raises(ValueError, match=said):
+        sweep(BASE, progress=False, **axes)
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [((1, 1), "above low = 1"), ((0.0, math.inf), "finite"), ((0, 5, True), "low of range = 0 .* above 0")],
+)
+def test_a_wrong_range_is_one_sentence(ends, said):
+    with pytest.raises(ValueError, match=said):
+        Range(*ends)
+
+
+def spec(tmp_path, lines):
+    file = tmp_path / "sweep.toml"
+    file.write_text(f"{BASE.to_toml()}\n[sweep]\n{lines}\n")
+    return file
+
+
+def test_a_file_says_the_same_as_python(tmp_path):
+    lines = 'mode = "random"\nsamples = 4\nsampling_seed = 3\nseed = [0, 1]\n'
+    lines += '"method.learning_rate" = {low = 0.1, high = 1.0, log = true}'
+    axes = {"seed": [0, 1], "method.learning_rate": Range(0.1, 1.0, log=True)}
+    assert load_sweep(spec(tmp_path, lines)).runs == plan(BASE, axes, Sampling("random", 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("seed = {low = 1}", "axis 'seed' lacks high"),
+        ("seed = {low = 1, hihg = 2}", "key of axis 'seed': 'hihg'.*'high'"),
+        ('seed = {low = 1, high = "b"}', "high of range = 'b'"),
+        ("seed = {low = 1, high = 2}", "mode = 'random'"),
+        ("seed = 3", "axis 'seed' = 3"),
+    ],
+)
+def test_a_wrong_axis_of_a_file_names_the_file(lines, said, tmp_path):
+    with pytest.raises(ValueError, match=rf"sweep\.toml: .*{said}"):
+        load_sweep(spec(tmp_path, lines))
+
+
+@pytest.mark.parametrize(
+    ("lines", "runs"),
+    [((0, 4), 2 * 3 * (1 + 3 + 1)), ((3, 5), 3), ((0, 4, 5, 8), 30)],
+    ids=["grid", "zip", "random"],
+)
+def test_the_sweeps_in_the_example_of_init_are_right(lines, runs, tmp_path):
+    """Uncommented, in its three modes: which lines those are is counted from [sweep]."""
+    head, commented = EXAMPLE.split("# [sweep]\n")
+    table = [line.removeprefix("# ") for line in commented.splitlines()]
+    chosen = [line for a, b in zip(lines[::2], lines[1::2], strict=True) for line in table[a:b]]
+    file = tmp_path / "spec.toml"
+    file.write_text("\n".join([head, "[sweep]", *chosen]))
+    found = load_sweep(file).runs
+    assert len(found) == runs
