@@ -29,9 +29,8 @@ from stalegrad.analysis.regression import TOLERANCE, compare_runs
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Record, ShiftedExponential
-from stalegrad.simulator.checks import Recording, compare, record
+from stalegrad.simulator.checks import Plan, Recording, compare, record
 from stalegrad.simulator.replay import batches, loop, scan
-from stalegrad.simulator.sweeps.axes import SweepSpec
 
 SEEDS = list(range(5))
 TRUTH = list(range(100, 130))
@@ -193,8 +192,8 @@ def _evaluate(params: Any, data: Any) -> Any:
     return {"loss": _loss(params, data, None), "error": wrong.mean()}
 
 
-def plan(method: str, seeds: list[int], updates: int = 400) -> SweepSpec:
-    """Return the sweep of one method."""
+def plan(method: str, seeds: list[int], updates: int = 400) -> Plan:
+    """Return what is run of one method."""
     base = Experiment(
         problem=problem(),
         cluster=Cluster(workers=8, compute=ShiftedExponential(shift=1.0, scale=1.0)),
@@ -202,7 +201,7 @@ def plan(method: str, seeds: list[int], updates: int = 400) -> SweepSpec:
         updates=updates,
         record=Record(updates=updates // 20, gap=False),
     )
-    return SweepSpec(base, {"seed": seeds}, "grid")
+    return Plan(base, [{}], seeds)
 
 
 @contextmanager

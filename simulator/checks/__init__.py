@@ -2,6 +2,7 @@
 it uses everything, and only the command line and the pytest plugin use it."""
 
 from stalegrad.simulator.checks.check import Check, compare
+from stalegrad.simulator.checks.plan import Plan
 from stalegrad.simulator.checks.recording import Recording, Run, record
 
-__all__ = ["Check", "Recording", "Run", "compare", "record"]
+__all__ = ["Check", "Plan", "Recording", "Run", "compare", "record"]

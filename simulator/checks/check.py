@@ -10,9 +10,8 @@ import pandas as pd
 
 from stalegrad.analysis.convergence import METRICS, measure
 from stalegrad.analysis.regression import ALPHA, TOLERANCE, check_pairs, check_settings, compare_runs
-from stalegrad.simulator.checks.labels import labels
-from stalegrad.simulator.checks.recording import Recording, Run, plan_table
-from stalegrad.simulator.sweeps.axes import SweepSpec, experiments
+from stalegrad.simulator.checks.plan import Plan
+from stalegrad.simulator.checks.recording import Recording, Run
 
 Outcome = Literal["same", "different but not worse", "worse"]
 OUTCOMES: tuple[Outcome, ...] = ("same", "different but not worse", "worse")
@@ -111,11 +110,11 @@ def compare(
     return Check(before, after, table, tolerance, alpha)
 
 
-def check_plan(before: Recording, plan: SweepSpec, where: str) -> None:
-    """Raise ValueError if a baseline was recorded of another sweep, naming what differs."""
-    now = plan_table(plan)
+def check_plan(before: Recording, plan: Plan, where: str) -> None:
+    """Raise ValueError if a baseline was recorded of another plan, naming what differs."""
+    now = plan.table()
     if now == before.spec:
-        want = {(label, experiment.seed) for label, experiment in labels(experiments(*plan))}
+        want = {(label, run.experiment.seed) for label, run in plan.runs}
         if want != {(run.method, run.seed) for run in before.runs}:
             raise ValueError(f"{where} was recorded of other methods or seeds: record it again")
         return

@@ -1,4 +1,4 @@
-"""A recording: what the runs of a sweep came to, as a small text that is committed beside the code."""
+"""A recording: what the runs of a plan came to, as a small text that is committed beside the code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import os
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -18,18 +17,13 @@ import pandas as pd
 
 from stalegrad.analysis.checks import check_target
 from stalegrad.analysis.convergence import ARRIVALS, KINDS, Target, default_target, measure
-from stalegrad.policies.specs import validate
 from stalegrad.simulator.checks.digests import Digests, machine
-from stalegrad.simulator.checks.labels import labels
-from stalegrad.simulator.sweeps.axes import Mode, SweepSpec, experiments
-from stalegrad.simulator.sweeps.experiment import read_experiment
+from stalegrad.simulator.checks.plan import SEEDS, Plan
 from stalegrad.simulator.sweeps.result import Result, versions
-from stalegrad.simulator.sweeps.sweep import sweep
+from stalegrad.simulator.sweeps.sweep import execute
 from stalegrad.simulator.timing.trace import Trace
 
 FORMAT = "stalegrad-baseline-1"
-SEEDS = 5
-"""Runs of a spec that does not say how many."""
 DIGITS = 6
 """Significant digits of a recorded curve; the digests know the rest."""
 UNUSED = ("gradients", "epoch", "mean_staleness", "max_staleness", "mean_gap", "learning_rate")
@@ -74,10 +68,10 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """The runs of a sweep, as a baseline or to be held against one.
+    """The runs of a plan, as a baseline or to be held against one.
 
     Attributes:
-        spec: the sweep as nested tables, or None if it exists in a process only.
+        spec: its plan as nested tables, or None if it exists in a process only.
         targets: of each method, for the time it takes to reach them.
         versions: of the packages that ran it.
         machine: that ran it.
@@ -91,17 +85,15 @@ class Recording:
     runs: tuple[Run, ...]
 
     @property
-    def plan(self) -> SweepSpec:
-        """The sweep to run it again.
+    def plan(self) -> Plan:
+        """What to run to make it again.
 
         Raises:
             ValueError: if it exists in a process only, or its spec cannot be read (any more).
         """
         if self.spec is None:
             raise ValueError("the experiments of this baseline exist in a test only, not as a spec: run that test")
-        mode = validate("mode of sweep", Mode, self.spec["sweep"].get("mode", "grid"))
-        axes = {name: values for name, values in self.spec["sweep"].items() if name != "mode"}
-        return SweepSpec(read_experiment(self.spec["experiment"]), axes, mode)
+        return Plan.read(self.spec)
 
     @property
     def histories(self) -> dict[str, dict[int, pd.DataFrame]]:
@@ -193,11 +185,11 @@ class Recording:
         else:
             want = {}
             try:
-                todo = labels(experiments(*self.plan))
+                runs = self.plan.runs
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"the spec in {where} cannot be read: {error}") from None
-            for label, experiment in todo:
-                want.setdefault(label, set()).add(experiment.seed)
+            for label, run in runs:
+                want.setdefault(label, set()).add(run.experiment.seed)
         for label in want | have:
             if missing := want.get(label, set()) - have.get(label, set()):
                 raise ValueError(f"{where} lacks seeds {sorted(missing)} of {label!r}: record it again")
@@ -211,54 +203,32 @@ class Recording:
 
 
 def record(
-    plan: SweepSpec, *, target: float | None = None, executor: Executor | None = None, progress: bool = True
+    plan: Plan, *, target: float | None = None, executor: Executor | None = None, progress: bool = True
 ) -> Recording:
-    """Run a sweep and keep what its runs came to.
+    """Run a plan and keep what its runs came to.
 
     Args:
-        plan: as ``load_sweep`` reads it. If no axis is ``seed``, five seeds from that of the experiment on.
+        plan: the methods and their seeds.
         target: test error (training loss, if there is none) whose time is kept; by default one for each method,
             90 % of its mean way.
         executor: as of :func:`stalegrad.simulator.sweep`.
         progress: show a progress bar.
 
     Raises:
-        ValueError: if the sweep is impossible, or has one seed only.
+        ValueError: if the target is no number.
         RuntimeError: if a run raises.
     """
     if target is not None:
         check_target(target, "the test error")
-    plan = with_seeds(plan)
-    todo = labels(experiments(*plan))
-    for label, seeds in Counter(label for label, _ in todo).items():
-        if seeds < 2:
-            raise ValueError(f"one seed of {label!r} is not enough: statistics need at least 2 (better {SEEDS})")
-    axes: dict[str, Any] = plan.axes
-    made = sweep(plan.base, mode=plan.mode, executor=executor, progress=progress, fail_fast=True, **axes)
+    todo = plan.runs
+    made = execute([run for _, run in todo], executor=executor, progress=progress, fail_fast=True)
     runs = tuple(Run.of(label, result) for (label, _), result in zip(todo, made.results, strict=True))
     by_method: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
         by_method.setdefault(run.method, []).append(run.curve)
     targets = {method: _target(curves, target) for method, curves in by_method.items()}
     known = {method: found for method, found in targets.items() if found is not None}
-    return Recording(plan_table(plan), known, versions(), machine(), runs)
-
-
-def with_seeds(plan: SweepSpec) -> SweepSpec:
-    """Return a sweep with an axis of seeds."""
-    if "seed" in plan.axes:
-        return plan
-    return plan._replace(axes={**plan.axes, "seed": list(range(plan.base.seed, plan.base.seed + SEEDS))})
-
-
-def plan_table(plan: SweepSpec) -> dict[str, Any] | None:
-    """Return a sweep as plain tables; None if a part of it exists in this process only."""
-    sweep_table = {"mode": plan.mode} | {name: list(values) for name, values in plan.axes.items()}
-    try:
-        table = {"experiment": plan.base.table(), "sweep": sweep_table}
-        return dict(json.loads(json.dumps(table, allow_nan=False)))
-    except (ValueError, TypeError):
-        return None
+    return Recording(plan.table(), known, versions(), machine(), runs)
 
 
 def _target(curves: list[pd.DataFrame], value: float | None) -> Target | None:

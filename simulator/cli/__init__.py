@@ -16,12 +16,8 @@ from rich.table import Table
 from stalegrad.simulator.cli.checks import app as check_app
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
-<<<<<<< HEAD
 from stalegrad.simulator.replay.compiling import keep_compiled
-from stalegrad.simulator.sweeps.axes import load_sweep
-=======
 from stalegrad.simulator.sweeps.axes import Run, load_sweep
->>>>>>> h1
 from stalegrad.simulator.sweeps.experiment import load_experiment
 from stalegrad.simulator.sweeps.result import Result, load_results, run
 from stalegrad.simulator.timing.engine import simulate

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +12,11 @@ import typer
 
 from stalegrad.analysis.convergence import METRICS
 from stalegrad.analysis.regression import ALPHA, TOLERANCE, power_table
-from stalegrad.simulator.checks import Recording, compare, record
+from stalegrad.simulator.checks import Plan, Recording, compare, record
 from stalegrad.simulator.checks.check import check_plan
 from stalegrad.simulator.checks.outputs import github, junit, pictures, text
-from stalegrad.simulator.checks.recording import check_new, with_seeds
+from stalegrad.simulator.checks.recording import check_new
+from stalegrad.simulator.cli.sweeps import executor_of
 from stalegrad.simulator.sweeps.axes import load_sweep
 
 app = typer.Typer(help="Tell whether a change makes convergence worse.", no_args_is_help=True)
@@ -45,8 +43,8 @@ def record_command(
 ) -> None:
     """Run a spec over its seeds and keep what it came to as a baseline."""
     check_new(out, force)
-    plan = load_sweep(spec)
-    with _pool(jobs) as executor:
+    plan = Plan.of_sweep(load_sweep(spec))
+    with executor_of(jobs, None) as executor:
         recording = _ended_well(lambda: record(plan, target=target, executor=executor, progress=_watched()))
     recording.save(out, force=force)
     print(f"wrote {out}: {len(recording.runs)} runs of {', '.join(recording.histories)}")
@@ -75,10 +73,10 @@ def run_command(
     before = Recording.load(baseline)
     plan = before.plan
     if spec is not None:
-        check_plan(before, with_seeds(load_sweep(spec)), str(baseline))
+        check_plan(before, Plan.of_sweep(load_sweep(spec)), str(baseline))
     metrics = tuple(metric or METRICS)
     compare(before, before, metrics, tolerance=tolerance, alpha=alpha)  # wrong settings are found before any run
-    with _pool(jobs) as executor:
+    with executor_of(jobs, None) as executor:
         after = _ended_well(lambda: record(plan, executor=executor, progress=_watched()))
     check = compare(before, after, metrics, tolerance=tolerance, alpha=alpha)
     print(text(check))
@@ -125,15 +123,6 @@ def power_command(
 def _watched() -> bool:
     """Tell whether somebody watches, so that a progress bar makes sense."""
     return sys.stderr.isatty()
-
-
-@contextmanager
-def _pool(jobs: int) -> Iterator[Executor | None]:
-    if jobs == 1:
-        yield None
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
-        yield executor
 
 
 def _ended_well(make: Callable[[], Recording]) -> Recording:

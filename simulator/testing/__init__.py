@@ -98,16 +98,19 @@ class Convergence:
             The Check (the Recording, with ``--convergence-record``).
         """
         __tracebackhide__ = True
-        from stalegrad.simulator.checks import Recording, compare, record
+        from stalegrad.simulator.checks import Plan, Recording, compare, record
         from stalegrad.simulator.checks.check import check_plan
         from stalegrad.simulator.checks.outputs import text
-        from stalegrad.simulator.checks.recording import with_seeds
-        from stalegrad.simulator.sweeps.axes import SweepSpec, load_sweep
+        from stalegrad.simulator.sweeps.axes import Sampling, SweepSpec, load_sweep, plan as planned
 
         if isinstance(experiment, str | Path):
             experiment = load_sweep(experiment)
-        plan = experiment if isinstance(experiment, SweepSpec) else SweepSpec(experiment, {}, mode)  # type: ignore[arg-type]
-        plan = with_seeds(plan._replace(axes=plan.axes | {k: list(v) for k, v in axes.items()}))
+        if isinstance(experiment, SweepSpec):
+            if axes:
+                pytest.fail(f"axes {', '.join(axes)} are given beside a sweep that has its own", pytrace=False)
+            plan = Plan.of_sweep(experiment)
+        else:
+            plan = Plan.of(experiment, planned(experiment, axes, Sampling(mode)))  # type: ignore[arg-type]
         file = self.file(name)
         if file in self._used:
             pytest.fail(f"two checks of one test have the baseline {file.name}: give each a name=", pytrace=False)

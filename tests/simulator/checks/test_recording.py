@@ -11,11 +11,10 @@ from stalegrad.analysis.convergence import Target
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Record, run
-from stalegrad.simulator.checks import Recording, compare, record
+from stalegrad.simulator.checks import Plan, Recording, compare, record
 from stalegrad.simulator.checks.check import check_plan
 from stalegrad.simulator.checks.digests import digest
-from stalegrad.simulator.checks.recording import plan_table, with_seeds
-from stalegrad.simulator.sweeps.axes import SweepSpec, experiments, load_sweep
+from stalegrad.simulator.sweeps.axes import load_sweep, plan as planned
 
 SPEC = """
 updates = 6
@@ -39,7 +38,7 @@ seed = [0, 1]
 def plan(tmp_path_factory):
     file = tmp_path_factory.mktemp("spec") / "spec.toml"
     file.write_text(SPEC)
-    return load_sweep(file)
+    return Plan.of_sweep(load_sweep(file))
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +60,13 @@ def quadratic(**changes):
         problem=PROBLEM, cluster=Cluster(workers=2, compute=Exponential(1.0)), method=methods.async_(),
         updates=20, record=Record(updates=5),
     )  # fmt: skip
-    return SweepSpec(base.but(**changes), {"seed": [0, 1, 2]}, "grid")
+    return Plan(base.but(**changes), [{}], [0, 1, 2])
 
 
 def test_a_recording_holds_what_the_runs_came_to(plan, recording):
     assert list(recording.histories) == ["async", "sync"]
     assert [(r.method, r.seed) for r in recording.runs] == [(m, s) for m in ("async", "sync") for s in (0, 1)]
-    result = run(experiments(*plan)[1][1], progress=False)
+    result = run(plan.runs[1][1].experiment, progress=False)
     kept = recording.runs[1]
     np.testing.assert_allclose(kept.curve["train_loss"], result.history["train_loss"], rtol=5e-6)
     assert list(kept.curve["update"]) == [0, 3, 6]
@@ -108,10 +107,15 @@ def test_numbers_that_are_none_survive(recording, tmp_path):
     assert again.dumps() == strange.dumps()
 
 
+def sweep_of(plan, **axes):
+    return Plan.of(plan.base, planned(plan.base, axes))
+
+
 def test_five_seeds_unless_said_otherwise(plan):
-    alone = plan._replace(axes={}, base=plan.base.but(seed=7))
-    assert with_seeds(alone).axes["seed"] == [7, 8, 9, 10, 11]
-    assert with_seeds(plan) is plan
+    later = plan.base.but(seed=7)
+    assert Plan.of(later, planned(later, {"method.learning_rate": [0.1, 0.2]})).seeds == [7, 8, 9, 10, 11]
+    assert plan.seeds == [0, 1]
+    assert [label for label, _ in plan.runs] == ["async", "async", "sync", "sync"]
 
 
 def test_digests_are_of_names_types_shapes_and_bytes():
@@ -211,8 +215,8 @@ def broken(recording, change):
             "spec in .* unknown model 'mpl'. Did you mean",
         ),
         (
-            lambda t: t["spec"]["sweep"].update(seed=[0]),
-            r"has seeds \[1\] of 'async', for which its spec does not ask",
+            lambda t: t["spec"].update(seeds=[0, 2]),
+            r"lacks seeds \[2\] of 'async'",
         ),
         (lambda t: t["runs"][0]["curve"].pop("train_loss"), "a curve lacks .*train_loss"),
         (lambda t: t["runs"][0]["curve"]["train_loss"].pop(), "damaged: ValueError"),
@@ -253,23 +257,35 @@ def test_nothing_is_overwritten_unless_forced(recording, tmp_path):
     assert Recording.load(recording.save(file, force=True)).spec == recording.spec
 
 
-def test_one_seed_is_refused_before_anything_runs(plan):
+def test_seeds_that_cannot_be_compared_are_refused_before_anything_runs(plan):
     with pytest.raises(ValueError, match="one seed of 'async' is not enough"):
-        record(plan._replace(axes={"seed": [3]}), progress=False)
+        sweep_of(plan, seed=[3])
+    ragged = [run for _, run in plan.runs][:3]
+    with pytest.raises(ValueError, match="one seed of 'sync'"):
+        Plan.of(plan.base, ragged)
+    runs = planned(plan.base, {"method": ["async", "sync"], "seed": [0, 1, 2]})
+    with pytest.raises(ValueError, match=r"'sync' has seeds \[0, 1\]: all methods of a check need the same ones"):
+        Plan.of(plan.base, runs[:5])
 
 
 def test_methods_that_look_alike_are_refused(plan):
     rates = [{"name": "async", "learning_rate": rate} for rate in (0.1, 0.2)]
     with pytest.raises(ValueError, match=r"two runs are called 'async', seed 0.*method\.learning_rate"):
-        record(plan._replace(axes={"method": rates, "seed": [0, 1]}), progress=False)
+        sweep_of(plan, method=rates, seed=[0, 1])
 
 
 def test_axes_are_in_the_label(plan):
     axes = {"method.learning_rate": [0.1, 0.2], "cluster.workers": [3], "seed": [0, 1]}
-    assert list(record(plan._replace(axes=axes), progress=False).histories) == [
+    assert list(dict.fromkeys(label for label, _ in sweep_of(plan, **axes).runs)) == [
         "async, method.learning_rate=0.1, cluster.workers=3",
         "async, method.learning_rate=0.2, cluster.workers=3",
     ]
+
+
+def test_a_plan_comes_back_from_its_table(plan):
+    assert Plan.read(plan.table()).runs == plan.runs
+    assert plan.table()["seeds"] == [0, 1]
+    assert quadratic().table() is None
 
 
 def test_a_run_that_raises_ends_the_recording(plan):
@@ -299,8 +315,3 @@ def test_a_target_of_the_users_own(plan):
 def test_a_target_that_is_no_number_is_refused_before_anything_runs(plan):
     with pytest.raises(ValueError, match="target is nan"):
         record(plan, target=float("nan"))
-
-
-def test_a_sweep_of_functions_has_no_table(plan):
-    assert plan_table(quadratic()) is None
-    assert plan_table(plan)["sweep"] == {"mode": "grid", **plan.axes}
