@@ -31,6 +31,7 @@ from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Record, ShiftedExponential
 from stalegrad.simulator.checks import Plan, Recording, compare, record
 from stalegrad.simulator.replay import batches, loop, scan
+from stalegrad.simulator.sweeps import traces
 
 SEEDS = list(range(5))
 TRUTH = list(range(100, 130))
@@ -109,7 +110,7 @@ FAULTS = [
         "old = at_worker(state.velocity, worker)", "old = at_worker(state.velocity, 0 * worker)",
     ),
     Fault(
-        "the last of K gradients is lost", "sync", "simulator.replay.scan:compiled",
+        "the last of K gradients is lost", "sync", "simulator.replay.scan:passage",
         "lax.fori_loop(0, count, add", "lax.fori_loop(0, count - 1, add",
     ),
     Fault(
@@ -235,8 +236,8 @@ def planted(fault: Fault) -> Iterator[None]:
 
 
 def forget() -> None:
-    """Forget compiled code (it is kept by the method's name and numbers) and drawn mini-batches."""
-    for cache in (scan.initial, scan.compiled, loop.compiled, batches._permutation):
+    """Forget compiled code (it is kept by the method's name and numbers), traces and mini-batches."""
+    for cache in (scan.start_of, scan.compiled, loop.compiled, batches._permutation, traces._simulated):
         cache.cache_clear()
 
 

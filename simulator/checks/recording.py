@@ -187,7 +187,7 @@ class Recording:
             try:
                 runs = self.plan.runs
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"the spec in {where} cannot be read: {error}") from None
+                raise ValueError(f"the spec in {where} cannot be read: {type(error).__name__} {error}") from None
             for label, run in runs:
                 want.setdefault(label, set()).add(run.experiment.seed)
         for label in want | have:
