@@ -63,12 +63,9 @@ class Check:
             said.append(f"timing: the same messages at other times ({_seeds(times, len(pairs))})")
         if numbers := [a.seed for a, b in pairs if a.digests.params != b.digests.params]:
             said.append(f"numbers: other parameters at the end ({_seeds(numbers, len(pairs))})")
-        if pairs and not said:
-            curves = [a.seed for a, b in pairs if not _same_curve(a, b)]
-            said.append(
-                f"recording: other curves of the same runs ({_seeds(curves, len(pairs))})" if curves else ""
-            )
-        return [sentence for sentence in said if sentence]
+        if not said and (curves := [a.seed for a, b in pairs if not _same_curve(a, b)]):
+            said.append(f"recording: other curves of the same runs ({_seeds(curves, len(pairs))})")
+        return said
 
     def surroundings(self) -> list[str]:
         """Return what else is not as it was: versions of packages, the machine."""
