@@ -1,7 +1,7 @@
 """Mechanism: time, workers, events, and the replay of what they did. Knows no algorithm by name.
 
-Three rooms and a door: ``timing`` (delays, cluster, engine, trace), ``replay`` (schedule, step, run), ``sweeps``
-(experiment, result), and ``cli``.
+Three rooms: ``timing`` (delays, cluster, engine, trace), ``replay`` (schedule, step, run), ``sweeps`` (experiment,
+result); and the doors: ``checks`` (does it still converge?), ``cli``, ``testing`` (the pytest plugin).
 """
 
 from stalegrad.simulator.replay.record import Record

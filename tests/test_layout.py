@@ -14,13 +14,20 @@ ROOMS = ("simulator", "models", "policies", "analysis")
 FILES = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
+DOORS = ["simulator.cli", "simulator.checks", "simulator.testing"]
+"""Where users come in: they may use every room, and no room uses them."""
+
+ELSEWHERE = {"simulator.testing": "testing"}
+"""The pytest plugin is not inside the simulator, as importing that takes JAX to the start of every pytest."""
+
 FORBIDDEN = {  # importer: what it must not know, neither at the top of a file nor inside a function
     "policies": ["models", "simulator", "analysis"],
     "models": ["policies", "simulator", "analysis"],
     "analysis": ["policies", "simulator", "models"],
-    "simulator.timing": ["models", "analysis", "simulator.replay", "simulator.sweeps", "simulator.cli"],
-    "simulator.replay": ["analysis", "simulator.sweeps", "simulator.cli"],
-    "simulator.sweeps": ["simulator.cli"],
+    "simulator.timing": ["models", "analysis", "simulator.replay", "simulator.sweeps", *DOORS],
+    "simulator.replay": ["analysis", "simulator.sweeps", *DOORS],
+    "simulator.sweeps": DOORS,
+    "simulator.checks": ["simulator.cli", "simulator.testing"],
 }
 ALLOWED = {"analysis": ["simulator.timing.delays"]}  # all the same: fits and theory need the laws
 INSIDE = {f"simulator.sweeps.{door}": ["analysis"] for door in ("result", "results")}  # inside functions only
@@ -77,8 +84,9 @@ def run(code, cwd):
 
 def test_every_folder_with_an_init_is_listed_as_a_package():
     folders = {name(file) for file in FILES if file.name == "__init__.py"}
-    assert set(SETUPTOOLS["packages"]) == {f"stalegrad.{folder}" for folder in folders}
-    assert SETUPTOOLS["package-dir"] == {f"stalegrad.{room}": room for room in ROOMS}
+    assert set(SETUPTOOLS["packages"]) == {f"stalegrad.{ELSEWHERE.get(folder, folder)}" for folder in folders}
+    moved = {f"stalegrad.{new}": old.replace(".", "/") for old, new in ELSEWHERE.items()}
+    assert SETUPTOOLS["package-dir"] == {f"stalegrad.{room}": room for room in ROOMS} | moved
 
 
 def test_every_folder_with_code_has_an_init():
@@ -117,11 +125,17 @@ def test_rooms_know_only_what_they_may(package):
             assert offences(file, forbidden, allowed=allowed) == []
 
 
-def test_only_the_command_line_imports_analysis_at_the_top_of_a_file():
+def test_only_the_doors_import_analysis_at_the_top_of_a_file():
     for file in FILES:
         inside = name(file) in INSIDE
-        if not within(name(file), "analysis") and not within(name(file), "simulator.cli"):
+        if not any(within(name(file), package) for package in ["analysis", *DOORS]):
             assert offences(file, ["stalegrad.analysis"], functions=not inside) == []
+
+
+def test_the_pytest_plugin_imports_nothing_of_ours_at_the_top_of_a_file():
+    for file in FILES:
+        if within(name(file), "simulator.testing"):
+            assert offences(file, ["stalegrad", "jax", "numpy", "pandas"], functions=False) == []
 
 
 def test_timing_knows_no_jax():

@@ -57,8 +57,8 @@ def test_the_wheel_claims_one_name_and_holds_every_file_of_the_rooms(wheel):
     for room in ROOMS:
         files = (ROOT / room).rglob("*")
         wanted = [f for f in files if f.is_file() and "__pycache__" not in f.parts]
-        missing = {f"stalegrad/{file.relative_to(ROOT)}" for file in wanted} - names
-        assert missing == set()
+        paths = {str(file.relative_to(ROOT)).replace("simulator/testing/", "testing/") for file in wanted}
+        assert {f"stalegrad/{path}" for path in paths} - names == set()
     assert any(name.endswith("entry_points.txt") for name in names)
     assert sum(name.endswith("/LICENSE") and ".dist-info/" in name for name in names) >= 2
 
@@ -76,3 +76,30 @@ def test_the_wheel_runs_the_demo_in_an_environment_of_its_own(wheel, tmp_path):
         assert content.startswith(b"\x89PNG")
         assert min(struct.unpack(">II", content[16:24])) > 250
     assert (tmp_path / "demo" / "table.csv").read_text().startswith("method,")
+
+
+def test_the_pytest_plugin_works_where_nothing_else_is(wheel, tmp_path):
+    call(sys.executable, "-m", "venv", "env", cwd=tmp_path)
+    scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
+    call(
+        scripts / "python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        wheel,
+        "pytest",
+        cwd=tmp_path,
+    )
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    call(scripts / "stalegrad", "init", "spec.toml", cwd=repository)
+    spec = repository / "spec.toml"
+    spec.write_text(spec.read_text().replace("wallclock = 6000.0", "wallclock = 60.0"))
+    (repository / "test_convergence.py").write_text(
+        "def test_it(convergence):\n    convergence.check('spec.toml')\n", encoding="utf-8"
+    )
+    assert "recorded" in call(scripts / "pytest", "--convergence-record", cwd=repository)
+    assert (repository / "convergence" / "test_convergence" / "test_it.json").exists()
+    assert "1 passed" in call(scripts / "pytest", "--convergence-strict", cwd=repository)

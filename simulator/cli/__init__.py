@@ -1,4 +1,4 @@
-"""The command line: ``stalegrad demo | init | run | trace | report | list``.
+"""The command line: ``stalegrad demo | init | run | trace | report | check | list``.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or bad input.
 """
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from stalegrad.simulator.cli.checks import app as check_app
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
 from stalegrad.simulator.replay.compiling import keep_compiled
@@ -28,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(check_app, name="check")
 console = Console()
 
 Spec = Annotated[Path, typer.Argument(help="A TOML file; `stalegrad init` writes one.")]

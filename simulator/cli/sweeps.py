@@ -59,7 +59,7 @@ def run_sweep(
 ) -> bool:
     """Run a sweep into a store and print a table; return whether every run finished."""
     try:
-        with _executor(jobs, scheduler) as executor:
+        with executor_of(jobs, scheduler) as executor:
             result = execute(runs, store=out, executor=executor, fail_fast=fail_fast, retry_failed=retry_failed)
     except KeyboardInterrupt as interrupt:
         _plainly(console)(str(interrupt))
@@ -73,7 +73,7 @@ def run_sweep(
 
 
 @contextmanager
-def _executor(jobs: int, scheduler: str | None) -> Iterator[Any]:
+def executor_of(jobs: int, scheduler: str | None) -> Iterator[Any]:
     """Give what to run on; processes of ours do not outlive an interrupt."""
     if scheduler is not None:
         with dask_client(scheduler) as client:

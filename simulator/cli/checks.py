@@ -1,0 +1,134 @@
+"""``stalegrad check record | run | power``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stalegrad.analysis.convergence import METRICS
+from stalegrad.analysis.regression import ALPHA, TOLERANCE, power_table
+from stalegrad.simulator.checks import Plan, Recording, compare, record
+from stalegrad.simulator.checks.check import check_plan
+from stalegrad.simulator.checks.outputs import github, junit, pictures, text
+from stalegrad.simulator.checks.recording import check_new
+from stalegrad.simulator.cli.sweeps import executor_of
+from stalegrad.simulator.sweeps.axes import load_sweep
+
+app = typer.Typer(help="Tell whether a change makes convergence worse.", no_args_is_help=True)
+
+Baseline = Annotated[Path, typer.Argument(help="A file that `stalegrad check record` wrote.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes.")]
+Tolerance = Annotated[float, typer.Option(help="Worsening that does not matter, relative to the baseline's mean.")]
+Alpha = Annotated[float, typer.Option(help="Chance that a check says worse by accident.")]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Judge this instead; may be repeated. By default: {', '.join(METRICS)}."),
+]
+
+
+@app.command("record")
+def record_command(
+    spec: Annotated[Path, typer.Argument(help="A TOML file; five seeds, unless its [sweep] says otherwise.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; commit it.")],
+    target: Annotated[
+        float | None, typer.Option(help="Test error to time; by default 90 % of each method's way.")
+    ] = None,
+    jobs: Jobs = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+) -> None:
+    """Run a spec over its seeds and keep what it came to as a baseline."""
+    check_new(out, force)
+    plan = Plan.of_sweep(load_sweep(spec))
+    with executor_of(jobs, None) as executor:
+        recording = _ended_well(lambda: record(plan, target=target, executor=executor, progress=_watched()))
+    recording.save(out, force=force)
+    print(f"wrote {out}: {len(recording.runs)} runs of {', '.join(recording.histories)}")
+
+
+@app.command("run")
+def run_command(
+    baseline: Baseline,
+    spec: Annotated[Path | None, typer.Option(help="Make sure that the baseline is of this spec.")] = None,
+    tolerance: Tolerance = TOLERANCE,
+    alpha: Alpha = ALPHA,
+    metric: Metric = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if anything is different, too.")] = False,
+    jobs: Jobs = 1,
+    junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Draw what is worse into this directory.")] = None,
+    annotate: Annotated[
+        bool | None,
+        typer.Option("--github/--no-github", help="Print annotations; by default where GITHUB_ACTIONS is true."),
+    ] = None,
+) -> None:
+    """Run a baseline's spec again, with the same seeds, and compare.
+
+    Ends with 0 if everything is the same, or different but not worse; with 1 if something is worse.
+    """
+    before = Recording.load(baseline)
+    plan = before.plan
+    if spec is not None:
+        check_plan(before, Plan.of_sweep(load_sweep(spec)), str(baseline))
+    metrics = tuple(metric or METRICS)
+    compare(before, before, metrics, tolerance=tolerance, alpha=alpha)  # wrong settings are found before any run
+    with executor_of(jobs, None) as executor:
+        after = _ended_well(lambda: record(plan, executor=executor, progress=_watched()))
+    check = compare(before, after, metrics, tolerance=tolerance, alpha=alpha)
+    print(text(check))
+    if os.environ.get("GITHUB_ACTIONS") == "true" if annotate is None else annotate:
+        print("\n".join(github(check, str(baseline))))
+    if junit_file is not None:
+        junit_file.parent.mkdir(parents=True, exist_ok=True)
+        junit_file.write_text(junit(check, baseline.stem), encoding="utf-8")
+    for picture in pictures(check, plots) if plots is not None else ():
+        print(f"wrote {picture}")
+    if not check.passed(strict):
+        raise typer.Exit(1)
+
+
+@app.command("power")
+def power_command(
+    baseline: Baseline,
+    tolerance: Tolerance = TOLERANCE,
+    alpha: Alpha = ALPHA,
+    metric: Metric = None,
+    power: Annotated[float, typer.Option(help="Probability that it is found.")] = 0.8,
+    correlation: Annotated[
+        float, typer.Option(help="Of a seed's values before and after; 0: a change leaves nothing in common.")
+    ] = 0.0,
+    seeds: Annotated[list[int] | None, typer.Option(help="So many; may be repeated.")] = None,
+) -> None:
+    """Say which worsening would be found with so many seeds, from how the baseline's runs scatter."""
+    recording = Recording.load(baseline)
+    table = power_table(
+        recording.histories, recording.targets, tuple(metric or METRICS), tuple(seeds or (3, 5, 10, 20)),
+        tolerance=tolerance, alpha=alpha, power=power, correlation=correlation,
+    )  # fmt: skip
+    shown = table.assign(mean=table["mean"].map("{:.4g}".format)).rename(
+        columns={n: f"{n} seeds" for n in table.columns[4:]}
+    )
+    for column in shown.columns[3:]:
+        shown[column] = shown[column].map("{:.2%}".format)
+    print(
+        f"smallest worsening called worse with probability {power:g}, tolerance {tolerance:.2%}, alpha {alpha:g}"
+    )
+    print(shown.to_string(index=False))
+
+
+def _watched() -> bool:
+    """Tell whether somebody watches, so that a progress bar makes sense."""
+    return sys.stderr.isatty()
+
+
+def _ended_well(make: Callable[[], Recording]) -> Recording:
+    """Return a recording; a run that raises fails the check and is told."""
+    try:
+        return make()
+    except RuntimeError as error:
+        print(error)
+        raise typer.Exit(1) from None
