@@ -67,7 +67,7 @@ def cases() -> dict[str, Case]:
     return {
         "softmax-regression": Case(images("softmax-regression"), 10, cosine(0.1, 10), {"name": "sgd"}, 0.16),
         "mlp": Case(images("mlp", hidden=[128]), 10, cosine(0.05, 10), momentum, 0.12),
-        "cnn-mindthestep": Case(images("cnn-mindthestep"), 12, cosine(0.03, 12), momentum, 0.10),
+        "lenet-adasync": Case(images("lenet-adasync"), 15, cosine(0.03, 15), momentum, 0.10),
         "transformer": Case(
             Problem("transformer", "shakespeare", batch_size=16, context=64, layers=2, width=96),
             4,
