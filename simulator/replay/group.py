@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stalegrad.models import Objective
 from stalegrad.models.streams import Stream
 from stalegrad.simulator.replay.executor import Program, Stand, Structure, numbers_of
 from stalegrad.simulator.replay.player import Player, values_of
@@ -51,12 +53,15 @@ class Group:
     Args:
         program: what they share.
         players: theirs; they have read their schedules.
+        objective: theirs, with its data on the device that is to do the work.
+        device: that device.
     """
 
-    def __init__(self, program: Program, players: Sequence[Player]) -> None:
-        self.players, self.most = players, program.layout.most
-        self.objective = players[0].objective
-        self.keys = jnp.stack([p.loss_key for p in players])
+    def __init__(
+        self, program: Program, players: Sequence[Player], objective: Objective, device: jax.Device
+    ) -> None:
+        self.players, self.objective, self.most = players, objective, program.layout.most
+        self.keys = jax.device_put(jnp.stack([p.loss_key for p in players]), device)
         dtype = jnp.result_type(*jax.tree.leaves(players[0].initial.params))
         self.scores = [p.last.cast(dtype) for p in players]
         self.numbers = stack(
@@ -65,9 +70,9 @@ class Group:
         slots = np.array([s.schedule.initial_slot for s in self.scores], np.int32)
         longest = max(s.schedule.updates for s in self.scores)
         self.window = max(1, min(CHUNK // self.most, compiled_length(longest)))
-        self.chunk = functools.lru_cache(maxsize=1)(lambda start: jax.device_put(self.cut(start)))
+        self.chunk = functools.lru_cache(maxsize=1)(lambda start: jax.device_put(self.cut(start), device))
         self.start, self.run = compiled(program)
-        self.initial = *stack([p.initial for p in players]), self.numbers, slots
+        self.initial = jax.device_put((*stack([p.initial for p in players]), self.numbers, slots), device)
 
     def bytes(self) -> int:
         """Return how much memory the group takes, as the compiler plans it, before any of it is taken."""
@@ -157,26 +162,33 @@ def grouped(parts: Sequence[Part], width: int) -> list[list[Part]]:
     return [same[i : i + width] for same in alike.values() for i in range(0, len(same), width)]
 
 
-def memory() -> int:
+def memory(device: jax.Device) -> int:
     """Return the bytes that a group may take: nine tenths of the accelerator's, or half of the machine's."""
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = (device.memory_stats() or {}).get("bytes_limit")
     return int(0.9 * limit) if limit else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def play_together(parts: Sequence[Part], width: int) -> None:
-    """Play runs of one shape to their ends, in ``width`` lanes, or in as many as the memory holds."""
+def play_together(parts: Sequence[Part], width: int, objective: Objective, device: jax.Device) -> None:
+    """Play runs of one shape to their ends, in ``width`` lanes, or in as many as the memory holds.
+
+    Args:
+        parts: the runs.
+        width: number of lanes.
+        objective: that of the runs, with its data on ``device``.
+        device: where to play them.
+    """
     players = [part.player for part in parts]
     for player, schedule, end in parts:
         player.read(schedule, end)
-        player.path = f"group of {width}"
+        player.path, player.objective = f"group of {width}", objective
     assert parts[0].shape is not None
     program, _ = parts[0].shape
     slots = max(player.layout(schedule).slots for player, schedule, _ in parts)
     lanes = [*players, *[players[-1]] * (width - len(players))]
-    group = Group(program._replace(layout=program.layout._replace(slots=slots)), lanes)
-    if width > 1 and group.bytes() > memory():
+    group = Group(program._replace(layout=program.layout._replace(slots=slots)), lanes, objective, device)
+    if width > 1 and group.bytes() > memory(device):
         for i in range(0, len(parts), width // 2):
-            play_together(parts[i : i + width // 2], width // 2)
+            play_together(parts[i : i + width // 2], width // 2, objective, device)
         return
     group.begin()
 
@@ -199,6 +211,25 @@ def play_together(parts: Sequence[Part], width: int) -> None:
             player.write_rows()
             if player.diverged_at is not None or update == last:
                 player.stand = group.stand(i)
+
+
+def play_on(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], width: int) -> None:
+    """Play groups of runs of one shape, each device its share of them at the same time as the others."""
+    placed: dict[Any, Objective] = {}
+    for i, group in enumerate(groups):
+        objective, device = group[0].player.objective, devices[i % len(devices)]
+        if (objective.loss, device) not in placed:  # data are put onto a device once
+            data = jax.device_put((objective.train, objective.test), device)
+            placed[objective.loss, device] = objective._replace(train=data[0], test=data[1])
+
+    def play(share: int) -> None:
+        device = devices[share]
+        for group in groups[share :: len(devices)]:
+            play_together(group, width, placed[group[0].player.objective.loss, device], device)
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        for done in [pool.submit(play, share) for share in range(len(devices))]:
+            done.result()
 
 
 def in_step(player: Player) -> bool:

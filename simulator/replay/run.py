@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import pandas as pd
 
 from stalegrad.models import Problem
@@ -12,7 +13,7 @@ from stalegrad.policies import Method
 from stalegrad.policies.controllers import Decision, Observation
 from stalegrad.policies.specs import unknown_name
 from stalegrad.simulator.replay.checkpoint import Checkpoint
-from stalegrad.simulator.replay.group import Part, grouped, play_together
+from stalegrad.simulator.replay.group import Part, grouped, play_on
 from stalegrad.simulator.replay.paths import PATHS
 from stalegrad.simulator.replay.player import Player, Progress
 from stalegrad.simulator.replay.record import Record
@@ -100,6 +101,7 @@ class Request(NamedTuple):
 def replay_together(requests: Sequence[Request], width: int) -> list[Replay]:
     """Replay several traces, those that share their compiled code ``width`` at a time by ``vmap``.
 
+    The devices of this process share the work.
     Numbers are those of :func:`replay` up to rounding; they depend on ``width``, but on nobody else's run.
     A run whose updates differ in their number of messages is played alone.
 
@@ -111,12 +113,10 @@ def replay_together(requests: Sequence[Request], width: int) -> list[Replay]:
         check(problem, method, trace.workers, None)
         player = Player(problem, method, trace.workers, record, _budget(trace), seed, None)
         parts.append(Part(player, lower(trace), trace.end))
-    for group in grouped(parts, width):
-        if group[0].shape is not None:
-            play_together(group, width)
-            continue
-        for player, schedule, end in group:
-            player.play(schedule, end, player.layout(schedule))
+    groups = grouped(parts, width)
+    play_on(jax.local_devices(), [group for group in groups if group[0].shape is not None], width)
+    for player, schedule, end in (part for group in groups if group[0].shape is None for part in group):
+        player.play(schedule, end, player.layout(schedule))
     return [_result(part.player) for part in parts]
 
 

@@ -1,5 +1,10 @@
 """Runs executed together by vmap: the same numbers as alone, whoever the neighbours are."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,10 +167,41 @@ def test_a_group_too_large_for_the_memory_is_split(monkeypatch):
     requests = [request(methods.async_(learning_rate=0.1), seed) for seed in range(5)]
     replay_together(requests, 8)
     assert len(sizes) == 1
-    monkeypatch.setattr(groups, "memory", lambda: sizes[0] - 1)
+    monkeypatch.setattr(groups, "memory", lambda device: sizes[0] - 1)
     found = replay_together(requests, 8)
     assert [r.path for r in found] == ["group of 4"] * 5
     assert sizes[1] == sizes[0]
     assert all(size < sizes[0] for size in sizes[2:])
     for one, expected in zip(found, map(alone, requests), strict=True):
         assert_close(one, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_devices_share_the_groups_and_change_nothing(tmp_path):
+    """Two devices, made of this one CPU, in a process of its own."""
+    code = """
+import sys, jax, numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_group import methods, request, same_bytes
+from stalegrad.simulator.replay import group, run
+assert len(jax.local_devices()) == 2
+played, original = [], group.Group.__init__
+def spy(self, program, players, objective, device):
+    played.append(device.id)
+    original(self, program, players, objective, device)
+    assert {d.id for leaf in jax.tree.leaves(objective.train) for d in leaf.devices()} == {device.id}
+group.Group.__init__ = spy
+requests = [request(methods.async_(learning_rate=0.1), seed) for seed in range(6)]
+both = run.replay_together(requests, 2)
+assert sorted(played) == [0, 0, 1], played
+assert {d.id for r in both for leaf in jax.tree.leaves(r.params) for d in leaf.devices()} == {0, 1}
+run.jax.local_devices = lambda: jax.devices()[1:]
+for a, b in zip(both, run.replay_together(requests, 2)):
+    same_bytes(a, b)
+assert played[3:] == [1, 1, 1]
+"""
+    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, here], cwd=tmp_path, env=flags, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
