@@ -9,7 +9,9 @@ FILES := $(shell find simulator models policies analysis -type f -not -path '*/_
 LIST := $(shell printf '%s\n' $(FILES) | cksum | cut -d ' ' -f 1)
 READY := $(VENV)/ready-$(LIST)
 
-.PHONY: help demo test test-slow lint bench validate reproduce clean
+PEERS ?= .venv-peers/bin/python
+
+.PHONY: help demo test test-slow lint bench bench-peers validate reproduce clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +42,13 @@ lint: $(READY)  ## Check style and types
 bench: $(READY)  ## Measure speed against plain SGD, side by side
 	$(BIN)/python tests/benchmarks/bench.py
 
+.venv-peers/bin/python:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch torchvision flgo==0.4.4 appfl==1.12.0 || { rm -rf .venv-peers; exit 1; }
+
+bench-peers: $(READY) $(PEERS)  ## Measure other software beside it (own environment: FLGo, APPFL, PyTorch; long)
+	$(BIN)/python tests/benchmarks/peers/peers.py --peers $(PEERS)
+
 validate: $(READY)  ## Set theory beside simulation: docs/validation.md
 	$(BIN)/python scripts/validate_theory.py --out docs/validation.md
 
@@ -47,4 +56,4 @@ reproduce: $(READY)  ## Test the claims of the papers on real images: docs/repro
 	$(BIN)/python scripts/reproduce
 
 clean:  ## Remove the environment and everything made
-	rm -rf $(VENV) build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
