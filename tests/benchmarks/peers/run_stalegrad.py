@@ -1,8 +1,8 @@
 """stalegrad itself, through its Python interface, with nothing kept from earlier processes.
 
 Settings: ``defaults``, the gap of every gradient and a history of 50 evaluations; ``fastest``, neither;
-``replay``, as fastest, for a trace that exists already. Times to the first update are those of the first call, which
-compiles; an update counts as made when the caller is told of it. The rate is that of a second, whole call
+``replay``, as fastest, for a trace that exists already. Times to the first update are those of the first call,
+which compiles; an update counts as made when the caller is told of it. The rate is that of a second, whole call
 (simulation, lowering, replay) in the same process.
 """
 
