@@ -92,7 +92,6 @@ def main() -> None:
         "aggregator_kwargs": {
             "num_clients": a.workers,
             "alpha": float(a.workers),
-            "gradient_based": True,
             **memory,
         },
         "device": "cpu",

@@ -11,7 +11,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from meter import Meter
+from meter import Meter, TimeIsUp
 from workloads import CLASSES, WORKLOADS, data
 
 from stalegrad.models import Problem
@@ -60,7 +60,11 @@ def main() -> None:
 
     trace = simulated() if a.setting == "replay" else None
     meter.call()
-    result = replay(trace or simulated(), problem, method, record=record, seed=a.seed, progress=told)
+    try:
+        result = replay(trace or simulated(), problem, method, record=record, seed=a.seed, progress=told)
+    except TimeIsUp:
+        meter.done((), float("nan"), {"jax": jax.__version__})
+        return
     again = time.perf_counter()
     warm = replay(trace or simulated(), problem, method, record=record, seed=a.seed)
     rate = a.gradients / (time.perf_counter() - again)
