@@ -123,6 +123,8 @@ def lattice(values: Floats) -> float:
         return 0.0
     spacing, steps = float(gaps[0]), 0
     for count, total in enumerate(np.cumsum(gaps)):
+        if gaps[count] > 50 * spacing:  # so many steps cannot be told from one more or less
+            break
         here = round(gaps[count] / spacing)
         if abs(gaps[count] / spacing - here) > 0.1:
             return 0.0

@@ -92,7 +92,7 @@ def plain_sgd(problem, indices):
     def run(w, indices, train):
         def step(w, ids):
             batch = jax.tree.map(lambda a: a[ids], train)
-            g = jax.grad(objective.loss, has_aux=True)(w, (), batch, None)[0]
+            g = jax.grad(objective.loss, has_aux=True)(w, objective.stats, batch, None)[0]
             return jax.tree.map(lambda p, d: p - rate * d, w, g), None
 
         return lax.scan(step, w, indices)[0]
@@ -115,7 +115,7 @@ def slot_scan(problem, indices, schedule):
             ids, source, target = event
             batch = jax.tree.map(lambda a: a[ids], train)
             version = jax.tree.map(lambda a: a[source], stack)
-            g = jax.grad(objective.loss, has_aux=True)(version, (), batch, None)[0]
+            g = jax.grad(objective.loss, has_aux=True)(version, objective.stats, batch, None)[0]
             w = jax.tree.map(lambda p, d: p - rate * d, w, g)
             return (w, jax.tree.map(lambda s, p: s.at[target].set(p), stack, w)), None
 

@@ -308,7 +308,7 @@ def test_a_sweep_runs_on_a_dask_cluster(sweep_spec):
 
 
 def test_an_interrupt_says_what_is_done_and_ends_with_130(sweep_spec, monkeypatch):
-    from stalegrad.simulator.sweeps import workers as module
+    from stalegrad.simulator.sweeps import together as module
 
     def interrupted(experiment, **options):
         if experiment.method.name == "k-async":
@@ -322,7 +322,7 @@ def test_an_interrupt_says_what_is_done_and_ends_with_130(sweep_spec, monkeypatc
 
 
 def test_fail_fast_ends_with_1_and_says_what_raised(sweep_spec, monkeypatch):
-    from stalegrad.simulator.sweeps import workers as module
+    from stalegrad.simulator.sweeps import together as module
 
     monkeypatch.setattr(module, "run", lambda *a, **k: 1 / 0)
     result = CliRunner().invoke(app, ["run", str(sweep_spec), "-o", "runs", "--fail-fast"])
@@ -348,7 +348,7 @@ def test_options_that_do_not_go_with_a_sweep_are_one_sentence_and_2(
 
 
 def test_a_sweep_of_which_a_run_raised_ends_with_1_and_says_which(sweep_spec, monkeypatch):
-    from stalegrad.simulator.sweeps import workers as module
+    from stalegrad.simulator.sweeps import together as module
 
     def fails(experiment, **options):
         return 1 / 0 if experiment.method.name == "async" else run(experiment, **options)
@@ -366,7 +366,7 @@ def test_a_sweep_of_which_a_run_raised_ends_with_1_and_says_which(sweep_spec, mo
         ("sed = [1]", "unknown axis 'sed'"),
         ("seed = 1", "axis 'seed'"),
         ("seed = []", "axis 'seed' is empty"),
-        ('mode = "all"', "mode of sweep"),
+        ('mode = "all"', "mode of sampling"),
         ('"method.k" = [9]', "k = 9"),
     ],
 )

@@ -85,11 +85,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     trace = simulate(CLUSTER, BASE.method.synchrony, updates=90, seed=0)
     how = {"record": Record(updates=25, fn=interrupt), "seed": 0}
     file = tmp_path / "state"
-    keeper = Checkpoint(file, {})
+    keeper, before = Checkpoint(file, {}), signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match="the same call goes on"), keeper.guarding():
         replay(trace, PROBLEM, BASE.method, checkpoint=keeper, **how)
     assert file.exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     found = replay(trace, PROBLEM, BASE.method, checkpoint=Checkpoint(file, {}), **how)
     pd.testing.assert_frame_equal(
         found.history, replay(trace, PROBLEM, BASE.method, **how).history, check_exact=True

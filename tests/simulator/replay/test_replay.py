@@ -192,7 +192,7 @@ def plain_sgd(problem, updates, batches_per_update, seed, learning_rate):
             total = jax.tree.map(jnp.zeros_like, w)
             for ids_of_one in batches:
                 batch = jax.tree.map(lambda a, i=ids_of_one: a[i], train)
-                gradient = jax.grad(objective.loss, has_aux=True)(w, (), batch, loss_key)[0]
+                gradient = jax.grad(objective.loss, has_aux=True)(w, objective.stats, batch, loss_key)[0]
                 total = jax.tree.map(jnp.add, total, gradient)
             return jax.tree.map(lambda p, g: p - rate * (g / batches_per_update), w, total), None
 

@@ -60,7 +60,7 @@ def test_a_trial_tells_compiling_gradients_and_rows_apart(monkeypatch):
     def takes(e, progress):
         now[0] += 0.1 * (e.gradients not in seen) + 0.001 * e.gradients + 2 * 0.002 + 0.05
         seen.append(e.gradients)
-        return SimpleNamespace(params=real.params)
+        return SimpleNamespace(params=real.params, stats=real.stats)
 
     def evaluates(*_):
         now[0] += 0.002

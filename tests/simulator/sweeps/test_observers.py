@@ -6,7 +6,7 @@ import pytest
 
 from stalegrad.policies import methods
 from stalegrad.simulator import MLflow, TensorBoard, run
-from stalegrad.simulator.sweeps import workers
+from stalegrad.simulator.sweeps import together
 from stalegrad.simulator.sweeps.observers import run_name
 from stalegrad.simulator.sweeps.store import key_of
 
@@ -28,7 +28,7 @@ def test_observers_are_told_once_of_each_run_that_is_made(tmp_path, base, silent
     def fails(experiment, **options):
         return 1 / 0 if experiment.seed == 1 else run(experiment, **options)
 
-    monkeypatch.setattr(workers, "run", fails)
+    monkeypatch.setattr(together, "run", fails)
     notes, again = Notes(), Notes()
     silent(store=tmp_path / "runs", seed=range(3), observers=[notes])
     raised = "ZeroDivisionError: division by zero"

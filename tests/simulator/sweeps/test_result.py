@@ -263,7 +263,7 @@ def test_flat_names_every_leaf_by_its_path():
 
 
 def test_a_run_that_cannot_be_is_refused_before_it_is_simulated(monkeypatch):
-    monkeypatch.setattr("stalegrad.simulator.sweeps.result.simulate", lambda *a, **k: pytest.fail("work was done"))
+    monkeypatch.setattr("stalegrad.simulator.sweeps.result.trace_of", lambda *a, **k: pytest.fail("work was done"))
     problem = Problem("softmax-regression", "fashion-mnist-small", batch_size=4_000, sampling="sharded")
     with pytest.raises(ValueError, match="10000 examples sharded over 3 workers leave 3333 each"):
         run(EXPERIMENT.but(problem=problem), progress=False)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from stalegrad.simulator import load, run
-from stalegrad.simulator.sweeps import workers
+from stalegrad.simulator.sweeps import together
 from stalegrad.simulator.sweeps.store import Outline, Store, key_of
 
 FOUR = {"method": ["async", "sync"], "seed": range(2)}
@@ -26,7 +26,7 @@ FORTY = {"method": ["async", "sync"], "seed": range(20)}
 def made(monkeypatch):
     """The seeds of what is run from now on."""
     seeds = []
-    monkeypatch.setattr(workers, "run", lambda e, **k: seeds.append(e.seed) or run(e, **k))
+    monkeypatch.setattr(together, "run", lambda e, **k: seeds.append(e.seed) or run(e, **k))
     return seeds
 
 
@@ -95,7 +95,7 @@ def test_other_processes_may_take_runs_while_this_one_sweeps(tmp_path, base, sil
             released.append(held.__exit__(None, None, None))
         return run(e, **options)
 
-    workers.run = at_the_end  # put back by the fixture
+    together.run = at_the_end  # put back by the fixture
     assert len(silent(store=place, seed=range(4))) == 4
     assert made == [0, 2, 3, 1]
     assert released

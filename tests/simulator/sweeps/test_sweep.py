@@ -9,7 +9,7 @@ from stalegrad.analysis import report
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, load, run, sweep
-from stalegrad.simulator.sweeps import workers
+from stalegrad.simulator.sweeps import together
 from stalegrad.simulator.sweeps.store import key_of
 
 
@@ -31,7 +31,7 @@ def failing(monkeypatch):
                 raise error
             return run(experiment, **options)
 
-        monkeypatch.setattr(workers, "run", fails)
+        monkeypatch.setattr(together, "run", fails)
 
     return fail
 
@@ -142,7 +142,7 @@ def test_a_run_that_raises_is_written_down_and_the_others_go_on(tmp_path, base, 
     spec = tmp_path / "runs" / "failed" / key_of(base.but(seed=1)) / "spec.toml"
     assert spec.read_text() == base.but(seed=1).to_toml()
     assert "one is bad" in spec.with_name("traceback.txt").read_text()
-    monkeypatch.setattr(workers, "run", run)
+    monkeypatch.setattr(together, "run", run)
     assert len(silent(store=tmp_path / "runs", seed=range(3))) == 2
     mended = silent(store=tmp_path / "runs", seed=range(3), retry_failed=True)
     assert len(mended) == 3
@@ -164,7 +164,7 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, silent,
     assert len(load(tmp_path / "runs")) == 1
     with pytest.raises(KeyboardInterrupt, match="1 of 3 runs are done and lost; with store="):
         silent(seed=range(3))
-    monkeypatch.setattr(workers, "run", run)
+    monkeypatch.setattr(together, "run", run)
     assert len(silent(store=tmp_path / "runs", seed=range(3))) == 3
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 import pytest
 
 from stalegrad.simulator import load, processes
-from stalegrad.simulator.sweeps import workers
+from stalegrad.simulator.sweeps import together
 from stalegrad.simulator.sweeps.workers import as_executor, attempt_text
 
 FOUR = {"method": ["async", "sync"], "seed": range(2)}
@@ -56,7 +56,7 @@ def test_a_run_that_raises_on_an_executor_is_written_down(tmp_path, silent, monk
     def fails(experiment, **options):
         raise ZeroDivisionError("far away")
 
-    monkeypatch.setattr(workers, "run", fails)
+    monkeypatch.setattr(together, "run", fails)
     with ThreadPoolExecutor(2) as threads:
         found = silent(store=tmp_path / "runs", executor=threads, **FOUR)
     assert len(found.failed) == 4
