@@ -170,10 +170,10 @@ def test_chunking_changes_no_bit(name, monkeypatch):
 @pytest.mark.parametrize("name", REGISTRY)
 def test_compiled_and_uncompiled_agree(name, x64):
     method = example(name)
-    trace = simulate(CLUSTER, method.synchrony, updates=24, seed=1)
-    jitted = replay(trace, quadratic(), method, record=Record(updates=24))
+    trace = simulate(CLUSTER, method.synchrony, updates=12, seed=1)
+    jitted = replay(trace, quadratic(), method, record=Record(updates=12))
     with jax.disable_jit():
-        plain = replay(trace, quadratic(), method, record=Record(updates=24), path="loop")
+        plain = replay(trace, quadratic(), method, record=Record(updates=12), path="loop")
     np.testing.assert_allclose(vector(jitted.params), vector(plain.params), rtol=0, atol=1e-12)
 
 
