@@ -9,7 +9,7 @@ FILES := $(shell find simulator models policies analysis -type f -not -path '*/_
 LIST := $(shell printf '%s\n' $(FILES) | cksum | cut -d ' ' -f 1)
 READY := $(VENV)/ready-$(LIST)
 
-.PHONY: help demo test test-slow lint bench validate reproduce clean
+.PHONY: help demo test test-slow lint bench validate reproduce notebooks clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ validate: $(READY)  ## Set theory beside simulation: docs/validation.md
 
 reproduce: $(READY)  ## Test the claims of the papers on real images: docs/reproduction.md (long)
 	$(BIN)/python scripts/reproduce
+
+notebooks: $(READY)  ## Execute the notebooks in full and keep their outputs (about 15 minutes)
+	$(BIN)/python scripts/execute_notebooks.py
 
 clean:  ## Remove the environment and everything made
 	rm -rf $(VENV) build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
