@@ -97,12 +97,8 @@ class Method:
     @property
     def structure(self) -> tuple[Any, ...]:
         """What decides the shape of the computation: everything but the numbers."""
-        rule = REGISTRY[self.name].rule
-        return (
-            self.name,
-            rule,
-            tuple((k, float if isinstance(v, float) else _hashable(v)) for k, v in self.parameters),
-        )
+        values = tuple((k, float if isinstance(v, float) else _hashable(v)) for k, v in self.parameters)
+        return (self.name, REGISTRY[self.name].rule, values)
 
 
 class MethodInfo:
