@@ -11,7 +11,7 @@ READY := $(VENV)/ready-$(LIST)
 
 PEERS ?= .venv-peers/bin/python
 
-.PHONY: help demo test test-slow lint bench bench-peers validate reproduce clean
+.PHONY: help demo test test-slow lint bench bench-peers validate reproduce notebooks clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ validate: $(READY)  ## Set theory beside simulation: docs/validation.md
 
 reproduce: $(READY)  ## Test the claims of the papers on real images: docs/reproduction.md (long)
 	$(BIN)/python scripts/reproduce
+
+notebooks: $(READY)  ## Execute the notebooks in full and keep their outputs (about 15 minutes)
+	$(BIN)/python scripts/execute_notebooks.py
 
 clean:  ## Remove the environment and everything made
 	rm -rf $(VENV) .venv-peers build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """The methods: named pairs of a synchrony and a rule, each with the paper it comes from.
 
-A new method is one more line here. Called, it gives a :class:`Method`, e.g. ``methods.k_async(k=4)``.
+A new method is one more line here, or a call of :func:`register` elsewhere. Called, it gives a :class:`Method`:
+``methods.k_async(k=4)``, say.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ class Method:
     @property
     def structure(self) -> tuple[Any, ...]:
         """What decides the shape of the computation: everything but the numbers."""
-        return (self.name, tuple((k, float if isinstance(v, float) else _hashable(v)) for k, v in self.parameters))
+        values = tuple((k, float if isinstance(v, float) else _hashable(v)) for k, v in self.parameters)
+        return (self.name, REGISTRY[self.name].rule, values)
 
 
 class MethodInfo:
@@ -106,7 +108,7 @@ class MethodInfo:
         name: what users type.
         synchrony: the method's own synchrony.
         rule: a function of :mod:`rules`; its keyword arguments are the hyper-parameters.
-        paper: a key of ``PAPERS``.
+        paper: a key of ``PAPERS``, or a reference.
         allowed: other synchronies that the rule can work with; None: any.
     """
 
@@ -119,7 +121,7 @@ class MethodInfo:
         *,
         allowed: tuple[type[Synchrony], ...] | None = None,
     ) -> None:
-        self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, PAPERS[paper]
+        self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, PAPERS.get(paper, paper)
         self.allowed = allowed
         self.__name__ = self.__qualname__ = name.replace("-", "_")
         self.__doc__ = f"{synchrony.__doc__}\n\nRule: {rule.__doc__}\n\nPaper: {self.paper}"
@@ -261,3 +263,38 @@ delayed_averaging_general = MethodInfo(
 REGISTRY: dict[str, MethodInfo] = {
     info.name: info for info in list(globals().values()) if isinstance(info, MethodInfo)
 }
+
+_BUILT_IN = frozenset(REGISTRY)
+
+
+def register(
+    name: str,
+    rule: Callable[..., Rule],
+    synchrony: type[Synchrony] = Async,
+    *,
+    paper: str = "unpublished",
+    allowed: tuple[type[Synchrony], ...] | None = None,
+) -> MethodInfo:
+    """Add a method of your own to the registry, under a name that specs and sweeps understand.
+
+    It is known to this process only: for ``processes`` or a cluster, call it in a module that they import. Given
+    again, a name means the new rule; a store cannot tell the two apart, so use another name there.
+
+    Args:
+        name: what users type, e.g. ``my-method``.
+        rule: a function that gives a :class:`Rule`; its keyword arguments are the hyper-parameters, all with type
+            hints and defaults. One called ``workers`` is filled in by the run.
+        synchrony: the method's own.
+        paper: where it comes from.
+        allowed: other synchronies that the rule can work with; None: any.
+
+    Returns:
+        The method: call it with hyper-parameters.
+
+    Raises:
+        ValueError: if the package itself has a method of this name.
+    """
+    if name in _BUILT_IN:
+        raise ValueError(f"name of the method = {name!r} is not allowed: the package has one of that name")
+    REGISTRY[name] = MethodInfo(name, synchrony, rule, paper, allowed=allowed)
+    return REGISTRY[name]

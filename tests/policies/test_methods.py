@@ -3,8 +3,12 @@
 import inspect
 import pydoc
 
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
+from stalegrad.models import Problem
 from stalegrad.policies import (
     Async,
     Constant,
@@ -13,12 +17,14 @@ from stalegrad.policies import (
     KBatchSync,
     KSync,
     Method,
+    Rule,
     StepDecay,
     Sync,
     methods,
 )
 from stalegrad.policies.methods import REGISTRY, method
 from stalegrad.policies.synchrony import SYNCHRONIES
+from stalegrad.simulator import Cluster, replay, simulate
 
 DUTTA = [
     (methods.sync, "sync", {}, Sync()),
@@ -113,3 +119,38 @@ def test_help_lists_every_parameter_with_its_default(info):
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
     assert all(parameters[name].default == value for name, value in info.parameters.items() if value is not None)
     assert info.paper in pydoc.plain(pydoc.render_doc(info)) or info.paper in info.__doc__
+
+
+@pytest.fixture
+def own(monkeypatch):
+    monkeypatch.setattr(methods, "REGISTRY", dict(REGISTRY))
+
+    def register(name="my-method", factor=2.0):
+        def rule(*, strength: float = 1.0) -> Rule:
+            return Rule(optimizer=optax.scale(-factor * strength))
+
+        return methods.register(name, rule, KAsync, paper="my notes")
+
+    return register
+
+
+def test_a_method_of_your_own_is_known_by_its_name(own):
+    made = own()(k=3, strength=0.5, learning_rate=0.2)
+    assert (made.name, made.synchrony, made.numbers) == ("my-method", KAsync(3), {"strength": 0.5})
+    assert made == method("my-method", {"k": 3, "strength": 0.5, "learning_rate": 0.2})
+    assert methods.REGISTRY["my-method"].paper == "my notes"
+
+
+def test_a_name_of_the_package_cannot_be_taken(own):
+    with pytest.raises(ValueError, match="name of the method = 'dana-zero' is not allowed"):
+        own("dana-zero")
+
+
+def test_a_rule_registered_again_is_not_taken_for_the_one_before(own):
+    problem = Problem.from_functions(lambda key: jnp.ones(1), lambda w, batch, key: jnp.sum(w))
+    trace = simulate(Cluster(2), KAsync(2), updates=5)
+    ends = []
+    for factor in (1.0, 3.0):
+        made = own(factor=factor)(k=2, learning_rate=0.1)
+        ends.append(float(replay(trace, problem, made).params[0]))
+    np.testing.assert_allclose(ends, [1 - 0.1 * 5, 1 - 0.3 * 5], rtol=1e-5)

@@ -1,0 +1,46 @@
+"""Execute the notebooks from top to bottom, in full, and keep their outputs in the files.
+
+python scripts/execute_notebooks.py [NAME ...]     # e.g. 04_dana; by default all
+
+Progress bars and times of execution are left out, so that a file changes only if what it shows does.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def execute(path: Path) -> None:
+    """Run a notebook in an empty directory, and write it back with its outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    with TemporaryDirectory() as place:
+        resources = {"metadata": {"path": place}}
+        NotebookClient(notebook, timeout=1_800, kernel_name="python3", resources=resources).execute()
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
+    nbformat.write(notebook, path)
+
+
+def is_progress_bar(output: nbformat.NotebookNode) -> bool:
+    """Tell whether an output is one, as a widget or (without ipywidgets) as text; warnings stay."""
+    if output.output_type == "stream":
+        return output.name == "stderr" and "%|" in output.text and "Warning" not in output.text
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+if __name__ == "__main__":
+    for path in [NOTEBOOKS / f"{name}.ipynb" for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb")):
+        start = time.perf_counter()
+        execute(path)
+        print(f"{path.name}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1e3:.0f} KB", flush=True)
