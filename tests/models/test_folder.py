@@ -65,8 +65,10 @@ def test_crops_are_pieces_of_the_image_and_the_middle_is_one():
     assert np.array_equal(middle(8, images), images[:, 1:9, 1:9])
 
 
-@pytest.mark.parametrize("path", ["scan", "loop"])
-@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize(
+    ("path", "k"),
+    [("scan", 2), ("loop", 1), *(pytest.param(*c, marks=pytest.mark.slow) for c in (("scan", 1), ("loop", 2)))],
+)
 def test_streaming_gives_what_memory_gives(directory, path, k):
     streamed = Problem("mlp", "image-folder", directory=directory, image_size=8, batch_size=3, hidden=[5])
     objective = streamed.objective()

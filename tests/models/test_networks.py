@@ -231,7 +231,13 @@ def test_a_convolution_on_cpu_has_the_values_and_gradients_of_the_native_one():
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["cnn-mindthestep", "lenet-mindthestep", "lenet-adasync"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cnn-mindthestep",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("lenet-mindthestep", "lenet-adasync")),
+    ],
+)
 def test_on_cpu_small_cnns_use_no_native_convolution_so_that_they_compile_well_inside_loops(name):
     network, params, inputs = example(name)
     native = "conv_general_dilated" in str(jax.make_jaxpr(network.apply)(params, inputs))
@@ -261,6 +267,7 @@ def batch_norm():
     return params, network.stats, jax.jit(network.train), jax.jit(network.apply)
 
 
+@pytest.mark.slow
 def test_batch_norm_carries_running_statistics_with_a_momentum_of_one_tenth(batch_norm):
     params, start, train, _ = batch_norm
     _, stats = train(params, IMAGES, start)

@@ -4,6 +4,7 @@ One event = one message: the gradient at what its worker holds, the method's ari
 from the papers' recurrences with the parameters as one vector; shares no code with the package.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -292,6 +293,7 @@ class MindTheStep(Weighted):
         ]  # not at the initial version
         drop = self.o.get("drop_above", 150)
 
+        @functools.cache
         def value(tau):
             return 0.0 if drop is not None and tau > drop else self.raw(tau)
 

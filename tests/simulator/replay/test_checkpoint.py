@@ -53,7 +53,7 @@ def same_bytes(a, b):
     ],
     ids=["per gradient", "momentum", "gap off", "adaptive"],
 )
-@pytest.mark.parametrize("path", ["scan", "loop"])
+@pytest.mark.parametrize("path", ["scan", pytest.param("loop", marks=pytest.mark.slow)])
 def test_a_broken_run_goes_on_to_the_same_bytes(experiment, path, tmp_path, monkeypatch):
     expected = run(experiment, path=path, progress=False)
     file = tmp_path / "state"

@@ -69,10 +69,10 @@ def same_bytes(a, b):
     [
         lambda seed: methods.async_(learning_rate=0.1 + 0.05 * seed),
         lambda seed: methods.k_async(k=2, learning_rate=0.1),
-        lambda seed: methods.k_sync(k=3, learning_rate=0.1),
+        pytest.param(lambda seed: methods.k_sync(k=3, learning_rate=0.1), marks=pytest.mark.slow),
         lambda seed: methods.dana_zero(momentum=0.5 + 0.1 * seed, learning_rate=0.05),
-        lambda seed: methods.gap_aware(learning_rate=0.05),
-        lambda seed: methods.easgd(learning_rate=0.05),
+        pytest.param(lambda seed: methods.gap_aware(learning_rate=0.05), marks=pytest.mark.slow),
+        pytest.param(lambda seed: methods.easgd(learning_rate=0.05), marks=pytest.mark.slow),
         lambda seed: methods.delayed_averaging(tau=4, learning_rate=0.05),
     ],
     ids=["async", "k-async", "k-sync", "dana-zero", "gap-aware", "easgd", "delayed-averaging"],

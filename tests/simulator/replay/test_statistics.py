@@ -34,7 +34,7 @@ def problem(monkeypatch):
     return Problem("tiny", "fashion-mnist-small", batch_size=16)
 
 
-@pytest.mark.parametrize("path", ["scan", "loop"])
+@pytest.mark.parametrize("path", ["scan", pytest.param("loop", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("k", [1, 2])
 def test_every_gradient_takes_the_statistics_that_the_one_before_left(problem, path, k):
     method = methods.k_async(k=k, learning_rate=0.1)
