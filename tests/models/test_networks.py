@@ -282,6 +282,7 @@ def test_batch_norm_carries_running_statistics_with_a_momentum_of_one_tenth(batc
     np.testing.assert_allclose(stats["layers"][1]["var"], 0.9 + 0.1 * convolved.var((0, 1, 2)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_batch_norm_uses_the_batch_in_training_and_the_statistics_in_evaluation(batch_norm):
     params, stats, train, apply = batch_norm
     others = np.concatenate([IMAGES[:2], 3 * IMAGES[2:] + 1])
