@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from stalegrad.analysis.checks import check_target
 from stalegrad.analysis.convergence import ARRIVALS, KINDS, Target, default_target, measure
 from stalegrad.simulator.checks.digests import Digests, machine
 from stalegrad.simulator.checks.plan import SEEDS, Plan
+from stalegrad.simulator.files import put
 from stalegrad.simulator.sweeps.result import Result, versions
 from stalegrad.simulator.sweeps.sweep import execute
 from stalegrad.simulator.timing.trace import Trace
@@ -136,15 +136,7 @@ class Recording:
         file = check_new(file, force)
         text = self.dumps()
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, fresh = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent, text=True)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            Path(fresh).chmod(0o644)
-            Path(fresh).replace(file)
-        except BaseException:
-            Path(fresh).unlink()
-            raise
+        put(file, text.encode())
         return file
 
     @classmethod

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import tempfile
 import threading
 import time
 import zipfile
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from stalegrad.simulator.files import put
 
 MAGIC = b"stalegrad-checkpoint-1\n"
 
@@ -56,16 +57,7 @@ class Checkpoint:
         )
         content = payload.getvalue()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{self.file.name}-", dir=self.file.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as fresh:
-                fresh.write(MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-                fresh.flush()
-                os.fsync(fresh.fileno())
-            Path(name).replace(self.file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        put(self.file, MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
         self.last = time.monotonic()
         if self.stopping:
             raise KeyboardInterrupt(f"stopped; the state is in {self.file}: the same call goes on from there")
@@ -99,10 +91,6 @@ class Checkpoint:
                     f"{_difference(theirs.get(name), self.identity.get(name))}; remove it, or choose another file"
                 )
         return Saved(about, arrays)
-
-    def remove(self) -> None:
-        """Remove the file: the run is over."""
-        self.file.unlink(missing_ok=True)
 
     @contextmanager
     def guarding(self) -> Iterator[None]:

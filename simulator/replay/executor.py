@@ -150,11 +150,11 @@ class Executor(ABC):
         """Return data, and which of them messages are computed from: indices (messages, steps, batch)."""
         if self.train is None:
             return None, None
-        indices = self.score.draw(first, last)
         if self.feed is None:
-            return self.train, indices
+            return self.train, self.score.draw(first, last)
         data = self.feed.take(self.score.draw, first, last, len(self.score.schedule.worker))
-        return data, np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
+        examples = np.arange(len(jax.tree.leaves(data)[0]), dtype=np.int32)
+        return data, examples.reshape(last - first, self.layout.steps, -1)
 
     @abstractmethod
     def start(self, initial: Stand, slot: int) -> None:

@@ -156,8 +156,7 @@ class Player:
         """Keep the state: what :meth:`resume` takes."""
         assert self.executor is not None
         about = {name: getattr(self, name) for name in ("done", "shown", "rows", "decisions")}
-        kept = [np.concatenate(parts) if parts else None for parts in (self.measured, self.recent)]
-        kept = [np.empty((0, len(self.record.measures))) if part is None else part for part in kept]
+        kept = [np.concatenate(parts) if parts else np.empty(0) for parts in (self.measured, self.recent)]
         checkpoint.save(about, [*kept, *jax.device_get(jax.tree.leaves(self.executor.state))])
 
     @property

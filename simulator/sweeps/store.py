@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stalegrad.simulator.files import put
 from stalegrad.simulator.sweeps.experiment import Experiment, method_label
 from stalegrad.simulator.sweeps.result import Result
 
@@ -93,7 +93,7 @@ class Store:
                 raise ValueError(f"{self.directory} is not empty and not a store: choose another place")
             for folder in (self.runs, self.failed, self.locks):
                 folder.mkdir(parents=True, exist_ok=True)
-            _put(about, (json.dumps({"format": FORMAT, "semantics": SEMANTICS}) + "\n").encode())
+            put(about, (json.dumps({"format": FORMAT, "semantics": SEMANTICS}) + "\n").encode())
         try:
             text = json.loads(about.read_text(encoding="utf-8"))
         except ValueError:
@@ -215,7 +215,7 @@ class Store:
         file = pa.BufferOutputStream()
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
         with suppress(OSError):
-            _put(self.manifest, file.getvalue().to_pybytes())
+            put(self.manifest, file.getvalue().to_pybytes())
             self._in_manifest = states
 
     def _known(self) -> dict[str, tuple[str, Outline]]:
@@ -253,18 +253,3 @@ def _packed(frame: pd.DataFrame) -> bytes:
 def _unpacked(content: bytes) -> pd.DataFrame:
     frame: pd.DataFrame = pa.ipc.open_stream(content).read_all().to_pandas(use_threads=False)
     return frame
-
-
-def _put(file: Path, content: bytes) -> None:
-    """Write a file, which appears whole or not at all."""
-    handle, fresh = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    try:
-        with open(handle, "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(handle)
-        os.chmod(fresh, 0o644)
-        os.replace(fresh, file)
-    except BaseException:
-        os.unlink(fresh)
-        raise
