@@ -71,8 +71,12 @@ def _stream(positions: Any, examples: int, seed: int, purpose: int, *key: int) -
 
 
 def _epochs(first: int, last: int, *, examples: int, size: int, seed: int, steps: int) -> Ints:
-    positions = np.arange(first * size, last * size)
-    return _stream(positions, examples, seed, _EPOCH).reshape(last - first, steps, -1)
+    start, stop = first * size, last * size
+    drawn = [
+        _permutation(seed, _EPOCH, (e,), examples)[max(start - e * examples, 0) : stop - e * examples]
+        for e in range(start // examples, (stop - 1) // examples + 1)
+    ]
+    return np.concatenate(drawn).reshape(last - first, steps, -1)
 
 
 def _iid(first: int, last: int, *, examples: int, size: int, seed: int, steps: int) -> Ints:

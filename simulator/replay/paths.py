@@ -9,13 +9,19 @@ from typing import Any
 import jax
 
 from stalegrad.models import Objective
-from stalegrad.models.streams import first_examples
+from stalegrad.models.streams import Stream, first_examples
+from stalegrad.policies import Rule
 from stalegrad.simulator.replay.executor import Executor
 from stalegrad.simulator.replay.loop import Loop
-from stalegrad.simulator.replay.scan import Scan
-from stalegrad.simulator.replay.step import Params
+from stalegrad.simulator.replay.scan import Scan, Windows
+from stalegrad.simulator.replay.schedule import Schedule, windows
+from stalegrad.simulator.replay.step import Layout, Params
 
-PATHS: dict[str, type[Executor]] = {"scan": Scan, "loop": Loop}
+PATHS: dict[str, type[Executor]] = {"scan": Scan, "windows": Windows, "loop": Loop}
+
+WINDOW, SMALL, FULL = 4, 4_096, 3.0
+"""Messages in a window; and where windows pay on CPU (docs/benchmarks.md): numbers in a mini-batch and in the
+parameters at most, messages in a window on average at least."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -40,9 +46,25 @@ class _Signature:
         return hash(self.key)
 
 
-def choose_path(objective: Objective, params: Params, batch_size: int) -> str:
-    """Return ``loop`` for native convolutions on CPU, whose backward pass is slow inside a loop, else ``scan``."""
+def choose_path(
+    objective: Objective, params: Params, batch_size: int, rule: Rule, layout: Layout, schedule: Schedule
+) -> str:
+    """Return ``scan``, but on CPU ``loop`` for native convolutions, whose backward pass is slow inside a compiled
+    loop, and ``windows`` where a gradient is so small that most of its time goes into starting operations.
+    """
     if jax.default_backend() != "cpu":
         return "scan"
     batch = first_examples(objective.train, batch_size)
-    return "loop" if _has_convolution(objective.loss, _Signature((params, objective.stats, batch))) else "scan"
+    if _has_convolution(objective.loss, _Signature((params, objective.stats, batch))):
+        return "loop"
+    largest = max(sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, batch))
+    if largest > SMALL or not has_windows(objective, rule, layout):
+        return "scan"
+    reads = schedule.read_version[:SMALL]
+    return "windows" if len(reads) >= FULL * (len(windows(reads, WINDOW)) - 1) > 0 else "scan"
+
+
+def has_windows(objective: Objective, rule: Rule, layout: Layout) -> bool:
+    """Whether gradients depend on the version read alone, and every update consumes one that may be stale."""
+    kept = rule.work is not None or bool(jax.tree.leaves(objective.stats))
+    return layout.messages == 1 and not (layout.fresh or kept or isinstance(objective.train, Stream))

@@ -19,7 +19,7 @@ from stalegrad.policies.controllers import Decision
 from stalegrad.simulator.replay.batches import sampler
 from stalegrad.simulator.replay.checkpoint import Checkpoint, Saved
 from stalegrad.simulator.replay.executor import Executor, Score, Stand
-from stalegrad.simulator.replay.paths import PATHS, choose_path
+from stalegrad.simulator.replay.paths import PATHS, WINDOW, choose_path, has_windows
 from stalegrad.simulator.replay.record import Record, points
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.replay.step import Layout, Params
@@ -43,7 +43,7 @@ class Player:
         record: what the history holds.
         budget: when the run ends.
         seed: of initial parameters, mini-batches and the keys given to the loss.
-        path: ``scan`` or ``loop``, or None to choose.
+        path: ``scan``, ``windows`` or ``loop``, or None to choose.
         progress: told about updates as they are made.
         checkpoint: where the state is kept, now and then; the run goes on from what it holds.
     """
@@ -70,7 +70,7 @@ class Player:
         # Copied, because the buffers will be donated.
         start = jax.tree.map(jnp.array, (self.objective.init(init_key), self.objective.stats))
         self.initial = self.stand = Stand(*start)
-        self.path = path or choose_path(self.objective, self.initial.params, problem.batch_size)
+        self.path = path or ""
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
         self.measured: list[Any] = []
@@ -126,6 +126,17 @@ class Player:
         """
         self.read(schedule, end, final=final)
         if self.executor is None:
+            parts = self.rule, layout
+            self.path = self.path or choose_path(
+                self.objective, self.initial.params, self.problem.batch_size, *parts, schedule
+            )
+            if self.path == "windows":
+                if not has_windows(self.objective, *parts):
+                    raise ValueError(
+                        f'path = "windows" is not allowed for {self.method.name}: it needs stale updates of one '
+                        "message each, workers that keep nothing between messages, and no batch norm"
+                    )
+                layout = layout._replace(window=WINDOW)
             self.executor = PATHS[self.path](
                 self.objective.loss,
                 self.method,

@@ -31,7 +31,7 @@ class Replay(NamedTuple):
         history: one row per recorded point, see :func:`replay`.
         params: the server's parameters at the end.
         diverged_at: wallclock of the first recorded point whose loss is not finite, or None.
-        path: how it was executed, ``scan`` or ``loop``.
+        path: how it was executed: ``scan``, ``windows``, ``loop`` or a group of so many lanes.
         gradients: if the record asks for it, one row per used message, in the order of gradient ids: ``worker``,
             ``update``, ``wallclock`` (of the update), ``staleness``, ``gap``, ``gradient_norm`` (L2; of
             the displacement, where workers send one), ``learning_rate`` and ``effective_step``: the learning rate
@@ -67,7 +67,7 @@ def replay(
             the decisions of its controller, if it has one).
         record: what the history holds.
         seed: of initial parameters, mini-batches and the keys given to the loss.
-        path: ``scan`` or ``loop``; by default chosen by backend and problem.
+        path: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
         progress: told about updates as they are made.
         checkpoint: where the state is kept now and then; the replay goes on from what it holds.
 
@@ -78,7 +78,8 @@ def replay(
         whether it diverged. A run that diverges ends there.
 
     Raises:
-        ValueError: if the mini-batch is larger than the data set, or a message's local steps vary.
+        ValueError: if the mini-batch is larger than the data set, a message's local steps vary, or the path
+            cannot be taken.
     """
     check(problem, method, trace.workers, path)
     budget = _budget(trace)

@@ -1,4 +1,8 @@
-"""Execution as one compiled loop over many updates; versions live in slots stacked along a first axis."""
+"""Execution as one compiled loop over many updates; versions live in slots stacked along a first axis.
+
+Updates of one message each can be made in *windows*: consecutive messages that read versions known already do not
+depend on one another, so their gradients are computed in one batched call, and then applied one by one.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from jax import lax
 
 from stalegrad.policies.trees import at_worker, put_worker
 from stalegrad.simulator.replay.executor import FETCHED_AHEAD, Executor, Program, Score, Stand, State, fold_in
+from stalegrad.simulator.replay.schedule import windows
 from stalegrad.simulator.replay.step import Inputs, Params
 
 CHUNK = 4_096
@@ -32,6 +37,7 @@ class Chunk(NamedTuple):
     write_slot: Any
     learning_rate: Any
     weight: Any
+    windows: Any = None
 
 
 class Scan(Executor):
@@ -53,11 +59,20 @@ class Scan(Executor):
             length = self.stride * self.layout.most * indices[0].size
             train = jax.tree.map(lambda leaf: _padded(leaf, length), train)
         chunk = cut(self.score, first, last, self.stride, self.layout.most, indices)
-        updates = np.int32(last - first)
+        count = last - first
+        if self.layout.window > 1:
+            starts = windows(self.score.schedule.read_version[first:last] - first, self.layout.window)
+            chunk, count = chunk._replace(windows=_padded(starts, self.stride + 1)), len(starts) - 1
         self.state, measured = compiled(self.program)(
-            self.state, self.numbers, train, self.key, chunk, np.int32(0), updates
+            self.state, self.numbers, train, self.key, chunk, np.int32(0), np.int32(count)
         )
         return None if measured is None else np.asarray(measured)[: b - a]
+
+
+class Windows(Scan):
+    """The same with several messages worked on at once."""
+
+    name = "windows"
 
 
 def cut(score: Score, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
@@ -107,7 +122,8 @@ def compiled(program: Program) -> Any:
 def passage(program: Program) -> Callable[..., tuple[State, Any]]:
     """Return ``(state, numbers, train, key, chunk, first, last) -> (state, measured)``.
 
-    It makes the updates ``first`` to ``last - 1`` of the chunk; ``measured`` has a row for each of its messages.
+    It makes the updates (in windows: the windows) ``first`` to ``last - 1`` of the chunk; ``measured`` has a row
+    for each of its messages.
     """
     layout = program.layout
 
@@ -173,6 +189,30 @@ def passage(program: Program) -> Callable[..., tuple[State, Any]]:
             state = finish(u, start, state, total, count)
             return state, fetch(start + count, state), measured
 
+        def window(w: Any, carry: Any) -> Any:
+            """Updates of one message each, all of which read what is known when the first is made."""
+            start, end = chunk.windows[w], chunk.windows[w + 1]
+            messages = jnp.minimum(start + jnp.arange(layout.window), len(chunk.worker) - 1)
+            read = jax.tree.map(lambda stack: stack[chunk.read_slot[messages]], carry[0].slots)
+            work = jax.vmap(step.work, (0, None, 0, 0, None))
+            rates = chunk.learning_rate[messages]
+            sent, _ = work(read, carry[0].kept.stats, inputs_of(messages), rates, train)
+
+            def receive(u: Any, inner: Any) -> Any:
+                state, measured = inner
+                at, of = (jax.tree.map(lambda leaf: leaf[u - start], tree) for tree in (read, sent))
+                rate = chunk.learning_rate[u]
+                total, kept, measures = step.receive(
+                    state.params, at, of, state.kept, state.optimizer, inputs_of(u), rate
+                )
+                if measures is not None:
+                    measured = lax.dynamic_update_index_in_dim(measured, measures, u, 0)
+                return finish(u, u, state._replace(kept=kept), total, None), measured
+
+            return lax.fori_loop(start, end, receive, carry)
+
+        if layout.window > 1:
+            return lax.fori_loop(first, last, window, (state, measured))
         update = single if layout.messages == 1 else several
         begin = chunk.first[first] if layout.messages is None else first * layout.messages
         state, _, measured = lax.fori_loop(first, last, update, (state, fetch(begin, state), measured))

@@ -157,6 +157,28 @@ def allocate(read: Any, update: Any, updates: int, live: Iterable[int] = ()) -> 
     return slot_of, max(slots, 1), slots > 0 and not has_room.all()
 
 
+def windows(read_version: npt.NDArray[np.int64], longest: int) -> Ints:
+    """Cut updates of one message each into windows whose messages can all be computed before any is applied.
+
+    Args:
+        read_version: versions that the messages read, counted from the one that the first update changes.
+        longest: messages in a window at most.
+
+    Returns:
+        Where each window starts, and where the last one ends.
+    """
+    count = len(read_version)
+    start = np.arange(count)
+    length = np.ones(count, int)
+    for ahead in range(1, min(longest, count)):
+        known = read_version[ahead:] <= start[: count - ahead]
+        length[: count - ahead] += known & (length[: count - ahead] == ahead)
+    starts, steps = [0], length.tolist()
+    while starts[-1] < count:
+        starts.append(starts[-1] + steps[starts[-1]])
+    return np.array(starts, np.int32)
+
+
 def bucket(slots: int) -> int:
     """Round up to 1, 2, 3, 4, 6, 8, 12, 16, ...: runs of other seeds then share the compiled code."""
     power = 1 << (slots - 1).bit_length()

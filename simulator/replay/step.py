@@ -30,6 +30,7 @@ class Layout(NamedTuple):
         measures: what is measured of every message, of those in :func:`measure`.
         slots: versions that can be kept.
         most: the largest number of messages in an update.
+        window: how many messages, of one update each, are worked on at once.
     """
 
     messages: int | None
@@ -38,6 +39,7 @@ class Layout(NamedTuple):
     measures: tuple[str, ...]
     slots: int
     most: int
+    window: int = 1
 
 
 class Inputs(NamedTuple):
@@ -62,12 +64,15 @@ class Kept(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The two halves of an update.
+    """The two halves of an update, and those of a message whose worker keeps nothing.
 
     Attributes:
         message: ``(params, read, own, kept, optimizer state, inputs, learning rate, train)`` ->
             ``(message, own, kept, measured)``; ``own`` is what its worker keeps between messages, ``measured``
             holds one number for each of the layout's measures (or is None).
+        work: ``(read, stats, inputs, learning rate, train) -> (sent, stats)``.
+        receive: ``(params, read, sent, kept, optimizer state, inputs, learning rate)`` ->
+            ``(message, kept, measured)``.
         apply: ``(params, optimizer state, sum of messages, their number, inputs, learning rate)`` ->
             ``(params, optimizer state, point to send)``; a number of None means a single message, that of
             ``inputs``.
@@ -75,6 +80,8 @@ class Step(NamedTuple):
     """
 
     message: Callable[..., tuple[Params, Any, Kept, jax.Array | None]]
+    work: Callable[..., tuple[Params, Any]]
+    receive: Callable[..., tuple[Params, Kept, jax.Array | None]]
     apply: Callable[..., tuple[Params, Any, Params]]
     init: Callable[[Params, Any], tuple[Any, Kept, Any, Params]]
 
@@ -137,18 +144,31 @@ def make_step(loss: Callable[..., tuple[jax.Array, Any]], rule: Rule, layout: La
         learning_rate: jax.Array,
         train: Any,
     ) -> tuple[Params, Any, Kept, jax.Array | None]:
-        start, (correction, stats) = read, kept
+        start, stats = read, kept.stats
         if rule.work is None:
             sent, stats = plain_work(read, stats, inputs, learning_rate, train)
         else:
             sent, own, stats, start = own_work(rule.work, params, read, own, stats, inputs, learning_rate, train)
-        raw = sent
+        kept = kept._replace(stats=stats)
+        sent, kept, measured = receive(params, start, sent, kept, optimizer_state, inputs, learning_rate)
+        return sent, own, kept, measured
+
+    def receive(
+        params: Params,
+        start: Params,
+        raw: Params,
+        kept: Kept,
+        optimizer_state: Any,
+        inputs: Inputs,
+        learning_rate: jax.Array,
+    ) -> tuple[Params, Kept, jax.Array | None]:
+        sent, correction = raw, kept.correction
         if rule.correction is not None:
             sent, correction = rule.correction.update(
                 sent,
                 correction,
                 params,
-                read=read,
+                read=start,
                 staleness=inputs.staleness,
                 worker=inputs.worker,
                 learning_rate=learning_rate,
@@ -163,7 +183,7 @@ def make_step(loss: Callable[..., tuple[jax.Array, Any]], rule: Rule, layout: La
             # Never true, but XLA cannot know: whatever comes of the message is now computed after the gap. Else
             # it might overwrite parameters and slots first, and would save all of them at every step.
             sent = jax.tree.map(lambda leaf: jnp.where(measured[0] < 0, jnp.zeros_like(leaf), leaf), sent)
-        return sent, own, Kept(correction, stats), measured
+        return sent, kept._replace(correction=correction), measured
 
     def apply(
         params: Params, state: Any, total: Params, count: Any, inputs: Inputs, learning_rate: jax.Array
@@ -188,7 +208,7 @@ def make_step(loss: Callable[..., tuple[jax.Array, Any]], rule: Rule, layout: La
         sent = point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32))
         return own, Kept(correction, stats), state, sent
 
-    return Step(message, apply, init)
+    return Step(message, plain_work, receive, apply, init)
 
 
 def _descend(point: Params, gradient: Params, learning_rate: jax.Array) -> Params:

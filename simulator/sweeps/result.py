@@ -58,7 +58,7 @@ class Result:
         params: the server's parameters at the end (a flat ``{path: array}`` if loaded from disk).
         diverged_at: wallclock of the first recorded point whose loss is not finite, where the run ended; or
             None.
-        path: how the replay was executed, ``scan`` or ``loop``.
+        path: how the replay was executed, see ``Replay``.
         gradients: one row per used message, if the record asks for it (see
             :class:`~stalegrad.simulator.replay.run.Replay`).
         stats: the running statistics of batch norm at the end, like ``params``; empty where there is none.
@@ -192,7 +192,7 @@ def run(
     Args:
         experiment: what to run.
         progress: show a progress bar (in a terminal or notebook).
-        path: ``scan`` or ``loop``; by default chosen by backend and problem.
+        path: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
         checkpoint: a file that keeps the state of the run. Whatever interrupts it, the same call goes on from
             there and gives the same bytes; Ctrl-C saves and stops. The file stays: remove it when the result
             is safe.

@@ -182,6 +182,7 @@ def workload_1(repeats):
             "plain SGD": plain_sgd(problem, indices),
             "hand-written": slot_scan(problem, indices, schedule),
             "replay": lambda: replay(trace, problem, method, **SILENT).params,
+            "replay, one at a time": lambda: replay(trace, problem, method, path="scan", **SILENT).params,
             "end to end, with gap": lambda: (
                 replay(simulate(cluster, Async(), updates=gradients, seed=0), problem, method, **with_gap).params
             ),
@@ -192,6 +193,34 @@ def workload_1(repeats):
         [name, f"{gradients / median(times):,.0f}", f"{gradients / min(times):,.0f}"]
         for name, times in seconds.items()
     ]
+
+
+def in_windows(gradients, repeats):
+    """Gradients a second with several of them computed at once and one at a time: what the choice rests on."""
+    rows = []
+    for name, model, features, batch in [
+        ("softmax 60x10", softmax_regression, 60, 8),
+        ("softmax 60x10", softmax_regression, 60, 32),
+        ("softmax 60x10", softmax_regression, 60, 128),
+        ("MLP 60-64-10", mlp, 60, 32),
+        ("softmax 784x10", softmax_regression, 784, 32),
+        ("MLP 784-64-10", mlp, 784, 32),
+    ]:
+        problem = make_problem(model, features, batch)
+        trace = simulate(Cluster(100, compute=Exponential()), Async(), updates=gradients, seed=0)
+        chosen = replay(trace, problem, methods.async_(learning_rate=RATE), **SILENT).path
+        seconds = clock(
+            {
+                path: lambda p=path, q=problem, t=trace: (
+                    replay(t, q, methods.async_(learning_rate=RATE), path=p, **SILENT).params
+                )
+                for path in ("scan", "windows")
+            },
+            repeats,
+        )
+        rates = [f"{gradients / median(times):,.0f}" for times in seconds.values()]
+        rows.append([name, batch, *rates, f"{ratio(seconds, 'scan', 'windows'):.2f}", chosen])
+    return rows
 
 
 def many_workers(gradients, repeats):
@@ -357,6 +386,8 @@ def main():
     ]
     show("One gradient, asynchronous, 32 workers (microseconds; ratios)", columns, rows)
     show("Workload W1 (gradients a second)", ["part", "median", "best"], workload_1(a.repeats))
+    columns = ["model", "batch", "one at a time", "in windows", "gain", "chosen"]
+    show("Windows of 4, asynchronous, 100 workers (gradients a second)", columns, in_windows(2 * n, a.repeats))
     show(
         "Workers (MLP, batch 32)",
         ["workers", "us per gradient", "against 8"],

@@ -13,7 +13,8 @@ from stalegrad.models import Problem
 from stalegrad.policies import SSP, Async, KAsync, StepDecay, methods
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.simulator import Cluster, Gamma, Record, replay, simulate
-from stalegrad.simulator.replay import scan
+from stalegrad.simulator.replay import player, scan
+from stalegrad.simulator.replay.schedule import lower
 
 _spec = importlib.util.spec_from_file_location("slow_methods", Path(__file__).with_name("slow_methods.py"))
 slow_methods = importlib.util.module_from_spec(_spec)
@@ -132,7 +133,7 @@ def test_trajectory_equals_the_slow_float64_implementation(name, options, x64):
     method = example(name, **options)
     trace = simulate(CLUSTER, method.synchrony, updates=UPDATES, seed=2)
     problem = quadratic()
-    done = replay(trace, problem, method, seed=5, record=Record(updates=60))
+    done = replay(trace, problem, method, seed=5, record=Record(updates=60), path="scan")
     slow = slow_run(name, options, trace, problem, seed=5)
     assert slow.seen == trace.staleness.tolist()
     assert np.abs(vector(done.params)).max() > 1e-3
@@ -157,14 +158,27 @@ def test_every_registered_method_is_in_the_battery():
     assert set(REGISTRY) == set(SLOW) | replayed
 
 
+def windowed(method, trace):
+    """Whether its gradients can be computed several at a time."""
+    rule = method.rule(WORKERS)
+    return lower(trace).messages_per_update == 1 and trace.staleness.any() and rule.work is None
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_chunking_changes_no_bit(name, monkeypatch):
     method = example(name)
     trace = simulate(CLUSTER, method.synchrony, updates=90, seed=1)
-    a = replay(trace, quadratic(), method, record=Record(updates=90)).params
+    path = "windows" if windowed(method, trace) else "scan"
+    a = replay(trace, quadratic(), method, record=Record(updates=90), path=path)
+    if path == "windows":
+        with pytest.MonkeyPatch.context() as one_at_a_time:
+            one_at_a_time.setattr(player, "WINDOW", 1)
+            single = replay(trace, quadratic(), method, record=Record(updates=90), path=path)
+        np.testing.assert_allclose(vector(a.params), vector(single.params), rtol=1e-5)
+        np.testing.assert_allclose(a.history["mean_gap"], single.history["mean_gap"], rtol=1e-5)
     monkeypatch.setattr(scan, "CHUNK", 16)
-    b = replay(trace, quadratic(), method, record=Record(updates=25)).params
-    assert vector(a).tobytes() == vector(b).tobytes()
+    b = replay(trace, quadratic(), method, record=Record(updates=25), path=path)
+    assert vector(a.params).tobytes() == vector(b.params).tobytes()
 
 
 @pytest.mark.parametrize("name", REGISTRY)

@@ -21,7 +21,7 @@ REQUIRED = {
 }
 
 
-def compiled_text(method, record, monkeypatch):
+def compiled_text(method, record, monkeypatch, path="scan"):
     """Return the compiled code of the first chunk of a replay."""
     texts, original = [], scan.compiled
 
@@ -46,7 +46,7 @@ def compiled_text(method, record, monkeypatch):
     )
     monkeypatch.setattr(scan, "compiled", spy)
     trace = simulate(Cluster(WORKERS, compute=Exponential()), method.synchrony, updates=64)
-    replay(trace, problem, method, record=record)
+    replay(trace, problem, method, record=record, path=path)
     return texts[0]
 
 
@@ -55,7 +55,18 @@ def compiled_text(method, record, monkeypatch):
 @pytest.mark.parametrize("name", REGISTRY)
 def test_no_step_copies_the_slots_or_the_state_of_all_workers(name, gap, monkeypatch):
     method = REGISTRY[name](**REQUIRED.get(name, {}))
-    text = compiled_text(method, Record(updates=64, gap=gap), monkeypatch)
+    copied_nowhere(compiled_text(method, Record(updates=64, gap=gap), monkeypatch))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads the code of XLA's CPU compiler")
+@pytest.mark.parametrize("name", ["async", "gap-aware", "dc-asgd", "dana-zero", "gap-limited"])
+def test_no_window_copies_the_slots(name, monkeypatch):
+    record = Record(updates=64, gap=True)
+    copied_nowhere(compiled_text(REGISTRY[name](), record, monkeypatch, path="windows"))
+
+
+def copied_nowhere(text):
+    """Raise AssertionError if a loop's body copies a whole stack of versions."""
     text = text[: text.index("\nENTRY ")]  # what stands there is done once per chunk
     stacks = re.findall(r"f32\[\d+,(?:17,)?19\]\S* copy\(", text)
     whole = [stack for stack in stacks if not stack.startswith("f32[17,19]")]

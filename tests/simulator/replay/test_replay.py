@@ -74,8 +74,11 @@ def x64():
         yield
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [(method, path) for path in PATHS for method in ALL] + [(methods.async_(), "windows")],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_parameter_values_of_the_specification(method, path, x64):
     trace = simulate(E1, method.synchrony, updates=6)
     record = Record(updates=1, fn=lambda w: {"w": w[0]})
@@ -113,32 +116,33 @@ def as_row(params):
     return np.append(params["slope"], params["offset"])
 
 
+MAKERS = {
+    "sync": methods.sync,
+    "k-sync": lambda **a: methods.k_sync(k=3, **a),
+    "k-batch-sync": lambda **a: methods.k_batch_sync(k=3, **a),
+    "async": methods.async_,
+    "k-async": lambda **a: methods.k_async(k=3, **a),
+    "k-batch-async": lambda **a: methods.k_batch_async(k=3, **a),
+    "ssp": lambda local_steps, **a: methods.async_(synchrony=SSP(2, local_steps=local_steps), **a),
+}
+WAYS = [
+    ("scan", "epochs", 1),
+    ("scan", "iid", 1),
+    ("scan", "sharded", 3),
+    ("loop", "epochs", 1),
+    ("loop", "epochs", 3),
+]
+IN_WINDOWS = [("windows", "epochs", 1), ("windows", "sharded", 3)]
+
+
 @pytest.mark.parametrize(
-    ("path", "sampling", "local_steps"),
-    [
-        ("scan", "epochs", 1),
-        ("scan", "iid", 1),
-        ("scan", "sharded", 3),
-        ("loop", "epochs", 1),
-        ("loop", "epochs", 3),
-    ],
+    ("name", "path", "sampling", "local_steps"),
+    [(name, *way) for name in MAKERS for way in WAYS]
+    + [(name, *way) for name in ("async", "ssp") for way in IN_WINDOWS],
 )
-@pytest.mark.parametrize(
-    "make",
-    [
-        methods.sync,
-        lambda **a: methods.k_sync(k=3, **a),
-        lambda **a: methods.k_batch_sync(k=3, **a),
-        methods.async_,
-        lambda **a: methods.k_async(k=3, **a),
-        lambda **a: methods.k_batch_async(k=3, **a),
-        lambda local_steps, **a: methods.async_(synchrony=SSP(2, local_steps=local_steps), **a),
-    ],
-    ids=["sync", "k-sync", "k-batch-sync", "async", "k-async", "k-batch-async", "ssp"],
-)
-def test_trajectory_equals_a_slow_numpy_replay(make, path, sampling, local_steps, x64):
+def test_trajectory_equals_a_slow_numpy_replay(name, path, sampling, local_steps, x64):
     problem, rows, targets = regression(sampling=sampling)
-    method = make(
+    method = MAKERS[name](
         learning_rate=0.05,
         local_steps=local_steps,
         optimizer={"name": "sgd", "momentum": 0.5},
@@ -230,17 +234,27 @@ def test_k_batch_async_with_k_1_is_async_bit_for_bit():
     pd.testing.assert_frame_equal(a.history, b.history)
 
 
-@pytest.mark.parametrize("method", [methods.async_(), methods.k_async(k=3), methods.sync()], ids=lambda m: m.name)
-def test_chunk_length_cadence_and_progress_change_no_bit(method, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        (methods.async_(), "scan"),
+        (methods.async_(), "windows"),
+        (methods.k_async(k=3), "scan"),
+        (methods.sync(), "scan"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_chunk_length_cadence_and_progress_change_no_bit(method, path, monkeypatch):
     trace = simulate(Cluster(6, compute=Exponential()), method.synchrony, updates=90)
-    reference = replay(trace, MLP, method, record=Record(updates=90))
+    reference = replay(trace, MLP, method, record=Record(updates=90), path=path)
     for chunk in (1, 16):
         monkeypatch.setattr(scan, "CHUNK", chunk)
-        assert same_bits(replay(trace, MLP, method, record=Record(updates=90)).params, reference.params)
+        done = replay(trace, MLP, method, record=Record(updates=90), path=path)
+        assert same_bits(done.params, reference.params)
     monkeypatch.undo()
     told = []
     for cadence in (Record(updates=3), Record(gradients=40), Record(wallclock=1.37, gap=False)):
-        done = replay(trace, MLP, method, record=cadence, progress=told.append)
+        done = replay(trace, MLP, method, record=cadence, path=path, progress=told.append)
         assert same_bits(done.params, reference.params)
     assert sum(told) == 3 * 90
 
@@ -302,6 +316,24 @@ def test_convolutions_on_cpu_take_the_loop():
     assert chosen.path == ("loop" if jax.default_backend() == "cpu" else "scan")
     forced = replay(trace, problem, methods.async_(learning_rate=1e-3), path="scan")
     np.testing.assert_allclose(values(chosen.params), values(forced.params), rtol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="measured on CPU")
+def test_small_problems_of_many_workers_take_windows_on_cpu():
+    small, *_ = regression()
+    for workers, problem, path in [(40, small, "windows"), (2, small, "scan"), (40, MLP, "scan")]:
+        trace = simulate(Cluster(workers, compute=Exponential()), Async(), updates=60)
+        done = replay(trace, problem, methods.async_(learning_rate=1e-3))
+        assert done.path == path
+        single = replay(trace, problem, methods.async_(learning_rate=1e-3), path="scan")
+        np.testing.assert_allclose(values(done.params), values(single.params), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", [methods.sync(), methods.k_async(k=2), methods.easgd()], ids=lambda m: m.name)
+def test_windows_are_refused_where_gradients_depend_on_more_than_what_is_read(method):
+    trace = simulate(Cluster(4, compute=Exponential()), method.synchrony, updates=8)
+    with pytest.raises(ValueError, match=f'path = "windows" is not allowed for {method.name}'):
+        replay(trace, quadratic(), method, path="windows")
 
 
 def test_a_diverging_run_is_a_result():

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from stalegrad.policies import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync
 from stalegrad.simulator import Cluster, Exponential, LogNormal, Trace, simulate
-from stalegrad.simulator.replay.schedule import allocate, lower
+from stalegrad.simulator.replay.schedule import allocate, lower, windows
 
 
 @st.composite
@@ -45,6 +45,23 @@ def test_every_read_finds_what_was_written(case):
         for r in read[update == u]:
             assert memory[slot_of[r]] == r
         memory[slot_of[u + 1]] = u + 1
+
+
+@given(st.lists(st.integers(0, 12), max_size=60), st.integers(1, 6))
+def test_windows_are_cut_as_late_as_possible_and_read_what_is_known(staleness, longest):
+    read = np.maximum(np.arange(len(staleness)) - staleness, 0)
+    starts = windows(read, longest).tolist()
+    slow = [0]
+    for m, version in enumerate(read):
+        if m > slow[-1] and (version > slow[-1] or m - slow[-1] == longest):
+            slow.append(m)
+    assert starts == ([*slow, len(read)] if len(read) else [0])
+
+
+def test_windows_of_round_robin_workers_are_full():
+    schedule = lower(simulate(Cluster(8), Async(), updates=64))
+    assert windows(schedule.read_version, 4).tolist() == list(range(0, 65, 4))
+    assert windows(schedule.read_version, 100).tolist() == list(range(0, 65, 8))
 
 
 @pytest.mark.parametrize("synchrony", [Sync(), KSync(1), KSync(5), KBatchSync(3)], ids=repr)
