@@ -8,16 +8,17 @@ from pathlib import Path
 import jax
 import pooch
 
-VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+PLACE, LEAST = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 def keep_compiled() -> None:
     """Let JAX keep compiled code in the user's cache directory, unless they have chosen a place themselves.
 
-    An empty ``JAX_COMPILATION_CACHE_DIR`` keeps nothing.
+    Processes that this one starts do the same. An empty ``JAX_COMPILATION_CACHE_DIR`` keeps nothing.
     """
-    if VARIABLE in os.environ:
+    if PLACE in os.environ:
         return
-    place = Path(pooch.os_cache("stalegrad")) / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(place))
+    place = str(Path(pooch.os_cache("stalegrad")) / "compiled")
+    os.environ[PLACE], os.environ[LEAST] = place, "0.1"
+    jax.config.update("jax_compilation_cache_dir", place)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

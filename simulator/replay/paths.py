@@ -19,9 +19,12 @@ from stalegrad.simulator.replay.step import Layout, Params
 
 PATHS: dict[str, type[Executor]] = {"scan": Scan, "windows": Windows, "loop": Loop}
 
-WINDOW, SMALL, FULL = 4, 4_096, 3.0
-"""Messages in a window; and where windows pay on CPU (docs/benchmarks.md): numbers in a mini-batch and in the
-parameters at most, messages in a window on average at least."""
+WINDOW = 4
+"""Messages in a window at most."""
+
+EXAMPLES, NUMBERS, FULL = 32, 1 << 16, 3.5
+"""Where windows pay on CPU (docs/benchmarks.md): examples in a message, numbers in its mini-batch and in the
+parameters at most; messages in a window on average at least."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -58,9 +61,10 @@ def choose_path(
     if _has_convolution(objective.loss, _Signature((params, objective.stats, batch))):
         return "loop"
     largest = max(sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, batch))
-    if largest > SMALL or not has_windows(objective, rule, layout):
+    small = batch_size * layout.steps <= EXAMPLES and largest <= NUMBERS
+    if not small or not has_windows(objective, rule, layout):
         return "scan"
-    reads = schedule.read_version[:SMALL]
+    reads = schedule.read_version[:NUMBERS]
     return "windows" if len(reads) >= FULL * (len(windows(reads, WINDOW)) - 1) > 0 else "scan"
 
 

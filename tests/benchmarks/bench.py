@@ -398,7 +398,7 @@ def main():
     columns = ["model", "batch", "plain SGD", "stalegrad", "stalegrad/plain"]
     show("Native convolutions, asynchronous, 32 workers (milliseconds)", columns, residual_network(8, a.repeats))
     columns = ["model", "1 lane", "8 lanes", "32 lanes", "32 lanes / 1"]
-    show("Runs in lanes, batch 32 (gradients a second, all together)", columns, groups(n // 4, a.repeats))
+    show("Runs in lanes, batch 32 (gradients a second, all together)", columns, groups(n // 8, a.repeats))
     columns = ["method", "us per gradient", "against async"]
     show("Methods (MLP, batch 32, 32 workers, gap off)", columns, method_cost(n // 2, a.repeats))
     a.out.parent.mkdir(parents=True, exist_ok=True)
