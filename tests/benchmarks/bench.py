@@ -167,7 +167,7 @@ def overhead(name, problem, workers, gradients, repeats):
     ]
 
 
-def workload_1(repeats):
+def workload_1(_, repeats):
     """Softmax regression 60x10, 10,000 rows, i.i.d. batches of 32, 100 workers, 200,000 gradients."""
     gradients = 200_000
     problem = make_problem(softmax_regression, 60, 32, sampling="iid")
@@ -238,7 +238,7 @@ def many_workers(gradients, repeats):
     ]
 
 
-def engine_share(repeats):
+def engine_share(_, repeats):
     """SimPy's share of a run (MLP, batch 32), and its cost per used gradient."""
     rows = []
     problem = make_problem(mlp, 784, 32)
@@ -282,7 +282,7 @@ def method_cost(gradients, repeats):
     return rows
 
 
-def residual_network(gradients, repeats):
+def residual_network(_, repeats, gradients=8):
     """ResNet-20, batch 128, 32 workers: a loop over a compiled step is the best form that this backend has."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (1_024, 32, 32, 3), np.uint8)
@@ -349,58 +349,70 @@ def table(title, columns, rows):
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows), ""])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="medians of so many (default 5)")
-    parser.add_argument("--gradients", type=int, default=4_096, help="length of a timed run (default 4096)")
-    parser.add_argument("--out", type=Path, default=Path("results/bench.md"))
-    a = parser.parse_args()
-    device = jax.devices()[0]
-    parts = [f"{platform.machine()}, {device.device_kind}, jax {jax.__version__}, medians of {a.repeats}\n"]
-
-    def show(*arguments):
-        parts.append(table(*arguments))
-        print(parts[-1], flush=True)
-
-    print(parts[0])
-    columns = [
-        "model",
-        "batch",
-        "plain SGD",
-        "hand-written",
-        "stalegrad",
-        "hand/plain",
-        "stalegrad/plain",
-        "stalegrad/hand",
-    ]
-    n = a.gradients
-    cases = [  # the cheaper a gradient, the more of them, so that starting up does not count
+def one_gradient(n, repeats):
+    """Overhead in four cases; the cheaper a gradient, the more of them, so that starting up does not count."""
+    cases = [
         ("MLP 784-64-10", mlp, 32, n),
         ("MLP 784-64-10", mlp, 128, n),
         ("softmax 784x10", softmax_regression, 32, 4 * n),
         ("softmax 784x10", softmax_regression, 128, 2 * n),
     ]
-    rows = [
-        overhead(name, make_problem(model, 784, batch), 32, count, a.repeats)
-        for name, model, batch, count in cases
+    return [
+        overhead(name, make_problem(model, 784, batch), 32, count, repeats) for name, model, batch, count in cases
     ]
-    show("One gradient, asynchronous, 32 workers (microseconds; ratios)", columns, rows)
-    show("Workload W1 (gradients a second)", ["part", "median", "best"], workload_1(a.repeats))
-    columns = ["model", "batch", "one at a time", "in windows", "gain", "chosen"]
-    show("Windows of 4, asynchronous, 100 workers (gradients a second)", columns, in_windows(2 * n, a.repeats))
-    show(
-        "Workers (MLP, batch 32)",
-        ["workers", "us per gradient", "against 8"],
-        many_workers(a.gradients, a.repeats),
-    )
-    columns = ["synchrony", "k", "workers", "engine us per used gradient", "engine's share of the run"]
-    show("SimPy's share (MLP, batch 32)", columns, engine_share(a.repeats))
-    columns = ["model", "batch", "plain SGD", "stalegrad", "stalegrad/plain"]
-    show("Native convolutions, asynchronous, 32 workers (milliseconds)", columns, residual_network(8, a.repeats))
-    columns = ["model", "1 lane", "8 lanes", "32 lanes", "32 lanes / 1"]
-    show("Runs in lanes, batch 32 (gradients a second, all together)", columns, groups(n // 8, a.repeats))
-    columns = ["method", "us per gradient", "against async"]
-    show("Methods (MLP, batch 32, 32 workers, gap off)", columns, method_cost(n // 2, a.repeats))
+
+
+RATIOS = ["hand/plain", "stalegrad/plain", "stalegrad/hand"]
+SECTIONS = {
+    "gradient": (
+        "One gradient, asynchronous, 32 workers (microseconds; ratios)",
+        ["model", "batch", "plain SGD", "hand-written", "stalegrad", *RATIOS],
+        one_gradient,
+    ),
+    "w1": ("Workload W1 (gradients a second)", ["part", "median", "best"], workload_1),
+    "windows": (
+        "Windows of 4, asynchronous, 100 workers (gradients a second)",
+        ["model", "batch", "one at a time", "in windows", "gain", "chosen"],
+        lambda n, repeats: in_windows(2 * n, repeats),
+    ),
+    "workers": ("Workers (MLP, batch 32)", ["workers", "us per gradient", "against 8"], many_workers),
+    "engine": (
+        "SimPy's share (MLP, batch 32)",
+        ["synchrony", "k", "workers", "engine us per used gradient", "engine's share of the run"],
+        engine_share,
+    ),
+    "convolutions": (
+        "Native convolutions, asynchronous, 32 workers (milliseconds)",
+        ["model", "batch", "plain SGD", "stalegrad", "stalegrad/plain"],
+        residual_network,
+    ),
+    "lanes": (
+        "Runs in lanes, batch 32 (gradients a second, all together)",
+        ["model", "1 lane", "8 lanes", "32 lanes", "32 lanes / 1"],
+        lambda n, repeats: groups(n // 8, repeats),
+    ),
+    "methods": (
+        "Methods (MLP, batch 32, 32 workers, gap off)",
+        ["method", "us per gradient", "against async"],
+        lambda n, repeats: method_cost(n // 2, repeats),
+    ),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections (all)")
+    parser.add_argument("--repeats", type=int, default=5, help="medians of so many (default 5)")
+    parser.add_argument("--gradients", type=int, default=4_096, help="length of a timed run (default 4096)")
+    parser.add_argument("--out", type=Path, default=Path("results/bench.md"))
+    a = parser.parse_args()
+    parts = [
+        f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}, medians of {a.repeats}\n"
+    ]
+    print(parts[0])
+    for title, columns, measure in (SECTIONS[name] for name in a.only):
+        parts.append(table(title, columns, measure(a.gradients, a.repeats)))
+        print(parts[-1], flush=True)
     a.out.parent.mkdir(parents=True, exist_ok=True)
     a.out.write_text("\n".join(parts))
     print(f"wrote {a.out}")
