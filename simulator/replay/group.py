@@ -20,7 +20,7 @@ import numpy as np
 from stalegrad.models import Objective
 from stalegrad.models.streams import Stream
 from stalegrad.simulator.replay.executor import Program, Stand, Structure, numbers_of
-from stalegrad.simulator.replay.player import Player, values_of
+from stalegrad.simulator.replay.player import Player, sample, values_of
 from stalegrad.simulator.replay.record import cadence_of
 from stalegrad.simulator.replay.scan import CHUNK, compiled_length, cut, passage, state_of
 from stalegrad.simulator.replay.schedule import Schedule
@@ -34,8 +34,8 @@ class Part(NamedTuple):
     end: float
 
     @property
-    def shape(self) -> tuple[Program, int] | None:
-        """What runs of one group have in common: their program (slots aside) and their batch size.
+    def shape(self) -> tuple[Program, int, int | None] | None:
+        """What runs of one group have in common: program (slots aside), batch size, examples evaluated on.
 
         None if updates of this run differ in their number of messages, for lanes would wait for each other, or if
         its data are streamed.
@@ -44,7 +44,8 @@ class Part(NamedTuple):
         if layout.messages is None or isinstance(player.objective.train, Stream):
             return None
         structure = Structure(player.method, player.workers)
-        return Program(player.objective.loss, structure, layout._replace(slots=0)), player.problem.batch_size
+        program = Program(player.objective.loss, structure, layout._replace(slots=0))
+        return program, player.problem.batch_size, player.record.train_examples
 
 
 class Group:
@@ -124,7 +125,7 @@ class Group:
         """Evaluate all runs at once; return the values of each."""
         metrics = _evaluator(self.objective.evaluate)
         at = self.state.params, self.state.kept.stats
-        train = metrics(*at, self.objective.train)
+        train = metrics(*at, sample(self.objective.train, self.players[0].record.train_examples))
         test = metrics(*at, self.objective.test) if self.objective.test is not None else {}
         found = jax.device_get((train, test))
 
@@ -182,7 +183,7 @@ def play_together(parts: Sequence[Part], width: int, objective: Objective, devic
         player.read(schedule, end)
         player.path, player.objective = f"group of {width}", objective
     assert parts[0].shape is not None
-    program, _ = parts[0].shape
+    program, *_ = parts[0].shape
     slots = max(player.layout(schedule).slots for player, schedule, _ in parts)
     lanes = [*players, *[players[-1]] * (width - len(players))]
     group = Group(program._replace(layout=program.layout._replace(slots=slots)), lanes, objective, device)

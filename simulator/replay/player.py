@@ -273,22 +273,38 @@ def check_rule(name: str, rule: Rule, schedule: Schedule) -> None:
 
 def evaluate(objective: Objective, stand: Stand, record: Record) -> dict[str, float]:
     """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
-    train = _measured(objective, stand, objective.train, SAMPLE)
+    streamed = isinstance(objective.train, Stream)
+    train = _measured(objective, stand, objective.train, record.train_examples or (SAMPLE if streamed else None))
     test = _measured(objective, stand, objective.test) if objective.test is not None else {}
     return values_of(train, test, stand.params, record)
 
 
 def _measured(objective: Objective, stand: Stand, data: Any, at_most: int | None = None) -> Mapping[str, Any]:
-    """Evaluate on data; on a stream block by block, and on ``at_most`` of its examples, evenly spaced."""
+    """Evaluate on data, or on ``at_most`` of its examples; on a stream block by block."""
     metrics = _evaluator(objective.evaluate)
     if not isinstance(data, Stream):
-        return metrics(*stand, data)  # type: ignore[no-any-return]
-    count = min(len(data), at_most or len(data))
-    chosen = np.arange(count) * len(data) // count
+        return metrics(*stand, sample(data, at_most))  # type: ignore[no-any-return]
+    chosen = spaced(len(data), at_most)
+    count = len(chosen)
     blocks = [chosen[i : i + BLOCK] for i in range(0, count, BLOCK)]
     parts = [metrics(*stand, data.fetch(block)) for block in blocks]
     weights = [len(block) / count for block in blocks]
     return {name: sum(w * float(part[name]) for w, part in zip(weights, parts, strict=True)) for name in parts[0]}
+
+
+def spaced(size: int, at_most: int | None) -> Any:
+    """Return the indices of at most so many of ``size`` examples, evenly spaced."""
+    count = min(size, at_most or size)
+    return np.arange(count) * size // count
+
+
+def sample(data: Any, at_most: int | None) -> Any:
+    """Return at most so many examples, evenly spaced; all if None."""
+    leaves = jax.tree.leaves(data)
+    if at_most is None or not leaves or len(leaves[0]) <= at_most:
+        return data
+    chosen = spaced(len(leaves[0]), at_most)
+    return jax.tree.map(lambda leaf: leaf[chosen], data)
 
 
 def values_of(

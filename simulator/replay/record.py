@@ -30,6 +30,8 @@ class Record:
             applies a message and what the message was computed at).
         per_gradient: record of every message its gap, the L2 norm of its gradient and its effective step,
             as a table of their own.
+        train_examples: take the training loss over so many examples, evenly spaced, and not over all: to evaluate
+            a large network on all that it learns from takes as long as a third of an epoch.
         fn: ``fn(params) -> {"name": scalar}``, further columns of your own.
 
     The cadence changes neither the trace nor the parameters.
@@ -40,6 +42,7 @@ class Record:
     wallclock: PositiveFloat | None = None
     gap: bool = True
     per_gradient: bool = False
+    train_examples: PositiveInt | None = None
     fn: Callable[[Any], Mapping[str, Any]] | None = None
 
     def check_fields(self) -> None:

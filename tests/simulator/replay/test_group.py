@@ -85,7 +85,12 @@ def test_a_group_gives_what_its_runs_give_alone(make):
 
 
 @pytest.mark.parametrize(
-    "record", [Record(wallclock=7.0), Record(updates=7), Record(gradients=9, per_gradient=True)]
+    "record",
+    [
+        Record(wallclock=7.0),
+        Record(updates=7, train_examples=5),
+        Record(gradients=9, per_gradient=True),
+    ],
 )
 def test_runs_may_be_of_different_length(record):
     requests = [

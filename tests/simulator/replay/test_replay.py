@@ -409,3 +409,15 @@ def test_batches_must_fit_the_data():
     trace = simulate(Cluster(3), Async(), updates=4)
     with pytest.raises(ValueError, match="sharded over 3 workers"):
         replay(trace, sharded, methods.async_())
+
+
+def test_the_training_loss_may_be_that_of_some_examples_evenly_spaced():
+    problem, rows, targets = regression()
+    trace = simulate(Cluster(3, compute=Exponential()), Async(), updates=12)
+    method = methods.async_(learning_rate=0.05)
+    whole, some = (replay(trace, problem, method, record=Record(train_examples=n)) for n in (None, 20))
+    assert same_bits(whole.params, some.params)
+    w, chosen = some.params, np.arange(20) * 3
+    residual = rows[chosen] @ np.asarray(w["slope"]) + float(w["offset"]) - targets[chosen]
+    np.testing.assert_allclose(some.history["train_loss"].iloc[-1], 0.5 * np.mean(residual**2), rtol=1e-5)
+    assert some.history["train_loss"].iloc[-1] != whole.history["train_loss"].iloc[-1]
