@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,6 @@ class Executor(ABC):
         schedule: the lowered trace, or its first part.
     """
 
-    name: ClassVar[str]
     state: State
     stride: int
     """Updates that can be made at once."""

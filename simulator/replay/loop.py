@@ -21,7 +21,6 @@ from stalegrad.simulator.replay.step import Inputs, Params
 class Loop(Executor):
     """The state of one replay, advanced message by message."""
 
-    name = "loop"
     stride = 16
 
     def start(self, initial: Stand, slot: int) -> None:

@@ -13,11 +13,11 @@ from stalegrad.models.streams import Stream, first_examples
 from stalegrad.policies import Rule
 from stalegrad.simulator.replay.executor import Executor
 from stalegrad.simulator.replay.loop import Loop
-from stalegrad.simulator.replay.scan import Scan, Windows
+from stalegrad.simulator.replay.scan import Scan
 from stalegrad.simulator.replay.schedule import Schedule, windows
 from stalegrad.simulator.replay.step import Layout, Params
 
-PATHS: dict[str, type[Executor]] = {"scan": Scan, "windows": Windows, "loop": Loop}
+PATHS: dict[str, type[Executor]] = {"scan": Scan, "windows": Scan, "loop": Loop}
 
 WINDOW = 4
 """Messages in a window at most."""

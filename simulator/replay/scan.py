@@ -25,7 +25,8 @@ CHUNK = 4_096
 
 
 class Chunk(NamedTuple):
-    """A stretch of the schedule, padded to a compiled length. The first six have one entry per message."""
+    """A stretch of the schedule, padded to a compiled length. The first six have one entry per message;
+    ``windows`` says where each window starts and the last one ends, if there are any."""
 
     worker: Any
     staleness: Any
@@ -42,8 +43,6 @@ class Chunk(NamedTuple):
 
 class Scan(Executor):
     """The state of one replay, advanced by whole chunks."""
-
-    name = "scan"
 
     def start(self, initial: Stand, slot: int) -> None:
         """Put version 0 into its slot."""
@@ -67,12 +66,6 @@ class Scan(Executor):
             self.state, self.numbers, train, self.key, chunk, np.int32(0), np.int32(count)
         )
         return None if measured is None else np.asarray(measured)[: b - a]
-
-
-class Windows(Scan):
-    """The same with several messages worked on at once."""
-
-    name = "windows"
 
 
 def cut(score: Score, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
