@@ -30,6 +30,9 @@ GROUPS = 4
 PAUSE = 0.5
 """Seconds between two looks at an executor, or at runs that other processes hold."""
 
+INTERRUPTED: dict[str, Result] = {}
+"""What sweeps without a store had made when something stopped them, by key: the same call goes on from there."""
+
 Tell = Callable[[int], None]
 """Told, now and then, how many runs are under way."""
 
@@ -56,7 +59,8 @@ def sweep(
     Args:
         base: what is the same everywhere.
         store: a directory that keeps the finished runs: interrupted at any moment, the same call goes on where it
-            was. Without one the runs live in memory.
+            was. Without one the runs live in memory, and the same call goes on only in this process, and only with
+            experiments that can be written as a spec.
         mode: ``grid``: all combinations; ``zip``: the first values of all axes, the second ones, ...; ``random``:
             draw each axis at random.
         samples: how many points ``random`` draws.
@@ -134,8 +138,7 @@ def execute(
             cause = str(error) or type(error).__name__
             raise RuntimeError(f"the executor broke ({cause}): {job.so_far()}") from error
         finally:
-            if job.store is not None:
-                job.store.write_manifest()
+            job.close()
     return job.outcome()
 
 
@@ -153,8 +156,8 @@ class Job:
     ) -> None:
         self.runs, self.observers, self.fail_fast, self.retry_failed = runs, observers, fail_fast, retry_failed
         self.width = width
-        self.keys = [key_of(run.experiment, width) for run in runs] if store is not None else []
         self.store = Store(store) if store is not None else None
+        self.keys = [self.key(run) for run in runs]
         self.done: dict[int, Outline] = {}
         self.results: dict[int, Result] = {}  # without a store
         self.failed: dict[int, str] = {}
@@ -165,16 +168,33 @@ class Job:
         for i in range(len(runs)):
             self.known(i)
 
+    def key(self, run: Run) -> str:
+        """Return the key of a run; without a store it may be empty, for what exists in this process only."""
+        try:
+            return key_of(run.experiment, self.width)
+        except ValueError:
+            if self.store is not None:
+                raise
+            return ""
+
+    def close(self) -> None:
+        """Write the store's manifest; without a store, remember what is done if something is left."""
+        if self.store is not None:
+            self.store.write_manifest()
+        elif self.left():
+            INTERRUPTED.update({self.keys[i]: result for i, result in self.results.items() if self.keys[i]})
+
     def left(self) -> list[int]:
         """Return what is neither done nor failed, in the order of execution."""
         return [i for i in self.order if i not in self.done and i not in self.failed]
 
     def known(self, i: int) -> bool:
-        """Take a run from the store, if it is there."""
-        if self.store is None:
-            return False
+        """Take a run from the store, or from what is remembered, if it is there."""
         key = self.keys[i]
-        if key in self.store and (outline := self.store.outline(key)) is not None:
+        if self.store is None:
+            if (result := INTERRUPTED.pop(key, None)) is not None:
+                self.done[i], self.results[i] = Outline.of(result), result
+        elif key in self.store and (outline := self.store.outline(key)) is not None:
             self.done[i] = outline
         elif (said := self.store.failure(key)) is not None and not self.retry_failed:
             self.failed[i] = said
@@ -273,7 +293,9 @@ class Job:
         """Return what is done, and how to go on."""
         done = f"{len(self.done)} of {len(self.runs)} runs are done"
         if self.store is None:
-            return f"{done} and lost; with store=DIRECTORY they would be kept"
+            kept = sum(bool(self.keys[i]) for i in self.done)
+            how = "the same call goes on from there" if kept else "only what can be written as a spec can be kept"
+            return f"{done}, {kept} of them kept in this process; {how}, with store=DIRECTORY whatever happens"
         return f"{done} and kept in {self.store.directory}; the same call goes on from there"
 
     def outcome(self) -> SweepResult:

@@ -8,8 +8,10 @@ Ties: what happens to workers at one and the same instant (float64) happens in t
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import simpy
@@ -59,6 +61,20 @@ def simulate(
     return Engine(cluster, synchrony, seed).run(budget)
 
 
+@contextmanager
+def _no_full_collections() -> Iterator[None]:
+    """Let the garbage collector look at young objects only, among which a simulation's garbage is.
+
+    To walk over all that JAX and pandas hold, again and again, can take as long as the simulation itself.
+    """
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*thresholds[:2], 1 << 30)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
 class Engine:
     """The server and its workers in one SimPy environment."""
 
@@ -88,7 +104,8 @@ class Engine:
     def run(self, budget: Budget) -> Trace:
         """Run until the budget is spent."""
         self.start(budget)
-        self.env.run(until=self.done)
+        with _no_full_collections():
+            self.env.run(until=self.done)
         return self.trace()
 
     def start(self, budget: Budget) -> None:
@@ -103,8 +120,9 @@ class Engine:
         """Go on to that moment, its own events included; return whether the budget is spent."""
         tick = _occurred(simpy.Event(self.env))
         self.env.schedule(tick, _LAST, wallclock - self.env.now)  # type: ignore[arg-type]
-        while not (tick.processed or self.done.processed):
-            self.env.step()
+        with _no_full_collections():
+            while not (tick.processed or self.done.processed):
+                self.env.step()
         return bool(self.done.processed)
 
     def change_k(self, k: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -162,10 +163,29 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, silent,
     with pytest.raises(KeyboardInterrupt, match=r"1 of 3 runs are done and kept in .*; the same call goes on"):
         silent(store=tmp_path / "runs", seed=range(3))
     assert len(load(tmp_path / "runs")) == 1
-    with pytest.raises(KeyboardInterrupt, match="1 of 3 runs are done and lost; with store="):
-        silent(seed=range(3))
     monkeypatch.setattr(together, "run", run)
     assert len(silent(store=tmp_path / "runs", seed=range(3))) == 3
+
+
+def test_without_a_store_an_interrupted_sweep_goes_on_in_the_same_process(silent, failing, monkeypatch):
+    failing(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match="1 of 3 runs are done, 1 of them kept in this process"):
+        silent(seed=range(3))
+    made = []
+    monkeypatch.setattr(
+        together, "run", lambda experiment, **how: made.append(experiment) or run(experiment, **how)
+    )
+    assert len(silent(seed=range(3))) == 3
+    assert [experiment.seed for experiment in made] == [1, 2]
+    assert len(silent(seed=range(3))) == 3
+    assert len(made) == 5  # what was whole is not remembered
+
+
+def test_what_exists_in_this_process_only_is_not_kept_without_a_store(silent, failing, base):
+    own = Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: jnp.sum(w**2))
+    failing(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match=r"0 of them kept.*only what can be written as a spec"):
+        silent(base.but(problem=own), seed=range(3))
 
 
 # The progress bar

@@ -1,5 +1,6 @@
 """The six protocols of Dutta et al. do what the paper's table says: exact event traces, ties, cancellations."""
 
+import gc
 import heapq
 import re
 from collections.abc import Iterator
@@ -279,3 +280,16 @@ def test_the_server_of_k_batch_async_answers_every_sender():
     first, second = answers(KBatchAsync(2), 3, [(2, 0), (0, 0)])
     assert (first.apply, list(first.send)) == (False, [2])
     assert (second.apply, list(second.send)) == (True, [0])
+
+
+def test_the_garbage_collector_is_left_as_it_was_whatever_happens():
+    class Broken(Exponential):
+        def sample(self, rng, size):
+            return np.append(super().sample(rng, size - 1), -1.0)
+
+    before = gc.get_threshold()
+    simulate(Cluster(2), Async(), updates=3)
+    assert gc.get_threshold() == before
+    with pytest.raises(ValueError, match="compute of worker"):
+        simulate(Cluster(1, compute=Broken()), Async(), updates=10_000)
+    assert gc.get_threshold() == before
