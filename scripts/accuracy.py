@@ -69,7 +69,7 @@ def cases() -> dict[str, Case]:
     return {
         "softmax-regression": Case(images("softmax-regression"), 10, cosine(0.1, 10), {"name": "sgd"}, 0.16),
         "mlp": Case(images("mlp", hidden=[128]), 10, cosine(0.05, 10), momentum, 0.12),
-        "lenet-adasync": Case(images("lenet-adasync"), 15, cosine(0.03, 15), momentum, 0.10),
+        "lenet-adasync": Case(images("lenet-adasync"), 30, cosine(0.04, 30), momentum, 0.10),
         "transformer": Case(
             Problem("transformer", "shakespeare", batch_size=16, context=64, layers=2, width=96),
             4,
@@ -88,8 +88,8 @@ def cases() -> dict[str, Case]:
     }
 
 
-def train(case: Case) -> tuple[Result, float]:
-    """Run a case; return the result and the real minutes it took."""
+def train(case: Case, checkpoint: Path) -> tuple[Result, float]:
+    """Run a case, or go on where it was interrupted; return the result and the real minutes that took."""
     method: Method = methods.async_(learning_rate=case.learning_rate, optimizer=case.optimizer)
     examples = case.problem.objective().examples
     gradients = round(case.epochs * examples / case.problem.batch_size)
@@ -101,12 +101,13 @@ def train(case: Case) -> tuple[Result, float]:
         updates=gradients,
         record=Record(updates=-(-gradients // 12), gap=False, train_examples=10_000),
     )
-    return run(experiment), (time.perf_counter() - start) / 60
+    return run(experiment, checkpoint=checkpoint), (time.perf_counter() - start) / 60
 
 
 def line(name: str, case: Case, picture: Path) -> tuple[str, str]:
     """Return a case's line of the table, and its curve, which is drawn too."""
-    result, minutes = train(case)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    result, minutes = train(case, picture.with_suffix(".checkpoint"))
     found = float(result.history[case.column].iloc[-1])
     accuracy = case.column == "test_error"
     shown = f"accuracy {1 - found:.4f}" if accuracy else f"loss {found:.4f} nats"
@@ -124,7 +125,6 @@ def line(name: str, case: Case, picture: Path) -> tuple[str, str]:
     )
     history = result.history
     curve = ", ".join(f"{e:.1f}: {v:.4f}" for e, v in zip(history["epoch"], history[case.column], strict=True))
-    picture.parent.mkdir(parents=True, exist_ok=True)
     result.plot(x="epoch", y=case.column).figure.savefig(picture, dpi=110)
     words = f"{name} (path `{result.path}`), {case.column.replace('_', ' ')} by epoch"
     return row, f"* {words} ([picture]({picture.name})): {curve}"

@@ -7,6 +7,8 @@ Progress bars and times of execution are left out, so that a file changes only i
 
 from __future__ import annotations
 
+import base64
+import io
 import sys
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -29,7 +32,18 @@ def execute(path: Path) -> None:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = smaller(output.data["image/png"])
     nbformat.write(notebook, path)
+
+
+def smaller(picture: str) -> str:
+    """Return a PNG (base64) in 256 colours, which curves do not miss, and a third of the size."""
+    buffer = io.BytesIO()
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(256)
+    image.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def is_progress_bar(output: nbformat.NotebookNode) -> bool:
