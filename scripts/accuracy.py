@@ -39,6 +39,7 @@ class Case(NamedTuple):
     optimizer: dict[str, object]
     limit: float | None
     column: str = "test_error"
+    weight_decay: float | None = None
 
 
 def cosine(peak: float, epochs: float) -> Cosine:
@@ -69,7 +70,7 @@ def cases() -> dict[str, Case]:
     return {
         "softmax-regression": Case(images("softmax-regression"), 10, cosine(0.1, 10), {"name": "sgd"}, 0.16),
         "mlp": Case(images("mlp", hidden=[128]), 10, cosine(0.05, 10), momentum, 0.12),
-        "lenet-adasync": Case(images("lenet-adasync"), 30, cosine(0.04, 30), momentum, 0.10),
+        "lenet-adasync": Case(images("lenet-adasync"), 20, cosine(0.03, 20), momentum, 0.10, weight_decay=5e-4),
         "transformer": Case(
             Problem("transformer", "shakespeare", batch_size=16, context=64, layers=2, width=96),
             4,
@@ -90,7 +91,9 @@ def cases() -> dict[str, Case]:
 
 def train(case: Case, checkpoint: Path) -> tuple[Result, float]:
     """Run a case, or go on where it was interrupted; return the result and the real minutes that took."""
-    method: Method = methods.async_(learning_rate=case.learning_rate, optimizer=case.optimizer)
+    method: Method = methods.async_(
+        learning_rate=case.learning_rate, optimizer=case.optimizer, weight_decay=case.weight_decay
+    )
     examples = case.problem.objective().examples
     gradients = round(case.epochs * examples / case.problem.batch_size)
     start = time.perf_counter()
@@ -118,7 +121,8 @@ def line(name: str, case: Case, picture: Path) -> tuple[str, str]:
     options = ", ".join(f"{k}={v}" for k, v in case.problem.options.items())
     what = f"{name}({options})" if options else name
     optimizer = " ".join(map(str, case.optimizer.values()))
-    rate = f"{case.learning_rate.peak:g}, cosine, {optimizer}"
+    decay = "" if case.weight_decay is None else f", weight decay {case.weight_decay:g}"
+    rate = f"{case.learning_rate.peak:g}, cosine, {optimizer}{decay}"
     row = (
         f"| {what} | {case.problem.dataset} | {case.problem.batch_size} | {case.epochs:g} | {rate} | {shown} | "
         f"{goal} | {minutes:.1f} |"
