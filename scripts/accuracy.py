@@ -110,7 +110,9 @@ def train(case: Case, checkpoint: Path) -> tuple[Result, float]:
 def line(name: str, case: Case, picture: Path) -> tuple[str, str]:
     """Return a case's line of the table, and its curve, which is drawn too."""
     picture.parent.mkdir(parents=True, exist_ok=True)
-    result, minutes = train(case, picture.with_suffix(".checkpoint"))
+    checkpoint = picture.with_suffix(".checkpoint")
+    result, minutes = train(case, checkpoint)
+    checkpoint.unlink(missing_ok=True)
     found = float(result.history[case.column].iloc[-1])
     accuracy = case.column == "test_error"
     shown = f"accuracy {1 - found:.4f}" if accuracy else f"loss {found:.4f} nats"
