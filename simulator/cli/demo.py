@@ -34,7 +34,7 @@ def demo(out: Path, seeds: int, console: Console) -> None:
         cluster=Cluster(workers=16, compute=ShiftedExponential(shift=1.0, scale=1.0)),
         method=methods.sync(learning_rate=LEARNING_RATE),
         wallclock=1500.0,
-        record=Record(wallclock=50.0),
+        record=Record(wallclock=50.0, train_examples=1_000),
     )
     contestants = [
         methods.sync(learning_rate=LEARNING_RATE),
