@@ -69,6 +69,14 @@ class NotebookFigure(Figure):
         return buffer.getvalue()
 
 
+class NotebookAxes(Axes):
+    """Axes whose figure a notebook shows where they are the last line of a cell."""
+
+    def _repr_png_(self) -> bytes | None:
+        figure = self.figure
+        return figure._repr_png_() if isinstance(figure, NotebookFigure) else None
+
+
 def new_axes(ax: Axes | None, aspect: float = 0.62) -> Axes:
     """Return ``ax``, or the axes of a fresh figure that belongs to no pyplot; hide two spines.
 
@@ -80,7 +88,7 @@ def new_axes(ax: Axes | None, aspect: float = 0.62) -> Axes:
         width = mpl.rcParams["figure.figsize"][0]
         figure = NotebookFigure(figsize=(width, aspect * width), layout="constrained")
         FigureCanvasAgg(figure)
-        ax = figure.add_subplot()
+        ax = figure.add_subplot(axes_class=NotebookAxes)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 

@@ -248,7 +248,8 @@ def _network_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     checked = {}
     for key, value in options.items():
         if key not in known:
-            raise ValueError(unknown_name(f"option of model {model!r}:", key, known))
+            own = [name for name, p in inspect.signature(Problem).parameters.items() if p.kind is p.KEYWORD_ONLY]
+            raise ValueError(unknown_name(f"option of model {model!r}:", key, [*known, *own]))
         try:
             checked[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:

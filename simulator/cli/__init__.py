@@ -88,7 +88,7 @@ def run_command(
 ) -> None:
     """Run an experiment: simulate, train, and write tables and pictures.
 
-    A spec with a table [sweep] is a sweep: every combination of its lists is run once and kept in the directory;
+    A spec with a table ``sweep`` is a sweep: every combination of its lists is run once and kept in the directory;
     the same command goes on where it was interrupted, and so it does with a single experiment.
     """
     from stalegrad.simulator.cli import sweeps
@@ -168,7 +168,7 @@ def report_command(
 
     file = directory / "report.html" if out is None else out
     if not force:
-        _check_new(file)
+        _check_new(file, ", or --force to replace it")
     _print_written([report(load_results(directory), target).save(file, overwrite=force)])
 
 
@@ -192,9 +192,9 @@ def list_command(
         console.print()
 
 
-def _check_new(file: Path) -> None:
+def _check_new(file: Path, else_do: str = "") -> None:
     if file.exists():
-        raise FileExistsError(f"{file} exists already: choose another name")
+        raise FileExistsError(f"{file} exists already: choose another name{else_do}")
 
 
 def _cell(value: Any) -> str:

@@ -33,7 +33,7 @@ Metric = Annotated[
 
 @app.command("record")
 def record_command(
-    spec: Annotated[Path, typer.Argument(help="A TOML file; five seeds, unless its [sweep] says otherwise.")],
+    spec: Annotated[Path, typer.Argument(help="A TOML file; five seeds, unless its table sweep says otherwise.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; commit it.")],
     target: Annotated[
         float | None, typer.Option(help="Test error to time; by default 90 % of each method's way.")

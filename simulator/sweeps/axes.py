@@ -139,9 +139,9 @@ def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None =
         base: what is the same everywhere.
         axes: values of each axis. An axis is a field of :class:`Experiment` (``method``, ``seed``, ...) or a key
             of one of its tables (``cluster.workers``, ``method.k``, ``method.learning_rate``). A method is given
-            as such, or by name or as a table, and then has the base's learning rate unless it is given. A
-            parameter that a method does not have leaves it as it is. Instead of values there may be a
-            :class:`Range` to draw from.
+            as such, or by name or as a table, and then takes over those of the base's parameters (learning rate,
+            k, optimizer, ...) that it has, too, and that are not given. A parameter that a method does not have
+            leaves it as it is. Instead of values there may be a :class:`Range` to draw from.
         sampling: how they are combined; by default all combinations.
 
     Raises:
@@ -221,8 +221,10 @@ def apply(base: Experiment, point: Point) -> Run:
     ours = {name.partition(".")[2]: value for name, value in point.items() if name.startswith("method.")}
     if ours or not isinstance(method, Method):
         table = _method_table(method)
-        ours = {key: value for key, value in ours.items() if key in parameters(table["name"])}
-        method = read_method({"learning_rate": base.method.learning_rate} | table | ours)
+        known = parameters(table["name"])
+        ours = {key: value for key, value in ours.items() if key in known}
+        inherited = {key: value for key, value in _inherited(base.method).items() if key in known}
+        method = read_method(inherited | table | ours)
     experiment = experiment.but(method=method)
     others = [name for name in point if "." in name and not name.startswith("method.")]
     if others:
@@ -232,6 +234,16 @@ def apply(base: Experiment, point: Point) -> Run:
             tables[part] = {**tables.get(part, {}), key: point[name]}
         experiment = read_experiment(tables)
     return Run({k: v for k, v in point.items() if not k.startswith("method.") or k[7:] in ours}, experiment)
+
+
+def _inherited(method: Method) -> dict[str, Any]:
+    """Return what a method that is given by name takes over from the base's, where it has such a parameter."""
+    rate = {"learning_rate": method.learning_rate}
+    try:
+        table = method_table(method) if method.name in list(methods.REGISTRY) else {}
+    except ValueError:  # a part exists in this process only
+        return rate
+    return {key: value for key, value in (table | rate).items() if key not in ("name", "synchrony")}
 
 
 def parameters(method: str) -> set[str]:

@@ -45,6 +45,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
+def shown(histories: Sequence[pd.DataFrame]) -> str:
+    """Return the column that pictures show unless another is asked for: the test error, or else a loss."""
+    columns = ("test_error", "test_loss")
+    return next((c for c in columns if any(h[c].notna().any() for h in histories)), "train_loss")
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What a run gives.
@@ -75,10 +81,15 @@ class Result:
     stats: Any = ()
     versions: dict[str, str] = field(default_factory=versions)
 
-    def plot(self, x: str = "wallclock", y: str = "test_error", ax: Any = None) -> Any:
-        """Draw a column of the history against another; returns the matplotlib Axes."""
+    def plot(self, x: str = "wallclock", y: str | None = None, ax: Any = None) -> Any:
+        """Draw a column of the history against another, by default the test error, or else a loss.
+
+        Returns:
+            The matplotlib Axes; a notebook shows them at the end of a cell.
+        """
         from stalegrad.analysis import plot_curves
 
+        y = y or shown([self.history])
         return plot_curves({self.experiment.method.name: [self.history]}, x=x, y=y, ax=ax)
 
     def report(self, target: float | None = None) -> Any:

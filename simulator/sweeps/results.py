@@ -14,7 +14,7 @@ import pandas as pd
 
 from stalegrad.simulator.sweeps.axes import Point, Run
 from stalegrad.simulator.sweeps.experiment import flattened
-from stalegrad.simulator.sweeps.result import Result
+from stalegrad.simulator.sweeps.result import Result, shown
 from stalegrad.simulator.sweeps.store import Outline, Store
 from stalegrad.simulator.timing.trace import Trace
 
@@ -93,11 +93,17 @@ class SweepResult:
                 groups.setdefault(_label(hue, value), []).append(history)
         return groups
 
-    def plot(self, x: str = "wallclock", y: str = "test_error", hue: str = "method", ax: Any = None) -> Any:
-        """Draw mean and band over the runs of each value of ``hue``; returns the matplotlib Axes."""
+    def plot(self, x: str = "wallclock", y: str | None = None, hue: str = "method", ax: Any = None) -> Any:
+        """Draw mean and range over the runs of each value of ``hue``: by default test errors, or else losses.
+
+        Other bands: ``analysis.plot_curves(results.by(hue), band="std")``.
+
+        Returns:
+            The matplotlib Axes; a notebook shows them at the end of a cell.
+        """
         from stalegrad.analysis import plot_curves
 
-        return plot_curves(self.by(hue), x=x, y=y, ax=ax)
+        return plot_curves(self.by(hue), x=x, y=y or shown(self.histories), ax=ax)
 
     def to_target(self, target: float, y: str = "test_error", x: str = "wallclock", hue: str = "method") -> Any:
         """Return when each value of ``hue`` first reaches a target, see :func:`stalegrad.analysis.to_target`."""
@@ -148,11 +154,20 @@ def load(store: str | os.PathLike[str]) -> SweepResult:
     kept = Store(store)
     found = {key: outline for key in kept if (outline := kept.outline(key)) is not None}
     kept.write_manifest()
-    flat = [flattened(tomllib.loads(outline.spec)) for outline in found.values()]
-    names = sorted({name for row in flat for name in row})
-    varied = [name for name in names if len({repr(row.get(name)) for row in flat}) > 1]
-    points = [{name: row.get(name) for name in varied} for row in flat]
-    return collect(points, list(found.values()), stored(kept, found))
+    flat = {key: flattened(tomllib.loads(outline.spec)) for key, outline in found.items()}
+    names = sorted({name for row in flat.values() for name in row})
+    varied = [name for name in names if len({repr(row.get(name)) for row in flat.values()}) > 1]
+    varied.sort(key=lambda name: (name != "method.name", not name.startswith("method.")))
+    order = sorted(flat, key=lambda key: [_rank(flat[key].get(name)) for name in varied])
+    called = {name: "method" if name == "method.name" else name for name in varied}
+    points = [{called[name]: flat[key].get(name) for name in varied} for key in order]
+    return collect(points, [found[key] for key in order], stored(kept, order))
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    """Return what values of one axis are sorted by: none, then numbers, then words."""
+    number = isinstance(value, int | float)
+    return value is not None, float(value) if number else float("inf"), "" if number else str(value)
 
 
 def stored(store: Store, keys: Iterable[str]) -> Lazy[Result]:

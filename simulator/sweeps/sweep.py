@@ -119,7 +119,8 @@ def execute(
     )
     job = Job(runs, store, observers, fail_fast, retry_failed, lanes)
     known = len(runs) - len(job.left())
-    with tqdm(desc="sweep", total=len(runs), initial=known, unit=" runs", disable=not progress) as bar:
+    name = f"sweep ({known} there already)" if known else "sweep"
+    with tqdm(desc=name, total=len(runs), initial=known, unit=" runs", disable=not progress) as bar:
 
         def tell(running: int) -> None:
             bar.n = len(job.done) + len(job.failed)
@@ -156,8 +157,8 @@ class Job:
     ) -> None:
         self.runs, self.observers, self.fail_fast, self.retry_failed = runs, observers, fail_fast, retry_failed
         self.width = width
+        self.keys = [self.key(run, must=store is not None) for run in runs]
         self.store = Store(store) if store is not None else None
-        self.keys = [self.key(run) for run in runs]
         self.done: dict[int, Outline] = {}
         self.results: dict[int, Result] = {}  # without a store
         self.failed: dict[int, str] = {}
@@ -168,12 +169,12 @@ class Job:
         for i in range(len(runs)):
             self.known(i)
 
-    def key(self, run: Run) -> str:
-        """Return the key of a run; without a store it may be empty, for what exists in this process only."""
+    def key(self, run: Run, must: bool) -> str:
+        """Return the key of a run; unless it must have one it may be empty: what exists in this process only."""
         try:
             return key_of(run.experiment, self.width)
         except ValueError:
-            if self.store is not None:
+            if must:
                 raise
             return ""
 

@@ -100,13 +100,20 @@ class Trace:
     Args:
         gradients: columns ``worker, read_version, read_time, finish_time, receive_time, update,
             staleness, steps, fate``, one row per message, times in seconds. ``update`` is the index j of
-            the update j -> j + 1 that consumed it, -1 (as ``staleness``) if none did.
+            the update j -> j + 1 that consumed it (the first is 0), -1 (as ``staleness``) if none did; ``steps``
+            counts its local mini-batch gradients, 1 without local steps; ``fate`` is ``used``, ``discarded``,
+            ``cancelled`` or ``pending``.
         updates: columns ``time, messages, gradients``, one row per update.
         workers: their number.
         end: when the observation ended, in seconds.
         spec: where the trace came from; any JSON-like mapping.
 
-    A trace measured on a real cluster is made in the same way; call :meth:`verify` on it.
+    A trace measured on a real cluster is made in the same way; ``replay(trace, problem, method)`` takes it::
+
+        columns = "worker read_version read_time finish_time receive_time update staleness steps fate".split()
+        rows = [(0, 0, 0.0, 1.0, 1.2, 0, 0, 1, "used"), (1, 0, 0.0, 1.5, 1.7, 1, 1, 1, "used")]
+        updates = {"time": [1.2, 1.7], "messages": [1, 1], "gradients": [1, 1]}
+        trace = Trace(pd.DataFrame(rows, columns=columns), updates, workers=2).verify()
     """
 
     def __init__(

@@ -58,6 +58,18 @@ def test_a_method_by_name_has_the_learning_rate_of_the_base_unless_it_says_anoth
     assert rates == [0.01, 0.5, methods.async_().learning_rate.peak]
 
 
+def test_a_method_by_name_takes_over_what_it_shares_with_the_base():
+    optimizer = {"name": "sgd", "momentum": 0.5}
+    base = BASE.but(method=methods.k_async(k=4, weight_decay=0.1, optimizer=optimizer, learning_rate=0.2))
+    given = ["k-sync", {"name": "k-batch-async", "k": 2}, "sync", "dana-zero"]
+    ks, kb, sync, dana = (run.experiment.method for run in plan(base, {"method": given}))
+    assert (ks.synchrony.k, kb.synchrony.k) == (4, 2)
+    assert [m.learning_rate.peak for m in (ks, kb, sync, dana)] == [0.2] * 4
+    assert [dict(m.parameters)["weight_decay"] for m in (ks, kb, sync, dana)] == [0.1] * 4
+    assert dict(sync.parameters)["optimizer"] == dict(base.method.parameters)["optimizer"]
+    assert plan(base, {"method": ["k-sync"], "method.k": [2, 3]})[0].experiment.method.synchrony.k == 2
+
+
 def test_equal_runs_are_listed_once_however_they_are_written():
     given = {"method": ["async", {"name": "async", "learning_rate": 0.01}, BASE.method], "seed": [1, np.int64(1)]}
     assert experiments(given) == [BASE.but(seed=1)]

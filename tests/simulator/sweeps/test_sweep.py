@@ -167,6 +167,22 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, silent,
     assert len(silent(store=tmp_path / "runs", seed=range(3))) == 3
 
 
+def test_a_loaded_store_is_in_order_and_names_its_axes_as_the_sweep_does(swept):
+    loaded = load(swept.results.places[0].parents[1])
+    assert loaded.axes == swept.axes
+    columns = ["method", "method.k", "seed"]
+    in_order = swept.runs[columns].sort_values(columns, na_position="first", ignore_index=True)
+    assert loaded.runs[columns].equals(in_order)
+    assert loaded.by("method").keys() == {"async", "k-async(k=2)", "k-async(k=3)"}
+
+
+def test_pictures_show_a_loss_where_there_is_no_test_error(base, silent):
+    own = Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: jnp.sum(w**2))
+    found = silent(base.but(problem=own), seed=range(2))
+    assert found.plot().get_ylabel() == found.results[0].plot().get_ylabel() == "training loss"
+    assert found.plot()._repr_png_().startswith(b"\x89PNG")
+
+
 def test_without_a_store_an_interrupted_sweep_goes_on_in_the_same_process(silent, failing, monkeypatch):
     failing(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt, match="1 of 3 runs are done, 1 of them kept in this process"):
