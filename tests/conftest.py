@@ -1,8 +1,13 @@
-"""Compiled code is shared by the processes that run the tests, and kept for the next run."""
+"""What holds for all tests: compiled code is shared by their processes and kept; hypothesis repeats itself."""
 
 import os
 from pathlib import Path
 
+from hypothesis import settings
+
 KEPT = Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
