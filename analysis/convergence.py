@@ -104,13 +104,18 @@ def default_target(histories: Sequence[pd.DataFrame]) -> Target | None:
     runs = [history for history in histories if not lost(history)]
     if not runs:
         return None
-    column = "train_loss" if runs[0]["test_error"].isna().all() else "test_error"
+    column = target_column(runs[0])
     start, end = (float(np.mean([history[column].iloc[row] for history in runs])) for row in (0, -1))
     if not end < start:
         return None
     value = start + PROGRESS * (end - start)
     unit = 10.0 ** (np.floor(np.log10(abs(value))) - 2) if value else 1.0
     return Target(column, float(f"{min(np.ceil(value / unit) * unit, start):.6g}"))
+
+
+def target_column(history: pd.DataFrame) -> str:
+    """Return what a method's target is set for: the test error, or where there is none the training loss."""
+    return "train_loss" if history["test_error"].isna().all() else "test_error"
 
 
 def lattice(values: Floats) -> float:

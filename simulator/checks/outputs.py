@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pandas as pd
 
 from stalegrad.analysis import plot_curves
-from stalegrad.analysis.convergence import ARRIVALS
+from stalegrad.analysis.convergence import ARRIVALS, Target
 from stalegrad.simulator.checks.check import Check
 
 SHOWN = ("method", "metric", "before", "after", "change", "interval", "tolerance", "p", "verdict")
@@ -113,14 +113,17 @@ def pictures(check: Check, directory: Path) -> list[Path]:
     worse = check.table[check.table["verdict"] == "worse"] if len(check.table) else check.table
     for method in dict.fromkeys(worse["method"]) if len(worse) else ():
         target = check.before.targets.get(method)
-        columns = {
-            (target.column if target else "train_loss") if metric in ARRIVALS
-            else "train_loss" if metric == "lost_runs" else metric.partition("_")[2]
-            for metric in worse.loc[worse["method"] == method, "metric"]
-        }  # fmt: skip
+        columns = {_column(metric, target) for metric in worse.loc[worse["method"] == method, "metric"]}
         for y in sorted(columns):
             written.append(_draw(check, method, y, directory))
     return written
+
+
+def _column(metric: str, target: Target | None) -> str:
+    """Return the column of a history that a metric is taken from."""
+    if metric in ARRIVALS:
+        return target.column if target else "train_loss"
+    return "train_loss" if metric == "lost_runs" else metric.partition("_")[2]
 
 
 def _draw(check: Check, method: str, y: str, directory: Path) -> Path:

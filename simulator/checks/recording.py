@@ -15,13 +15,12 @@ from typing import Any
 import pandas as pd
 
 from stalegrad.analysis.checks import check_target
-from stalegrad.analysis.convergence import ARRIVALS, KINDS, Target, default_target, measure
+from stalegrad.analysis.convergence import ARRIVALS, KINDS, Target, default_target, measure, target_column
 from stalegrad.simulator.checks.digests import Digests, machine
 from stalegrad.simulator.checks.plan import SEEDS, Plan
 from stalegrad.simulator.files import put
 from stalegrad.simulator.sweeps.result import Result, versions
 from stalegrad.simulator.sweeps.sweep import execute
-from stalegrad.simulator.timing.trace import Trace
 
 FORMAT = "stalegrad-baseline-1"
 DIGITS = 6
@@ -51,7 +50,7 @@ class Run:
     @classmethod
     def of(cls, method: str, result: Result) -> Run:
         """Return what is to be kept of a result."""
-        digests, staleness = Digests.of(result), rounded(_mean_staleness(result.trace))
+        digests, staleness = Digests.of(result), rounded(result.trace.summary()["mean_staleness"])
         kept = result.history.drop(columns=list(UNUSED), errors="ignore").dropna(axis="columns", how="all")
         for name in ("train_loss", "test_error"):
             kept[name] = result.history[name]
@@ -224,9 +223,7 @@ def record(
 
 
 def _target(curves: list[pd.DataFrame], value: float | None) -> Target | None:
-    if value is None:
-        return default_target(curves)
-    return Target("train_loss" if curves[0]["test_error"].isna().all() else "test_error", value)
+    return default_target(curves) if value is None else Target(target_column(curves[0]), value)
 
 
 def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:
@@ -240,11 +237,6 @@ def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:
 def rounded(value: Any) -> float:
     """Return a number to the digits that are kept."""
     return float(f"{float(value):.{DIGITS}g}")
-
-
-def _mean_staleness(trace: Trace) -> float:
-    staleness = trace.column("staleness")[trace.column("update") >= 0]
-    return float(staleness.mean()) if len(staleness) else math.nan
 
 
 def _written(value: float) -> float | int | str | None:

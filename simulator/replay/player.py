@@ -126,12 +126,11 @@ class Player:
         """
         self.read(schedule, end, final=final)
         if self.executor is None:
-            parts = self.rule, layout
-            self.path = self.path or choose_path(
-                self.objective, self.initial.params, self.problem.batch_size, *parts, schedule
-            )
+            params, batch_size = self.initial.params, self.problem.batch_size
+            if not self.path:
+                self.path = choose_path(self.objective, params, batch_size, self.rule, layout, schedule)
             if self.path == "windows":
-                if not has_windows(self.objective, *parts):
+                if not has_windows(self.objective, self.rule, layout):
                     raise ValueError(
                         f'path = "windows" is not allowed for {self.method.name}: it needs stale updates of one '
                         "message each, workers that keep nothing between messages, and no batch norm"

@@ -155,12 +155,12 @@ def load(store: str | os.PathLike[str]) -> SweepResult:
     found = {key: outline for key in kept if (outline := kept.outline(key)) is not None}
     kept.write_manifest()
     flat = {key: flattened(tomllib.loads(outline.spec)) for key, outline in found.items()}
-    names = sorted({name for row in flat.values() for name in row})
+    for row in flat.values():
+        row["method"] = row.pop("method.name")
+    names = sorted({name for row in flat.values() for name in row}, key=lambda n: (n.split(".")[0] != "method", n))
     varied = [name for name in names if len({repr(row.get(name)) for row in flat.values()}) > 1]
-    varied.sort(key=lambda name: (name != "method.name", not name.startswith("method.")))
     order = sorted(flat, key=lambda key: [_rank(flat[key].get(name)) for name in varied])
-    called = {name: "method" if name == "method.name" else name for name in varied}
-    points = [{called[name]: flat[key].get(name) for name in varied} for key in order]
+    points = [{name: flat[key].get(name) for name in varied} for key in order]
     return collect(points, [found[key] for key in order], stored(kept, order))
 
 
