@@ -62,7 +62,7 @@ def cases() -> dict[str, Case]:
     """Return what is trained, by name."""
     momentum = {"name": "sgd", "momentum": 0.9}
     # On CPU as long as an hour of two cores lasts.
-    long, goal = (7, None) if jax.default_backend() == "cpu" else (100, 0.09)
+    long, goal = (11, None) if jax.default_backend() == "cpu" else (100, 0.09)
 
     def images(model: str, data: str = "fashion-mnist", batch: int = 64, **options: object) -> Problem:
         return Problem(model, data, batch_size=batch, **options)

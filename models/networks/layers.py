@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 
 def flatten(inputs: jax.Array) -> jax.Array:
@@ -47,6 +48,80 @@ class SmallConv(nnx.Module):
         if jax.default_backend() != "cpu":
             return jnp.asarray(self.native(images))
         return shifted_conv(images, jnp.asarray(self.native.kernel)) + jnp.asarray(self.native.bias)
+
+
+class SameConv(nnx.Conv):
+    """A convolution for many channels, without bias, that only its stride makes smaller.
+
+    On CPU with stride 1, and with 1 x 1 kernels, the gradient of the kernel is one matrix product: the native one
+    takes longer there than all the rest of the convolution.
+
+    Args:
+        before: channels that come in.
+        after: channels that go out.
+        size: rows and columns of the kernel, odd.
+        stride: of rows and columns.
+        options: of ``flax.nnx.Conv``.
+    """
+
+    def __init__(self, before: int, after: int, size: int, stride: int, **options: Any) -> None:
+        # Equal padding on both sides, as the papers' code does; "SAME" would pad one side only if the stride is 2.
+        super().__init__(before, after, (size, size), stride, padding=size // 2, use_bias=False, **options)
+        self.stride = stride
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """Map (batch, height, width, before) to (batch, height / stride, width / stride, after)."""
+        kernel, stride = jnp.asarray(self.kernel), self.stride
+        if jax.default_backend() == "cpu" and (stride == 1 or len(kernel) == 1):
+            return same_conv(inputs[:, ::stride, ::stride], kernel)
+        return jnp.asarray(super().__call__(inputs, out_sharding))
+
+
+@jax.custom_vjp
+def same_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve with stride 1, padded so that the images keep their size; the kernel's gradient by a matrix product.
+
+    Args:
+        images: (batch, height, width, in).
+        kernel: (size, size, in, out), size odd.
+    """
+    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _same_conv_forward(images: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return same_conv(images, kernel), (images, kernel)
+
+
+def _same_conv_backward(
+    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    images, kernel = saved
+    size, _, before, after = kernel.shape
+    back = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+    # Entry (i, j) of the kernel pairs pixels i - size // 2 rows and j - size // 2 columns apart: shift the images by
+    # j and the gradient by -i, and one product has each pair once.
+    offsets = [i - size // 2 for i in range(size)]
+    left = _shifted(images, 2, [-j for j in offsets]).reshape(-1, size * before)
+    right = _shifted(gradient, 1, offsets).reshape(-1, size * after)
+    pairs = (left.T @ right).reshape(size, before, size, after)
+    return same_conv(gradient, back), pairs.transpose(2, 0, 1, 3)
+
+
+same_conv.defvjp(_same_conv_forward, _same_conv_backward)
+
+
+def _shifted(images: jax.Array, axis: int, offsets: list[int]) -> jax.Array:
+    """Return the images moved along an axis by each offset, zeros moving in, side by side in the channels."""
+    channels = images.shape[3]
+
+    def moved(place: int) -> jax.Array:
+        padding = [(0, 0, 0)] * 4
+        padding[axis] = (offsets[place], -offsets[place], 0)
+        padding[3] = (place * channels, (len(offsets) - 1 - place) * channels, 0)
+        return lax.pad(images, jnp.zeros((), images.dtype), padding)
+
+    # A sum of padded arrays is written in one pass; concatenating so few channels takes five times as long.
+    return sum(map(moved, range(1, len(offsets))), moved(0))
 
 
 def shifted_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:

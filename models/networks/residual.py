@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from stalegrad.models.networks.layers import mean_pool
+from stalegrad.models.networks.layers import SameConv, mean_pool
 from stalegrad.models.networks.network import Network, from_module, network
 
 Norm = Literal["batch", "group"]
@@ -198,13 +198,10 @@ def _shortcut(before: int, after: int, stride: int, norm_of: MakeNorm, rngs: nnx
     return nnx.Sequential(_conv(before, after, 1, stride, rngs), norm_of(after))
 
 
-def _conv(before: int, after: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
-    """A convolution without bias, He-normal by its outputs, that only its stride makes smaller."""
+def _conv(before: int, after: int, size: int, stride: int, rngs: nnx.Rngs) -> SameConv:
+    """A convolution that is He-normal by its outputs."""
     he = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-    padding = size // 2  # on both sides, as the papers' code does; "SAME" would pad a stride of 2 on one side only
-    return nnx.Conv(
-        before, after, (size, size), stride, padding=padding, use_bias=False, kernel_init=he, rngs=rngs
-    )
+    return SameConv(before, after, size, stride, kernel_init=he, rngs=rngs)
 
 
 def _norm(norm: Norm, rngs: nnx.Rngs, channels: int) -> nnx.BatchNorm | nnx.GroupNorm:

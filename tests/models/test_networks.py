@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from stalegrad.models.networks import KINDS, NETWORKS, mlp, softmax_regression
-from stalegrad.models.networks.layers import shifted_conv
+from stalegrad.models.networks.layers import SameConv, shifted_conv
 from stalegrad.models.networks.residual import _conv, _norm
 
 SHAPE, CLASSES = (28, 28, 1), 10
@@ -229,6 +229,25 @@ def test_a_convolution_on_cpu_has_the_values_and_gradients_of_the_native_one():
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     for found, wanted in zip(pull(out), pull_native(out), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1)])
+def test_a_convolution_of_residual_networks_has_the_values_and_gradients_of_the_native_one(size, stride):
+    rng = np.random.default_rng(4)
+    images = jnp.asarray(rng.normal(size=(3, 7, 6, 4)), jnp.float32)
+    ours = SameConv(4, 5, size, stride, rngs=nnx.Rngs(0))
+    padding = size // 2
+    native = nnx.Conv(4, 5, (size, size), stride, padding=padding, use_bias=False, rngs=nnx.Rngs(0))
+
+    def out_and_gradients(convolution):
+        graph, state = nnx.split(convolution)
+        out, pull = jax.vjp(lambda state, images: nnx.merge(graph, state)(images), state, images)
+        return out, *pull(jnp.sin(out))
+
+    found, wanted = map(jax.tree.leaves, map(out_and_gradients, (ours, native)))
+    assert len(found) == 3
+    for ours, native in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, native, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
