@@ -79,7 +79,7 @@ class SameConv(nnx.Conv):
 
 @jax.custom_vjp
 def same_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolve with stride 1, padded so that the images keep their size; the kernel's gradient by a matrix product.
+    """Convolve with stride 1, padded so that images keep their size; the kernel's gradient is a matrix product.
 
     Args:
         images: (batch, height, width, in).
@@ -92,14 +92,12 @@ def _same_conv_forward(images: jax.Array, kernel: jax.Array) -> tuple[jax.Array,
     return same_conv(images, kernel), (images, kernel)
 
 
-def _same_conv_backward(
-    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _same_conv_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     images, kernel = saved
     size, _, before, after = kernel.shape
     back = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
-    # Entry (i, j) of the kernel pairs pixels i - size // 2 rows and j - size // 2 columns apart: shift the images by
-    # j and the gradient by -i, and one product has each pair once.
+    # Entry (i, j) of the kernel pairs pixels i - size // 2 rows and j - size // 2 columns apart: shift the images
+    # by j and the gradient by -i, and one product has each pair once.
     offsets = [i - size // 2 for i in range(size)]
     left = _shifted(images, 2, [-j for j in offsets]).reshape(-1, size * before)
     right = _shifted(gradient, 1, offsets).reshape(-1, size * after)

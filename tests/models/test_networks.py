@@ -231,7 +231,7 @@ def test_a_convolution_on_cpu_has_the_values_and_gradients_of_the_native_one():
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1)])
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1)])
 def test_a_convolution_of_residual_networks_has_the_values_and_gradients_of_the_native_one(size, stride):
     rng = np.random.default_rng(4)
     images = jnp.asarray(rng.normal(size=(3, 7, 6, 4)), jnp.float32)
