@@ -149,14 +149,17 @@ def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None =
     """
     for name in axes:
         check_axis(name)
+    points = (sampling or Sampling()).points(axes)
+    ours = [name.removeprefix("method.") for name in axes if name.startswith("method.")]
+    if ours:
+        known = {key for point in points for key in parameters(_name(point.get("method", base.method)))}
+        for key in ours:
+            if key not in known:
+                raise ValueError(unknown_name("parameter of the methods:", key, known))
     found: dict[str, Run] = {}
-    for point in (sampling or Sampling()).points(axes):
+    for point in points:
         run = apply(base, point)
         found.setdefault(identity(run), run)
-    for name in axes:
-        if name.startswith("method.") and not any(name in run.point for run in found.values()):
-            known = {key for run in found.values() for key in parameters(run.experiment.method.name)}
-            raise ValueError(unknown_name("parameter of the methods:", name.removeprefix("method."), known))
     return list(found.values())
 
 
@@ -249,6 +252,10 @@ def _inherited(method: Method) -> dict[str, Any]:
 def parameters(method: str) -> set[str]:
     """Return what may be said of a method of this name."""
     return {"learning_rate", "synchrony", *methods.REGISTRY[method].parameters}
+
+
+def _name(value: Any) -> str:
+    return value.name if isinstance(value, Method) else str(_method_table(value)["name"])
 
 
 def _method_table(value: Any) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class SweepResult:
     def by(self, hue: str = "method") -> dict[str, list[pd.DataFrame]]:
         """Return the histories grouped by the values of an axis: what the functions of ``analysis`` take.
 
-        Runs to which the axis does not apply are left out, e.g. those of a method without k.
+        Runs to which the axis does not apply, e.g. those of a method without k, are grouped by method.
 
         Raises:
             ValueError: for an unknown axis.
@@ -88,9 +88,9 @@ class SweepResult:
         if hue not in self.runs:
             raise ValueError(f"hue = {hue!r} is not allowed: give one of {', '.join(self.runs.columns)}")
         groups: dict[str, list[pd.DataFrame]] = {}
-        for value, history in zip(self.runs[hue], self.histories, strict=True):
-            if value is not None and value == value:
-                groups.setdefault(_label(hue, value), []).append(history)
+        for value, method, history in zip(self.runs[hue], self.runs["method"], self.histories, strict=True):
+            applies = value is not None and value == value
+            groups.setdefault(_label(hue, value) if applies else method, []).append(history)
         return groups
 
     def plot(self, x: str = "wallclock", y: str | None = None, hue: str = "method", ax: Any = None) -> Any:

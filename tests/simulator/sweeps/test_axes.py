@@ -124,6 +124,7 @@ def test_a_range_stays_within_its_ends_and_keeps_to_whole_numbers(ends, u, log):
         ({"method": ["asinc"]}, r"unknown method 'asinc'.*async"),
         ({"method.momentun": [0.9], "method": ["dana-zero"]}, r"unknown parameter.*'momentun'.*'momentum'"),
         ({"method.k": [2]}, r"unknown parameter of the methods: 'k'"),
+        ({"method": ["k-async"], "method.kk": [2]}, r"unknown parameter of the methods: .kk.. Did you mean .k.\?"),
         ({"cluster.wrkers": [2]}, "wrkers.*workers"),
         ({"seed": [-1]}, "seed of experiment = -1"),
         ({"mode": "zip", "seed": [1, 2], "updates": [5]}, "equally long"),

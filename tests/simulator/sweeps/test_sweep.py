@@ -79,16 +79,21 @@ def test_an_axis_called_like_a_column_of_the_history_does_not_replace_it(silent,
     assert found.history["wallclock"].nunique() > 2
 
 
-def test_runs_are_grouped_by_any_axis_to_which_they_have_a_value(swept):
+def test_runs_are_grouped_by_any_axis_and_else_by_method(swept):
     assert {label: len(found) for label, found in swept.by("seed").items()} == {"seed = 0": 3, "seed = 1": 3}
-    assert {label: len(found) for label, found in swept.by("method.k").items()} == {"k = 2": 2, "k = 3": 2}
+    assert {label: len(found) for label, found in swept.by("method.k").items()} == {
+        "async": 2,
+        "k = 2": 2,
+        "k = 3": 2,
+    }
     with pytest.raises(ValueError, match=r"hue = 'speed' is not allowed: give one of method, method.k, seed"):
         swept.by("speed")
 
 
 def test_curves_and_times_to_a_target_are_told_apart_by_any_axis(swept):
     drawn = swept.plot(x="update", y="train_loss", hue="method.k")
-    assert [line.get_label() for line in drawn.get_lines() if line.get_label()[0] != "_"] == ["k = 2", "k = 3"]
+    labels = [line.get_label() for line in drawn.get_lines() if line.get_label()[0] != "_"]
+    assert labels == ["async", "k = 2", "k = 3"]
     assert list(swept.to_target(9.0, y="train_loss").index) == ["async", "k-async(k=2)", "k-async(k=3)"]
 
 
