@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 a check failed, 2 usage or bad input.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -186,9 +187,12 @@ def list_command(
         table = Table(title=name, title_justify="left", box=None, pad_edge=False)
         for column in entries[0]:
             table.add_column(column, overflow="fold", no_wrap=column == "name")
+        shared = _shared(entries)
         for entry in entries:
-            table.add_row(*(_cell(value) for value in entry.values()))
+            table.add_row(*(_cell(value, shared) for value in entry.values()))
         console.print(table)
+        if shared:
+            console.print(f"and all have {_cell(shared)}")
         console.print()
 
 
@@ -197,9 +201,16 @@ def _check_new(file: Path, else_do: str = "") -> None:
         raise FileExistsError(f"{file} exists already: choose another name{else_do}")
 
 
-def _cell(value: Any) -> str:
+def _shared(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the parameters that all of several entries have, with the same defaults."""
+    first, *others = (entry.get("parameters", {}) for entry in entries)
+    return {k: v for k, v in first.items() if others and all(k in other and other[k] == v for other in others)}
+
+
+def _cell(value: Any, besides: Iterable[str] = ()) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k}={v!r}" if v is not None else k for k, v in value.items())
+        own = {k: v for k, v in value.items() if k not in besides}
+        return ", ".join(f"{k}={v!r}" if v is not None else k for k, v in own.items())
     return str(value)
 
 

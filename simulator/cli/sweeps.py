@@ -94,14 +94,27 @@ def show(result: SweepResult, console: Console) -> None:
     """Print the mean over what is otherwise equal, and what raised."""
     if len(result):
         means = result.means()
-        table = Table(title="Means over runs", title_justify="left", box=None, pad_edge=False)
-        for column in means.columns:
-            table.add_column(column.replace("_", " "), no_wrap=column == "method")
-        for row in means.itertuples(index=False):
-            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+        same = [
+            c for c in means.columns if c != "method" and len(means) > 1 and means[c].nunique(dropna=False) == 1
+        ]
+        table = Table(
+            title="Means over runs", title_justify="left", box=None, pad_edge=False, collapse_padding=True
+        )
+        for column in means.columns.drop(same):
+            table.add_column(column.replace("_", " "), no_wrap=column == "method", overflow="fold")
+        for row in means.drop(columns=same).itertuples(index=False):
+            table.add_row(*map(_short, row))
         console.print(table)
+        if same:
+            console.print(
+                "in all rows:", ", ".join(f"{c.replace('_', ' ')} {_short(means[c].iloc[0])}" for c in same)
+            )
     for point, said in result.failed.items():
         console.print(f"failed: {point}: {said}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _plainly(console: Console) -> Any:
