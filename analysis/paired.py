@@ -152,10 +152,11 @@ def speedups(
     """Return how many times sooner than a baseline each method reaches a target.
 
     The ratio (time of the baseline / time of the method) is taken seed by seed; the answer is the median
-    of the ratios (the middle of two in logarithms), with the bootstrap's percentile interval. If only one
-    of a pair was seen to arrive, and the other was watched at least as long (or diverged), the ratio
-    counts as inf or 0. Where neither arrives, or the run that did not was stopped too soon to tell, a pair
-    says nothing and is left out: see ``pairs``.
+    of the ratios (the middle of two in logarithms), with the bootstrap's percentile interval. From fewer than
+    six pairs it is too narrow: even the range of so few values holds the median with less than 95 % certainty.
+    If only one of a pair was seen to arrive, and the other was watched at least as long (or diverged), the
+    ratio counts as inf or 0. Where neither arrives, or the run that did not was stopped too soon to tell, a
+    pair says nothing and is left out: see ``pairs``.
 
     Args:
         histories: label -> ``{seed: history}``, of which the common seeds count; or lists of one length,

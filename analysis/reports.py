@@ -218,8 +218,9 @@ def _against_baseline(runs: Runs, y: str, target: float) -> list[str]:
         heading(f"Against {baseline}"),
         paragraph(
             f"Seed by seed, so that what the runs of a seed share cancels. Wallclock to the target of {baseline} "
-            "over that of the method: median of the ratios and 95 % bootstrap interval. A pair counts if it tells "
-            "which run arrives first; ∞ where only the method arrives, 0 where only the baseline does."
+            "over that of the method: median of the ratios and 95 % bootstrap interval, which is too narrow from "
+            "fewer than six pairs. A pair counts if it tells which run arrives first; ∞ where only the method "
+            "arrives, 0 where only the baseline does."
         ),
         table(speedups(histories, target, baseline, y), columns),
         picture(
