@@ -42,11 +42,12 @@ lint: $(READY)  ## Check style and types
 bench: $(READY)  ## Measure speed against plain SGD, side by side
 	$(BIN)/python tests/benchmarks/bench.py
 
-.venv-peers/bin/python:
+.venv-peers/ready:
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch torchvision flgo==0.4.4 appfl==1.12.0 || { rm -rf .venv-peers; exit 1; }
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch torchvision flgo==0.4.4 appfl==1.12.0
+	@touch $@
 
-bench-peers: $(READY) $(PEERS)  ## Measure other software beside it (own environment: FLGo, APPFL, PyTorch; long)
+bench-peers: $(READY) $(if $(filter .venv-peers/%,$(PEERS)),.venv-peers/ready)  ## Measure other software beside it (own environment: FLGo, APPFL, PyTorch; long)
 	$(BIN)/python tests/benchmarks/peers/peers.py --peers $(PEERS)
 
 validate: $(READY)  ## Set theory beside simulation: docs/validation.md
