@@ -1,5 +1,7 @@
 """AdaSync: the engine is advanced, the replay catches up, the controller decides."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -31,6 +33,11 @@ def experiment(synchrony, **changes):
     return Experiment(problem=PROBLEM, cluster=CLUSTER, method=method, wallclock=80.0).but(**changes)
 
 
+@functools.cache
+def adaptive(synchrony):
+    return run(experiment(synchrony), progress=False)
+
+
 def same_bits(a, b):
     leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in leaves)
@@ -60,8 +67,7 @@ def test_the_form_can_be_chosen_the_learning_rate_counts_and_k_stays_within_the_
 
 @pytest.mark.parametrize("synchrony", VARIANTS, ids=lambda s: s.name)
 def test_catching_up_piece_by_piece_equals_one_replay_of_the_whole_trace(synchrony):
-    e = experiment(synchrony)
-    result = run(e, progress=False)
+    e, result = experiment(synchrony), adaptive(synchrony)
     result.trace.verify()
     whole = replay(result.trace, PROBLEM, e.method, record=e.record, seed=e.seed)
     assert same_bits(result.params, whole.params)
@@ -71,7 +77,7 @@ def test_catching_up_piece_by_piece_equals_one_replay_of_the_whole_trace(synchro
 
 @pytest.mark.parametrize("synchrony", VARIANTS, ids=lambda s: s.name)
 def test_a_decision_holds_from_the_next_update_on(synchrony):
-    result = run(experiment(synchrony), progress=False)
+    result = adaptive(synchrony)
     decisions = result.trace.spec["decisions"]
     assert [time for time, _, _ in decisions] == [10.0 * (i + 1) for i in range(7)]
     assert any(k > 1 for _, _, k in decisions)
@@ -89,7 +95,7 @@ def test_the_loss_decided_from_is_that_of_the_version_current_at_the_tick():
 
 
 def test_cadence_budget_and_path_of_recording_change_no_decision():
-    reference = run(experiment(KAsync(1)), progress=False)
+    reference = adaptive(KAsync(1))
     for record in (Record(updates=7), Record(gradients=50, gap=False), Record(wallclock=33.0)):
         other = run(experiment(KAsync(1), record=record), progress=False)
         assert other.trace.spec["decisions"] == reference.trace.spec["decisions"]

@@ -239,7 +239,7 @@ def test_k_batch_async_with_k_1_is_async_bit_for_bit():
     [
         (methods.async_(), "scan"),
         (methods.async_(), "windows"),
-        (methods.k_async(k=3), "scan"),
+        pytest.param(methods.k_async(k=3), "scan", marks=pytest.mark.slow),
         (methods.sync(), "scan"),
     ],
     ids=lambda value: getattr(value, "name", value),
