@@ -130,13 +130,15 @@ def prediction(
             cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
             return cross_entropy.mean(), (jnp.argmax(logits, axis=-1) != targets).mean()
 
-        cross_entropy, wrong = jax.lax.map(of_one, data, batch_size=_block(data[0].shape[1:]))
+        cross_entropy, wrong = jax.lax.map(of_one, data, batch_size=_block(data[0].shape[1:], network.width))
         return {"loss": cross_entropy.mean() + network.penalty(params), "error": wrong.mean()}
 
     return Objective(network.init, loss, evaluate, on_device(train), on_device(test), network.stats)
 
 
-def _block(shape: tuple[int, ...]) -> int:
+def _block(shape: tuple[int, ...], width: int | None) -> int:
     """How many examples are evaluated at once: of images so many pixels, of texts fewer tokens, for each has
-    as many logits as there are words."""
+    as many logits as there are words; in dense networks as many as memory may hold, ten times as fast."""
+    if width is not None:
+        return max(1, min(2**24 // width, 2**26 // math.prod(shape)))
     return max(1, (2**11 if len(shape) == 1 else 2**17) // math.prod(shape[:2]))

@@ -45,7 +45,7 @@ def softmax_regression(
         weights = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
         return l2 * jnp.sum(jnp.stack([jnp.sum(w**2) for w in weights]))
 
-    return from_module(make, penalty if l2 else no_penalty)
+    return from_module(make, penalty if l2 else no_penalty, width=classes)
 
 
 @network("mlp")
@@ -71,4 +71,4 @@ def mlp(
             layers += [nnx.Linear(width, following, kernel_init=he, rngs=rngs), nnx.relu]
         return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, rngs=rngs))
 
-    return from_module(make)
+    return from_module(make, width=max((*hidden, classes)))

@@ -32,6 +32,8 @@ class Network(NamedTuple):
         penalty: ``penalty(params) -> scalar`` added to the training loss (0 where there is none).
         train: ``train(params, inputs, stats) -> (logits, stats)``, as in training.
         stats: the running statistics of batch norm at the start, a pytree; ``{}`` if there are none.
+        width: the most numbers that a layer makes of one input, where these are few (dense networks): then a
+            whole data set goes through at once. None: it goes in blocks that fit into the cache.
     """
 
     init: Callable[[jax.Array], Params]
@@ -39,6 +41,7 @@ class Network(NamedTuple):
     penalty: Callable[[Params], jax.Array]
     train: Callable[[Params, jax.Array, Stats], tuple[jax.Array, Stats]]
     stats: Stats
+    width: int | None = None
 
 
 NETWORKS: dict[str, Callable[..., Network]] = {}
@@ -61,7 +64,11 @@ def no_penalty(params: Params) -> jax.Array:
     return jnp.zeros(())
 
 
-def from_module(make: Callable[[nnx.Rngs], Any], penalty: Callable[[Params], jax.Array] = no_penalty) -> Network:
+def from_module(
+    make: Callable[[nnx.Rngs], Any],
+    penalty: Callable[[Params], jax.Array] = no_penalty,
+    width: int | None = None,
+) -> Network:
     """Return the network of an nnx module; parameters and statistics travel as nested dicts of arrays."""
     module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     module.train()
@@ -89,4 +96,4 @@ def from_module(make: Callable[[nnx.Rngs], Any], penalty: Callable[[Params], jax
 
     init = jax.jit(lambda key: part(key, nnx.Param))
     stats = jax.jit(lambda: part(jax.random.key(0), nnx.BatchStat))() if jax.tree.leaves(templates[1]) else {}
-    return Network(init, apply, penalty, train, stats)
+    return Network(init, apply, penalty, train, stats, width)
