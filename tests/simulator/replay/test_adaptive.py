@@ -65,7 +65,11 @@ def test_the_form_can_be_chosen_the_learning_rate_counts_and_k_stays_within_the_
     assert AdaSync(1.0).decide(KSync(8), 8, seen) == 8
 
 
-@pytest.mark.parametrize("synchrony", VARIANTS, ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "synchrony",
+    [s if s in (KBatchSync(1), KAsync(1)) else pytest.param(s, marks=pytest.mark.slow) for s in VARIANTS],
+    ids=lambda s: s.name,
+)
 def test_catching_up_piece_by_piece_equals_one_replay_of_the_whole_trace(synchrony):
     e, result = experiment(synchrony), adaptive(synchrony)
     result.trace.verify()
