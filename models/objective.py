@@ -138,7 +138,7 @@ def prediction(
 
 def _block(shape: tuple[int, ...], width: int | None) -> int:
     """How many examples are evaluated at once: of images so many pixels, of texts fewer tokens, for each has
-    as many logits as there are words; in dense networks as many as memory may hold, ten times as fast."""
+    as many logits as there are words; in dense networks as many as memory may hold, several times as fast."""
     if width is not None:
         return max(1, min(2**24 // width, 2**26 // math.prod(shape)))
     return max(1, (2**11 if len(shape) == 1 else 2**17) // math.prod(shape[:2]))

@@ -215,9 +215,11 @@ def _cell(value: Any, besides: Iterable[str] = ()) -> str:
 
 
 def _print_summary(title: str, summary: dict[str, Any]) -> None:
+    from stalegrad.simulator.cli.sweeps import short
+
     table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
     for name, value in summary.items():
-        table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+        table.add_row(name.replace("_", " "), short(value))
     console.print(table)
 
 

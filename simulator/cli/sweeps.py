@@ -103,17 +103,18 @@ def show(result: SweepResult, console: Console) -> None:
         for column in means.columns.drop(same):
             table.add_column(column.replace("_", " "), no_wrap=column == "method", overflow="fold")
         for row in means.drop(columns=same).itertuples(index=False):
-            table.add_row(*map(_short, row))
+            table.add_row(*map(short, row))
         console.print(table)
         if same:
             console.print(
-                "in all rows:", ", ".join(f"{c.replace('_', ' ')} {_short(means[c].iloc[0])}" for c in same)
+                "in all rows:", ", ".join(f"{c.replace('_', ' ')} {short(means[c].iloc[0])}" for c in same)
             )
     for point, said in result.failed.items():
         console.print(f"failed: {point}: {said}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value as tables on the terminal show it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
