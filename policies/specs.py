@@ -12,15 +12,25 @@ from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 
-def _builtin(value: Any) -> Any:
-    """Return a numpy scalar as the Python number it stands for."""
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+def builtin(value: Any) -> Any:
+    """Return a scalar of NumPy, pandas or JAX as a Python number, a one-dimensional array or Series as a list."""
+    dimensions = getattr(value, "ndim", None)
+    if dimensions == 0 and hasattr(value, "item"):
+        return value.item()
+    return value.tolist() if dimensions == 1 and hasattr(value, "tolist") else value
 
 
-NonNegativeInt = Annotated[int, BeforeValidator(_builtin), Field(ge=0, strict=True)]
-PositiveInt = Annotated[int, BeforeValidator(_builtin), Field(ge=1, strict=True)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+def _number(value: Any) -> Any:
+    """Refuse what is no number but could be read as one: pydantic takes True for 1.0 and "3" for 3.0."""
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("give a number")
+    return builtin(value)
+
+
+NonNegativeInt = Annotated[int, BeforeValidator(builtin), Field(ge=0, strict=True)]
+PositiveInt = Annotated[int, BeforeValidator(builtin), Field(ge=1, strict=True)]
+PositiveFloat = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
 
 T = TypeVar("T")
 
@@ -71,7 +81,7 @@ def validate(where: str, annotation: Any, value: Any) -> Any:
         ValueError: naming the place, the value and what is allowed.
     """
     try:
-        return _adapter(annotation).validate_python(value)
+        return _adapter(annotation).validate_python(builtin(value))
     except ValidationError as error:
         problems = "; ".join(
             ".".join(str(part) for part in e["loc"]) + (": " if e["loc"] else "") + e["msg"]

@@ -1,10 +1,18 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Files that are there whole or not at all, whatever happens while they are written, and checksums of them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import stat
 import tempfile
 from pathlib import Path
+
+SUMS = "SHA256SUMS"
+"""File of a directory with the SHA-256 of every other file in it; ``sha256sum -c SHA256SUMS`` verifies it, too."""
+
+_LINE = re.compile(rb"([0-9a-f]{64})  ([^\n]+)\n")
 
 
 def put(file: Path, content: bytes) -> None:
@@ -24,3 +32,71 @@ def put(file: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(fresh)
         raise
+
+
+def read_regular(file: Path, at_most: int, what: str) -> bytes:
+    """Return the bytes of a regular file.
+
+    Args:
+        file: its path.
+        at_most: bytes that it may hold.
+        what: the kind of file, for errors.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is a device, a pipe or a directory, or larger than ``at_most``.
+    """
+    # A pipe without a writer would block the call that opens it.
+    about = os.stat(file)
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{file} is not a regular file: {what} must be one")
+    if about.st_size > at_most:
+        raise ValueError(f"{file} has {about.st_size} bytes: {what} may have at most {at_most}")
+    with file.open("rb") as opened:
+        content = opened.read(at_most + 1)
+    if len(content) > at_most:
+        raise ValueError(f"{file} has more than {at_most} bytes: {what} may have at most that")
+    return content
+
+
+def write_sums(directory: Path) -> None:
+    """Write the checksums of all files below a directory to its :data:`SUMS`."""
+    lines = [f"{_sum(directory / name)}  {name}\n" for name in _names(directory)]
+    (directory / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def check_sums(directory: Path) -> None:
+    """Check all files below a directory against its :data:`SUMS`.
+
+    Raises:
+        FileNotFoundError: if there are no checksums, or a file that they name is missing.
+        ValueError: if a file is not as it was written, or is not named there.
+    """
+    sums = directory / SUMS
+    if not sums.is_file():
+        raise FileNotFoundError(f"{sums} is missing: {directory} is incomplete")
+    content = sums.read_bytes()
+    lines = _LINE.findall(content)
+    if b"".join(digest + b"  " + name + b"\n" for digest, name in lines) != content:
+        raise ValueError(f"{sums} is damaged: each line must hold a SHA-256, two blanks and the name of a file")
+    expected = {name.decode(errors="replace"): digest.decode() for digest, name in lines}
+    found = _names(directory)
+    if missing := sorted(set(expected) - set(found)):
+        raise FileNotFoundError(f"{directory / missing[0]} is missing")
+    for name in found:
+        if name not in expected:
+            raise ValueError(f"{directory / name} is not in {sums}: it was not written with the rest")
+        if _sum(directory / name) != expected[name]:
+            raise ValueError(f"{directory / name} is damaged: its SHA-256 is not that in {sums}")
+
+
+def _names(directory: Path) -> list[str]:
+    files = (file.relative_to(directory).as_posix() for file in directory.rglob("*") if not file.is_dir())
+    return sorted(name for name in files if name != SUMS)
+
+
+def _sum(file: Path) -> str:
+    if not file.is_file():
+        raise ValueError(f"{file} is not a regular file")
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

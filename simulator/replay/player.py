@@ -310,12 +310,11 @@ def values_of(
     train: Mapping[str, Any], test: Mapping[str, Any], params: Params, record: Record
 ) -> dict[str, float]:
     """Return metrics of the training and of the test data as columns of the history, and the record's own."""
-    further = record.fn(params) if record.fn is not None else {}
     return {
         "train_loss": float(train["loss"]),
         "test_loss": float(test.get("loss", math.nan)),
         "test_error": float(test.get("error", math.nan)),
-        **{name: float(value) for name, value in further.items()},
+        **{name: float(value) for name, value in record.columns(params).items()},
     }
 
 

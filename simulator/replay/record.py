@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stalegrad.policies.functions import check_function_name, import_function
 from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.timing.trace import Budget
@@ -32,7 +33,8 @@ class Record:
             as a table of their own.
         train_examples: take the training loss over so many examples, evenly spaced, and not over all: to evaluate
             a large network on all that it learns from takes as long as a third of an epoch.
-        fn: ``fn(params) -> {"name": scalar}``, further columns of your own.
+        fn: ``fn(params) -> {"name": scalar}``, further columns of your own; or the name of such a function,
+            ``"module:function"``, which is imported when the first row is written.
 
     The cadence changes neither the trace nor the parameters.
     """
@@ -43,13 +45,21 @@ class Record:
     gap: bool = True
     per_gradient: bool = False
     train_examples: PositiveInt | None = None
-    fn: Callable[[Any], Mapping[str, Any]] | None = None
+    fn: Callable[[Any], Mapping[str, Any]] | str | None = None
 
     def check_fields(self) -> None:
         """Raise ValueError if more than one cadence is given."""
         given = {k: v for k in ("updates", "gradients", "wallclock") if (v := getattr(self, k)) is not None}
         if len(given) > 1:
             raise ValueError(f"a record takes one cadence of updates, gradients and wallclock; got {given}")
+        if isinstance(self.fn, str):
+            check_function_name("fn of record", self.fn)
+
+    def columns(self, params: Any) -> dict[str, Any]:
+        """Return the columns of the user's own for these parameters."""
+        if self.fn is None:
+            return {}
+        return dict((import_function(self.fn) if isinstance(self.fn, str) else self.fn)(params))
 
     @property
     def measures(self) -> tuple[str, ...]:

@@ -13,16 +13,15 @@ from pydantic import InstanceOf
 
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
+from stalegrad.policies.functions import name_of
 from stalegrad.policies.schedules import Constant, Schedule, schedule_table
 from stalegrad.policies.specs import NonNegativeInt, PositiveFloat, PositiveInt, spec, validate
 from stalegrad.simulator.replay.record import Record
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.delays import Function
 from stalegrad.simulator.timing.tables import (
     changed_fields,
     check_keys,
     cluster_table,
-    function_name,
     read_cluster,
     read_synchrony,
     synchrony_table,
@@ -94,7 +93,7 @@ class Experiment:
         table["method"] = method_table(self.method)
         record = changed_fields(self.record)
         if "fn" in record:
-            record["fn"] = function_name(record["fn"])
+            record["fn"] = record["fn"] if isinstance(record["fn"], str) else name_of(record["fn"])
         return table | ({"record": record} if record else {})
 
 
@@ -116,8 +115,6 @@ def read_experiment(table: Mapping[str, Any]) -> Experiment:
     if "record" in arguments:
         record = validate("record", dict[str, Any], arguments["record"])
         check_keys("record", record, [f.name for f in fields(Record)])
-        if "fn" in record:
-            record["fn"] = Function(record["fn"]).function
         arguments["record"] = Record(**record)
     return Experiment(**arguments)
 

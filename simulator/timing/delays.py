@@ -7,7 +7,6 @@ sides are written independently (numpy draws, scipy knows the law) and the tests
 from __future__ import annotations
 
 import hashlib
-import importlib
 import math
 from collections.abc import Mapping
 from numbers import Real
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import stats
 
+from stalegrad.policies.functions import check_function_name, import_function
 from stalegrad.policies.specs import (
     NonNegativeFloat,
     PositiveFloat,
@@ -384,24 +384,24 @@ class Scipy(Delay):
 
 @spec
 class Function(Delay):
-    """A user's own ``function(rng, size) -> times``, given as itself or as ``"module:function"``."""
+    """A user's own ``function(rng, size) -> times``, given as itself or as ``"module:function"``.
+
+    A name is imported, and so executed, when the first time is drawn.
+    """
 
     function: Any
 
     def check_fields(self) -> None:
-        """Import the function, if it is given by name."""
+        """Raise ValueError unless it is a function or the name of one."""
         if isinstance(self.function, str):
-            module, _, name = self.function.partition(":")
-            try:
-                object.__setattr__(self, "function", getattr(importlib.import_module(module), name))
-            except (ImportError, AttributeError, ValueError) as error:
-                raise ValueError(f"function = {self.function!r} cannot be imported: {error}") from None
-        if not callable(self.function):
+            check_function_name("function", self.function)
+        elif not callable(self.function):
             raise ValueError(f"function = {self.function!r} is not callable: give function(rng, size)")
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Call the function."""
-        times = np.asarray(self.function(rng, size), float)
+        function = import_function(self.function) if isinstance(self.function, str) else self.function
+        times = np.asarray(function(rng, size), float)
         if times.shape != (size,):
             raise ValueError(
                 f"{self.function!r} must return {size} times, an array of that length; got {times.shape}"

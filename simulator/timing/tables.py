@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from stalegrad.policies.functions import name_of
 from stalegrad.policies.specs import from_table, kebab, unknown_name
 from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
 from stalegrad.simulator.timing.cluster import Cluster
@@ -90,20 +91,5 @@ def delay_table(delay: Delay) -> dict[str, Any]:
             "write them to a file, one a line, and use Empirical(file=...)"
         )
     if isinstance(delay, Function):
-        table["function"] = function_name(delay.function)
+        table["function"] = delay.function if isinstance(delay.function, str) else name_of(delay.function)
     return table
-
-
-def function_name(function: Callable[..., Any]) -> str:
-    """Return ``module:function`` for a function that can be imported under that name.
-
-    Raises:
-        ValueError: if it cannot (a lambda, a local function, one of ``__main__``).
-    """
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-    if module in (None, "__main__") or "<" in name or "." in name:
-        raise ValueError(
-            f"{function!r} runs in this process only and cannot be written to a spec: "
-            "define it at the top level of a module that can be imported"
-        )
-    return f"{module}:{name}"

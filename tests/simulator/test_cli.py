@@ -212,7 +212,7 @@ def test_trace_overwrites_no_events_and_says_so_before_any_work(spec, capsys, mo
         ("k = 2", "k = 4", "k = 4 of k-async exceeds the number of workers: allowed is 1 to 3"),
         ("k-async", "k-asinc", "unknown method 'k-asinc'. Did you mean 'k-async'?"),
         ("updates = 4", "updates = = 4", "line 2"),
-        ("updates = 4", 'record.fn = "nowhere:f"', "'nowhere:f' cannot be imported"),
+        ("updates = 4", 'record.fn = "nowhere.f"', "fn of record = 'nowhere.f' is not allowed"),
         ('"k-async"', '["k-async"]', "unknown method"),
         ("workers = 3", 'workers = 3\ncompute = { law = "empirical", file = "." }', "Is a directory"),
     ],

@@ -211,7 +211,7 @@ WRONG = [
     (("cluster", "compute", {"law": "exponential", "scal": 1}), "'scal'. Did you mean 'scale'[?]"),
     (("cluster", "compute", {"law": "exponential", "scale": 0}), "scale of exponential = 0 is not allowed"),
     (("cluster", "compute", {"law": "scipy", "name": "gama"}), "unknown scipy.stats .* Did you mean 'gamma'[?]"),
-    (("cluster", "compute", {"law": "function", "function": "nowhere:f"}), "'nowhere:f' cannot be imported"),
+    (("cluster", "compute", {"law": "function", "function": "nowhere.f"}), "function = 'nowhere.f' is not allowed"),
     (("cluster", "speeds", [1.0, 2.0, 3.0, 0.0]), "speeds of cluster, worker 3 = 0.0 is not allowed"),
     (("cluster", "uplink", -1.0), "uplink of cluster = -1.0 is not allowed"),
     (("cluster", "join", [0.0, 0.0, 0.0, -1.0]), "join of cluster, worker 3 = -1.0 is not allowed"),
@@ -230,7 +230,7 @@ WRONG = [
     (("record", "updates", 0), "updates of record = 0 is not allowed"),
     (("record", {"updates": 1, "gradients": 2}), "a record takes one cadence"),
     (("record", "gap", "yes, please"), "gap of record = 'yes, please' is not allowed"),
-    (("record", "fn", "nowhere:f"), "'nowhere:f' cannot be imported"),
+    (("record", "fn", "nowhere.f"), "fn of record = 'nowhere.f' is not allowed"),
 ]  # fmt: skip
 
 

@@ -326,8 +326,16 @@ def test_the_survival_function_of_samples_is_the_fraction_above(samples, t):
         (lambda: Scipy("gama", {"a": 1.0}), ["gama", "Did you mean 'gamma'"]),
         (lambda: Scipy("gamma", {"b": 1.0}), ["gamma", "'b'"]),
         (lambda: as_delay(stats.norm(3.0, 1.0)), ["norm", "-inf", "must not be negative"]),
-        (lambda: Function("no_such_module:f"), ["no_such_module:f", "cannot be imported"]),
-        (lambda: Function("math:no_such_function"), ["no_such_function", "cannot be imported"]),
+        (
+            lambda: Function("no_such_module:f").sample(np.random.default_rng(0), 1),
+            ["no_such_module:f", "cannot be imported"],
+        ),
+        (
+            lambda: Function("math:no_such_function").sample(np.random.default_rng(0), 1),
+            ["no_such_function", "cannot be imported"],
+        ),
+        (lambda: Function("..:x"), ["'..:x'", "package.module:function"]),
+        (lambda: Function("exponential"), ["'exponential'", "package.module:function"]),
         (lambda: Function(3), ["3", "not callable"]),
         (lambda: as_delay({"law": "exponental"}), ["exponental", "Did you mean 'exponential'", "pareto"]),
         (lambda: as_delay({"scale": 1.0}), ["law", "None", "exponential"]),

@@ -1,0 +1,68 @@
+"""Functions that a spec names as ``module:function``.
+
+A name stays a name until a run that the user starts calls the function: reading a spec checks the form of the name
+and imports nothing, so that looking at foreign specs, stores and baselines executes nothing that they name.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import keyword
+from collections.abc import Callable
+from typing import Any
+
+
+def is_function_name(value: object) -> bool:
+    """Return whether a value has the form ``package.module:function``."""
+    if not isinstance(value, str):
+        return False
+    module, colon, name = value.partition(":")
+    parts = [*module.split("."), name]
+    return bool(colon) and all(part.isidentifier() and not keyword.iskeyword(part) for part in parts)
+
+
+def check_function_name(where: str, value: object) -> str:
+    """Return the name of a function as it is; nothing is imported.
+
+    Raises:
+        ValueError: unless it has the form ``package.module:function``, naming the place and the value.
+    """
+    if not is_function_name(value):
+        raise ValueError(
+            f"{where} = {value!r} is not allowed: give package.module:function, a function at the top level of a "
+            "module that can be imported"
+        )
+    return str(value)
+
+
+@functools.lru_cache(maxsize=64)
+def import_function(name: str) -> Callable[..., Any]:
+    """Import the module that a name gives, which executes it, and return the function.
+
+    Raises:
+        ValueError: if there is no such module or function, or it is not callable.
+    """
+    module, _, attribute = check_function_name("function", name).partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"function = {name!r} cannot be imported: {error}") from None
+    if not callable(function):
+        raise ValueError(f"function = {name!r} is not callable")
+    return function  # type: ignore[no-any-return]
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return ``module:function`` for a function that can be imported under that name.
+
+    Raises:
+        ValueError: if it cannot (a lambda, a local function, one of ``__main__``).
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module in (None, "__main__") or not is_function_name(f"{module}:{name}"):
+        raise ValueError(
+            f"{function!r} runs in this process only and cannot be written to a spec: "
+            "define it at the top level of a module that can be imported"
+        )
+    return f"{module}:{name}"
