@@ -6,9 +6,9 @@ and imports nothing, so that looking at foreign specs, stores and baselines exec
 
 from __future__ import annotations
 
-import functools
 import importlib
 import keyword
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +36,6 @@ def check_function_name(where: str, value: object) -> str:
     return str(value)
 
 
-@functools.lru_cache(maxsize=64)
 def import_function(name: str) -> Callable[..., Any]:
     """Import the module that a name gives, which executes it, and return the function.
 
@@ -66,3 +65,16 @@ def name_of(function: Callable[..., Any]) -> str:
             "define it at the top level of a module that can be imported"
         )
     return f"{module}:{name}"
+
+
+def by_name(function: Callable[..., Any]) -> Callable[..., Any] | str:
+    """Return the name under which a loaded module has this very function, or else the function.
+
+    What is kept by name is equal to what a spec says, in every process.
+    """
+    try:
+        name = name_of(function)
+    except ValueError:
+        return function
+    module, _, attribute = name.partition(":")
+    return name if getattr(sys.modules.get(module), attribute, None) is function else function

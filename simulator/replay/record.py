@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stalegrad.policies.functions import check_function_name, import_function
+from stalegrad.policies.functions import by_name, check_function_name, import_function
 from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.timing.trace import Budget
@@ -54,6 +54,8 @@ class Record:
             raise ValueError(f"a record takes one cadence of updates, gradients and wallclock; got {given}")
         if isinstance(self.fn, str):
             check_function_name("fn of record", self.fn)
+        elif self.fn is not None:
+            object.__setattr__(self, "fn", by_name(self.fn))
 
     def columns(self, params: Any) -> dict[str, Any]:
         """Return the columns of the user's own for these parameters."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import stats
 
-from stalegrad.policies.functions import check_function_name, import_function
+from stalegrad.policies.functions import by_name, check_function_name, import_function
 from stalegrad.policies.specs import (
     NonNegativeFloat,
     PositiveFloat,
@@ -397,6 +397,8 @@ class Function(Delay):
             check_function_name("function", self.function)
         elif not callable(self.function):
             raise ValueError(f"function = {self.function!r} is not callable: give function(rng, size)")
+        else:
+            object.__setattr__(self, "function", by_name(self.function))
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Call the function."""

@@ -211,7 +211,7 @@ WRONG = [
     (("cluster", "compute", {"law": "exponential", "scal": 1}), "'scal'. Did you mean 'scale'[?]"),
     (("cluster", "compute", {"law": "exponential", "scale": 0}), "scale of exponential = 0 is not allowed"),
     (("cluster", "compute", {"law": "scipy", "name": "gama"}), "unknown scipy.stats .* Did you mean 'gamma'[?]"),
-    (("cluster", "compute", {"law": "function", "function": "nowhere.f"}), "function = 'nowhere.f' is not allowed"),
+    (("cluster", "compute", {"law": "function", "function": "nowhere.f"}), "function = 'nowhere.f' is not"),
     (("cluster", "speeds", [1.0, 2.0, 3.0, 0.0]), "speeds of cluster, worker 3 = 0.0 is not allowed"),
     (("cluster", "uplink", -1.0), "uplink of cluster = -1.0 is not allowed"),
     (("cluster", "join", [0.0, 0.0, 0.0, -1.0]), "join of cluster, worker 3 = -1.0 is not allowed"),
