@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from stalegrad.models.datasets import SOURCES, check_name
+from stalegrad.models.datasets import SOURCES, check_name, data_fingerprint
 from stalegrad.models.datasets.table import FOLDER
 from stalegrad.models.naming import unknown_name
 from stalegrad.models.networks import KINDS, NETWORKS
@@ -71,6 +71,7 @@ class Problem:
         self.augment, self.context = _checked_for(SOURCES[dataset].kind, model, dataset, augment, context)
         self.image_size = _checked_size(dataset, self.directory, image_size)
         self.options = _network_options(model, options)
+        self._functions: dict[str, Any] = {}
         self._objective: Callable[[], Objective] = functools.partial(
             named_objective,
             model,
@@ -131,6 +132,7 @@ class Problem:
         problem.augment, problem.context, problem.image_size = False, None, None
         problem.batch_size, problem.sampling = _checked(1 if batch_size is None else batch_size, sampling)
         problem.options = {}
+        problem._functions = {"init": init, "loss": loss, "evaluate": evaluate, "train": train, "test": test}
         measure = evaluate or whole_loss
         objective = Objective(
             init,
@@ -160,6 +162,32 @@ class Problem:
     def named(self) -> bool:
         """Whether it consists of names only, and so can stand in a spec."""
         return self.model in NETWORKS
+
+    def but(self, **changes: Any) -> Problem:
+        """Return the same problem with some arguments changed, e.g. ``problem.but(batch_size=64)``.
+
+        Raises:
+            ValueError: for an argument that it does not have, or a value that is not allowed.
+        """
+        if self.named:
+            return Problem(**{**self.table(), **changes})
+        own = ["batch_size", "sampling"]
+        for name in changes:
+            if name not in own:
+                raise ValueError(unknown_name("argument of a problem of functions:", name, own))
+        return Problem.from_functions(**{**self.settings, **changes})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make an equal problem, as the objects that they are."""
+        if self.named:
+            return self.table()
+        batch_size = None if self._functions["train"] is None else self.batch_size
+        return {**self._functions, "batch_size": batch_size, "sampling": self.sampling}
+
+    def data_fingerprint(self) -> str | None:
+        """Return a digest of local data that have no known checksum; None where there are none."""
+        return data_fingerprint(self.dataset, self.directory) if self.named else None
 
     def table(self) -> dict[str, Any]:
         """Return the problem as a table; ``Problem(**table)`` gives it back.

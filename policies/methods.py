@@ -139,6 +139,11 @@ class MethodInfo:
         return found | self._rule_parameters()
 
     @property
+    def built_in(self) -> bool:
+        """Whether the package itself has it, rather than a user who registered it."""
+        return _BUILT_IN.get(self.name) is self
+
+    @property
     def synchrony_name(self) -> str:
         """The name of its synchrony."""
         return kebab(self.synchrony.__name__)
@@ -264,7 +269,7 @@ REGISTRY: dict[str, MethodInfo] = {
     info.name: info for info in list(globals().values()) if isinstance(info, MethodInfo)
 }
 
-_BUILT_IN = frozenset(REGISTRY)
+_BUILT_IN = dict(REGISTRY)
 
 
 def register(

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -65,29 +66,34 @@ def write_sums(directory: Path) -> None:
     (directory / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def check_sums(directory: Path) -> None:
-    """Check all files below a directory against its :data:`SUMS`.
+def check_sums(directory: Path, names: Iterable[str] = ()) -> None:
+    """Check the files below a directory that its :data:`SUMS` names; others may be there, a picture say.
+
+    Args:
+        directory: that :func:`write_sums` was called for.
+        names: files that must be among them, if they exist.
 
     Raises:
         FileNotFoundError: if there are no checksums, or a file that they name is missing.
-        ValueError: if a file is not as it was written, or is not named there.
+        ValueError: if a file is not as it was written, or has no checksum.
     """
     sums = directory / SUMS
     if not sums.is_file():
         raise FileNotFoundError(f"{sums} is missing: {directory} is incomplete")
-    content = sums.read_bytes()
+    content = read_regular(sums, 1 << 24, "a file of checksums")
     lines = _LINE.findall(content)
     if b"".join(digest + b"  " + name + b"\n" for digest, name in lines) != content:
         raise ValueError(f"{sums} is damaged: each line must hold a SHA-256, two blanks and the name of a file")
-    expected = {name.decode(errors="replace"): digest.decode() for digest, name in lines}
-    found = _names(directory)
-    if missing := sorted(set(expected) - set(found)):
-        raise FileNotFoundError(f"{directory / missing[0]} is missing")
-    for name in found:
-        if name not in expected:
-            raise ValueError(f"{directory / name} is not in {sums}: it was not written with the rest")
-        if _sum(directory / name) != expected[name]:
+    for digest, encoded in lines:
+        name = encoded.decode(errors="replace")
+        if not (directory / name).exists():
+            raise FileNotFoundError(f"{directory / name} is missing")
+        if _sum(directory / name) != digest.decode():
             raise ValueError(f"{directory / name} is damaged: its SHA-256 is not that in {sums}")
+    covered = {encoded.decode(errors="replace") for _, encoded in lines}
+    for name in names:
+        if name not in covered and (directory / name).exists():
+            raise ValueError(f"{directory / name} has no checksum in {sums}: it was not written with the rest")
 
 
 def _names(directory: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Data sets: what they are made of, where they are sought, and what they are once loaded."""
 
 from stalegrad.models.datasets.dataset import Dataset, Text
+from stalegrad.models.datasets.fingerprint import data_fingerprint
 from stalegrad.models.datasets.folder import ImageFolder, load_folder
 from stalegrad.models.datasets.load import check_name, list_datasets, load_dataset, load_text
 from stalegrad.models.datasets.table import SOURCES
@@ -11,6 +12,7 @@ __all__ = [
     "ImageFolder",
     "Text",
     "check_name",
+    "data_fingerprint",
     "list_datasets",
     "load_dataset",
     "load_folder",

@@ -12,6 +12,7 @@ from stalegrad.analysis.convergence import METRICS, measure
 from stalegrad.analysis.regression import ALPHA, TOLERANCE, check_pairs, check_settings, compare_runs
 from stalegrad.simulator.checks.plan import Plan
 from stalegrad.simulator.checks.recording import Recording, Run
+from stalegrad.simulator.sweeps.describe import unsure
 
 Outcome = Literal["same", "different but not worse", "worse"]
 OUTCOMES: tuple[Outcome, ...] = ("same", "different but not worse", "worse")
@@ -67,6 +68,11 @@ class Check:
             said.append(f"recording: other curves of the same runs ({_seeds(curves, len(pairs))})")
         return said
 
+    @property
+    def unsure(self) -> list[str]:
+        """The types of the objects in the experiments of which nobody can tell whether they are as they were."""
+        return unsure(self.before.spec)
+
     def surroundings(self) -> list[str]:
         """Return what else is not as it was: versions of packages, the machine."""
         now = {**self.after.versions, **self.after.machine}
@@ -108,14 +114,17 @@ def compare(
 
 
 def check_plan(before: Recording, plan: Plan, where: str) -> None:
-    """Raise ValueError if a baseline was recorded of another plan, naming what differs."""
+    """Raise ValueError if a baseline was recorded of another plan, naming what differs.
+
+    Plans are compared by qualified names and settings; a function of the same name may compute something else.
+    """
     now = plan.table()
     if now == before.spec:
         want = {(label, run.experiment.seed) for label, run in plan.runs}
         if want != {(run.method, run.seed) for run in before.runs}:
             raise ValueError(f"{where} was recorded of other methods or seeds: record it again")
         return
-    then, found = _flat(before.spec or {}), _flat(now or {})
+    then, found = _flat(before.spec), _flat(now)
     differing = [
         f"{name}: {then.get(name, 'not there')} -> {found.get(name, 'not there')}"
         for name in [*then, *(name for name in found if name not in then)]
@@ -124,11 +133,16 @@ def check_plan(before: Recording, plan: Plan, where: str) -> None:
     raise ValueError(f"{where} was recorded of another spec ({'; '.join(differing)}): record it again")
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(table: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in table.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        nested = dict(enumerate(value)) if isinstance(value, list) and not _is_flat(value) else value
+        flat |= _flat(nested, f"{prefix}{name}.") if isinstance(nested, Mapping) else {f"{prefix}{name}": value}
     return flat
+
+
+def _is_flat(values: list[Any]) -> bool:
+    return not any(isinstance(value, Mapping | list) for value in values)
 
 
 def _pairs(before: Recording, after: Recording) -> Iterator[tuple[Run, Run]]:

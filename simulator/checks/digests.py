@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stalegrad.simulator.sweeps.result import Result, flat
+from stalegrad.simulator.sweeps.formats import flat
+from stalegrad.simulator.sweeps.result import Result
 from stalegrad.simulator.timing.trace import GRADIENT_COLUMNS
 
 WHOLE = ("worker", "read_version", "update", "steps", "fate")

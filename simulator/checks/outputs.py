@@ -50,6 +50,10 @@ def text(check: Check) -> str:
         lines += ["", legend(check)]
     if check.outcome != "same" and (said := check.surroundings()):
         lines.append(f"not as recorded: {'; '.join(said)}")
+    if check.unsure:
+        lines.append(
+            f"cannot tell whether objects of {', '.join(check.unsure)} are as recorded: only types are known"
+        )
     return "\n".join(lines)
 
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stalegrad.simulator.sweeps.axes import Point, Run, SweepSpec, apply
-from stalegrad.simulator.sweeps.experiment import Experiment, method_label, read_experiment
+from stalegrad.simulator.sweeps.describe import described
+from stalegrad.simulator.sweeps.experiment import Experiment, read_experiment
+from stalegrad.simulator.sweeps.identity import method_label, name_table, text_of
 
 SEEDS = 5
 """Seeds of a spec that does not say which."""
@@ -65,22 +67,38 @@ class Plan(NamedTuple):
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> Plan:
-        """Return the plan that :meth:`table` has written.
+        """Return the plan that :meth:`table` has written. Functions that it names are not imported.
 
         Raises:
-            ValueError: if it cannot be read (any more).
+            ValueError: if it cannot be read (any more), or a part of it exists in a test only.
         """
-        base = read_experiment(table["experiment"])
-        points, seeds = [dict(point) for point in table["points"]], [int(seed) for seed in table["seeds"]]
-        return cls.of(base, [apply(base, point | {"seed": seed}) for point in points for seed in seeds])
-
-    def table(self) -> dict[str, Any] | None:
-        """Return it as plain tables; None if a part of it exists in this process only."""
         try:
-            table = {"experiment": self.base.table(), "points": self.points, "seeds": self.seeds}
-            return dict(json.loads(json.dumps(table, allow_nan=False)))
+            base = read_experiment(table["experiment"])
+            points, seeds = [dict(point) for point in table["points"]], [int(seed) for seed in table["seeds"]]
+            return cls.of(base, [apply(base, point | {"seed": seed}) for point in points for seed in seeds])
+        except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise ValueError(f"the spec of the baseline cannot be read: {type(error).__name__} {error}") from None
+
+    def table(self) -> dict[str, Any]:
+        """Return its name as plain tables: what a baseline is found by.
+
+        :meth:`read` reads them back if :attr:`written` is true; what a spec cannot hold is described by qualified
+        names and settings.
+        """
+        points = [{name: _written(value) for name, value in point.items()} for point in self.points]
+        table = {"experiment": name_table(self.base), "points": points, "seeds": self.seeds}
+        return dict(json.loads(json.dumps(table, allow_nan=False)))
+
+    @property
+    def written(self) -> bool:
+        """Whether it can be written to a spec, so that a baseline alone is enough to run it again."""
+        try:
+            for _, run in self.runs:
+                run.experiment.to_toml()
+            json.dumps(self.points, allow_nan=False)
         except (ValueError, TypeError):
-            return None
+            return False
+        return True
 
     @property
     def runs(self) -> list[tuple[str, Run]]:
@@ -90,9 +108,18 @@ class Plan(NamedTuple):
         return [(_label(point, run.experiment), run) for point, run in zip(points, made, strict=True)]
 
 
+def _written(value: Any) -> Any:
+    """Return a value of an axis as JSON takes it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return described(value, content=False)
+    return value
+
+
 def _label(point: Point, experiment: Experiment) -> str:
     """Return the method with its parameters, and the value of every axis that it does not show."""
-    label = method_label(experiment)
+    label = method_label(experiment.method)
     inside = label.partition("(")[2].rstrip(")").split(", ")
     shown = {"method", *(f"method.{part.partition('=')[0]}" for part in inside)}
-    return ", ".join([label, *(f"{name}={value}" for name, value in point.items() if name not in shown)])
+    return ", ".join([label, *(f"{name}={text_of(value)}" for name, value in point.items() if name not in shown)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -18,13 +19,15 @@ from stalegrad.analysis.checks import check_target
 from stalegrad.analysis.convergence import ARRIVALS, KINDS, Target, default_target, measure, target_column
 from stalegrad.simulator.checks.digests import Digests, machine
 from stalegrad.simulator.checks.plan import SEEDS, Plan
-from stalegrad.simulator.files import put
+from stalegrad.simulator.files import put, read_regular
 from stalegrad.simulator.sweeps.result import Result, versions
 from stalegrad.simulator.sweeps.sweep import execute
 
-FORMAT = "stalegrad-baseline-1"
+FORMAT = "stalegrad-baseline-2"
 DIGITS = 6
 """Significant digits of a recorded curve; the digests know the rest."""
+MAX_BASELINE = 256 << 20
+"""Bytes of a baseline at most."""
 UNUSED = ("gradients", "epoch", "mean_staleness", "max_staleness", "mean_gap", "learning_rate")
 """Columns of a history that are not kept."""
 
@@ -70,14 +73,16 @@ class Recording:
     """The runs of a plan, as a baseline or to be held against one.
 
     Attributes:
-        spec: its plan as nested tables, or None if it exists in a process only.
+        spec: the name of its plan as nested tables, see :meth:`Plan.table`.
+        written: whether the spec is enough to run it again; otherwise it exists in a test only.
         targets: of each method, for the time it takes to reach them.
         versions: of the packages that ran it.
         machine: that ran it.
         runs: one for each method and seed.
     """
 
-    spec: Mapping[str, Any] | None
+    spec: Mapping[str, Any]
+    written: bool
     targets: Mapping[str, Target]
     versions: Mapping[str, str]
     machine: Mapping[str, str]
@@ -88,9 +93,9 @@ class Recording:
         """What to run to make it again.
 
         Raises:
-            ValueError: if it exists in a process only, or its spec cannot be read (any more).
+            ValueError: if it exists in a test only, or its spec cannot be read (any more).
         """
-        if self.spec is None:
+        if not self.written:
             raise ValueError("the experiments of this baseline exist in a test only, not as a spec: run that test")
         return Plan.read(self.spec)
 
@@ -118,11 +123,13 @@ class Recording:
         table = {
             "format": FORMAT,
             "spec": self.spec,
+            "written": self.written,
             "targets": {label: target._asdict() for label, target in self.targets.items()},
             "versions": dict(self.versions),
             "machine": dict(self.machine),
             "runs": runs,
         }
+        table["sha256"] = _checksum(table)
         text = json.dumps(table, indent=1, allow_nan=False)
         return re.sub(r"\[\n[^\[\]{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text) + "\n"
 
@@ -144,24 +151,30 @@ class Recording:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is damaged, of another version, or lacks a run, naming it.
+            ValueError: if it is damaged, edited, of another version, or lacks a run, naming it. Functions that its
+                spec names are not imported.
         """
-        text = Path(file).read_text(encoding="utf-8")
+        content = read_regular(Path(file), MAX_BASELINE, "a baseline")
         try:
-            table = dict(json.loads(text))
-        except (ValueError, TypeError) as error:
+            table = dict(json.loads(content.decode()))
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{file} is damaged: {error}") from None
         if table.get("format") != FORMAT:
             raise ValueError(f"{file} is no baseline of format {FORMAT}: found {table.get('format')!r}")
+        if table.pop("sha256", None) != _checksum(table):
+            raise ValueError(
+                f"{file} is damaged or was edited: its content has another SHA-256 than it says; record it again"
+            )
         try:
             found = cls(
-                table["spec"],
+                dict(table["spec"]),
+                bool(table["written"]),
                 {label: Target(str(t["column"]), float(t["value"])) for label, t in table["targets"].items()},
                 dict(table["versions"]),
                 dict(table["machine"]),
                 tuple(_read_run(run) for run in table["runs"]),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{file} is damaged: {type(error).__name__} {error}") from None
         found.check(str(file))
         return found
@@ -171,14 +184,14 @@ class Recording:
         have = {method: set(runs) for method, runs in self.histories.items()}
         if not have or len(self.runs) != sum(map(len, have.values())):
             raise ValueError(f"{where} is damaged: it holds {len(self.runs)} runs, some of them twice or none")
-        if self.spec is None:
+        if not self.written:
             want = dict.fromkeys(have, set().union(*have.values()))
         else:
             want = {}
             try:
                 runs = self.plan.runs
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"the spec in {where} cannot be read: {type(error).__name__} {error}") from None
+            except ValueError as error:
+                raise ValueError(f"the spec in {where} cannot be read: {error}") from None
             for label, run in runs:
                 want.setdefault(label, set()).add(run.experiment.seed)
         for label in want | have:
@@ -219,7 +232,7 @@ def record(
         by_method.setdefault(run.method, []).append(run.curve)
     targets = {method: _target(curves, target) for method, curves in by_method.items()}
     known = {method: found for method, found in targets.items() if found is not None}
-    return Recording(plan.table(), known, versions(), machine(), runs)
+    return Recording(plan.table(), plan.written, known, versions(), machine(), runs)
 
 
 def _target(curves: list[pd.DataFrame], value: float | None) -> Target | None:
@@ -232,6 +245,12 @@ def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:
     if file.exists() and not force:
         raise FileExistsError(f"{file} exists already: --force replaces it")
     return file
+
+
+def _checksum(table: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a baseline's content, its layout aside."""
+    text = json.dumps(table, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def rounded(value: Any) -> float:

@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 a check failed, 2 usage or bad input.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,13 +38,20 @@ Spec = Annotated[Path, typer.Argument(help="A TOML file; `stalegrad init` writes
 
 
 def main() -> None:
-    """Run the command line; bad input is one sentence and exit code 2."""
-    keep_compiled()
+    """Run the command line; bad input is one sentence and exit code 2, an interrupt one and exit code 130."""
+    say = Console(stderr=True, highlight=False, soft_wrap=True, style="red", markup=False).print
     try:
+        keep_compiled()
         app()
     except (ValueError, OSError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        say(f"error: {error}")
         raise SystemExit(2) from None
+    except MemoryError:
+        say("error: there is not enough memory for this")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as interrupt:
+        say(str(interrupt) or "interrupted")
+        raise SystemExit(130) from None
 
 
 @app.command("demo")
@@ -111,17 +119,25 @@ def run_command(
             raise typer.Exit(1)
         return
     Result.check_free(out)
+    sweeps.say_functions([Run({}, experiment)], console, "importing")
     checkpoint = out.parent / f"{out.name}.checkpoint"
     try:
         result = run(experiment, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
     except KeyboardInterrupt as stopped:
         console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
-    result.save(out)
+    try:
+        result.save(out)
+    except OSError as error:
+        elsewhere = result.save(Path(tempfile.mkdtemp(prefix="stalegrad-")) / out.name)
+        raise OSError(f"{out} cannot be written: {error}; the result is in {elsewhere}") from None
     checkpoint.unlink(missing_ok=True)
-    pictures = draw_result(result, out)
     _print_summary(f"{experiment.method.name}, seed {experiment.seed}", result.summary())
-    _print_written([out / "spec.toml", out / "trace", out / "history.parquet", *pictures])
+    _print_written([out / "spec.toml", out / "trace", out / "history.parquet"])
+    try:
+        _print_written(draw_result(result, out))
+    except Exception as error:
+        raise ValueError(f"the result is in {out}, but cannot be drawn: {type(error).__name__}: {error}") from None
 
 
 @app.command("trace")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from stalegrad.analysis.convergence import METRICS
 from stalegrad.analysis.regression import ALPHA, TOLERANCE, power_table
@@ -16,7 +17,7 @@ from stalegrad.simulator.checks import Plan, Recording, compare, record
 from stalegrad.simulator.checks.check import check_plan
 from stalegrad.simulator.checks.outputs import github, junit, pictures, text
 from stalegrad.simulator.checks.recording import check_new
-from stalegrad.simulator.cli.sweeps import executor_of
+from stalegrad.simulator.cli.sweeps import executor_of, say_functions
 from stalegrad.simulator.sweeps.axes import load_sweep
 
 app = typer.Typer(help="Tell whether a change makes convergence worse.", no_args_is_help=True)
@@ -44,6 +45,7 @@ def record_command(
     """Run a spec over its seeds and keep what it came to as a baseline."""
     check_new(out, force)
     plan = Plan.of_sweep(load_sweep(spec))
+    say_functions([run for _, run in plan.runs], Console(stderr=True), "importing")
     with executor_of(jobs, None) as executor:
         recording = _ended_well(lambda: record(plan, target=target, executor=executor, progress=_watched()))
     recording.save(out, force=force)
@@ -76,6 +78,7 @@ def run_command(
         check_plan(before, Plan.of_sweep(load_sweep(spec)), str(baseline))
     metrics = tuple(metric or METRICS)
     compare(before, before, metrics, tolerance=tolerance, alpha=alpha)  # wrong settings are found before any run
+    say_functions([run for _, run in plan.runs], Console(stderr=True), "importing")
     with executor_of(jobs, None) as executor:
         after = _ended_well(lambda: record(plan, executor=executor, progress=_watched()))
     check = compare(before, after, metrics, tolerance=tolerance, alpha=alpha)

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from stalegrad.simulator.sweeps.axes import Run
 from stalegrad.simulator.sweeps.forecast import distinct_traces, forecast, told
+from stalegrad.simulator.sweeps.identity import functions_in
 from stalegrad.simulator.sweeps.results import SweepResult, label
-from stalegrad.simulator.sweeps.store import Store, key_of
+from stalegrad.simulator.sweeps.store import Store
 from stalegrad.simulator.sweeps.sweep import execute
 from stalegrad.simulator.sweeps.workers import dask_client, processes
 
@@ -25,9 +26,11 @@ SHOWN = 20
 
 def dry_run(runs: Sequence[Run], out: Path, jobs: int, console: Console) -> None:
     """Print what would be run, how much of it is done, and what the rest would cost."""
-    done = set(Store(out)) if (out / "store.json").exists() else set()
-    missing = [run for run in runs if key_of(run.experiment) not in done]
+    # By specs and not by keys, for which functions would have to be imported.
+    done = set(Store(out).specs().values()) if (out / "store.json").exists() else set()
+    missing = [run for run in runs if run.experiment.to_toml() not in done]
     say = _plainly(console)
+    say_functions(runs, console, "a run imports")
     say(
         f"{_count(len(runs), 'run')}, {len(runs) - len(missing)} of them done already",
         "; to be run:" if missing else "",
@@ -39,6 +42,9 @@ def dry_run(runs: Sequence[Run], out: Path, jobs: int, console: Console) -> None
     if not missing:
         return
     say(f"{_count(distinct_traces(missing), 'distinct trace')}: runs that differ in the rule only share one")
+    if any(functions_in(run.experiment) for run in missing):
+        say("no estimate of time and memory: a trial would import these functions")
+        return
     with console.status("trying the beginning of one run of each kind"):
         costs = forecast(missing)
     processes = f", by {jobs} processes at best {told(costs.seconds / jobs)}" if jobs > 1 else ""
@@ -46,6 +52,13 @@ def dry_run(runs: Sequence[Run], out: Path, jobs: int, console: Console) -> None
     say(f"about {costs.memory / 2**30:.1f} GiB of memory", " for each process" if jobs > 1 else "")
     tried = _count(costs.kinds, "run")
     say(f"(an estimate: the first gradients of {tried}, one of each problem and method, were made here)")
+
+
+def say_functions(runs: Sequence[Run], console: Console, what: str) -> None:
+    """Print which functions of the user's own the runs will import, and so execute; nothing is imported here."""
+    names = dict.fromkeys(name for run in runs for name in functions_in(run.experiment).values())
+    if names:
+        _plainly(console)(f"{what} {', '.join(names)}")
 
 
 def run_sweep(
@@ -59,6 +72,7 @@ def run_sweep(
 ) -> bool:
     """Run a sweep into a store and print a table; return whether every run finished."""
     try:
+        say_functions(runs, console, "importing")
         with executor_of(jobs, scheduler) as executor:
             result = execute(runs, store=out, executor=executor, fail_fast=fail_fast, retry_failed=retry_failed)
     except KeyboardInterrupt as interrupt:

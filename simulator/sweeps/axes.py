@@ -6,22 +6,35 @@ import functools
 import itertools
 import math
 import os
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sized
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
-from stalegrad.policies.specs import NonNegativeInt, PositiveInt, spec, unknown_name, validate
-from stalegrad.simulator.sweeps.experiment import Experiment, method_table, read_experiment, read_method
+from stalegrad.policies.specs import NonNegativeInt, PositiveInt, builtin, spec, unknown_name, validate
+from stalegrad.simulator.sweeps.experiment import (
+    Experiment,
+    method_settings,
+    read_experiment,
+    read_method,
+    read_toml,
+)
+from stalegrad.simulator.sweeps.identity import digest
 from stalegrad.simulator.timing.tables import check_keys
 
 Mode = Literal["grid", "zip", "random"]
 FIELDS = tuple(f.name for f in fields(Experiment))
 TABLES = ("problem", "cluster", "method", "record")
+
+FURTHEST = 1e300
+"""Ends of a range at most: a float holds their distance."""
+
+MOST_RUNS = 100_000
+"""Runs of a sweep at most: their number is computed before any of them is built."""
 
 Point = dict[str, Any]
 """One value of every axis that applies."""
@@ -48,6 +61,8 @@ class Range:
         """Raise ValueError unless there is something between the two."""
         if not -math.inf < self.low < self.high < math.inf:
             raise ValueError(f"high of range = {self.high} is not allowed: finite and above low = {self.low}")
+        if max(-self.low, self.high) > FURTHEST:
+            raise ValueError(f"high of range = {self.high!r:.40} is not allowed: ends lie within +-{FURTHEST:g}")
         if self.log and self.low <= 0:
             raise ValueError(f"low of range = {self.low} is not allowed: above 0, as log = true")
 
@@ -95,6 +110,8 @@ class Sampling:
             ValueError: for an empty axis, axes of unequal length to be zipped, or a range in another mode than
                 ``random``.
         """
+        if self.samples is not None and self.samples > MOST_RUNS:
+            raise ValueError(f"samples = {self.samples} is not allowed: a sweep has at most {MOST_RUNS} runs")
         if not axes:
             return [{}]
         values: dict[str, list[Any]] = {}
@@ -106,14 +123,14 @@ class Sampling:
                     )
                 values[name] = self.draw(name, axis.at)
                 continue
-            listed = list(axis)
-            if not listed:
-                raise ValueError(f"axis {name!r} is empty: give it one value at least")
+            listed = _listed(name, axis)
             pick = functools.partial(_pick, listed)
             values[name] = self.draw(name, pick) if self.mode == "random" else listed
         lengths = {name: len(axis) for name, axis in values.items()}
         if self.mode == "zip" and len(set(lengths.values())) > 1:
             raise ValueError(f"axes to be zipped must be equally long: these are {lengths}")
+        if self.mode == "grid" and (runs := math.prod(lengths.values())) > MOST_RUNS:
+            raise ValueError(f"axes of {lengths} values give {runs} runs: a sweep has at most {MOST_RUNS}")
         combined = (
             itertools.product(*values.values()) if self.mode == "grid" else zip(*values.values(), strict=True)
         )
@@ -156,19 +173,19 @@ def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None =
         for key in ours:
             if key not in known:
                 raise ValueError(unknown_name("parameter of the methods:", key, known))
-    found: dict[str, Run] = {}
+    found: dict[Any, Run] = {}
     for point in points:
         run = apply(base, point)
-        found.setdefault(identity(run), run)
+        found.setdefault(_same(run.experiment), run)
     return list(found.values())
 
 
-def identity(run: Run) -> str:
-    """Return a text that equal runs have in common: the spec, or the values where it cannot be written."""
+def _same(experiment: Experiment) -> Any:
+    """Return what equal experiments of one sweep have in common; functions that a spec names are not imported."""
     try:
-        return run.experiment.to_toml()
+        return experiment.to_toml()
     except ValueError:
-        return repr(run.point)
+        return digest(experiment) or object()
 
 
 class SweepSpec(NamedTuple):
@@ -187,7 +204,7 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
         ValueError: if something in it is wrong, naming the file and what is allowed.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = read_toml(Path(path))
         axes = validate("sweep", dict[str, Any], table.pop("sweep", {}))
         sampling = Sampling(**{f.name: axes.pop(f.name) for f in fields(Sampling) if f.name in axes})
         axes = {name: read_axis(name, values) for name, values in axes.items()}
@@ -201,7 +218,7 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
 def read_axis(name: str, values: Any) -> Axis:
     """Return the axis that a file describes: a list, or a table with ``low``, ``high`` and perhaps ``log``."""
     if not isinstance(values, Mapping):
-        return validate(f"axis {name!r}", list[Any], values)  # type: ignore[no-any-return]
+        return _listed(name, values)
     check_keys(f"axis {name!r}", values, [f.name for f in fields(Range)])
     if missing := {"low", "high"} - values.keys():
         raise ValueError(f"axis {name!r} lacks {', '.join(sorted(missing))}: a range needs low and high")
@@ -218,35 +235,41 @@ def check_axis(name: str) -> None:
 
 
 def apply(base: Experiment, point: Point) -> Run:
-    """Return the values of a point that apply, and the experiment they give."""
-    experiment = base.but(**{name: value for name, value in point.items() if "." not in name and name != "method"})
-    method = point.get("method", base.method)
-    ours = {name.partition(".")[2]: value for name, value in point.items() if name.startswith("method.")}
-    if ours or not isinstance(method, Method):
-        table = _method_table(method)
-        known = parameters(table["name"])
-        ours = {key: value for key, value in ours.items() if key in known}
-        inherited = {key: value for key, value in _inherited(base.method).items() if key in known}
-        method = read_method(inherited | table | ours)
-    experiment = experiment.but(method=method)
-    others = [name for name in point if "." in name and not name.startswith("method.")]
-    if others:
-        tables = experiment.table()
-        for name in others:
+    """Return the values of a point that apply, and the experiment they give.
+
+    Raises:
+        ValueError: for a key that a part does not have, or a value that is not allowed.
+    """
+    changes: dict[str, Any] = {name: value for name, value in point.items() if "." not in name}
+    keys: dict[str, dict[str, Any]] = {}
+    for name, value in point.items():
+        if "." in name:
             part, _, key = name.partition(".")
-            tables[part] = {**tables.get(part, {}), key: point[name]}
-        experiment = read_experiment(tables)
+            keys.setdefault(part, {})[key] = value
+    method, ours = changes.get("method", base.method), keys.pop("method", {})
+    if ours or not isinstance(method, Method):
+        settings = _settings(method)
+        known = parameters(settings["name"])
+        ours = {key: value for key, value in ours.items() if key in known}
+        inherited = {key: value for key, value in method_settings(base.method).items() if key in known}
+        inherited.pop("synchrony", None)
+        method = read_method(inherited | settings | ours)
+    changes["method"] = method
+    for part, values in keys.items():
+        changes[part] = _changed(part, changes.get(part, getattr(base, part)), values)
+    try:
+        experiment = base.but(**changes)
+    except TypeError as error:
+        raise ValueError(f"{point} is not allowed: {error}") from None
     return Run({k: v for k, v in point.items() if not k.startswith("method.") or k[7:] in ours}, experiment)
 
 
-def _inherited(method: Method) -> dict[str, Any]:
-    """Return what a method that is given by name takes over from the base's, where it has such a parameter."""
-    rate = {"learning_rate": method.learning_rate}
-    try:
-        table = method_table(method) if method.name in list(methods.REGISTRY) else {}
-    except ValueError:  # a part exists in this process only
-        return rate
-    return {key: value for key, value in (table | rate).items() if key not in ("name", "synchrony")}
+def _changed(part: str, value: Any, changes: Mapping[str, Any]) -> Any:
+    """Return the problem, cluster or record of an experiment with some of its fields changed."""
+    if isinstance(value, Problem):
+        return value.but(**changes)
+    check_keys(part, changes, [f.name for f in fields(value)])
+    return replace(value, **changes)
 
 
 def parameters(method: str) -> set[str]:
@@ -255,16 +278,33 @@ def parameters(method: str) -> set[str]:
 
 
 def _name(value: Any) -> str:
-    return value.name if isinstance(value, Method) else str(_method_table(value)["name"])
+    return value.name if isinstance(value, Method) else str(_settings(value)["name"])
 
 
-def _method_table(value: Any) -> dict[str, Any]:
+def _settings(value: Any) -> dict[str, Any]:
+    """Return what makes the method that is given as such, by name or as a table."""
     if isinstance(value, Method):
-        return method_table(value)
+        return method_settings(value)
+    if not isinstance(value, str | Mapping):
+        raise ValueError(f"method = {value!r} is not allowed: give a method, its name or a table with its name")
     table = {"name": value} if isinstance(value, str) else dict(value)
     if table.get("name") not in list(methods.REGISTRY):
         raise ValueError(unknown_name("method", table.get("name"), methods.REGISTRY))
     return table
+
+
+def _listed(name: str, axis: Any) -> list[Any]:
+    """Return the values of an axis as a list, numbers of NumPy and pandas as those of Python."""
+    if isinstance(axis, str | Mapping) or not isinstance(axis, Iterable):
+        raise ValueError(f"axis {name!r} = {axis!r} is not allowed: give a list of values")
+    if isinstance(axis, Sized) and len(axis) > MOST_RUNS:
+        raise ValueError(f"axis {name!r} has {len(axis)} values: a sweep has at most {MOST_RUNS} runs")
+    listed = [builtin(value) for value in itertools.islice(axis, MOST_RUNS + 1)]
+    if len(listed) > MOST_RUNS:
+        raise ValueError(f"axis {name!r} has more than {MOST_RUNS} values: a sweep has at most that many runs")
+    if not listed:
+        raise ValueError(f"axis {name!r} is empty: give it one value at least")
+    return listed
 
 
 def _pick(values: list[Any], u: float) -> Any:

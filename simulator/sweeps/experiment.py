@@ -16,6 +16,8 @@ from stalegrad.policies import Method, methods
 from stalegrad.policies.functions import name_of
 from stalegrad.policies.schedules import Constant, Schedule, schedule_table
 from stalegrad.policies.specs import NonNegativeInt, PositiveFloat, PositiveInt, spec, validate
+from stalegrad.policies.synchrony import Synchrony
+from stalegrad.simulator.files import read_regular
 from stalegrad.simulator.replay.record import Record
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.tables import (
@@ -29,6 +31,9 @@ from stalegrad.simulator.timing.tables import (
 from stalegrad.simulator.timing.trace import Budget
 
 Table = dict[str, Any]
+
+MAX_SPEC = 16 << 20
+"""Bytes of a file with a spec at most."""
 
 
 @spec
@@ -120,12 +125,12 @@ def read_experiment(table: Mapping[str, Any]) -> Experiment:
 
 
 def from_toml(text: str) -> Experiment:
-    """Return the experiment that a TOML text describes.
+    """Return the experiment that a TOML text describes. Functions that it names are not imported.
 
     Raises:
         ValueError: as :func:`read_experiment`, or if the text is not TOML.
     """
-    return read_experiment(tomllib.loads(text))
+    return read_experiment(parse_toml(text))
 
 
 def load_experiment(path: str | Path) -> Experiment:
@@ -136,9 +141,31 @@ def load_experiment(path: str | Path) -> Experiment:
         ValueError: as :func:`from_toml`, naming the file.
     """
     try:
-        return from_toml(Path(path).read_text(encoding="utf-8"))
+        return read_experiment(read_toml(Path(path)))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def read_toml(file: Path) -> Table:
+    """Return the tables of a TOML file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no regular file, too large for a spec, or not TOML in UTF-8.
+    """
+    return parse_toml(read_regular(file, MAX_SPEC, "a spec").decode("utf-8-sig"))
+
+
+def parse_toml(text: str) -> Table:
+    """Return the tables of a TOML text.
+
+    Raises:
+        ValueError: if it is not TOML, or nested too deeply.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("the text is nested too deeply to be a spec") from None
 
 
 def read_problem(table: Mapping[str, Any]) -> Problem:
@@ -154,28 +181,48 @@ def read_method(table: Mapping[str, Any]) -> Method:
     arguments = dict(table)
     if "name" not in arguments:
         raise ValueError("[method] needs name")
-    if "synchrony" in arguments:
+    if not isinstance(arguments.get("synchrony"), Synchrony | None):
         arguments["synchrony"] = read_synchrony(validate("synchrony", dict[str, Any], arguments["synchrony"]))
-    arguments = {k: None if v == "none" else v for k, v in arguments.items()}
+    arguments = {k: None if isinstance(v, str) and v == "none" else v for k, v in arguments.items()}
     return methods.method(arguments.pop("name"), arguments)
 
 
-def method_table(method: Method) -> Table:
-    """Return a method as the table that :func:`read_method` reads back; defaults are left out."""
+def method_settings(method: Method) -> dict[str, Any]:
+    """Return the settings that give an equal method by :func:`read_method`, as objects; defaults are left out."""
     info = methods.REGISTRY[method.name]
-    table: Table = {"name": method.name}
+    settings: dict[str, Any] = {"name": method.name}
     if type(method.synchrony) is info.synchrony:
-        table |= changed_fields(method.synchrony)
+        settings |= changed_fields(method.synchrony)
     else:
+        settings["synchrony"] = method.synchrony
+    settings |= {name: value for name, value in method.parameters if differs(value, info.parameters[name])}
+    return settings | {"learning_rate": method.learning_rate}
+
+
+def method_table(method: Method) -> Table:
+    """Return a method as the table that :func:`read_method` reads back; defaults are left out.
+
+    Raises:
+        ValueError: if a part of it exists in this process only, naming it.
+    """
+    table = method_settings(method)
+    rate: Schedule = table.pop("learning_rate")
+    if "synchrony" in table:
         table["synchrony"] = synchrony_table(method.synchrony)
-    defaults = info.parameters
-    for name, value in method.parameters:
-        if value != defaults[name]:
-            table[name] = "none" if value is None else _plain(f"{name} of method {method.name!r}", value)
-    rate: Schedule = method.learning_rate
+    table = {
+        name: "none" if value is None else value if name == "synchrony" else _plain(f"{name} of method", value)
+        for name, value in table.items()
+    }
     plain = type(rate) is Constant and changed_fields(rate) == {"peak": rate.peak}
-    table["learning_rate"] = rate.peak if plain else schedule_table(rate)
-    return table
+    return table | {"learning_rate": rate.peak if plain else schedule_table(rate)}
+
+
+def differs(value: Any, default: Any) -> bool:
+    """Return whether a value is another one than a default; arrays are."""
+    try:
+        return bool(value != default)
+    except ValueError:
+        return True
 
 
 def _plain(what: str, value: Any) -> Any:
@@ -183,15 +230,12 @@ def _plain(what: str, value: Any) -> Any:
         return value
     if isinstance(value, Mapping):
         return {k: _plain(what, v) for k, v in value.items()}
-    raise ValueError(f"{what} = {value!r} exists in this process only and cannot be written to a spec")
-
-
-def method_label(experiment: Experiment) -> str:
-    """Return a method with its parameters, the learning rate aside: ``k-async(k=4)``."""
-    method = experiment.method
-    defaults = methods.REGISTRY[method.name].parameters
-    given = changed_fields(method.synchrony) | {k: v for k, v in method.parameters if v != defaults[k]}
-    return method.name + (f"({', '.join(f'{k}={v}' for k, v in given.items())})" if given else "")
+    if isinstance(value, list | tuple):
+        return [_plain(what, v) for v in value]
+    raise ValueError(
+        f"{what} = {type(value).__qualname__} object exists in this process only and cannot be written to a spec: "
+        'give a name, a table, or a function of a module as "module:function"'
+    )
 
 
 def flattened(table: Mapping[str, Any]) -> Table:

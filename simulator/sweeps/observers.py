@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from stalegrad.simulator.sweeps.experiment import Experiment, flattened, method_label
+from stalegrad.simulator.sweeps.experiment import Experiment, flattened
+from stalegrad.simulator.sweeps.identity import name_table, run_name
 from stalegrad.simulator.sweeps.result import Result
-from stalegrad.simulator.sweeps.store import key_of
+
+MLFLOW_LONGEST = 500
+"""Characters of a parameter that every MLflow server takes."""
 
 
 class Observer(Protocol):
@@ -44,7 +48,7 @@ class TensorBoard:
 
     def finished(self, result: Result) -> None:
         """Write the history of a run and its spec."""
-        with self._open(result.experiment) as writer:
+        with self._open(result.experiment, result.lanes) as writer:
             for row in rows(result):
                 for name, value in row.numbers.items():
                     writer.add_scalar(name, value, row.update, walltime=row.wallclock)
@@ -54,9 +58,9 @@ class TensorBoard:
         with self._open(experiment) as writer:
             writer.add_text("traceback", code(traceback))
 
-    def _open(self, experiment: Experiment) -> Any:
-        writer = self._writer(str(self.directory / run_name(experiment)))
-        writer.add_text("spec", code(experiment.to_toml()))
+    def _open(self, experiment: Experiment, lanes: int | None = None) -> Any:
+        writer = self._writer(str(self.directory / run_name(experiment, lanes)))
+        writer.add_text("spec", code(spec_of(experiment)))
         return writer
 
 
@@ -84,7 +88,7 @@ class MLflow:
 
     def finished(self, result: Result) -> None:
         """Log a run."""
-        run = self._start(result.experiment)
+        run = self._start(result.experiment, result.lanes)
         for row in rows(result):
             time = round(1000 * row.wallclock)
             metrics = [self._entities.Metric(name, value, time, row.update) for name, value in row.numbers.items()]
@@ -97,10 +101,10 @@ class MLflow:
         self._client.log_text(run, traceback, "traceback.txt")
         self._client.set_terminated(run, "FAILED")
 
-    def _start(self, experiment: Experiment) -> str:
-        run = self._client.create_run(self._experiment, run_name=run_name(experiment)).info.run_id
-        for name, value in flattened(experiment.table()).items():
-            self._client.log_param(run, name, value)
+    def _start(self, experiment: Experiment, lanes: int | None = None) -> str:
+        run = self._client.create_run(self._experiment, run_name=run_name(experiment, lanes)).info.run_id
+        for name, value in flattened(name_table(experiment)).items():
+            self._client.log_param(run, name, str(value)[:MLFLOW_LONGEST])
         return str(run)
 
 
@@ -120,9 +124,12 @@ def rows(result: Result) -> Iterator[Row]:
         yield Row(update, numbers["wallclock"], known)
 
 
-def run_name(experiment: Experiment) -> str:
-    """Return a name for a run: method, seed and the beginning of its key in a store."""
-    return f"{method_label(experiment)}-seed{experiment.seed}-{key_of(experiment)[:8]}"
+def spec_of(experiment: Experiment) -> str:
+    """Return the spec of an experiment, or its name as JSON if a part of it exists in this process only."""
+    try:
+        return experiment.to_toml()
+    except ValueError:
+        return json.dumps(name_table(experiment), indent=1, sort_keys=True)
 
 
 def code(text: str) -> str:

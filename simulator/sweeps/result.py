@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import functools
+import html
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import re
 import shutil
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from stalegrad.simulator.files import check_sums, write_sums
 from stalegrad.simulator.replay.checkpoint import Checkpoint
-from stalegrad.simulator.replay.run import check, replay, simulate_and_replay
+from stalegrad.simulator.replay.run import Replay, check, replay, simulate_and_replay
+from stalegrad.simulator.sweeps.describe import UnknownPartError
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
+from stalegrad.simulator.sweeps.formats import (
+    flat,
+    flush,
+    read_arrays,
+    read_file,
+    read_json,
+    read_table,
+    read_text,
+    write_arrays,
+    write_table,
+)
+from stalegrad.simulator.sweeps.identity import Identity, digest, parts_of
 from stalegrad.simulator.sweeps.traces import trace_of
 from stalegrad.simulator.timing.trace import Trace
 
 if TYPE_CHECKING:
     from stalegrad.simulator.sweeps.observers import Observer
 
-FORMAT = "stalegrad-result-1"
+FORMAT = "stalegrad-result-2"
+
+FILES = ("spec.toml", "result.json", "history.parquet", "params.npz", "gradients.parquet", "stats.npz")
+"""What a result consists of, beside its trace; the last two are there if there is something to hold."""
 
 PACKAGES = ("stalegrad", "jax", "jaxlib", "numpy", "scipy", "optax", "flax", "simpy")
 """Those whose versions can change a number."""
@@ -68,7 +83,9 @@ class Result:
         gradients: one row per used message, if the record asks for it (see
             :class:`~stalegrad.simulator.replay.run.Replay`).
         stats: the running statistics of batch norm at the end, like ``params``; empty where there is none.
-        versions: of the packages that ran it; empty if they were not recorded.
+        versions: of the packages that ran it.
+        parts: digests of the functions and local data that the experiment's spec names, see
+            :func:`~stalegrad.simulator.sweeps.identity.parts_of`.
     """
 
     experiment: Experiment
@@ -79,7 +96,38 @@ class Result:
     path: str
     gradients: pd.DataFrame | None = None
     stats: Any = ()
-    versions: dict[str, str] = field(default_factory=versions)
+    versions: Mapping[str, str] = field(default_factory=versions)
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, experiment: Experiment, trace: Trace, replayed: Replay, parts: Mapping[str, str]) -> Self:
+        """Return the result of replaying the trace of an experiment."""
+        return cls(
+            experiment=experiment,
+            trace=trace,
+            history=replayed.history,
+            params=replayed.params,
+            diverged_at=replayed.diverged_at,
+            path=replayed.path,
+            gradients=replayed.gradients,
+            stats=replayed.stats,
+            parts=parts,
+        )
+
+    @property
+    def lanes(self) -> int | None:
+        """In how many lanes it was executed beside other runs; None: alone."""
+        group = re.fullmatch(r"group of (\d+)", self.path)
+        return int(group[1]) if group else None
+
+    @property
+    def identity(self) -> Identity:
+        """What its bytes depend on, as it was executed.
+
+        Raises:
+            ValueError: if the experiment cannot be written to a spec.
+        """
+        return Identity(self.experiment.to_toml(), self.parts, self.lanes)
 
     def plot(self, x: str = "wallclock", y: str | None = None, ax: Any = None) -> Any:
         """Draw a column of the history against another, by default the test error, or else a loss.
@@ -108,7 +156,7 @@ class Result:
         """Write everything to a new directory, which appears whole or not at all, whatever fails meanwhile.
 
         ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, where there are such,
-        ``gradients.parquet`` and ``stats.npz``; no pickle.
+        ``gradients.parquet`` and ``stats.npz``; ``SHA256SUMS`` covers them all. No pickle.
 
         Raises:
             FileExistsError: if the directory exists and is not empty.
@@ -116,26 +164,23 @@ class Result:
         """
         directory = self.check_free(directory)
         spec = self.experiment.to_toml()
+        about: dict[str, Any] = {"format": FORMAT, "diverged_at": self.diverged_at, "path": self.path}
+        about |= {"versions": dict(self.versions), "parts": dict(self.parts)}
         directory.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
         try:
-            (fresh / "spec.toml").write_text(spec, encoding="utf-8")
+            (fresh / "spec.toml").write_text(spec, encoding="utf-8", newline="\n")
+            (fresh / "result.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8", newline="\n")
             self.trace.save(fresh / "trace")
-            pq.write_table(pa.Table.from_pandas(self.history, preserve_index=False), fresh / "history.parquet")
+            write_table(self.history, fresh / "history.parquet")
             if self.gradients is not None:
-                pq.write_table(pa.Table.from_pandas(self.gradients), fresh / "gradients.parquet")
-            np.savez(fresh / "params.npz", **flat(self.params))  # type: ignore[arg-type]
+                write_table(self.gradients, fresh / "gradients.parquet", index=True)
+            write_arrays(flat(self.params), fresh / "params.npz")
             if jax.tree.leaves(self.stats):
-                np.savez(fresh / "stats.npz", **flat(self.stats))  # type: ignore[arg-type]
-            about = {
-                "format": FORMAT,
-                "diverged_at": self.diverged_at,
-                "path": self.path,
-                "versions": self.versions,
-            }
-            (fresh / "result.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+                write_arrays(flat(self.stats), fresh / "stats.npz")
+            write_sums(fresh)
             fresh.chmod(0o755)
-            _flush(fresh)
+            flush(fresh)
             fresh.replace(directory)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -152,27 +197,34 @@ class Result:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote. Functions that its spec names are not imported.
 
         Raises:
             FileNotFoundError: if a file is missing.
             ValueError: if a file is damaged or foreign, naming it.
         """
         directory = Path(directory)
-        about = _read(directory / "result.json", _about)
-        history = _read(directory / "history.parquet", lambda file: pq.read_table(file).to_pandas())
-        params = _read(directory / "params.npz", _arrays)
-        gradients = directory / "gradients.parquet"
-        table = _read(gradients, lambda file: pq.read_table(file).to_pandas()) if gradients.exists() else None
-        stats = _read(file, _arrays) if (file := directory / "stats.npz").exists() else ()
+        about = read_file(directory / "result.json", read_json)
         if about.get("format") != FORMAT:
             raise ValueError(
                 f"{directory} is not a stalegrad result of format {FORMAT}: found {about.get('format')}"
             )
-        experiment = _read(directory / "spec.toml", lambda file: from_toml(file.read_text(encoding="utf-8")))
-        trace = Trace.load(directory / "trace")
-        rest = (about["diverged_at"], about["path"], table, stats, about["versions"])
-        return cls(experiment, trace, history, params, *rest)
+        check_sums(directory, FILES)
+        further: dict[str, Any] = {
+            name: read_file(file, read) if (file := directory / f"{name}{ending}").exists() else missing
+            for name, ending, read, missing in [
+                ("gradients", ".parquet", read_table, None),
+                ("stats", ".npz", read_arrays, ()),
+            ]
+        }
+        return cls(
+            experiment=read_file(directory / "spec.toml", lambda file: from_toml(read_text(file))),
+            trace=Trace.load(directory / "trace"),
+            history=read_file(directory / "history.parquet", read_table),
+            params=read_file(directory / "params.npz", read_arrays),
+            **read_file(directory / "result.json", _about),
+            **further,
+        )
 
     def __repr__(self) -> str:
         error = self.history["test_error"].iloc[-1]
@@ -186,7 +238,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         table = pd.Series(self.summary(), name="").to_frame().to_html(header=False)
-        return f"<b>{self.experiment.method.name}</b>, seed {self.experiment.seed}{table}"
+        return f"<b>{html.escape(self.experiment.method.name)}</b>, seed {self.experiment.seed}{table}"
 
 
 def run(
@@ -224,35 +276,65 @@ def run(
     how: dict[str, Any] = {"record": e.record, "seed": e.seed, "path": path}
     with ExitStack() as stack:
         if checkpoint is not None:
-            how["checkpoint"] = Checkpoint(checkpoint, identity(experiment, path), checkpoint_every)
+            how["checkpoint"] = Checkpoint(checkpoint, _checkpoint_identity(experiment, path), checkpoint_every)
             stack.enter_context(how["checkpoint"].guarding())
         result = _run(experiment, bar, how)
     for observer in observers:
-        observer.finished(result)
+        with never_failing(observer, f"the run ({e.method.name}, seed {e.seed})"):
+            observer.finished(result)
     return result
 
 
+@contextmanager
+def never_failing(observer: Observer, run: str) -> Iterator[None]:
+    """Let an observer take note of a run; what it raises becomes a warning, so that no run is lost."""
+    try:
+        yield
+    except Exception as error:
+        name = type(observer).__name__
+        warnings.warn(f"observer {name} missed {run}: {type(error).__name__}: {error}", stacklevel=4)
+
+
 def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:
+    parts = known_parts(e)
     if e.method.adaptive:
         with bar() as told:
             trace, done = simulate_and_replay(
                 e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
             )
-        return Result(e, trace, *done)
+        return Result.of(e, trace, done, parts)
     trace = trace_of(e)
     with bar(total=len(trace.update_times)) as told:
         done = replay(trace, e.problem, e.method, progress=told.update, **how)
-    return Result(e, trace, *done)
+    return Result.of(e, trace, done, parts)
 
 
-def identity(experiment: Experiment, path: str | None) -> dict[str, str]:
+def known_parts(experiment: Experiment) -> dict[str, str]:
+    """Return the digests of what the experiment's spec names; a part that cannot be compared is called unknown."""
+    try:
+        return parts_of(experiment)
+    except UnknownPartError as error:
+        return {"unknown": str(error)}
+
+
+def _checkpoint_identity(experiment: Experiment, path: str | None) -> dict[str, str]:
     """Return all that decides the bytes of a run.
 
     Raises:
-        ValueError: if a part of the experiment exists in this process only.
+        ValueError: if nobody can tell whether a part of the experiment is the same in another process.
     """
-    used = {f"version of {name}": version for name, version in versions().items()}
-    return {"spec": experiment.to_toml(), "path": str(path), "device": jax.devices()[0].device_kind} | used
+    found = digest(experiment)
+    if found is None:
+        raise ValueError(
+            "a checkpoint is not allowed for this experiment: it holds an object that cannot be compared with one "
+            "of another process"
+        )
+    try:
+        about = {"spec": experiment.to_toml()}
+    except ValueError:
+        about = {}
+    about |= {"experiment": found, "path": str(path), "device": jax.devices()[0].device_kind}
+    return about | {f"version of {name}": version for name, version in versions().items()}
 
 
 def load_results(directory: str | os.PathLike[str]) -> list[Result]:
@@ -273,45 +355,10 @@ def load_results(directory: str | os.PathLike[str]) -> list[Result]:
     return [Result.load(place) for place in ([directory] if alone else sorted(file.parent for file in files))]
 
 
-def _flush(directory: Path) -> None:
-    """Wait until all below a directory has reached the disk."""
-    for place in [*directory.rglob("*"), directory]:
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _read(file: Path, read: Callable[[Path], Any]) -> Any:
-    if not file.is_file():
-        raise FileNotFoundError(f"no result at {file.parent}: {file.name} is missing")
-    try:
-        return read(file)
-    except (
-        ValueError, TypeError, KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException,
-    ) as error:  # fmt: skip
-        raise ValueError(f"{file} is damaged: {error}") from None
-
-
 def _about(file: Path) -> dict[str, Any]:
-    about = dict(json.loads(file.read_text(encoding="utf-8")))
-    if about.get("format") != FORMAT:
-        return about
-    versions = {str(name): str(version) for name, version in dict(about.get("versions", {})).items()}
-    return {name: about[name] for name in ("format", "diverged_at", "path")} | {"versions": versions}
-
-
-def _arrays(file: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def flat(params: Any) -> dict[str, Any]:
-    """Return a pytree as ``{"path/to/leaf": array}``."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {
-        "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)
-        or "params": np.asarray(leaf)
-        for path, leaf in leaves
+    about = read_json(file)
+    tables = {
+        name: {str(key): str(value) for key, value in dict(about[name]).items()} for name in ("versions", "parts")
     }
+    diverged_at = None if about["diverged_at"] is None else float(about["diverged_at"])
+    return {"diverged_at": diverged_at, "path": str(about["path"]), **tables}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ import pandas as pd
 
 from stalegrad.simulator.sweeps.axes import Point, Run
 from stalegrad.simulator.sweeps.experiment import flattened
+from stalegrad.simulator.sweeps.identity import text_of
 from stalegrad.simulator.sweeps.result import Result, shown
 from stalegrad.simulator.sweeps.store import Outline, Store
 from stalegrad.simulator.timing.trace import Trace
@@ -120,10 +122,11 @@ class SweepResult:
     def means(self) -> pd.DataFrame:
         """Return the mean over the seeds of every combination of the other axes' values, and how many they are."""
         by = [column for column in self.runs.columns if column in ("method", *self.axes) and column != "seed"]
+        numbers = [name for name in NUMBERS if name not in by]
         if self.runs.empty:
-            return pd.DataFrame(columns=[*by, "runs", *NUMBERS])
+            return pd.DataFrame(columns=[*by, "runs", *numbers])
         groups = self.runs.groupby(by, sort=False, dropna=False)
-        return groups[list(NUMBERS)].mean().assign(runs=groups.size()).reset_index()[[*by, "runs", *NUMBERS]]
+        return groups[numbers].mean().assign(runs=groups.size()).reset_index()[[*by, "runs", *numbers]]
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -148,6 +151,8 @@ def load(store: str | os.PathLike[str]) -> SweepResult:
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is another thing, or holds runs of other semantics.
+
+    A run that is damaged, or is another one than its key says, is named in a warning and left out.
     """
     if not (Path(store) / "store.json").exists():
         raise FileNotFoundError(f"no store at {store}")
@@ -158,7 +163,7 @@ def load(store: str | os.PathLike[str]) -> SweepResult:
     for row in flat.values():
         row["method"] = row.pop("method.name")
     names = sorted({name for row in flat.values() for name in row}, key=lambda n: (n.split(".")[0] != "method", n))
-    varied = [name for name in names if len({repr(row.get(name)) for row in flat.values()}) > 1]
+    varied = [name for name in names if len({json.dumps(row.get(name)) for row in flat.values()}) > 1]
     order = sorted(flat, key=lambda key: [_rank(flat[key].get(name)) for name in varied])
     points = [{name: flat[key].get(name) for name in varied} for key in order]
     return collect(points, [found[key] for key in order], stored(kept, order))
@@ -186,7 +191,7 @@ def collect(
     axes = list(dict.fromkeys(name for point in fullest_first for name in point))
     rows = []
     for point, outline in zip(points, outlines, strict=True):
-        row = {axis: _cell(point.get(axis)) for axis in axes}
+        row = {axis: text_of(point.get(axis), content=True) for axis in axes}
         row |= {"method": outline.method, "seed": outline.seed}
         rows.append(row | {name: value for name, value in outline.summary.items() if name not in row})
     if isinstance(results, Lazy):
@@ -199,12 +204,7 @@ def collect(
 
 def label(run: Run) -> str:
     """Return the values of the axes of a run as text."""
-    return ", ".join(f"{name} = {_cell(value)}" for name, value in run.point.items())
-
-
-def _cell(value: Any) -> Any:
-    """Return a value as it may stand in a table."""
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+    return ", ".join(f"{name} = {text_of(value, content=True)}" for name, value in run.point.items())
 
 
 def _label(hue: str, value: Any) -> str:

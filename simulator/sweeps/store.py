@@ -11,9 +11,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,24 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stalegrad.simulator.files import put
-from stalegrad.simulator.sweeps.experiment import Experiment, method_label
+from stalegrad.simulator.sweeps.experiment import Experiment
+from stalegrad.simulator.sweeps.formats import flush
+from stalegrad.simulator.sweeps.identity import SEMANTICS, method_label
 from stalegrad.simulator.sweeps.result import Result
 
-FORMAT = "stalegrad-store-1"
-SEMANTICS = 1
-"""Raised whenever the same experiment begins to give other numbers: its runs then have other keys."""
-
-
-def key_of(experiment: Experiment, width: int = 1) -> str:
-    """Return the key of a run: a hash of its canonical spec and of the version of the simulation's semantics.
-
-    Several lanes round otherwise than one, so the number of lanes it is executed in counts, too.
-
-    Raises:
-        ValueError: if a part of the experiment exists in this process only.
-    """
-    lanes = "" if width == 1 else f"{width} lanes\n"
-    return hashlib.sha256(f"{SEMANTICS}\n{lanes}{experiment.to_toml()}".encode()).hexdigest()[:20]
+FORMAT = "stalegrad-store-2"
 
 
 class Outline(NamedTuple):
@@ -66,7 +56,7 @@ class Outline(NamedTuple):
         experiment, spec = result.experiment, ""
         with suppress(ValueError):
             spec = experiment.to_toml()
-        return cls(spec, method_label(experiment), experiment.seed, result.summary(), result.history)
+        return cls(spec, method_label(experiment.method), experiment.seed, result.summary(), result.history)
 
 
 class Store:
@@ -74,8 +64,10 @@ class Store:
 
     Args:
         directory: where. ``runs/<key>`` holds a finished run, ``failed/<key>`` the spec and the traceback of one
-            that raised, ``log.jsonl`` when, where and in how much real time runs were made. ``manifest.parquet``
-            (the outlines of the runs) may be deleted at any time, ``locks/`` when no process is at work.
+            that raised, ``planned/<key>`` the key of the run that was made for a plan if it was executed otherwise
+            (in fewer lanes, say), ``log.jsonl`` when, where and in how much real time runs were made.
+            ``manifest.parquet`` (the outlines of the runs) may be deleted at any time, ``locks/`` while no process
+            is at work.
 
     Raises:
         ValueError: if the directory holds something else, or runs of other semantics.
@@ -83,15 +75,16 @@ class Store:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
-        self.runs, self.failed, self.locks = (self.directory / name for name in ("runs", "failed", "locks"))
+        folders = [self.directory / name for name in ("runs", "failed", "planned", "locks")]
+        self.runs, self.failed, self.planned, self.locks = folders
         self.manifest = self.directory / "manifest.parquet"
         about = self.directory / "store.json"
         if not about.exists():
             found = self.directory.iterdir() if self.directory.exists() else ()
-            ours = {self.runs.name, self.failed.name, self.locks.name, about.name}  # another process is at it
+            ours = {about.name, *(folder.name for folder in folders)}  # another process is at it
             if any(entry.name not in ours and not entry.name.startswith(f".{about.name}") for entry in found):
                 raise ValueError(f"{self.directory} is not empty and not a store: choose another place")
-            for folder in (self.runs, self.failed, self.locks):
+            for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
             put(about, (json.dumps({"format": FORMAT, "semantics": SEMANTICS}) + "\n").encode())
         try:
@@ -114,14 +107,35 @@ class Store:
 
     # Finished runs
 
+    def specs(self) -> dict[str, str]:
+        """Return the specs of the finished runs, by key."""
+        found = {key: self.outline(key) for key in self}
+        return {key: outline.spec for key, outline in found.items() if outline is not None}
+
+    def find(self, key: str) -> str | None:
+        """Return the key under which the run that was planned with a key is kept; None if it is not.
+
+        It is another one if the run was executed otherwise than planned.
+        """
+        if key in self:
+            return key
+        try:
+            made = (self.planned / key).read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            return None
+        return made if re.fullmatch("[0-9a-f]{20}", made) and made in self else None
+
     def load(self, key: str) -> Result:
         """Return a finished run.
 
         Raises:
             FileNotFoundError: if a file of it is missing.
-            ValueError: if one is damaged.
+            ValueError: if one is damaged, or this is another run than its key says.
         """
-        return Result.load(self.runs / key)
+        result = Result.load(self.runs / key)
+        if (found := result.identity.key) != key:
+            raise ValueError(f"{self.runs / key} is not the run of that key but that of {found}")
+        return result
 
     def outline(self, key: str) -> Outline | None:
         """Return the outline of a finished run; one that cannot be read is named in a warning, and gives None.
@@ -139,15 +153,26 @@ class Store:
             return None
         return known[1]
 
-    def save(self, key: str, result: Result) -> Outline:
-        """Put a finished run into its place, in that of one that cannot be read; hold it with :meth:`claim`."""
+    def save(self, planned: str, result: Result) -> tuple[str, Outline]:
+        """Put a finished run into its place, in that of one that cannot be read; hold it with :meth:`claim`.
+
+        Args:
+            planned: the key that it was planned with.
+            result: the run.
+
+        Returns:
+            The key of what it was executed as, which a look-up of the planned one finds, too; and the outline.
+        """
+        key = result.identity.key
         if key in self:
             shutil.rmtree(self.runs / key)
         result.save(self.runs / key)
-        self.forget_failure(key)
+        if key != planned:
+            put(self.planned / planned, f"{key}\n".encode("ascii"))
+        self.forget_failure(planned)
         outline = Outline.of(result)
         self._known()[key] = (self._state(key), outline)
-        return outline
+        return key, outline
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
@@ -169,25 +194,34 @@ class Store:
     # Runs that raised
 
     def fail(self, key: str, experiment: Experiment, traceback: str) -> None:
-        """Write down that a run raised, and how to repeat it alone."""
-        folder = self.failed / key
-        folder.mkdir(exist_ok=True)
-        (folder / "spec.toml").write_text(experiment.to_toml(), encoding="utf-8")
-        (folder / "traceback.txt").write_text(traceback, encoding="utf-8")
+        """Write down that a run raised, and how to repeat it alone; it appears whole or not at all."""
+        self.forget_failure(key)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.failed))
+        try:
+            (fresh / "spec.toml").write_text(experiment.to_toml(), encoding="utf-8", newline="\n")
+            (fresh / "traceback.txt").write_text(traceback, encoding="utf-8", newline="\n")
+            fresh.chmod(0o755)
+            flush(fresh)
+            fresh.replace(self.failed / key)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
 
     def failure(self, key: str) -> str | None:
-        """Return the traceback of a run that raised, or None."""
-        file = self.failed / key / "traceback.txt"
-        return file.read_text(encoding="utf-8") if file.exists() else None
+        """Return the traceback of a run that raised, empty if it cannot be read; None if it did not raise."""
+        if not (self.failed / key).is_dir():
+            return None
+        try:
+            return (self.failed / key / "traceback.txt").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
 
     def forget_failure(self, key: str) -> None:
         """Forget that a run once raised."""
-        for name in ("traceback.txt", "spec.toml"):
-            (self.failed / key / name).unlink(missing_ok=True)
         if (self.failed / key).is_dir():
-            (self.failed / key).rmdir()
+            shutil.rmtree(self.failed / key)
 
-    # Beside the runs: what is of this world, and what can be made again
+    # Beside the runs: the log, and the manifest, which can be made again
 
     def log(self, key: str, entry: dict[str, Any]) -> None:
         """Append a line to the log; a log that cannot be written stops nothing."""
@@ -212,6 +246,8 @@ class Store:
                 "history": pa.array([_packed(outline.history) for outline in outlines], pa.binary()),
             }
         )
+        digests = [_row_digest(row) for row in table.to_pylist()]
+        table = table.append_column("sha256", pa.array(digests, pa.string()))
         file = pa.BufferOutputStream()
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
         with suppress(OSError):
@@ -225,6 +261,8 @@ class Store:
             # Whatever is wrong with the manifest, it can be made again.
             with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
                 for row in pq.read_table(self.manifest, page_checksum_verification=True).to_pylist():
+                    if row.pop("sha256") != _row_digest(row):
+                        continue
                     summary, history = json.loads(row["summary"]), _unpacked(row["history"])
                     outline = Outline(row["spec"], row["method"], row["seed"], summary, history)
                     self._outlines[row["key"]] = (row["state"], outline)
@@ -239,6 +277,12 @@ class Store:
                 about = os.stat(os.path.join(folder, name))
                 found.append(f"{name} {about.st_size} {about.st_mtime_ns}")
         return ", ".join(found)
+
+
+def _row_digest(row: Mapping[str, Any]) -> str:
+    """Return a checksum of a row of the manifest: what is damaged is read again from the run itself."""
+    text = json.dumps({**row, "history": row["history"].hex()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _packed(frame: pd.DataFrame) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
@@ -15,11 +14,12 @@ from tqdm.auto import tqdm
 from stalegrad.policies.specs import PositiveInt, validate
 from stalegrad.simulator.sweeps.axes import Axis, Mode, Run, Sampling, plan
 from stalegrad.simulator.sweeps.experiment import Experiment
+from stalegrad.simulator.sweeps.identity import SEMANTICS, digest, key_of
 from stalegrad.simulator.sweeps.observers import Observer
-from stalegrad.simulator.sweeps.result import Result
+from stalegrad.simulator.sweeps.result import Result, never_failing
 from stalegrad.simulator.sweeps.results import SweepResult, collect, label, stored
-from stalegrad.simulator.sweeps.store import SEMANTICS, Outline, Store, key_of
-from stalegrad.simulator.sweeps.together import default_width
+from stalegrad.simulator.sweeps.store import Outline, Store
+from stalegrad.simulator.sweeps.together import default_width, planned_lanes
 from stalegrad.simulator.sweeps.traces import trace_text
 from stalegrad.simulator.sweeps.workers import Outcome, as_executor, attempt, attempt_text
 
@@ -59,8 +59,8 @@ def sweep(
     Args:
         base: what is the same everywhere.
         store: a directory that keeps the finished runs: interrupted at any moment, the same call goes on where it
-            was. Without one the runs live in memory, and the same call goes on only in this process, and only with
-            experiments that can be written as a spec.
+            was. Needs experiments that can be written as a spec. Without one the runs live in memory, and the same
+            call goes on only in this process.
         mode: ``grid``: all combinations; ``zip``: the first values of all axes, the second ones, ...; ``random``:
             draw each axis at random.
         samples: how many points ``random`` draws.
@@ -157,8 +157,9 @@ class Job:
     ) -> None:
         self.runs, self.observers, self.fail_fast, self.retry_failed = runs, observers, fail_fast, retry_failed
         self.width = width
-        self.keys = [self.key(run, must=store is not None) for run in runs]
+        self.keys = [self.key(run, stored=store is not None) for run in runs]
         self.store = Store(store) if store is not None else None
+        self.made: dict[int, str] = {}  # the keys of what is done: in a store those of how it was executed
         self.done: dict[int, Outline] = {}
         self.results: dict[int, Result] = {}  # without a store
         self.failed: dict[int, str] = {}
@@ -169,14 +170,17 @@ class Job:
         for i in range(len(runs)):
             self.known(i)
 
-    def key(self, run: Run, must: bool) -> str:
-        """Return the key of a run; unless it must have one it may be empty: what exists in this process only."""
-        try:
-            return key_of(run.experiment, self.width)
-        except ValueError:
-            if must:
-                raise
-            return ""
+    def key(self, run: Run, stored: bool) -> str:
+        """Return the key that a run is planned with; empty if nobody can tell it from another one.
+
+        Raises:
+            ValueError: if it is to be stored and has none.
+        """
+        lanes = planned_lanes(run.experiment, self.width)
+        if stored:
+            return key_of(run.experiment, lanes)
+        found = digest(run.experiment)
+        return "" if found is None else f"{found}, {lanes} lanes"
 
     def close(self) -> None:
         """Write the store's manifest; without a store, remember what is done if something is left."""
@@ -192,13 +196,14 @@ class Job:
     def known(self, i: int) -> bool:
         """Take a run from the store, or from what is remembered, if it is there."""
         key = self.keys[i]
-        if self.store is None:
-            if (result := INTERRUPTED.pop(key, None)) is not None:
-                self.done[i], self.results[i] = Outline.of(result), result
-        elif key in self.store and (outline := self.store.outline(key)) is not None:
-            self.done[i] = outline
-        elif (said := self.store.failure(key)) is not None and not self.retry_failed:
-            self.failed[i] = said
+        if (result := INTERRUPTED.pop(key, None)) is not None:
+            self.keep_result(i, result)
+        elif self.store is not None:
+            made = self.store.find(key)
+            if made is not None and (outline := self.store.outline(made)) is not None:
+                self.made[i], self.done[i] = made, outline
+            elif (said := self.store.failure(key)) is not None and not self.retry_failed:
+                self.failed[i] = said
         return i in self.done or i in self.failed
 
     @contextmanager
@@ -266,13 +271,11 @@ class Job:
         except OSError as error:
             raise OSError(f"cannot write a run: {error}; {self.so_far()}") from error
         for observer in self.observers:
-            try:
+            with never_failing(observer, f"a run ({label(run)})"):
                 if outcome.result is None:
                     observer.failed(run.experiment, self.failed[i])
                 else:
                     observer.finished(outcome.result)
-            except Exception as error:
-                warnings.warn(f"{observer!r} missed a run ({label(run)}): {error}", stacklevel=2)
         if outcome.result is None and self.fail_fast:
             raise RuntimeError(f"run {label(run)} raised:\n{self.failed[i]}\n{self.so_far()}")
 
@@ -283,19 +286,28 @@ class Job:
             self.failed[i] = outcome.traceback or "no traceback"
             if self.store is not None:
                 self.store.fail(self.keys[i], self.runs[i].experiment, self.failed[i])
-        elif self.store is not None:
-            self.done[i] = self.store.save(self.keys[i], result)
         else:
-            self.done[i], self.results[i] = Outline.of(result), result
+            self.keep_result(i, result)
         if self.store is not None:
             self.store.log(self.keys[i], {"failed": result is None, **outcome.log})
+
+    def keep_result(self, i: int, result: Result) -> None:
+        """Put the result of a run into the store, or into memory; if the store cannot be written, remember it."""
+        if self.store is None:
+            self.done[i], self.results[i] = Outline.of(result), result
+            return
+        try:
+            self.made[i], self.done[i] = self.store.save(self.keys[i], result)
+        except OSError:
+            INTERRUPTED[self.keys[i]] = result
+            raise
 
     def so_far(self) -> str:
         """Return what is done, and how to go on."""
         done = f"{len(self.done)} of {len(self.runs)} runs are done"
         if self.store is None:
             kept = sum(bool(self.keys[i]) for i in self.done)
-            how = "the same call goes on from there" if kept else "only what can be written as a spec can be kept"
+            how = "the same call goes on from there" if kept else "what cannot be compared cannot be kept"
             return f"{done}, {kept} of them kept in this process; {how}, with store=DIRECTORY whatever happens"
         return f"{done} and kept in {self.store.directory}; the same call goes on from there"
 
@@ -304,6 +316,11 @@ class Job:
         done = sorted(self.done)
         results: Sequence[Result] = [self.results[i] for i in done if i in self.results]
         if self.store is not None:
-            results = stored(self.store, [self.keys[i] for i in done])
-        failed = {label(self.runs[i]): text.strip().splitlines()[-1] for i, text in sorted(self.failed.items())}
+            results = stored(self.store, [self.made[i] for i in done])
+        failed = {label(self.runs[i]): _last_line(text) for i, text in sorted(self.failed.items())}
         return collect([self.runs[i].point for i in done], [self.done[i] for i in done], results, failed)
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "its traceback could not be read"

@@ -8,7 +8,7 @@ import jax
 
 from stalegrad.simulator.replay.run import Request, check, replay_together
 from stalegrad.simulator.sweeps.experiment import Experiment
-from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.sweeps.result import Result, known_parts, run
 from stalegrad.simulator.sweeps.traces import trace_of
 
 ACCELERATOR_WIDTH = 16
@@ -17,6 +17,11 @@ ACCELERATOR_WIDTH = 16
 def default_width() -> int:
     """Return in how many lanes runs are executed: one on CPU, where more gain little, several elsewhere."""
     return 1 if jax.default_backend() == "cpu" else ACCELERATOR_WIDTH
+
+
+def planned_lanes(experiment: Experiment, width: int) -> int | None:
+    """Return in how many lanes an experiment is to be executed; None: alone, as where a controller decides."""
+    return None if width == 1 or experiment.method.adaptive else width
 
 
 def run_together(experiments: Sequence[Experiment], width: int) -> list[Result]:
@@ -39,6 +44,6 @@ def run_together(experiments: Sequence[Experiment], width: int) -> list[Result]:
     ]
     replays = dict(zip(traces, replay_together(requests, width), strict=True))
     return [
-        Result(e, traces[i], *replays[i]) if i in replays else run(e, progress=False)
+        Result.of(e, traces[i], replays[i], known_parts(e)) if i in replays else run(e, progress=False)
         for i, e in enumerate(experiments)
     ]

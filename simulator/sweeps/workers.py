@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from stalegrad.policies.specs import PositiveInt, validate
 from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
+from stalegrad.simulator.sweeps.identity import SEMANTICS
 from stalegrad.simulator.sweeps.result import Result
-from stalegrad.simulator.sweeps.store import SEMANTICS
 from stalegrad.simulator.sweeps.together import run_together
 
 

@@ -16,7 +16,8 @@ from stalegrad.models import Problem
 from stalegrad.policies import KAsync, methods
 from stalegrad.simulator import Cluster, Experiment, ShiftedExponential, load, processes, sweep
 from stalegrad.simulator.sweeps.axes import plan
-from stalegrad.simulator.sweeps.store import Store, key_of
+from stalegrad.simulator.sweeps.identity import key_of
+from stalegrad.simulator.sweeps.store import Store
 
 ALONE = "import sys; from stalegrad.simulator import load_experiment, run; "
 ALONE += "run(load_experiment(sys.argv[1]), progress=False).save(sys.argv[2])"

@@ -182,7 +182,7 @@ def test_report_overwrites_nothing_and_says_so_before_any_work(spec, capsys, mon
         (lambda out: (out / "result.json").write_text("{"), "result.json is damaged"),
         (lambda out: (out / "history.parquet").write_bytes(b"PAR1"), "history.parquet is damaged"),
         (lambda out: (out / "history.parquet").unlink(), "history.parquet is missing"),
-        (lambda out: pd.DataFrame({"update": [0]}).to_parquet(out / "history.parquet"), "no column 'wallclock'"),
+        (lambda out: pd.DataFrame({"update": [0]}).to_parquet(out / "history.parquet"), "parquet is damaged"),
         (lambda out: (out / "spec.toml").write_text("updates = 4"), "spec.toml is damaged"),
         (lambda out: (out / "trace" / "updates.parquet").write_bytes(b""), "updates.parquet is damaged"),
     ],
@@ -231,7 +231,7 @@ def test_a_wrong_spec_is_one_sentence(spec, old, new, said, capsys, monkeypatch)
     ("arguments", "said"),
     [
         (["run", "nowhere.toml", "-o", "out"], "nowhere.toml"),
-        (["run", ".", "-o", "out"], "directory"),
+        (["run", ".", "-o", "out"], ". is not a regular file"),
         (["trace", "nowhere.toml"], "nowhere.toml"),
         (["init", "nowhere/spec.toml"], "nowhere"),
         (["list", "metods"], "unknown list 'metods'. Did you mean 'methods'?"),

@@ -14,6 +14,7 @@ from stalegrad.analysis.convergence import Target
 from stalegrad.simulator.checks import Recording, Run, compare
 from stalegrad.simulator.checks.digests import Digests
 from stalegrad.simulator.checks.outputs import github, junit, pictures, sentence, text
+from stalegrad.simulator.checks.recording import _checksum
 from stalegrad.simulator.cli import app, checks, main
 
 SPEC = """
@@ -47,7 +48,7 @@ def made(method, ends, digest="a"):
 
 
 def recording(*runs):
-    return Recording(None, {"sync": Target("train_loss", 1.5)}, {"jax": "1"}, {"cores": "2"}, tuple(runs))
+    return Recording({}, False, {"sync": Target("train_loss", 1.5)}, {"jax": "1"}, {"cores": "2"}, tuple(runs))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,8 @@ def changed(place, name, factor, digest="0" * 16):
         for column in ("train_loss", "test_error", "test_loss"):
             first, *rest = run["curve"][column]
             run["curve"][column] = [first, *(value * factor for value in rest)]
-    (place / name).write_text(json.dumps(table))
+    del table["sha256"]
+    (place / name).write_text(json.dumps(table | {"sha256": _checksum(table)}))
     return place / name
 
 
@@ -224,7 +226,7 @@ def test_bad_input_ends_with_2(place, capsys, monkeypatch):
     assert "No such file" in fails("run", place / "none.json")
     (place / "torn.json").write_text(text_before[: len(text_before) // 2])
     assert "torn.json is damaged" in fails("run", place / "torn.json")
-    (place / "old.json").write_text(text_before.replace("stalegrad-baseline-1", "stalegrad-baseline-0"))
+    (place / "old.json").write_text(text_before.replace("stalegrad-baseline-2", "stalegrad-baseline-0"))
     assert "found 'stalegrad-baseline-0'" in fails("run", place / "old.json")
     (place / "other.toml").write_text(SPEC.replace("updates = 40", "updates = 50"))
     assert "experiment.updates: 40 -> 50" in fails("run", base, "--spec", place / "other.toml")

@@ -14,6 +14,7 @@ from stalegrad.simulator import Cluster, Experiment, Exponential, Record, run
 from stalegrad.simulator.checks import Plan, Recording, compare, record
 from stalegrad.simulator.checks.check import check_plan
 from stalegrad.simulator.checks.digests import digest
+from stalegrad.simulator.checks.recording import _checksum
 from stalegrad.simulator.sweeps.axes import load_sweep, plan as planned
 
 SPEC = """
@@ -129,7 +130,7 @@ def test_digests_are_of_names_types_shapes_and_bytes():
 
 def test_experiments_of_a_process_are_recorded_but_not_run_from_the_file(tmp_path):
     recording = record(quadratic(), progress=False)
-    assert recording.spec is None
+    assert not recording.written
     again = Recording.load(recording.save(tmp_path / "q.json"))
     assert compare(again, record(quadratic(), progress=False)).outcome == "same"
     with pytest.raises(ValueError, match="exist in a test only"):
@@ -196,14 +197,15 @@ def test_what_is_not_as_recorded_is_said(recording):
 
 def broken(recording, change):
     table = json.loads(recording.dumps())
+    del table["sha256"]
     change(table)
-    return json.dumps(table)
+    return json.dumps(table | {"sha256": _checksum(table)})
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.update(format="stalegrad-baseline-0"), "no baseline of format stalegrad-baseline-1: found"),
+        (lambda t: t.update(format="stalegrad-baseline-0"), "no baseline of format stalegrad-baseline-2: found"),
         (lambda t: t.pop("format"), "found None"),
         (lambda t: t.pop("runs"), "damaged: KeyError 'runs'"),
         (lambda t: t.update(runs=[]), "holds 0 runs"),
@@ -285,7 +287,8 @@ def test_axes_are_in_the_label(plan):
 def test_a_plan_comes_back_from_its_table(plan):
     assert Plan.read(plan.table()).runs == plan.runs
     assert plan.table()["seeds"] == [0, 1]
-    assert quadratic().table() is None
+    assert plan.written
+    assert not quadratic().written
 
 
 def test_a_run_that_raises_ends_the_recording(plan):

@@ -1,14 +1,18 @@
 """Axes: how their values are combined, drawn and checked, and which runs they give."""
 
+import itertools
 import math
 
+import jax.numpy as jnp
 import numpy as np
+import optax
+import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
 from stalegrad.models import Problem
 from stalegrad.policies import methods
-from stalegrad.simulator import Cluster, Experiment, Exponential, Range, sweep
+from stalegrad.simulator import Cluster, Experiment, Exponential, Range, run, sweep
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.sweeps import together
 from stalegrad.simulator.sweeps.axes import Sampling, load_sweep, plan
@@ -194,3 +198,114 @@ def test_the_sweeps_in_the_example_of_init_are_right(lines, runs, tmp_path):
     file.write_text("\n".join([head, "[sweep]", *chosen]))
     found = load_sweep(file).runs
     assert len(found) == runs
+
+
+# Objects of the user's own, and numbers of NumPy and pandas
+
+
+def quadratic(*curvature):
+    slopes = jnp.array(curvature)
+    return Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * jnp.sum(slopes * w**2))
+
+
+OWN = Experiment(
+    quadratic(1.0, 1.0),
+    Cluster(4, Exponential()),
+    methods.async_(learning_rate=0.1, optimizer=optax.sgd(1.0)),
+    updates=20,
+)
+
+
+def test_problems_of_functions_are_the_same_run_exactly_if_they_compute_the_same():
+    problems = [quadratic(1.0, 1.0), quadratic(1.0, 0.001), quadratic(1.0, 1.0)]
+    assert len(experiments({"problem": problems}, base=OWN)) == 2
+    found = sweep(OWN, problem=problems, progress=False)
+    losses = [run(OWN.but(problem=p), progress=False).history["train_loss"].iloc[-1] for p in problems[:2]]
+    assert found.runs["train_loss"].tolist() == losses
+    assert found.runs["problem"].nunique() == 2
+    assert len(found.means()) == 2
+    assert len(found.by("problem")) == 2
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "got"),
+    [
+        ("cluster.workers", [2, 3], lambda e: e.cluster.size),
+        ("cluster.compute", [1.0, 2.0], lambda e: e.cluster.compute.value),
+        ("record.updates", [1, 10], lambda e: e.record.updates),
+        ("method.learning_rate", [0.1, 0.01], lambda e: e.method.learning_rate.peak),
+        ("method.weight_decay", [0.1, 0.01], lambda e: dict(e.method.parameters)["weight_decay"]),
+        ("updates", [5, 10], lambda e: e.updates),
+        ("problem.sampling", ["iid", "epochs"], lambda e: e.problem.sampling),
+    ],
+)
+def test_every_axis_works_for_experiments_that_no_spec_can_hold(axis, values, got):
+    found = experiments({axis: values}, base=OWN)
+    assert [got(e) for e in found] == values
+    assert all(dict(e.method.parameters)["optimizer"] is dict(OWN.method.parameters)["optimizer"] for e in found)
+
+
+def test_optimizers_are_an_axis_as_names_and_as_objects():
+    found = experiments({"method.optimizer": ["sgd", optax.adam(1.0), optax.adam(0.5), optax.adam(1.0)]}, base=OWN)
+    assert len(found) == 3
+    assert (
+        len(sweep(OWN, progress=False, **{"method.optimizer": ["sgd", optax.adam(1.0)]}).by("method.optimizer"))
+        == 2
+    )
+
+
+def test_a_key_that_a_part_does_not_have_is_named():
+    with pytest.raises(ValueError, match=r"unknown key of cluster: 'worker'\. Did you mean 'workers'"):
+        plan(OWN, {"cluster.worker": [1]})
+    with pytest.raises(ValueError, match=r"unknown argument of a problem of functions: 'batchsize'\. Did"):
+        plan(OWN, {"problem.batchsize": [1]})
+
+
+NUMBERS = [np.array([2, 4]), np.array([2, 4], np.int8), pd.Series([2, 4]), pd.Index([2, 4]), iter([2, 4])]
+
+
+@pytest.mark.parametrize("axis", NUMBERS, ids=lambda a: type(a).__name__)
+def test_numbers_of_every_kind_stay_numbers(axis):
+    (name, values) = ("updates", axis)
+    found = sweep(OWN, progress=False, **{name: values})
+    assert found.runs["updates"].dtype == np.int64
+    assert found.runs["updates"].tolist() == [2, 4]
+    assert len(found.means()) == 2
+    assert "<table" in found._repr_html_()
+
+
+def test_rates_in_single_precision_are_numbers_too():
+    found = sweep(OWN, progress=False, **{"method.learning_rate": np.array([0.5, 0.25], np.float32)})
+    assert found.runs["method.learning_rate"].tolist() == [0.5, 0.25]
+
+
+def test_a_worker_each_may_be_given_as_a_series_or_an_array():
+    for kind in (pd.Series, np.array, list, tuple):
+        cluster = Cluster(compute=kind([1.0, 2.0]), speeds=kind([1.0, 0.5]), join=kind([0.0, 3.0]))
+        assert cluster == Cluster(compute=[1.0, 2.0], speeds=[1.0, 0.5], join=[0.0, 3.0])
+
+
+# Sizes, before anything is built
+
+
+@pytest.mark.parametrize(
+    ("axes", "sampling", "said"),
+    [
+        ({"seed": range(10**12)}, (), "axis 'seed' has 1000000000000 values"),
+        ({"seed": itertools.count()}, (), "axis 'seed' has more than 100000 values"),
+        ({"seed": range(1000), "updates": range(1, 1001)}, (), "give 1000000 runs: a sweep has at most 100000"),
+        ({"seed": [1]}, ("random", 10**9), "samples = 1000000000 is not allowed"),
+        ({"seed": 3}, (), "axis 'seed' = 3 is not allowed: give a list of values"),
+        ({"method": "sync"}, (), "axis 'method' = 'sync' is not allowed: give a list of values"),
+        ({"method": [3]}, (), "method = 3 is not allowed: give a method, its name or a table"),
+    ],
+)
+def test_what_is_no_list_or_too_long_is_one_sentence(axes, sampling, said):
+    with pytest.raises(ValueError, match=said):
+        plan(OWN, axes, Sampling(*sampling))
+
+
+@pytest.mark.parametrize("ends", [(0, 10**400), (-1e308, 1e308), (-(10**309), 0), (1, float("inf"))])
+def test_a_range_beyond_what_numbers_hold_is_one_sentence(ends):
+    with pytest.raises(ValueError, match=r"high of range = .* is not allowed"):
+        Range(*ends)

@@ -7,8 +7,7 @@ import pytest
 from stalegrad.policies import methods
 from stalegrad.simulator import MLflow, TensorBoard, run
 from stalegrad.simulator.sweeps import together
-from stalegrad.simulator.sweeps.observers import run_name
-from stalegrad.simulator.sweeps.store import key_of
+from stalegrad.simulator.sweeps.identity import key_of, run_name
 
 
 class Notes:
@@ -44,7 +43,7 @@ def test_an_observer_that_raises_is_named_and_costs_no_run(silent):
         def finished(self, result):
             raise OSError("the tracker is down")
 
-    with pytest.warns(UserWarning, match=r"Bad.* missed a run \(seed = 0\): the tracker is down"):
+    with pytest.warns(UserWarning, match=r"observer Bad missed a run \(seed = 0\): OSError: the tracker is down"):
         assert len(silent(seed=[0], observers=[Bad()])) == 1
 
 

@@ -9,17 +9,27 @@ import signal
 import subprocess
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from stalegrad.simulator import load, run
+from stalegrad.simulator import Result, load, run
+from stalegrad.simulator.files import write_sums
+from stalegrad.simulator.replay import group
 from stalegrad.simulator.sweeps import together
-from stalegrad.simulator.sweeps.store import Outline, Store, key_of
+from stalegrad.simulator.sweeps.identity import key_of
+from stalegrad.simulator.sweeps.store import Outline, Store
 
 FOUR = {"method": ["async", "sync"], "seed": range(2)}
 FORTY = {"method": ["async", "sync"], "seed": range(20)}
+
+
+FILES_OF_A_RUN = 8
+"""Spec, summary, history, parameters, their checksums; two tables of the trace, and its checksums."""
 
 
 @pytest.fixture
@@ -75,7 +85,7 @@ def test_results_hold_no_real_time_host_or_process_and_the_log_does(store):
     assert all(line["seconds"] > 0 and not line["failed"] for line in lines)
     host, process = lines[0]["host"].encode(), str(lines[0]["process"]).encode()
     files = [file for file in (store / "runs").rglob("*") if file.is_file()]
-    assert len(files) == 4 * 6
+    assert len(files) == 4 * FILES_OF_A_RUN
     for file in files:
         assert host not in file.read_bytes()
         if file.suffix in (".toml", ".json"):
@@ -162,7 +172,7 @@ def test_outlines_survive_the_manifest_whatever_they_hold(tmp_path, base):
     result = run(base, progress=False)
     odd = result.history.assign(mine=[float("nan"), float("inf"), -0.0], text=["a", None, "ü"])
     one, two = Store(tmp_path / "runs"), Store(tmp_path / "runs")
-    one.save(key_of(base), type(result)(result.experiment, result.trace, odd, result.params, None, "scan"))
+    one.save(key_of(base), replace(result, history=odd))
     one.write_manifest()
     found = two.outline(key_of(base))
     assert (found.spec, found.method, found.seed) == (base.to_toml(), "async", 0)
@@ -203,18 +213,102 @@ def test_runs_of_a_newer_version_are_named_and_left_out(store):
     spec = store / "runs" / first / "spec.toml"
     spec.write_text("gravity = 9.81\n" + spec.read_text())
     about = store / "runs" / second / "result.json"
-    about.write_text(about.read_text().replace("stalegrad-result-1", "stalegrad-result-2"))
+    about.write_text(about.read_text().replace("stalegrad-result-2", "stalegrad-result-3"))
+    for key in (first, second):
+        write_sums(store / "runs" / key)
     with pytest.warns(UserWarning, match="is left out") as said:
         assert len(load(store)) == 2
     assert any("'gravity'" in str(w.message) and first in str(w.message) for w in said)
-    assert any("stalegrad-result-2" in str(w.message) and second in str(w.message) for w in said)
+    assert any("stalegrad-result-3" in str(w.message) and second in str(w.message) for w in said)
+
+
+def test_a_run_under_the_key_of_another_is_named_and_left_out(store, base, silent, made):
+    one, other = key_of(base.but(seed=0)), key_of(base.but(seed=1))
+    shutil.rmtree(store / "runs" / other)
+    shutil.copytree(store / "runs" / one, store / "runs" / other)
+    with pytest.warns(UserWarning, match=rf"run {other} is left out: .* is not the run of that key"):
+        assert len(load(store)) == 3
+    with pytest.warns(UserWarning, match=other):
+        found = silent(store=store, **FOUR)
+    assert made == [1]
+    assert sorted(found.runs["seed"]) == [0, 0, 1, 1]
+
+
+def test_a_spec_that_was_edited_is_named_and_left_out_even_if_its_checksums_were_made_anew(store):
+    key = min(finished(store))
+    spec = store / "runs" / key / "spec.toml"
+    spec.write_text(spec.read_text().replace("learning_rate = 0.01", "learning_rate = 0.02"))
+    with pytest.warns(UserWarning, match=rf"run {key} is left out: .*spec.toml is damaged"):
+        assert len(load(store)) == 3
+    write_sums(spec.parent)
+    with pytest.warns(UserWarning, match=rf"run {key} is left out: .* is not the run of that key"):
+        assert len(load(store)) == 3
+
+
+def test_a_trace_with_foreign_values_costs_no_other_run(store):
+    key = min(finished(store))
+    file = store / "runs" / key / "trace" / "updates.parquet"
+    table = pq.read_table(file)
+    about = json.loads(table.schema.metadata[b"stalegrad"]) | {"workers": "4"}
+    pq.write_table(table.replace_schema_metadata({"stalegrad": json.dumps(about)}), file)
+    write_sums(file.parent)
+    write_sums(file.parent.parent)
+    with pytest.warns(UserWarning, match=rf"run {key} is left out"):
+        assert len(load(store)) == 3
+
+
+def flipped(directory, count, rng, files=None):
+    """Flip one random bit of a random file, so many times one after the other; yield the file, and undo it."""
+    files = files or sorted(file for file in directory.rglob("*") if file.is_file())
+    sizes = np.array([file.stat().st_size for file in files])
+    for _ in range(count):
+        file = files[rng.choice(len(files), p=sizes / sizes.sum())] if rng.random() < 0.5 else rng.choice(files)
+        before = file.read_bytes()
+        content = bytearray(before)
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        file.write_bytes(content)
+        yield file
+        file.write_bytes(before)
+
+
+def same_result(one, other):
+    pd.testing.assert_frame_equal(one.history, other.history)
+    assert one.experiment == other.experiment
+    assert one.summary() == pytest.approx(other.summary(), nan_ok=True)
+    assert (one.versions, one.parts, one.path) == (other.versions, other.parts, other.path)
+    pd.testing.assert_frame_equal(one.trace.gradients, other.trace.gradients)
+    assert one.trace.spec == other.trace.spec
+    for name, value in one.params.items():
+        np.testing.assert_array_equal(value, other.params[name])
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_no_flipped_bit_of_a_result_changes_it_silently(store, count):
+    directory = store / "runs" / min(finished(store))
+    whole, noticed = Result.load(directory), 0
+    for _ in flipped(directory, count, np.random.default_rng(0)):
+        try:
+            found = Result.load(directory)
+        except (ValueError, OSError):
+            noticed += 1
+        else:
+            same_result(found, whole)
+    assert noticed == count
+
+
+def test_no_flipped_bit_of_a_manifest_changes_a_table_silently(store):
+    whole = load(store)
+    for _ in flipped(store, 100, np.random.default_rng(1), [store / "manifest.parquet"]):
+        found = load(store)
+        pd.testing.assert_frame_equal(found.runs, whole.runs)
+        pd.testing.assert_frame_equal(found.history, whole.history)
 
 
 @pytest.mark.parametrize(
     ("about", "said"),
     [
-        ('{"format": "stalegrad-store-1", "semantics": 0}', "semantics"),
-        ('{"format": "stalegrad-store-2", "semantics": 1}', "stalegrad-store-2"),
+        ('{"format": "stalegrad-store-2", "semantics": 0}', "semantics"),
+        ('{"format": "stalegrad-store-1", "semantics": 2}', "stalegrad-store-1"),
         ("{", "store.json is damaged"),
     ],
 )
@@ -229,6 +323,69 @@ def test_a_foreign_directory_is_refused(tmp_path, silent):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="not empty and not a store"):
         silent(store=tmp_path, seed=[0])
+
+
+# What was executed otherwise than planned
+
+
+def test_a_run_executed_in_fewer_lanes_is_kept_as_that_and_found(tmp_path, base, silent, monkeypatch):
+    """The memory holds two lanes only; later there is enough of it, and the same call finds the runs."""
+    place = tmp_path / "runs"
+    with monkeypatch.context() as little:
+        little.setattr(group.Group, "bytes", lambda self: len(self.players))
+        little.setattr(group, "memory", lambda device: 2)
+        first = silent(store=place, seed=range(4), width=8)
+    assert {result.path for result in first.results} == {"group of 2"}
+    assert {*Store(place)} == {key_of(base.but(seed=seed), 2) for seed in range(4)}
+    monkeypatch.setattr(together, "run_together", lambda *a: pytest.fail("a run was made again"))
+    for width in (8, 2):
+        again = silent(store=place, seed=range(4), width=width)
+        assert [h["train_loss"].iloc[-1] for h in again.histories] == [
+            h["train_loss"].iloc[-1] for h in first.histories
+        ]
+
+
+def test_a_pointer_to_a_run_that_is_gone_or_damaged_is_no_pointer(tmp_path, base):
+    store = Store(tmp_path / "runs")
+    planned = key_of(base, 4)
+    key, _ = store.save(planned, run(base, progress=False))
+    assert key == key_of(base) == store.find(planned) == store.find(key)
+    pointer = store.planned / planned
+    for content in (b"", b"\xff", b"../../etc\n", key.encode()[:-1], b"0" * 20):
+        pointer.write_bytes(content)
+        assert store.find(planned) is None
+    pointer.write_text(f"{key}\n")
+    shutil.rmtree(store.runs / key)
+    assert store.find(planned) is None
+
+
+# Runs that raise
+
+
+def test_a_failure_appears_whole_and_one_that_cannot_be_read_is_one_without_a_text(tmp_path, base, silent):
+    store = Store(tmp_path / "runs")
+    store.fail(key_of(base), base, "Traceback\nValueError: no\n")
+    store.fail(key_of(base), base, "Traceback\nValueError: again\n")
+    assert store.failure(key_of(base)).endswith("again\n")
+    assert {f.name for f in (store.failed / key_of(base)).iterdir()} == {"spec.toml", "traceback.txt"}
+    assert silent(store=store.directory, seed=[0]).failed == {"seed = 0": "ValueError: again"}
+    for harm in (lambda f: f.write_bytes(b""), lambda f: f.write_bytes(b"\xff"), lambda f: f.unlink()):
+        store.fail(key_of(base), base, "ValueError: no")
+        harm(store.failed / key_of(base) / "traceback.txt")
+        found = silent(store=store.directory, seed=[0])
+        assert found.failed == {"seed = 0": "its traceback could not be read"}
+    assert len(silent(store=store.directory, seed=[0], retry_failed=True)) == 1
+    assert store.failure(key_of(base)) is None
+
+
+def test_a_failure_that_cannot_be_written_leaves_nothing(tmp_path, base, monkeypatch):
+    store = Store(tmp_path / "runs")
+    monkeypatch.setattr(
+        "stalegrad.simulator.sweeps.store.flush", lambda place: (_ for _ in ()).throw(OSError("full"))
+    )
+    with pytest.raises(OSError, match="full"):
+        store.fail("a", base, "text")
+    assert not list(store.failed.iterdir())
 
 
 # A disk that is full
@@ -269,7 +426,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_done_is_kept(tmp_path, command,
     assert same(store / "runs", tmp_path / "whole" / "runs")
 
 
-def test_a_file_that_may_not_grow_is_one_sentence_and_the_same_call_goes_on(tmp_path, silent):
+def test_a_file_that_may_not_grow_is_one_sentence_and_the_same_call_goes_on(tmp_path, silent, monkeypatch):
     """As on a full disk, for who may not mount one: files are limited to 20 kB, and the parameters are larger."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -281,7 +438,9 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_the_same_call_goes_on(tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert not os.listdir(tmp_path / "runs" / "runs")
+    monkeypatch.setattr(together, "run_together", lambda *a: pytest.fail("the run was lost and made again"))
     assert len(silent(store=tmp_path / "runs", seed=[0])) == 1
+    assert len(load(tmp_path / "runs")) == 1
 
 
 # Being killed

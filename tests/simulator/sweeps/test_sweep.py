@@ -11,7 +11,7 @@ from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, load, run, sweep
 from stalegrad.simulator.sweeps import together
-from stalegrad.simulator.sweeps.store import key_of
+from stalegrad.simulator.sweeps.identity import key_of
 
 
 @pytest.fixture(scope="module")
@@ -202,10 +202,18 @@ def test_without_a_store_an_interrupted_sweep_goes_on_in_the_same_process(silent
     assert len(made) == 5  # what was whole is not remembered
 
 
-def test_what_exists_in_this_process_only_is_not_kept_without_a_store(silent, failing, base):
+def test_what_cannot_be_compared_is_not_kept_without_a_store(silent, failing, base):
+    noise = np.random.default_rng(0)  # nobody can tell it from another one
+    own = Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: jnp.sum(w**2) * noise.normal())
+    failing(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match=r"0 of them kept.*what cannot be compared cannot be kept"):
+        silent(base.but(problem=own), seed=range(3))
+
+
+def test_what_exists_in_this_process_only_is_kept_without_a_store(silent, failing, base):
     own = Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: jnp.sum(w**2))
     failing(KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt, match=r"0 of them kept.*only what can be written as a spec"):
+    with pytest.raises(KeyboardInterrupt, match=r"1 of 3 runs are done, 1 of them kept"):
         silent(base.but(problem=own), seed=range(3))
 
 

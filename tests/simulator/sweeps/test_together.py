@@ -5,7 +5,8 @@ import pytest
 
 from stalegrad.policies import KAsync, methods
 from stalegrad.simulator import Cluster, Exponential, load, sweep
-from stalegrad.simulator.sweeps.store import Store, key_of
+from stalegrad.simulator.sweeps.identity import key_of
+from stalegrad.simulator.sweeps.store import Store
 from stalegrad.simulator.sweeps.together import run_together
 
 AXES = {"method": ["async", "k-async", "dana-zero"], "method.k": [2], "seed": range(3)}
@@ -29,11 +30,11 @@ def test_a_store_made_in_pieces_is_that_made_at_once(silent, same, tmp_path):
 
 
 def test_the_number_of_lanes_is_part_of_the_key(base, silent, tmp_path):
-    keys = {key_of(base, width) for width in (1, 2, 4)}
+    keys = {key_of(base, lanes) for lanes in (None, 2, 4)}
     assert len(keys) == 3
     silent(store=tmp_path / "store", width=1, seed=[0])
     silent(store=tmp_path / "store", width=2, seed=[0])
-    assert {*Store(tmp_path / "store")} == {key_of(base, 1), key_of(base, 2)}
+    assert {*Store(tmp_path / "store")} == {key_of(base), key_of(base, 2)}
     assert len(load(tmp_path / "store")) == 2
 
 

@@ -1,0 +1,257 @@
+"""Descriptions of objects as plain tables, never from ``repr``, an address or an order of dictionary keys.
+
+Two kinds: with ``content=False`` qualified names and settings (numbers, texts, options, also those that functions
+hold in closures); with ``content=True`` also what functions compute (their compiled code, the functions and values
+that they refer to) and the data of arrays. Functions of the standard library and of installed packages, this one
+included, are described by name and closure in both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import sys
+import sysconfig
+import types
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stalegrad.policies.specs import builtin
+
+LARGEST = 100_000
+"""Parts of an object that are described at most."""
+
+
+class UnknownPartError(ValueError):
+    """An object has a part of which nobody can tell whether another one is the same."""
+
+
+def described(value: Any, *, content: bool) -> Any:
+    """Return a description of any object: nested lists, tables, texts and numbers that JSON can hold.
+
+    Args:
+        value: the object.
+        content: whether code and data count, or names and settings only.
+
+    Raises:
+        UnknownPartError: with ``content``, if it holds something that cannot be compared, naming that. Without,
+            such a part is described by its type, see :func:`unsure`.
+    """
+    return _Description(content).of(value)
+
+
+def digest_of(description: Any) -> str:
+    """Return the SHA-256 of a description."""
+    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unsure(description: Any) -> list[str]:
+    """Return the types of the parts of a description that cannot be compared, each once."""
+    found: dict[str, None] = {}
+
+    def visit(part: Any) -> None:
+        if isinstance(part, Mapping):
+            if set(part) == {"opaque"}:
+                found[part["opaque"]] = None
+            for inner in part.values():
+                visit(inner)
+        elif isinstance(part, list):
+            for inner in part:
+                visit(inner)
+
+    visit(description)
+    return list(found)
+
+
+class _Description:
+    """One description in the making."""
+
+    def __init__(self, content: bool) -> None:
+        self.content = content
+        self.parts = 0
+        self.above: list[int] = []
+        """Identities of the objects that hold the present one: a part that is one of them is a cycle."""
+
+    def of(self, value: Any) -> Any:
+        self.parts += 1
+        if self.parts > LARGEST:
+            raise UnknownPartError(f"an object with more than {LARGEST} parts cannot be compared")
+        value = value.item() if isinstance(value, np.generic) else value
+        if value is None or (isinstance(value, bool | int | str) and not isinstance(value, Enum)):
+            return value
+        if isinstance(value, float | complex):
+            return {"number": repr(value)} if isinstance(value, complex) or value != value else value
+        if isinstance(value, bytes):
+            return {"bytes": hashlib.sha256(value).hexdigest()}
+        if id(value) in self.above:
+            return {"cycle": len(self.above) - self.above.index(id(value))}
+        self.above.append(id(value))
+        try:
+            return self._compound(value)
+        finally:
+            self.above.pop()
+
+    def _compound(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray | jax.Array):
+            return self._array(value)
+        if isinstance(value, Enum):
+            return {"enum": _name(type(value)), "value": value.name}
+        if isinstance(value, os.PathLike):
+            return {"path": os.fspath(value)}
+        if isinstance(value, np.dtype | types.GenericAlias | types.UnionType):
+            return {"type": str(value)}
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, types.BuiltinFunctionType | np.ufunc):
+            return {"name": _name(value)}
+        if isinstance(value, types.ModuleType):
+            return {"module": value.__name__}
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, types.MethodType):
+            return {"method": self.of(value.__func__), "of": self.of(value.__self__)}
+        if isinstance(value, functools.partial):
+            return {"partial": [self.of(part) for part in (value.func, value.args, value.keywords)]}
+        if isinstance(value, Mapping):
+            if all(type(key) is str for key in value):
+                return {"table": {key: self.of(inner) for key, inner in value.items()}}
+            pairs = [[self.of(key), self.of(inner)] for key, inner in value.items()]
+            return {"table": sorted(pairs, key=lambda pair: json.dumps(pair[0], sort_keys=True))}
+        if isinstance(value, list | tuple):
+            items = [self.of(inner) for inner in value]
+            return items if type(value) in (list, tuple) else {"type": _name(type(value)), "items": items}
+        if isinstance(value, set | frozenset):
+            return {
+                "set": sorted((self.of(inner) for inner in value), key=lambda x: json.dumps(x, sort_keys=True))
+            }
+        if callable(wrapped := getattr(value, "__wrapped__", None)):
+            return {"type": _name(type(value)), "wraps": self.of(wrapped)}
+        return self._object(value)
+
+    def _array(self, value: Any) -> Any:
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        about = {"array": str(value.dtype), "shape": list(value.shape)}
+        if not self.content:
+            return about
+        if value.dtype.hasobject:
+            raise UnknownPartError("an array of objects cannot be compared")
+        return about | {"sha256": hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}
+
+    def _function(self, function: types.FunctionType) -> Any:
+        table: dict[str, Any] = {"function": _name(function)}
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        held = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
+        for name, part in {
+            "closure": held,
+            "defaults": function.__defaults__,
+            "also": function.__kwdefaults__,
+        }.items():
+            if part:
+                table[name] = self.of(part)
+        if self.content and not _is_installed(function):
+            table["code"] = self._code(function.__code__, function.__doc__)
+            known = function.__globals__
+            table["globals"] = self.of({name: known[name] for name in _names(function.__code__) if name in known})
+        return table
+
+    def _code(self, code: types.CodeType, doc: str | None = None) -> Any:
+        # Without a docstring there is None in its place.
+        held = [None if doc is not None and constant == doc else constant for constant in code.co_consts]
+        constants = [self._code(c) if isinstance(c, types.CodeType) else _constant(c) for c in held]
+        names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
+        numbers = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags]
+        return [hashlib.sha256(code.co_code).hexdigest(), [list(n) for n in names], numbers, constants]
+
+    def _class(self, cls: type) -> Any:
+        table: dict[str, Any] = {"name": _name(cls)}
+        own = [base for base in reversed(cls.__mro__) if not _is_installed(base)]
+        if self.content and own:
+            members = {name: _member(name, m) for base in own for name, m in vars(base).items()}
+            table["members"] = self.of({name: m for name, m in members.items() if m is not None})
+        return table
+
+    def _object(self, value: Any) -> Any:
+        cls = type(value)
+        if dataclasses.is_dataclass(value):
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        elif hasattr(value, "tolist") and getattr(value, "ndim", None) == 1:  # a Series
+            fields = {"values": builtin(value)}
+        elif hasattr(value, "__dict__") or cls is object or any("__slots__" in vars(base) for base in cls.__mro__):
+            slots = [name for base in cls.__mro__ for name in _slots(base) if hasattr(value, name)]
+            fields = {name: getattr(value, name) for name in slots} | dict(getattr(value, "__dict__", {}))
+        elif self.content:
+            raise UnknownPartError(f"an object of {_name(cls)} cannot be compared with another one")
+        else:
+            return {"opaque": _name(cls)}
+        return {"object": self._class(cls), "fields": self.of(fields)}
+
+
+def _name(value: Any) -> str:
+    """Return a qualified name; the address in that of an object that has none is not part of it."""
+    module = getattr(value, "__module__", None) or "builtins"
+    return f"{module}:{getattr(value, '__qualname__', getattr(value, '__name__', type(value).__name__))}"
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = cls.__dict__.get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(name for name in slots if not name.startswith("__"))
+
+
+def _member(name: str, value: Any) -> Any:
+    """Return what an attribute of a class computes or holds; None for what Python puts there itself."""
+    if isinstance(value, staticmethod | classmethod):
+        return value.__func__
+    if isinstance(value, property):
+        return [value.fget, value.fset]
+    if isinstance(value, types.FunctionType):
+        return value
+    return value if isinstance(value, int | float | str | tuple) and not name.startswith("__") else None
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """Return the global names that code may refer to, that of functions inside it included."""
+    inner = [
+        name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)
+    ]
+    return sorted({*code.co_names, *inner})
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(map(repr, value))
+    return [_constant(inner) for inner in value] if isinstance(value, tuple) else repr(value)
+
+
+@functools.lru_cache(maxsize=1)
+def _places() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(str(Path(paths[name]).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
+def _is_installed(value: Any) -> bool:
+    """Return whether a function or class is one of the standard library, of an installed package, or of ours."""
+    module = getattr(value, "__module__", None) or ""
+    if module.partition(".")[0] == "stalegrad" or module == "builtins":
+        return True
+    code = getattr(value, "__code__", None)
+    file = code.co_filename if code is not None else getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and str(Path(file).resolve()).startswith(_places())
