@@ -49,9 +49,11 @@ def dry_run(runs: Sequence[Run], out: Path, jobs: int, console: Console) -> None
         costs = forecast(missing)
     processes = f", by {jobs} processes at best {told(costs.seconds / jobs)}" if jobs > 1 else ""
     say(f"about {told(costs.seconds)} of real time one after the other{processes}")
-    say(f"about {costs.memory / 2**30:.1f} GiB of memory", " for each process" if jobs > 1 else "")
+    say(f"about {costs.memory / 2**30:.3g} GiB of memory", " for each process" if jobs > 1 else "")
     tried = _count(costs.kinds, "run")
     say(f"(an estimate: the first gradients of {tried}, one of each problem and method, were made here)")
+    if costs.sampled:
+        say("(long or wide traces were simulated in part, and the rest was extrapolated)")
 
 
 def say_functions(runs: Sequence[Run], console: Console, what: str) -> None:

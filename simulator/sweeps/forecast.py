@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 import jax
 
 from stalegrad.simulator.replay.executor import Stand
 from stalegrad.simulator.replay.player import evaluate
-from stalegrad.simulator.replay.record import points
+from stalegrad.simulator.replay.record import cadence_of, points
 from stalegrad.simulator.replay.schedule import lower
 from stalegrad.simulator.sweeps.axes import Run
 from stalegrad.simulator.sweeps.experiment import Experiment
 from stalegrad.simulator.sweeps.result import run
-from stalegrad.simulator.sweeps.traces import trace_of, trace_text
+from stalegrad.simulator.sweeps.traces import trace_text
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.trace import Trace
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 ENOUGH = 0.5
 """Seconds of real time that a trial takes at least, if the run is that long."""
+
+SAMPLE_WORKERS, SAMPLE_MESSAGES = 1_000, 20_000
+"""Workers and messages of a trace that are simulated at most, more or less; the rest is extrapolated."""
+
+WORKER_BYTES, MESSAGE_BYTES = 14_000, 700
+"""Main memory that the simulation takes for a worker and for a message (measured with tracemalloc)."""
 
 
 class Size(NamedTuple):
@@ -32,13 +45,17 @@ class Size(NamedTuple):
         gradients: used mini-batch gradients.
         rows: of the history, each an evaluation.
         versions: of the parameters that are alive at once.
-        seconds: of real time that simulating its trace took.
+        seconds: of real time that simulating its trace takes.
+        bytes: of main memory that simulating its trace takes.
+        sampled: whether a part of the trace was simulated, and the rest extrapolated.
     """
 
     gradients: int
     rows: int
     versions: int
     seconds: float
+    bytes: int = 0
+    sampled: bool = False
 
 
 class Cost(NamedTuple):
@@ -59,12 +76,14 @@ class Forecast(NamedTuple):
         seconds: of real time, in one process one after the other.
         memory: bytes of main memory of one process.
         kinds: how many kinds of runs were tried.
+        sampled: whether some traces were extrapolated from a part of them.
     """
 
     traces: int
     seconds: float
     memory: int
     kinds: int
+    sampled: bool
 
 
 def distinct_traces(runs: Sequence[Run]) -> int:
@@ -76,8 +95,9 @@ def forecast(runs: Sequence[Run]) -> Forecast:
     """Estimate real time and memory of runs by trying the beginning of one run of each kind.
 
     A kind is a problem and a method's name; it is compiled anew for each synchrony and number of workers. Of each
-    combination of cluster, synchrony and budget one trace is simulated to count gradients and rows; where a
-    controller will change k, as if it never did.
+    combination of cluster, synchrony and budget one trace, or the beginning of it, is simulated to count gradients
+    and rows; where a controller will change k, as if it never did. However large the runs are, the estimate itself
+    takes about a second and a few hundred MB for each kind.
     """
     sizes: dict[object, Size] = {}
     costs: dict[object, Cost] = {}
@@ -96,21 +116,103 @@ def forecast(runs: Sequence[Run]) -> Forecast:
         seconds += cost.compiling * (program not in compiled)
         compiled.add(program)
         seconds += cost.run + size.gradients * cost.gradient + size.rows * cost.row
-        most = max(most, size.versions * cost.version)
+        most = max(most, size.versions * cost.version + size.bytes)
         traces[trace_text(e) or f"of run {i}"] = size.seconds
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Forecast(len(traces), seconds + sum(traces.values()), peak + most, len(costs))
+    sampled = any(size.sampled for size in sizes.values())
+    return Forecast(len(traces), seconds + sum(traces.values()), peak_memory() + most, len(costs), sampled)
+
+
+def peak_memory() -> int:
+    """Return the bytes of main memory that this process has taken at most; 0 where the system does not tell."""
+    if resource is None:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def size_of(experiment: Experiment) -> Size:
-    """Return how much there is to do in a run, by simulating its trace."""
-    start = time.perf_counter()
-    trace = trace_of(experiment)
-    seconds = time.perf_counter() - start
+    """Return how much there is to do in a run, from its trace or the beginning of it."""
+    e = _with_fewer_workers(experiment)
+    scale = experiment.cluster.size / e.cluster.size
+    _, beginning = _timed(e, {"updates": 1})
+    updates, spent = 4, 0.0
+    while True:
+        budget, whole = _at_most(e, updates)
+        trace, seconds = _timed(e, budget)
+        spent += seconds
+        if e.wallclock is not None and trace.update_times[-1] > e.wallclock:
+            whole = True
+            trace, seconds = _timed(e, _budget_of(e))
+        if whole or len(trace.column("worker")) >= SAMPLE_MESSAGES or spent > ENOUGH:
+            break
+        updates *= 4
     schedule = lower(trace)
-    rows = points(experiment.record, experiment.budget, schedule, trace.end).update
-    return Size(int(schedule.gradients_before[-1]), len(rows), schedule.bucket, seconds)
+    gradients, made = int(schedule.gradients_before[-1]), max(schedule.updates, 1)
+    messages = len(trace.column("worker"))
+    if whole and scale == 1:
+        rows = len(points(e.record, e.budget, schedule, trace.end).update)
+        return Size(gradients, rows, schedule.bucket, seconds, _bytes(e.cluster.size, messages))
+    # What an update takes of all workers grows with their number, what it takes of a few does not.
+    wide = scale if gradients / made >= e.cluster.size else 1.0
+    part = {
+        "updates": lambda: experiment.updates / made,  # type: ignore[operator]
+        "gradients": lambda: experiment.gradients / (gradients * wide),  # type: ignore[operator]
+        "wallclock": lambda: experiment.wallclock / trace.end * scale / wide,  # type: ignore[operator]
+    }[next(iter(_budget_of(experiment)))]()
+    all_updates, all_gradients = made * part, gradients * part * wide
+    end = trace.end * part / (scale / wide)
+    return Size(
+        gradients=round(all_gradients),
+        rows=_rows(experiment, all_updates, all_gradients, end),
+        versions=round(min(schedule.bucket * (1.0 if schedule.always_fresh else scale), all_updates + 1)),
+        seconds=beginning * scale + max(seconds - beginning, 0.0) * part * wide,
+        bytes=_bytes(experiment.cluster.size, messages * part * wide),
+        sampled=True,
+    )
+
+
+def _timed(e: Experiment, budget: dict[str, Any]) -> tuple[Trace, float]:
+    start = time.perf_counter()
+    trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **budget)
+    return trace, time.perf_counter() - start
+
+
+def _bytes(workers: int, messages: float) -> int:
+    return round(workers * WORKER_BYTES + messages * MESSAGE_BYTES)
+
+
+def _budget_of(e: Experiment) -> dict[str, Any]:
+    return {k: v for k in ("updates", "wallclock", "gradients") if (v := getattr(e, k)) is not None}
+
+
+def _at_most(e: Experiment, updates: int) -> tuple[dict[str, Any], bool]:
+    """Return a budget of at most so many updates, and whether it is the whole one."""
+    if e.wallclock is not None:
+        return {"updates": updates}, False
+    ((unit, whole),) = _budget_of(e).items()
+    return {unit: min(whole, updates)}, whole <= updates
+
+
+def _with_fewer_workers(e: Experiment) -> Experiment:
+    """Return the experiment with as many workers as a sample has at most."""
+    fewer = SAMPLE_WORKERS
+    k = getattr(e.method.synchrony, "k", 1)
+    if e.cluster.size <= fewer or k > fewer:
+        return e
+    cluster = {
+        f.name: value[:fewer] if isinstance(value := getattr(e.cluster, f.name), tuple) else value
+        for f in fields(e.cluster)
+    }
+    return e.but(cluster=Cluster(**{**cluster, "workers": fewer}))
+
+
+def _rows(e: Experiment, updates: float, gradients: float, end: float) -> int:
+    cadence = cadence_of(e.record, e.budget)
+    if cadence.wallclock is not None:
+        return math.ceil(end / cadence.wallclock) + 1
+    if cadence.updates is not None:
+        return math.ceil(updates / cadence.updates) + 1
+    assert cadence.gradients is not None
+    return math.ceil(min(gradients / cadence.gradients, updates)) + 1
 
 
 def trial(experiment: Experiment, gradients: int) -> Cost:
@@ -121,6 +223,7 @@ def trial(experiment: Experiment, gradients: int) -> Cost:
         gradients: how many it has in all.
     """
     once = replace(experiment.record, updates=10**9, gradients=None, wallclock=None)
+    experiment = _with_fewer_workers(experiment)
     short = experiment.but(updates=None, wallclock=None, gradients=1, record=once)
 
     def timed(count: int) -> tuple[float, Stand]:
@@ -150,6 +253,10 @@ def trial(experiment: Experiment, gradients: int) -> Cost:
 
 def told(seconds: float) -> str:
     """Return a length of time as people say it."""
-    if not math.isfinite(seconds) or seconds < 60:
+    if seconds > 100 * 365 * 86_400:
+        return "more than 100 years"
+    if seconds < 60:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 3 * 86_400 else f"{seconds / 86_400:.0f} days"

@@ -1,12 +1,13 @@
 """What a dry run says of a sweep."""
 
+import tracemalloc
 from types import SimpleNamespace
 
 import pytest
 
 from stalegrad.models import Problem
-from stalegrad.policies import methods
-from stalegrad.simulator import Cluster, Experiment, Exponential, Record, run
+from stalegrad.policies import Async, methods
+from stalegrad.simulator import Cluster, Experiment, Exponential, Record, run, simulate
 from stalegrad.simulator.sweeps import forecast as module
 from stalegrad.simulator.sweeps.axes import plan
 from stalegrad.simulator.sweeps.forecast import Cost, Size, distinct_traces, forecast, size_of, told, trial
@@ -36,6 +37,56 @@ def test_the_size_of_a_run_is_that_of_the_run():
             size = size_of(e)
             assert size.rows == len(result.history)
             assert size.gradients == result.history["gradients"].iloc[-1]
+
+
+@pytest.mark.parametrize("budget", [{"updates": 2_000}, {"wallclock": 2_000.0}, {"gradients": 4_000}])
+@pytest.mark.parametrize(
+    "method", [methods.async_(), methods.sync(), methods.k_async(k=3), methods.k_batch_sync(k=6)]
+)
+@pytest.mark.parametrize("record", [Record(updates=10), Record(gradients=40), Record(wallclock=5.0), Record()])
+def test_a_large_run_is_extrapolated_from_a_part_of_it(budget, method, record, monkeypatch):
+    e = BASE.but(**{"updates": None, "method": method, "record": record, **budget})
+    whole = size_of(e)
+    assert not whole.sampled
+    monkeypatch.setattr(module, "SAMPLE_MESSAGES", 500)
+    part = size_of(e)
+    assert part.sampled
+    assert part.gradients == pytest.approx(whole.gradients, rel=0.2)
+    assert part.rows == pytest.approx(whole.rows, rel=0.2)
+    assert part.bytes == pytest.approx(whole.bytes, rel=0.2)
+    assert whole.versions / 2 <= part.versions <= whole.versions * 2
+
+
+@pytest.mark.parametrize("method", [methods.async_(), methods.sync()])
+def test_a_wide_run_is_extrapolated_from_one_with_fewer_workers(method, monkeypatch):
+    e = BASE.but(cluster=Cluster(64, compute=[Exponential()] * 64), method=method, updates=400)
+    whole = size_of(e)
+    monkeypatch.setattr(module, "SAMPLE_WORKERS", 16)
+    part = size_of(e)
+    assert part.sampled
+    assert part.gradients == whole.gradients
+    assert part.rows == whole.rows
+    assert part.bytes == pytest.approx(whole.bytes, rel=0.2)
+    assert whole.versions / 2 <= part.versions <= whole.versions * 2
+
+
+def test_runs_that_would_never_end_are_forecast_all_the_same():
+    for budget in ({"updates": 10**12}, {"wallclock": 1e300}):
+        size = size_of(BASE.but(**{"updates": None, **budget}))
+        assert size.sampled
+        assert size.gradients > 10**11
+        assert size.rows <= 52
+    wide = size_of(BASE.but(cluster=Cluster(10**7, compute=Exponential())))
+    assert wide.bytes > 10**7 * module.WORKER_BYTES
+
+
+def test_the_memory_of_a_simulation_is_that_of_its_workers_and_messages():
+    for workers, updates in ((500, 1), (4, 4_000)):
+        tracemalloc.start()
+        simulate(Cluster(workers, Exponential()), Async(), updates=updates)
+        taken = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert taken / 2 < workers * module.WORKER_BYTES + updates * module.MESSAGE_BYTES < 2 * taken
 
 
 def test_a_forecast_adds_up_what_its_trials_say(monkeypatch):
@@ -75,6 +126,9 @@ def test_a_trial_tells_compiling_gradients_and_rows_apart(monkeypatch):
     assert trial(BASE, 20)[1:4] == pytest.approx((0.0, 0.07 / 20, 0.002))  # all that there is
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(3.4, "3 s"), (90.0, "2 min"), (7200.0, "2.0 h")])
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(3.4, "3 s"), (90.0, "2 min"), (7200.0, "2.0 h"), (1e6, "12 days"), (1e295, "more than 100 years")],
+)
 def test_a_time_is_said_in_a_handy_unit(seconds, said):
     assert told(seconds) == said
