@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := -p stalegrad.simulator -p stalegrad.models -p stalegrad.policies -p stalegrad.analysis -p stalegrad.testing
+PACKAGES := -p stalegrad.simulator -p stalegrad.models -p stalegrad.policies -p stalegrad.analysis -p stalegrad.entry -p stalegrad.testing
 
 # A strict editable install links the files it finds, so it is made anew when their list changes.
 FILES := $(shell find simulator models policies analysis -type f -not -path '*/__pycache__/*' | LC_ALL=C sort)

@@ -14,11 +14,11 @@ ROOMS = ("simulator", "models", "policies", "analysis")
 FILES = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
-DOORS = ["simulator.cli", "simulator.checks", "simulator.testing"]
+DOORS = ["simulator.cli", "simulator.checks", "simulator.entry", "simulator.testing"]
 """Where users come in: they may use every room, and no room uses them."""
 
-ELSEWHERE = {"simulator.testing": "testing"}
-"""The pytest plugin is not inside the simulator, as importing that takes JAX to the start of every pytest."""
+ELSEWHERE = {"simulator.entry": "entry", "simulator.testing": "testing"}
+"""Not inside the simulator, as importing that takes JAX to every start of pytest and of the command."""
 
 FORBIDDEN = {  # importer: what it must not know, neither at the top of a file nor inside a function
     "policies": ["models", "simulator", "analysis"],
@@ -27,7 +27,7 @@ FORBIDDEN = {  # importer: what it must not know, neither at the top of a file n
     "simulator.timing": ["models", "analysis", "simulator.replay", "simulator.sweeps", *DOORS],
     "simulator.replay": ["analysis", "simulator.sweeps", *DOORS],
     "simulator.sweeps": DOORS,
-    "simulator.checks": ["simulator.cli", "simulator.testing"],
+    "simulator.checks": ["simulator.cli", "simulator.entry", "simulator.testing"],
 }
 ALLOWED = {"analysis": ["simulator.timing.delays"]}  # all the same: fits and theory need the laws
 INSIDE = {f"simulator.sweeps.{door}": ["analysis"] for door in ("result", "results")}  # inside functions only
@@ -132,9 +132,9 @@ def test_only_the_doors_import_analysis_at_the_top_of_a_file():
             assert offences(file, ["stalegrad.analysis"], functions=not inside) == []
 
 
-def test_the_pytest_plugin_imports_nothing_of_ours_at_the_top_of_a_file():
+def test_entries_import_nothing_of_ours_at_the_top_of_a_file():
     for file in FILES:
-        if within(name(file), "simulator.testing"):
+        if any(within(name(file), entry) for entry in ELSEWHERE):
             assert offences(file, ["stalegrad", "jax", "numpy", "pandas"], functions=False) == []
 
 

@@ -57,7 +57,12 @@ def test_the_wheel_claims_one_name_and_holds_every_file_of_the_rooms(wheel):
     for room in ROOMS:
         files = (ROOT / room).rglob("*")
         wanted = [f for f in files if f.is_file() and "__pycache__" not in f.parts]
-        paths = {str(file.relative_to(ROOT)).replace("simulator/testing/", "testing/") for file in wanted}
+        paths = {
+            str(file.relative_to(ROOT))
+            .replace("simulator/testing/", "testing/")
+            .replace("simulator/entry/", "entry/")
+            for file in wanted
+        }
         assert {f"stalegrad/{path}" for path in paths} - names == set()
     assert any(name.endswith("entry_points.txt") for name in names)
     assert sum(name.endswith("/LICENSE") and ".dist-info/" in name for name in names) >= 2

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from stalegrad.simulator.cli.checks import app as check_app
 from stalegrad.simulator.cli.example import EXAMPLE
@@ -25,7 +26,23 @@ from stalegrad.simulator.sweeps.result import Result, load_results, run
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.tables import changed_fields
 
+
+class Commands(TyperGroup):
+    """The commands; an interrupt of any of them is one sentence and exit code 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(
+                str(interrupt) or "interrupted", markup=False
+            )
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Simulate asynchronous training: when every gradient arrives, and what it is worth.",
     no_args_is_help=True,
     add_completion=False,
@@ -38,7 +55,7 @@ Spec = Annotated[Path, typer.Argument(help="A TOML file; `stalegrad init` writes
 
 
 def main() -> None:
-    """Run the command line; bad input is one sentence and exit code 2, an interrupt one and exit code 130."""
+    """Run the command line; bad input is one sentence and exit code 2."""
     say = Console(stderr=True, highlight=False, soft_wrap=True, style="red", markup=False).print
     try:
         keep_compiled()
@@ -49,9 +66,6 @@ def main() -> None:
     except MemoryError:
         say("error: there is not enough memory for this")
         raise SystemExit(2) from None
-    except KeyboardInterrupt as interrupt:
-        say(str(interrupt) or "interrupted")
-        raise SystemExit(130) from None
 
 
 @app.command("demo")
@@ -121,11 +135,7 @@ def run_command(
     Result.check_free(out)
     sweeps.say_functions([Run({}, experiment)], console, "importing")
     checkpoint = out.parent / f"{out.name}.checkpoint"
-    try:
-        result = run(experiment, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
-    except KeyboardInterrupt as stopped:
-        console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+    result = run(experiment, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
     try:
         result.save(out)
     except OSError as error:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -77,9 +76,6 @@ def run_sweep(
         say_functions(runs, console, "importing")
         with executor_of(jobs, scheduler) as executor:
             result = execute(runs, store=out, executor=executor, fail_fast=fail_fast, retry_failed=retry_failed)
-    except KeyboardInterrupt as interrupt:
-        _plainly(console)(str(interrupt))
-        raise typer.Exit(130) from None
     except RuntimeError as error:  # fail_fast, or a broken executor
         console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         return False

@@ -1,11 +1,15 @@
 """The command line: what it writes, what it says, and how it ends."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sysconfig
+import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -377,3 +381,46 @@ def test_a_wrong_sweep_is_one_sentence_and_2(line, said, tmp_path, monkeypatch, 
         main()
     assert said in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def ended(process, seconds=60):
+    """The exit code and what a process printed; it has no more than so many seconds left."""
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc to see what a process has loaded")
+@pytest.mark.parametrize("library", ["numpy", "jaxlib"])
+def test_an_interrupt_while_the_command_is_imported_is_one_sentence(library):
+    process = subprocess.Popen([COMMAND, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while library not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    code, _, err = ended(process)
+    assert (code, err) == (130, "interrupted\n")
+
+
+def test_two_interrupts_of_a_sweep_end_it_at_once_and_leave_the_store_whole(sweep_spec, tmp_path):
+    sweep_spec.write_text(
+        sweep_spec.read_text().replace("seed = [0, 1]", "seed = [" + ", ".join(map(str, range(400))) + "]")
+    )
+    process = subprocess.Popen(
+        [COMMAND, "run", sweep_spec, "-o", tmp_path / "runs"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "runs" / "runs").exists() or len(os.listdir(tmp_path / "runs" / "runs")) < 3:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    code, out, err = ended(process)
+    assert code == 130
+    assert "Traceback" not in out + err
+    assert "interrupted" in err
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load(tmp_path / "runs")) >= 3
