@@ -1,31 +1,32 @@
-"""The entry of the command ``stalegrad``; it imports nothing heavy at its top, where an interrupt is a traceback."""
+"""The entry of the command ``stalegrad``: imports nothing heavy at its top, so that interrupts are caught."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import Any
 
 
 def main() -> None:
     """Run the command line. An interrupt ends it with one sentence and exit code 130, a second one at once."""
-    signal.signal(signal.SIGINT, _interrupted)
-    try:
-        from stalegrad.simulator.cli import main as command
+    # An exception inside the imports would meet C code that is not prepared for it.
+    signal.signal(signal.SIGINT, _ended("interrupted"))
+    from stalegrad.simulator.cli import main as command
 
-        command()
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    signal.signal(signal.SIGINT, _interrupted)
+    command()
 
 
 def _interrupted(number: int, frame: Any) -> None:
-    signal.signal(signal.SIGINT, _ended)
+    signal.signal(signal.SIGINT, _ended("interrupted twice: ended at once; what is finished is kept"))
     raise KeyboardInterrupt
 
 
-def _ended(number: int, frame: Any) -> None:
-    # What is on disk is whole at every moment, so nothing need be tidied up.
-    os.write(2, b"\ninterrupted twice: ended at once; what is finished is kept\n")
-    os._exit(130)
+def _ended(sentence: str) -> Any:
+    """Return a handler that ends the process: what is on disk is whole at every moment, so nothing is tidied up."""
+
+    def end(number: int, frame: Any) -> None:
+        os.write(2, f"{sentence}\n".encode())
+        os._exit(130)
+
+    return end
