@@ -23,7 +23,7 @@ def _interrupted(number: int, frame: Any) -> None:
 
 
 def _ended(sentence: str) -> Any:
-    """Return a handler that ends the process: what is on disk is whole at every moment, so nothing is tidied up."""
+    """Return a handler that ends the process: what is on disk is whole at every moment."""
 
     def end(number: int, frame: Any) -> None:
         os.write(2, f"{sentence}\n".encode())
