@@ -1,7 +1,6 @@
 """The command line: what it writes, what it says, and how it ends."""
 
 import json
-import os
 import re
 import shutil
 import signal
