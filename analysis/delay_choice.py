@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -106,11 +107,14 @@ def choose(
         apart: whether each worker has a law of its own.
     """
     samples, alone = list(times.values()), len(times) == 1
-    there = None if steps is None or steps.notna().all(axis=None) else steps.notna().to_numpy()
-    size = TEAM if alone else len(samples)
-    measured = largest_of(samples * (TEAM if alone else 1)) if steps is None else float(steps.max(axis=1).mean())
-
-    unsure = 0.0 if steps is None else float(steps.max(axis=1).sem()) / measured
+    size, there, unsure = TEAM if alone else len(samples), None, 0.0
+    if steps is None:
+        measured = largest_of(samples * (TEAM if alone else 1))
+    else:
+        largest = np.nanmax(steps.to_numpy(float), axis=1)
+        measured = float(largest.mean())
+        unsure = float(largest.std(ddof=1)) / math.sqrt(len(largest)) / measured
+        there = None if steps.notna().to_numpy().all() else steps.notna().to_numpy()
 
     def step(laws: Sequence[Delay]) -> SynchronousStep:
         return SynchronousStep(measured, synchronous_step(list(laws) * (size // len(laws)), there), unsure)

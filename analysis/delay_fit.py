@@ -42,9 +42,9 @@ class DelayFit:
             ``ageing`` (of the law: ``new-longer-than-used``, NLTU, ``new-shorter-than-used``, ``memoryless`` or
             ``neither``).
         workers: one row per worker and ``all``: ``times`` (how many), ``mean`` (s), ``cv``, ``tail_index``
-            (Hill), ``ageing`` (of the times themselves), ``ratio`` (typical time over the median worker's, with the
-            95 % confidence limits ``least`` and ``most``), ``above`` (share of steps above the step's median) and
-            ``differs`` (``slower`` or ``faster`` than the others beyond chance, or ``no``).
+            (Hill), ``ageing`` (of the times themselves), ``ratio`` (typical time over the median worker's, with
+            the 95 % confidence limits ``least`` and ``most``), ``above`` (share of steps above the step's median)
+            and ``differs`` (``slower`` or ``faster`` than the others beyond chance, or ``no``).
         imbalance: between the workers; its ``verdict``, ``slow`` and ``words`` are repeated here.
         choice: what stands for the log in a simulation; its ``compute``, ``fits``, ``step``, ``agrees`` and
             ``words`` are repeated here.

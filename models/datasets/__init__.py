@@ -1,8 +1,9 @@
 """Data sets: what they are made of, where they are sought, and what they are once loaded."""
 
 from stalegrad.models.datasets.dataset import Dataset, Text
+from stalegrad.models.datasets.fingerprint import fingerprint
 from stalegrad.models.datasets.folder import ImageFolder, load_folder
-from stalegrad.models.datasets.load import check_name, list_datasets, load_dataset, load_text
+from stalegrad.models.datasets.load import check_name, data_fingerprint, list_datasets, load_dataset, load_text
 from stalegrad.models.datasets.table import SOURCES
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "ImageFolder",
     "Text",
     "check_name",
+    "data_fingerprint",
+    "fingerprint",
     "list_datasets",
     "load_dataset",
     "load_folder",

@@ -72,16 +72,17 @@ class Empirical(Delay):
 
         Args:
             samples: the times, in seconds.
-            most: number of values, 20 to 1,000.
+            most: number of values, 64 to 1,000.
         """
-        if isinstance(most, bool) or not isinstance(most, int) or not 20 <= most <= INLINE_SAMPLES:
-            raise ValueError(f"most = {most!r} is not allowed: a whole number of 20 to {INLINE_SAMPLES}")
+        if isinstance(most, bool) or not isinstance(most, int) or not 64 <= most <= INLINE_SAMPLES:
+            raise ValueError(f"most = {most!r} is not allowed: a whole number of 64 to {INLINE_SAMPLES}")
         times = np.sort(_numbers("samples", samples, above_zero=False))
         if len(times) <= INLINE_SAMPLES:
             return cls(samples=times)
         edges = _group_edges(len(times), most)
         sizes = np.diff(edges)
-        return cls(samples=np.add.reduceat(times, edges[:-1]) / sizes, weights=sizes)
+        means = np.add.reduceat(times, edges[:-1]) / sizes
+        return cls(samples=np.clip(means, times[edges[:-1]], times[edges[1:] - 1]), weights=sizes)
 
     def check_fields(self) -> None:
         """Read the file, if one is given; raise ValueError if there is nothing to draw from."""
@@ -93,7 +94,7 @@ class Empirical(Delay):
                 object.__setattr__(self, name, tuple(numbers.tolist()))
         else:
             object.__setattr__(self, "file", _path(self.file))
-            if len(self.samples) or len(self.weights):
+            if not (_empty(self.samples) and _empty(self.weights)):
                 raise ValueError("empirical takes samples (and weights of them) or a file, not both")
             object.__setattr__(self, "sha256", _checksum(self.file, self.sha256))
         times = self.times()
@@ -192,6 +193,10 @@ def _time(file: str, number: int, line: str) -> float:
     return time
 
 
+def _empty(values: Any) -> bool:
+    return isinstance(values, tuple | list) and not values
+
+
 def _path(value: Any) -> str:
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str) or not path or "\0" in path:
@@ -236,11 +241,25 @@ def _numbers(name: str, values: Any, above_zero: bool) -> Floats:
     return np.array(values, float)
 
 
+@functools.lru_cache(maxsize=256)
 def _group_edges(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Return where ``count`` sorted times are cut: into single ones at the ends, ever larger groups inwards."""
-    half, single = count / 2, most / 8
-    for _ in range(50):  # so that the groups next to the ends, single / (most / 2 / log(...)) wide, hold one time
-        single = most / 2 / math.log1p(half / single)
-    inner = single * np.expm1(np.linspace(0.0, math.log1p(half / single), most // 2))
-    low = np.unique(np.round(inner).astype(np.int64))
-    return np.unique(np.concatenate([low, count - low, [0, 1, count - 1, count]]))
+    """Return where ``count`` sorted times are cut: into single ones at the ends, ever larger groups inwards.
+
+    A group that begins r times from its end holds floor(1 + r / s) of them, with the largest s that makes at most
+    ``most`` groups.
+    """
+    half = count // 2
+
+    def cuts(single: float) -> list[int]:
+        found = [0]
+        while found[-1] < half:
+            found.append(found[-1] + int(1 + found[-1] / single))
+        found[-1] = half
+        return found
+
+    low, high = 1.0, float(count)
+    while high > 1.001 * low:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if 2 * len(cuts(middle)) - 1 <= most else (low, middle)
+    edges = np.array(cuts(low), np.int64)
+    return np.unique(np.concatenate([edges, count - edges]))
