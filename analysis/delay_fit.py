@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from stalegrad.analysis.checks import unknown_name
+from stalegrad.analysis.delay_choice import ALL, Choice, SynchronousStep, choose
 from stalegrad.analysis.delay_laws import (
     Floats,
     fit_laws,
+    ks_distance,
+    ks_p_value,
     law_ageing,
     log_density,
     observed_ageing,
@@ -23,9 +26,6 @@ from stalegrad.analysis.delay_laws import (
 )
 from stalegrad.analysis.imbalance import Imbalance, imbalance
 from stalegrad.simulator.timing.delays import LAWS, Delay, Deterministic
-
-ALL = "all"
-"""Whose fit it is when the times of all workers are taken together."""
 
 FEWEST = 4
 """Least number of times per worker: one more than the largest law has parameters."""
@@ -42,13 +42,18 @@ class DelayFit:
             ``ageing`` (of the law: ``new-longer-than-used``, NLTU, ``new-shorter-than-used``, ``memoryless`` or
             ``neither``).
         workers: one row per worker and ``all``: ``times`` (how many), ``mean`` (s), ``cv``, ``tail_index``
-            (Hill), ``ageing`` (of the times themselves).
+            (Hill), ``ageing`` (of the times themselves), ``ratio`` (typical time over the median worker's, with
+            the 95 % confidence limits ``least`` and ``most``), ``above`` (share of steps above the step's median)
+            and ``differs`` (``slower`` or ``faster`` than the others beyond chance, or ``no``).
         imbalance: between the workers; its ``verdict``, ``slow`` and ``words`` are repeated here.
+        choice: what stands for the log in a simulation; its ``compute``, ``fits``, ``step``, ``agrees`` and
+            ``words`` are repeated here.
     """
 
     table: pd.DataFrame
     workers: pd.DataFrame
     imbalance: Imbalance
+    choice: Choice
 
     @property
     def verdict(self) -> str:
@@ -61,34 +66,40 @@ class DelayFit:
         return self.imbalance.slow
 
     @property
-    def words(self) -> str:
-        """The verdict and its reasons in a sentence."""
-        return self.imbalance.words
+    def compute(self) -> Delay | tuple[Delay, ...]:
+        """What ``Cluster(compute=...)`` takes: one law, or one per worker in the order of ``workers``.
+
+        If a law fits, it is the best of all times together; if the imbalance is persistent, the laws per worker
+        of the family with the least AIC in all. If none fits, it is an ``Empirical`` per worker, which draws from
+        the worker's own times. Draws are independent: what is common to all workers of a step is not reproduced.
+        """
+        return self.choice.compute
 
     @property
-    def compute(self) -> Delay | tuple[Delay, ...]:
-        """What ``Cluster(compute=...)`` takes: one law, or one per worker if the imbalance is persistent.
+    def fits(self) -> bool:
+        """Whether ``compute`` is a law that fits the times; else it draws from the times themselves."""
+        return self.choice.fits
 
-        The one law is the best of all times together; the laws per worker are of one family, the one with
-        the least AIC in all, in the order of ``workers``. Draws are independent: what is common to all workers
-        of a step is not reproduced, though its variance is. If the best ``p_value`` is tiny, no law describes the
-        times: ``Empirical`` draws from the times themselves.
-        """
-        best = self.table.drop_duplicates("worker").set_index("worker")["delay"]
-        if self.verdict != "persistent":
-            return best[ALL]  # type: ignore[no-any-return]
-        single = self.table[self.table["worker"] != ALL]
-        aic = single.pivot_table(index="worker", columns="law", values="aic", aggfunc="first")
-        total = aic.sum(skipna=False).dropna()
-        if len(total):
-            best = single[single["law"] == total.idxmin()].set_index("worker")["delay"]
-        return tuple(best[worker] for worker in self.workers.index.drop(ALL))
+    @property
+    def step(self) -> SynchronousStep:
+        """Seconds of a synchronous step, as ``measured`` and as ``fitted``: of ``compute``."""
+        return self.choice.step
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the synchronous step of ``compute`` is within 10 % of the measured one, for certain."""
+        return self.choice.agrees
+
+    @property
+    def words(self) -> str:
+        """The verdict with its reasons, and what ``compute`` is, in sentences."""
+        return f"{self.imbalance.words} {self.choice.words}"
 
     def __str__(self) -> str:
         return self.words
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.words}</p>{self.workers.to_html()}{self.table.to_html(index=False)}"
+        return f"<p>{escape(self.words)}</p>{self.workers.to_html()}{self.table.to_html(index=False)}"
 
 
 def fit_delays(
@@ -100,21 +111,21 @@ def fit_delays(
 ) -> DelayFit:
     """Find the laws that describe measured times, and whether the imbalance of workers is random or persistent.
 
-    The laws are fitted by maximum likelihood. They are judged on times as measured. The verdict rests on the
-    variance between workers, against that within them, after what all workers of a step have in common is
-    taken away (if ``step`` is given); the module ``stalegrad.analysis.imbalance`` names the thresholds and why.
+    The laws are fitted by maximum likelihood. They are judged on times as measured. Which workers are slow is
+    found by ranks and medians within steps (if ``step`` is given), which pauses, heavy tails and a drift of the
+    whole cluster do not distort; the modules ``stalegrad.analysis.persistence`` and ``imbalance`` name the
+    thresholds and why. The fit compares its own synchronous step with the measured one and says how far it is off.
 
     Args:
         measured: positive seconds, one row per worker and step; or an array of the times of one worker, or of
             several that are known to be alike.
         worker: column of the worker.
         seconds: column of the time.
-        step: column of the step, if the workers' steps belong together; only steps that all workers have made
-            count for the verdict.
+        step: column of the step, if the workers' steps belong together, in order; workers may lack steps.
 
     Raises:
         ValueError: for a missing column, times that are not finite and positive, fewer than 4 times of a worker,
-            a (worker, step) that is given twice, fewer than 2 complete steps.
+            a (worker, step) that is given twice, fewer than 2 steps that several workers have made.
     """
     frame = _frame(measured, worker, seconds, step)
     grouped: dict[Hashable, Floats] = {
@@ -127,9 +138,15 @@ def fit_delays(
     table = pd.DataFrame(rows).sort_values("aic", kind="stable")
     order = {name: place for place, name in enumerate(samples)}
     table = table.sort_values("worker", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    steps = None if step is None else _steps(frame, worker, seconds, step)
+    found, compared = imbalance(grouped, steps)
     workers = pd.DataFrame.from_dict({name: _describe(times) for name, times in samples.items()}, orient="index")
-    steps = None if step is None else _complete(frame, worker, seconds, step)
-    return DelayFit(table, workers.rename_axis("worker"), imbalance(grouped, steps))
+    if len(grouped) > 1:
+        columns = ["ratio", "least", "most", "above"]
+        workers[columns] = compared[columns]
+        workers["differs"] = compared["certain"].map({1: "slower", -1: "faster", 0: "no"})
+    choice = choose(grouped, steps, table, apart=found.verdict == "persistent")
+    return DelayFit(table, workers.rename_axis("worker"), found, choice)
 
 
 def _rows(worker: Hashable, times: Floats) -> list[dict[str, Any]]:
@@ -140,9 +157,8 @@ def _row(law: Delay, times: Floats) -> dict[str, Any]:
     n, log_likelihood = len(times), float(log_density(law, times).sum())
     distance, p_value = 0.0, 1.0
     if not isinstance(law, Deterministic):
-        below = 1.0 - law.sf(np.sort(times))
-        distance = float(max(np.max(np.arange(1, n + 1) / n - below), np.max(below - np.arange(n) / n)))
-        p_value = float(stats.kstwo.sf(distance, n))
+        distance = ks_distance(law, times)
+        p_value = ks_p_value(distance, n)
     return {
         "law": next(name for name, cls in LAWS.items() if cls is type(law)),
         "delay": law,
@@ -201,16 +217,23 @@ def _check_times(grouped: dict[Hashable, Floats]) -> None:
             raise ValueError(f"worker {worker} has {len(times)} times: at least {FEWEST} are needed to fit laws")
 
 
-def _complete(frame: pd.DataFrame, worker: str, seconds: str, step: str) -> pd.DataFrame:
-    """Return steps by workers, for the steps that all of them have made."""
+def _steps(frame: pd.DataFrame, worker: str, seconds: str, step: str) -> pd.DataFrame:
+    """Return steps by workers, for the steps that two workers or more have made; NaN where one has not."""
+    if frame[step].isna().any():
+        raise ValueError(f"column {step!r} has gaps: every time belongs to a step")
     twice = frame.duplicated([worker, step])
     if twice.any():
         who, when = (frame.loc[twice, column].iloc[0] for column in (worker, step))
         raise ValueError(f"worker {who} has several times in step {when}: give one")
-    steps = frame.pivot_table(index=step, columns=worker, values=seconds, aggfunc="first")
+    steps = frame.pivot_table(index=step, columns=worker, values=seconds, aggfunc="first").astype(float)
     if steps.shape[1] < 2:
         raise ValueError(f"step = {step!r} needs at least 2 workers: with one, leave it out")
-    complete = steps.dropna()
-    if len(complete) < 2:
-        raise ValueError(f"{len(complete)} of {len(steps)} steps were made by all workers: at least 2 are needed")
-    return complete
+    shared = steps[steps.notna().sum(axis=1) > 1]
+    if len(shared) < 2:
+        raise ValueError(
+            f"{len(shared)} of {len(steps)} steps were made by several workers: at least 2 are needed"
+        )
+    alone = shared.columns[shared.notna().sum() == 0]
+    if len(alone):
+        raise ValueError(f"worker {alone[0]} has made no step that another has made, too: leave step out")
+    return shared

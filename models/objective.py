@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from stalegrad.models.augmentation import crop_and_flip, crop_to, middle
-from stalegrad.models.datasets import load_dataset, load_folder, load_text
+from stalegrad.models.datasets import data_fingerprint, load_dataset, load_folder, load_text
 from stalegrad.models.datasets.folder import MEAN, STD
 from stalegrad.models.networks import KINDS, NETWORKS, Network
 from stalegrad.models.streams import on_device
@@ -53,7 +53,6 @@ class Objective(NamedTuple):
         return len(leaves[0]) if leaves else 0
 
 
-@functools.lru_cache(maxsize=8)
 def named_objective(
     model: str,
     dataset: str,
@@ -63,7 +62,25 @@ def named_objective(
     image_size: int | None,
     options: tuple[tuple[str, Any], ...],
 ) -> Objective:
-    """Return the objective of a network and a data set by name; arguments as of ``Problem``."""
+    """Return the objective of a network and a data set by name; arguments as of ``Problem``.
+
+    The same arguments give the same objective as long as local data stay as they are.
+    """
+    local = data_fingerprint(dataset, directory)
+    return _named_objective(model, dataset, directory, local, augment, context, image_size, options)
+
+
+@functools.lru_cache(maxsize=8)
+def _named_objective(
+    model: str,
+    dataset: str,
+    directory: str | None,
+    fingerprint: str | None,
+    augment: bool,
+    context: int | None,
+    image_size: int | None,
+    options: tuple[tuple[str, Any], ...],
+) -> Objective:
     make = functools.partial(NETWORKS[model], **dict(options))
     if KINDS[model] == "text":
         assert context is not None

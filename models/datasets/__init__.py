@@ -1,9 +1,9 @@
 """Data sets: what they are made of, where they are sought, and what they are once loaded."""
 
 from stalegrad.models.datasets.dataset import Dataset, Text
-from stalegrad.models.datasets.fingerprint import data_fingerprint
+from stalegrad.models.datasets.fingerprint import fingerprint
 from stalegrad.models.datasets.folder import ImageFolder, load_folder
-from stalegrad.models.datasets.load import check_name, list_datasets, load_dataset, load_text
+from stalegrad.models.datasets.load import check_name, data_fingerprint, list_datasets, load_dataset, load_text
 from stalegrad.models.datasets.table import SOURCES
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Text",
     "check_name",
     "data_fingerprint",
+    "fingerprint",
     "list_datasets",
     "load_dataset",
     "load_folder",

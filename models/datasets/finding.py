@@ -1,9 +1,7 @@
 """Where the files of a data set are sought, and what is said when they are missing or wrong."""
 
-import gzip
 import hashlib
 import tarfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pooch
+
+from stalegrad.models.datasets.reading import read_bounded
 
 DATA_VARIABLE = "STALEGRAD_DATA"
 
@@ -38,6 +38,9 @@ class Source:
         summary: one line on what it is.
         files: in the order in which ``read`` takes their contents.
         read: from contents (of images: and the number of classes) to what a `Dataset` or a `Text` is made of.
+        announced: from the first 16 bytes of a file to the number of bytes that they announce, None if they are
+            no header; None for a format without one.
+        largest: bytes that a file may hold, uncompressed.
         kind: ``images`` or ``text``.
         mean: of images, per channel.
         std: of images, per channel.
@@ -53,6 +56,8 @@ class Source:
     summary: str
     files: tuple[File, ...]
     read: Callable[..., Any]
+    announced: Callable[[bytes], int | None] | None = None
+    largest: int = 2**28
     kind: Literal["images", "text"] = "images"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -90,23 +95,36 @@ def find(name: str, source: Source, directory: Path, *, only: bool) -> Path:
     raise FileNotFoundError("\n".join([*lines, *([failure] if failure else []), advice + "."]))
 
 
-def content(place: Traversable, file: File, folder: str = ".") -> Content:
-    """Return what a file holds, uncompressed.
+def content(place: Traversable, file: File, source: Source) -> Content:
+    """Return what a file holds, uncompressed: its header first, then no more than that announces.
 
     Raises:
-        ValueError: if a .gz file is damaged.
+        ValueError: if it is no regular file, is damaged, or holds more than it announces or may hold.
         FileNotFoundError: if it is missing from the package.
     """
-    path = _path(place, file, folder)
+    path = _path(place, file, source.folder)
     if path is None:
         raise FileNotFoundError(f"{place / file.name} is missing, plain and .gz: reinstall stalegrad.")
-    data = path.read_bytes()
-    if path.name.endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: expected a complete gzip file, found damage: {error}.") from error
+    most = source.largest
+    if source.announced is not None:
+        start = read_bounded(path, 16)[0]
+        announced = source.announced(start)
+        if announced is None:
+            return Content(str(path), start)  # what is wrong is for the format to say
+        if announced > most:
+            raise ValueError(f"{path}: its header announces {announced} bytes; at most {most} are allowed.")
+        most = announced
+    data, more = read_bounded(path, most)
+    if more:
+        why = "as its header announces" if source.announced is not None else "at most"
+        raise ValueError(f"{path}: expected {most} bytes {why}, found more.")
     return Content(str(path), data)
+
+
+def local_files(place: Path, source: Source) -> list[Path]:
+    """Return the files of a data set in a place that has them all."""
+    found = [_path(place, file, source.folder) for file in source.files]
+    return [Path(str(path)) for path in found if path is not None]
 
 
 def check(content: Content, file: File, name: str) -> None:

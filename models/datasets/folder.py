@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+from stalegrad.models.datasets.fingerprint import fingerprint
+from stalegrad.models.datasets.reading import LARGEST_IMAGE, check_regular, read_image
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's training images, per channel."""
 
 
 class ImageFolder:
     """The images below one folder: ``<folder>/<class>/<name>.jpg``, ``.png`` and so on.
+
+    Hidden folders and files, and what macOS and Windows leave beside them, are not looked at.
 
     Args:
         folder: with a folder for each class.
@@ -24,7 +30,7 @@ class ImageFolder:
 
     Raises:
         FileNotFoundError: if there is no such folder, or a class without images.
-        ValueError: if the folders are not those of ``classes``.
+        ValueError: if the folders are not those of ``classes``, or an image is no regular file.
     """
 
     def __init__(self, folder: Path, side: int, classes: tuple[str, ...] | None = None) -> None:
@@ -33,7 +39,7 @@ class ImageFolder:
                 f"no folder {folder}: the data set 'image-folder' needs DIRECTORY/train/<class>/<image> and "
                 "DIRECTORY/test/<class>/<image> (or val)"
             )
-        found = tuple(sorted(place.name for place in folder.iterdir() if place.is_dir()))
+        found = tuple(sorted(place.name for place in folder.iterdir() if place.is_dir() and _visible(place.name)))
         if not found or (classes is not None and found != classes):
             missing = sorted({*(classes or ())} ^ {*found})
             raise ValueError(
@@ -43,7 +49,7 @@ class ImageFolder:
         self.files: list[Path] = []
         targets: list[int] = []
         for target, name in enumerate(found):
-            files = sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in ENDINGS)
+            files = _images(folder / name)
             if not files:
                 raise FileNotFoundError(f"{folder / name} has no images ({', '.join(ENDINGS)})")
             self.files += files
@@ -63,16 +69,31 @@ class ImageFolder:
 
     def read(self, file: Path) -> npt.NDArray[np.uint8]:
         """Return one image, uint8 (side, side, 3)."""
-        try:
-            with Image.open(file) as image:
-                colour = image.convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"{file} cannot be read as an image: {error}") from None
+        colour = read_image(file)
         scale = self.side / min(colour.size)
         width, height = (max(self.side, round(length * scale)) for length in colour.size)
+        if width * height > LARGEST_IMAGE:
+            raise ValueError(
+                f"{file} has {colour.width} x {colour.height} pixels: scaled to a shorter side of {self.side} it "
+                f"would have {width} x {height}, and {LARGEST_IMAGE} are allowed in all"
+            )
         left, top = (width - self.side) // 2, (height - self.side) // 2
         resized = colour.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(resized.crop((left, top, left + self.side, top + self.side)), np.uint8)
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith((".", "__MACOSX"))
+
+
+def _images(folder: Path) -> list[Path]:
+    """Return the images in a folder, sorted."""
+    with os.scandir(folder) as entries:
+        named = [e for e in entries if _visible(e.name) and os.path.splitext(e.name)[1].lower() in ENDINGS]
+    for entry in named:
+        if not entry.is_file() and not entry.is_dir():
+            check_regular(Path(entry.path))
+    return sorted(folder / entry.name for entry in named if not entry.is_dir())
 
 
 def load_folder(directory: Path, side: int, train_side: int) -> tuple[ImageFolder, ImageFolder]:
@@ -85,3 +106,12 @@ def load_folder(directory: Path, side: int, train_side: int) -> tuple[ImageFolde
     train = ImageFolder(directory / "train", train_side)
     test = directory / "test"
     return train, ImageFolder(test if test.is_dir() else directory / "val", side, train.classes)
+
+
+def folder_fingerprint(directory: Path) -> str:
+    """Return the fingerprint of the training and the test images below a directory.
+
+    Raises:
+        As :func:`load_folder`.
+    """
+    return fingerprint(directory, [file for folder in load_folder(directory, 8, 8) for file in folder.files])

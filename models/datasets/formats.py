@@ -13,6 +13,9 @@ Words = tuple[Tokens, Tokens, tuple[str, ...]]
 
 END_OF_LINE = "<eos>"
 
+BOM = b"\xef\xbb\xbf"
+"""What some editors put before a text in UTF-8."""
+
 
 def parse_idx(content: Content, dimensions: int) -> Inputs:
     """Parse an IDX file of unsigned bytes: 0, 0, 8, number of dimensions; big-endian sizes; the data.
@@ -34,6 +37,15 @@ def parse_idx(content: Content, dimensions: int) -> Inputs:
     if len(data) != expected:
         raise ValueError(f"{where}: expected {expected} bytes for the shape {shape}, found {len(data)}.")
     return np.frombuffer(data, np.uint8)[header:].reshape(shape)
+
+
+def idx_bytes(header: bytes) -> int | None:
+    """Return how many bytes an IDX file has by its first 16, or None if they are no header."""
+    dimensions = header[3] if header[:3] == bytes([0, 0, 8]) else 0
+    if not 1 <= dimensions <= 3 or len(header) < 4 + 4 * dimensions:
+        return None
+    sizes = [int.from_bytes(header[i : i + 4], "big") for i in range(4, 4 + 4 * dimensions, 4)]
+    return 4 + 4 * dimensions + math.prod(sizes)
 
 
 def _read_pair(images: Content, labels: Content, classes: int) -> tuple[Inputs, Targets]:
@@ -121,7 +133,7 @@ def read_words(contents: Sequence[Content]) -> Words:
 def _words(content: Content) -> Iterable[str]:
     """Yield the words of a text line by line, so that no list of them all is ever made."""
     try:
-        for line in content.data.splitlines():
+        for line in content.data.removeprefix(BOM).splitlines():
             yield from line.decode().split()
             yield END_OF_LINE
     except UnicodeDecodeError as error:

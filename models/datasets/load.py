@@ -10,7 +10,9 @@ from typing import Any
 import pooch
 
 from stalegrad.models.datasets.dataset import Dataset, Text
-from stalegrad.models.datasets.finding import DATA_VARIABLE, check, content, find
+from stalegrad.models.datasets.finding import DATA_VARIABLE, check, content, find, local_files
+from stalegrad.models.datasets.fingerprint import fingerprint
+from stalegrad.models.datasets.folder import folder_fingerprint
 from stalegrad.models.datasets.formats import Arrays
 from stalegrad.models.datasets.table import FOLDER, SOURCES
 from stalegrad.models.naming import unknown_name
@@ -90,27 +92,62 @@ def load_text(name: str, directory: str | Path | None = None) -> Text:
     return loaded
 
 
+def data_fingerprint(name: str, directory: str | os.PathLike[str] | None = None) -> str | None:
+    """Return the fingerprint of a data set's local files, or None if a known checksum says what they hold.
+
+    Args:
+        name: one of `list_datasets`.
+        directory: where its files are, if not in the usual places.
+
+    Returns:
+        64 hexadecimal digits that change with the name or the content of a file that is read; None for data sets
+        that come with the package or are verified by an official SHA-256.
+
+    Raises:
+        ValueError: if the name is unknown, or a file is no regular file or cannot be read.
+        FileNotFoundError: if files are missing.
+    """
+    check_name(name)
+    source = SOURCES[name]
+    if name == FOLDER:
+        return folder_fingerprint(Path(os.fspath(directory or ".")).expanduser().resolve())
+    if source.url is None or all(file.sha256 is not None for file in source.files):
+        return None
+    place, only = _place(name, directory)
+    found = find(name, source, place, only=only)
+    return fingerprint(found, local_files(found, source))
+
+
+def _place(name: str, directory: str | os.PathLike[str] | None) -> tuple[Path, bool]:
+    """Return where files are sought first, and whether nowhere else."""
+    if directory is not None:
+        return Path(directory).expanduser().resolve(), True
+    root = os.environ.get(DATA_VARIABLE) or pooch.os_cache("stalegrad")
+    return Path(root).expanduser().resolve() / name, False
+
+
 def _find_and_load(name: str, directory: str | Path | None) -> Any:
     if SOURCES[name].url is None:
         if directory is not None:
             raise ValueError(f"The data set {name!r} comes with the package: leave directory= out.")
-        return _load(name, None, only=True)
-    if directory is not None:
-        return _load(name, Path(directory).expanduser().resolve(), only=True)
-    root = os.environ.get(DATA_VARIABLE) or pooch.os_cache("stalegrad")
-    return _load(name, Path(root).expanduser().resolve() / name, only=False)
+        return _load(name, None, None, only=True)
+    place, only = _place(name, directory)
+    return _load(name, place, data_fingerprint(name, directory), only=only)
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, directory: Path | None, *, only: bool) -> Dataset | Text:
-    """Load from ``directory`` (None: from the package); if not ``only``, look further and download."""
+def _load(name: str, directory: Path | None, fingerprint: str | None, *, only: bool) -> Dataset | Text:
+    """Load from ``directory`` (None: from the package); if not ``only``, look further and download.
+
+    The fingerprint is there for the cache alone: other local files are another data set.
+    """
     source = SOURCES[name]
     place: Traversable
     if directory is None:
         place = resources.files("stalegrad.models") / "data" / name
     else:
         place = find(name, source, directory, only=only)
-    contents = [content(place, file, source.folder) for file in source.files]
+    contents = [content(place, file, source) for file in source.files]
     loaded: Dataset | Text
     if source.kind == "text":
         train, test, vocabulary = source.read(contents)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stalegrad.models.datasets.finding import File, Source
 from stalegrad.models.datasets.folder import MEAN, STD, load_folder
-from stalegrad.models.datasets.formats import read_characters, read_cifar, read_idx, read_words
+from stalegrad.models.datasets.formats import idx_bytes, read_characters, read_cifar, read_idx, read_words
 
 _IDX_NAMES = (
     "train-images-idx3-ubyte",
@@ -27,6 +27,7 @@ def _wikitext(name: str, size: str) -> Source:
         summary=f"{name.replace('wikitext', 'WikiText')}, {size}; local files only",
         files=(File("wiki.train.tokens"), File("wiki.test.tokens")),
         read=read_words,
+        largest=2**30,
         kind="text",
         url=f"https://wikitext.smerity.com/{name}-v1.zip",
         folder=name,
@@ -46,6 +47,7 @@ SOURCES: dict[str, Source] = {
         mean=(0.2860,),
         std=(0.3530,),
         read=read_idx,
+        announced=idx_bytes,
     ),
     "fashion-mnist": Source(
         summary="Fashion-MNIST, 60,000 + 10,000 grey images of clothing, 28 x 28, 10 classes",
@@ -66,6 +68,7 @@ SOURCES: dict[str, Source] = {
         mean=(0.2860,),
         std=(0.3530,),
         read=read_idx,
+        announced=idx_bytes,
         url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         system=Path("/usr/share/datasets/fashion-mnist"),
         package="dataset-fashion-mnist",
@@ -89,6 +92,7 @@ SOURCES: dict[str, Source] = {
         mean=(0.1307,),
         std=(0.3081,),
         read=read_idx,
+        announced=idx_bytes,
         url="https://ossci-datasets.s3.amazonaws.com/mnist/",
     ),
     "cifar-10": Source(
@@ -146,6 +150,7 @@ SOURCES: dict[str, Source] = {
         summary="Penn Treebank as prepared by Mikolov, 0.93 M training words, vocabulary 10,000; local files only",
         files=(File("ptb.train.txt"), File("ptb.test.txt")),
         read=read_words,
+        largest=2**30,
         kind="text",
         url="http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz",
         folder="simple-examples/data",

@@ -7,22 +7,24 @@ a file lock, which the operating system gives back when its process dies.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import lock_descriptor, unlock_descriptor
 
 from stalegrad.simulator.files import put
 from stalegrad.simulator.sweeps.experiment import Experiment
@@ -176,20 +178,54 @@ class Store:
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
-        """Hold a run while it is made; gives False if another process does. What a killed one left is removed."""
+        """Hold a run while it is made; gives False if another process does. What a killed one left is removed.
+
+        Raises:
+            OSError: if the file system has no locks.
+        """
         self.locks.mkdir(exist_ok=True)
-        with (self.locks / key).open("w") as file:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        with open(os.open(self.locks / key, flags, 0o644), "r+b", buffering=0) as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                ours = lock_descriptor(file.fileno(), blocking=False)
+            except OSError as error:
+                raise OSError(
+                    f"the file system gives no lock on {self.locks / key} ({error.strerror}), and two processes "
+                    "could make the same run: put the store on a local disk, or mount it with locks"
+                ) from None
+            if not ours:
                 yield False
                 return
             try:
+                self._sign(file)
                 for unfinished in self.runs.glob(f".{key}-*"):
                     shutil.rmtree(unfinished)
                 yield True
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)  # explicitly: a forked child may hold the file, too
+                with suppress(OSError):
+                    file.truncate(0)
+                unlock_descriptor(file.fileno())  # explicitly: a forked child may hold the file, too
+
+    def holder(self, key: str) -> str | None:
+        """Return who holds a run, or None if nobody says: ``process 17 on node3 since 2026-01-31 12:00:00 UTC``.
+
+        Call it for a run that :meth:`claim` has refused: a process that was killed is still named.
+        """
+        try:
+            with (self.locks / key).open("rb") as file:
+                file.seek(1)  # Windows lets nobody read the byte that is locked
+                said = json.loads(file.read(1_000))
+            return f"process {int(said['process'])} on {said['host']} since {said['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _sign(self, file: Any) -> None:
+        """Write down who holds a lock."""
+        since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        said = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+        with suppress(OSError):  # a disk may be full
+            file.truncate(0)
+            file.write(b" " + json.dumps(said).encode())
 
     # Runs that raised
 

@@ -11,9 +11,7 @@ from stalegrad.policies.specs import from_table, kebab, unknown_name
 from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import LAWS, Delay, Empirical, Function, Scipy
-
-INLINE_SAMPLES = 1_000
-"""Up to so many measured values stand in a spec itself; more live in a file beside it."""
+from stalegrad.simulator.timing.measured import INLINE_SAMPLES
 
 
 def cluster_table(cluster: Cluster) -> dict[str, Any]:
@@ -88,7 +86,7 @@ def delay_table(delay: Delay) -> dict[str, Any]:
     if isinstance(delay, Empirical) and len(delay.samples) > INLINE_SAMPLES:
         raise ValueError(
             f"empirical with {len(delay.samples)} samples cannot stand in a spec (at most {INLINE_SAMPLES}): "
-            "write them to a file, one a line, and use Empirical(file=...)"
+            "write them to a file, one a line, and use Empirical(file=...), or use Empirical.thinned(samples)"
         )
     if isinstance(delay, Function):
         table["function"] = delay.function if isinstance(delay.function, str) else name_of(delay.function)

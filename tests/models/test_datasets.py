@@ -8,6 +8,7 @@ import math
 import os
 import struct
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -425,7 +426,7 @@ def damaged(**changes: bytes) -> dict[str, bytes]:
     ("files", "message"),
     [
         (damaged(train_images=tiny_files()[NAMES[0]][:-1]), r"train-images.*expected 52 bytes .* found 51"),
-        (damaged(test_labels=tiny_files()[NAMES[3]] + b"\0"), r"t10k-labels.*expected 12 bytes .* found 13"),
+        (damaged(test_labels=tiny_files()[NAMES[3]] + b"\0"), r"t10k-labels.*expected 12 bytes .* found more"),
         (damaged(train_images=b"\0\0\x08\x03\0\0"), r"train-images.*header of 16 bytes, found 6"),
         (damaged(train_images=b""), r"train-images.*00 00 08 03; found an empty file"),
         (damaged(train_images=b"\x80\x04pickle"), r"train-images.*00 00 08 03; found 80 04 70 69"),
@@ -483,3 +484,55 @@ def test_arbitrary_bytes_are_parsed_exactly_or_refused(content: bytes, dimension
     )
     with nullcontext() if well_formed else pytest.raises(ValueError, match=r"^here: expected"):
         assert idx(formats.parse_idx(finding.Content("here", content), dimensions)) == content
+
+
+# --- files that hold more than they should ------------------------------------------------------------
+
+
+def zeros(place: Path, header: bytes, count: int) -> None:
+    """Write a gzip file of a header and many zeros."""
+    with gzip.open(place, "wb", compresslevel=1) as opened:
+        opened.write(header)
+        for _ in range(count // 2**24):
+            opened.write(bytes(2**24))
+
+
+@pytest.mark.parametrize(
+    ("header", "match"),
+    [
+        (b"", "expected an IDX file"),
+        (idx(np.zeros((6, 3, 2), np.uint8))[:16], "expected 52 bytes as its header announces, found more"),
+        (
+            struct.pack(">HBBIII", 0, 8, 3, 2**20, 28, 28),
+            "its header announces 822083600 bytes; at most 268435456",
+        ),
+    ],
+    ids=["no header", "more than announced", "too much announced"],
+)
+def test_a_gz_file_of_many_zeros_is_refused_before_memory_is_taken(data, header, match):
+    place = lay(data / "mnist", tiny_files())
+    (place / NAMES[0]).unlink()
+    zeros(place / f"{NAMES[0]}.gz", header, 2**28)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=match):
+            load_dataset("mnist", place)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_text_that_is_too_large_is_refused(data, monkeypatch):
+    lay(data, {"ptb.train.txt": b"a b\n", "ptb.test.txt": b"b\n" * 9})
+    small = dataclasses.replace(table.SOURCES["penn-treebank"], largest=10)
+    monkeypatch.setitem(table.SOURCES, "penn-treebank", small)
+    with pytest.raises(ValueError, match=r"ptb\.test\.txt: expected 10 bytes at most, found more"):
+        load.load_text("penn-treebank", data)
+
+
+def test_a_pipe_is_no_data_file(data):
+    place = lay(data, tiny_files())
+    (place / NAMES[0]).unlink()
+    os.mkfifo(place / NAMES[0])
+    with pytest.raises(FileNotFoundError, match=f"no {NAMES[0]}"):
+        load_dataset("mnist", place)

@@ -1,14 +1,19 @@
 """The store: nothing finished is lost or made twice, whatever happens; what is not whole is said."""
 
+import errno
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 import warnings
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +25,10 @@ import pytest
 from stalegrad.simulator import Result, load, run
 from stalegrad.simulator.files import write_sums
 from stalegrad.simulator.replay import group
-from stalegrad.simulator.sweeps import together
+from stalegrad.simulator.sweeps import store as store_module, together
 from stalegrad.simulator.sweeps.identity import key_of
 from stalegrad.simulator.sweeps.store import Outline, Store
+from stalegrad.simulator.sweeps.sweep import AT_ONCE
 
 FOUR = {"method": ["async", "sync"], "seed": range(2)}
 FORTY = {"method": ["async", "sync"], "seed": range(20)}
@@ -117,6 +123,77 @@ def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
         assert (first, second, third) == (True, False, True)
     with two.claim("a") as again:
         assert again
+
+
+def test_a_lock_says_who_holds_it_until_it_is_given_back(tmp_path):
+    one, two = Store(tmp_path / "runs"), Store(tmp_path / "runs")
+    assert one.holder("a") is None
+    with one.claim("a"):
+        with two.claim("a") as ours:
+            assert not ours
+        process, host = os.getpid(), socket.gethostname()
+        assert re.fullmatch(
+            rf"process {process} on {re.escape(host)} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC", two.holder("a")
+        )
+        (tmp_path / "runs" / "locks" / "a").write_bytes(b" nonsense")
+        assert two.holder("a") is None
+    assert two.holder("a") is None
+
+
+def test_a_killed_process_gives_its_lock_back(tmp_path):
+    program = (
+        "import sys, time\n"
+        "from stalegrad.simulator.sweeps.store import Store\n"
+        "with Store(sys.argv[1]).claim('a') as ours:\n"
+        "    print(ours, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    store = Store(tmp_path / "runs")
+    with subprocess.Popen([sys.executable, "-c", program, store.directory], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"True\n"
+        with store.claim("a") as ours:
+            assert not ours
+        assert f"process {other.pid} on " in store.holder("a")
+        other.kill()
+    with store.claim("a") as ours:
+        assert ours
+
+
+def test_a_forked_child_neither_holds_nor_frees_a_lock(tmp_path):
+    program = (
+        "import os, sys, time\n"
+        "from stalegrad.simulator.sweeps.store import Store\n"
+        "one, two = Store(sys.argv[1]), Store(sys.argv[1])\n"
+        "with one.claim('a'):\n"
+        "    if os.fork() == 0:\n"
+        "        time.sleep(1.0)\n"
+        "        os._exit(0)\n"
+        "    with two.claim('a') as during:\n"
+        "        pass\n"
+        "with two.claim('a') as after:\n"
+        "    print(during, after)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, tmp_path / "runs"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"False True\n"
+
+
+def test_a_file_system_without_locks_is_named_with_a_remedy(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(store_module, "lock_descriptor", refuse)
+    with pytest.raises(
+        OSError, match=r"no lock on .*locks.a \(No locks available\).*put the store on a local disk"
+    ):
+        Store(tmp_path / "runs").claim("a").__enter__()
+
+
+def test_hundreds_of_locks_are_held_at_once(tmp_path):
+    store = Store(tmp_path / "runs")
+    with ExitStack() as claims:
+        assert all(claims.enter_context(store.claim(str(i))) for i in range(AT_ONCE))
+    with store.claim("399") as ours:
+        assert ours
 
 
 def test_locks_hold_nothing_of_value(store, silent, made):

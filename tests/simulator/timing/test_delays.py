@@ -1,9 +1,11 @@
 """Every law: the draws against the survival function, the expectation against both, tables there and back."""
 
+import dataclasses
 import hashlib
 import json
 import math
 import tomllib
+import warnings
 
 import numpy as np
 import pytest
@@ -351,3 +353,75 @@ def test_a_wrong_law_is_refused_with_its_field_its_value_and_what_is_allowed(wro
         wrong()
     for part in parts:
         assert part in str(caught.value)
+
+
+WRONG = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.text(max_size=5),
+    st.binary(max_size=3),
+    st.sampled_from(
+        [math.nan, math.inf, -math.inf, -1, -1.0, 10**400, -(10**400), 2**70, 1e308, 1e-308, 0, 5e-324, 1j]
+    ),
+    st.floats(),
+    st.integers(),
+    st.lists(st.one_of(st.floats(), st.text(max_size=2), st.none()), max_size=3),
+    st.dictionaries(st.text(max_size=2), st.one_of(st.floats(), st.none(), st.lists(st.floats(), max_size=2))),
+    st.just(object()),
+)
+
+
+@pytest.mark.parametrize("name", LAWS)
+@given(data=st.data())
+def test_wrong_values_of_every_kind_are_refused_in_one_sentence(name, data):
+    fields = [field.name for field in dataclasses.fields(LAWS[name])]
+    arguments = {field: data.draw(WRONG, field) for field in data.draw(st.sets(st.sampled_from(fields)))}
+    if name == "scipy" and data.draw(st.booleans()):
+        arguments["name"] = data.draw(st.sampled_from(["gamma", "expon", "geom", "rv_continuous", "levy_stable"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            law = as_delay({"law": name, **arguments})
+        except (ValueError, FileNotFoundError) as error:
+            law = str(error)
+    assert isinstance(law, Delay) or (law and "\n" not in law)
+
+
+@given(WRONG)
+def test_whatever_is_given_as_a_law_is_one_or_refused_in_a_sentence(value):
+    try:
+        law = as_delay(value)
+    except ValueError as error:
+        law = str(error)
+    assert isinstance(law, Delay) or (law and "\n" not in law)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "match"),
+    [
+        ("gamma", [1.0, 2.0], r"parameters of scipy.stats.gamma = \[1.0, 2.0\] is not allowed: give a table"),
+        ("gamma", "a", "give a table of names and numbers"),
+        ("gamma", 2.0, "give a table of names and numbers"),
+        ("gamma", {"a": "2"}, "a of parameters of scipy.stats.gamma = '2' is not allowed: give a finite number"),
+        ("gamma", {"a": [1.0, 2.0]}, "give a finite number"),
+        ("gamma", {"a": math.nan}, "a of .* = nan"),
+        ("gamma", {"a": True}, "a of .* = True"),
+        ("gamma", {"a": 10**400}, "give a finite number"),
+        ("gamma", {"a": -1.0}, "the distribution does not exist for them"),
+        ("gamma", {}, "are not allowed"),
+        ("gamma", {"a": 1.0, "size": 3}, "are not allowed"),
+        ("norm", {}, "support from -inf"),
+        ("rv_continuous", {}, "unknown scipy.stats distribution"),
+        ("__class__", {}, "unknown scipy.stats distribution"),
+        (3, {}, "name of scipy = 3"),
+    ],
+)
+def test_wrong_scipy_laws_are_refused_in_a_sentence(name, parameters, match):
+    with pytest.raises(ValueError, match=match):
+        Scipy(name, parameters)
+
+
+def test_scipy_parameters_may_be_numpy_numbers_or_pairs():
+    assert Scipy("gamma", {"a": np.float64(2.0), "scale": np.array([3])}) == Scipy(
+        "gamma", (("a", 2.0), ("scale", 3))
+    )
