@@ -19,6 +19,7 @@ import numpy as np
 
 from stalegrad.models import Objective
 from stalegrad.models.streams import Stream
+from stalegrad.policies.trees import scalar_type
 from stalegrad.simulator.replay.executor import Program, Stand, Structure, numbers_of
 from stalegrad.simulator.replay.player import Player, sample, values_of
 from stalegrad.simulator.replay.record import cadence_of
@@ -63,10 +64,10 @@ class Group:
     ) -> None:
         self.players, self.objective, self.most = players, objective, program.layout.most
         self.keys = jax.device_put(jnp.stack([p.loss_key for p in players]), device)
-        dtype = jnp.result_type(*jax.tree.leaves(players[0].initial.params))
+        dtype = scalar_type(players[0].initial.params)
         self.scores = [p.last.cast(dtype) for p in players]
         self.numbers = stack(
-            [numbers_of(p.method, s.rates, dtype) for p, s in zip(players, self.scores, strict=True)]
+            [numbers_of(p.method, p.workers, s.rates, dtype) for p, s in zip(players, self.scores, strict=True)]
         )
         slots = np.array([s.schedule.initial_slot for s in self.scores], np.int32)
         longest = max(s.schedule.updates for s in self.scores)

@@ -16,6 +16,7 @@ from stalegrad.models import Objective, Problem
 from stalegrad.models.streams import Stream
 from stalegrad.policies import Method, Rule
 from stalegrad.policies.controllers import Decision
+from stalegrad.policies.optimizers import build_optimizer, needs_loss
 from stalegrad.simulator.replay.batches import sampler
 from stalegrad.simulator.replay.checkpoint import Checkpoint, Saved
 from stalegrad.simulator.replay.executor import Executor, Score, Stand
@@ -71,6 +72,7 @@ class Player:
         start = jax.tree.map(jnp.array, (self.objective.init(init_key), self.objective.stats))
         self.initial = self.stand = Stand(*start)
         self.path = path or ""
+        self.loss_needed = needs_loss(build_optimizer(self.rule.optimizer), self.initial.params)
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
         self.measured: list[Any] = []
@@ -88,6 +90,7 @@ class Player:
             measures=self.record.measures,
             slots=schedule.bucket,
             most=int(np.diff(schedule.first).max(initial=1)),
+            loss=self.loss_needed,
         )
 
     def score(self, schedule: Schedule) -> Score:
