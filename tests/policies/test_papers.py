@@ -83,7 +83,7 @@ def elastic_averaging(seconds, tau, alpha, delta, gradient):
     center, centers = START.copy(), []
     clock = [(0.0, worker, 0) for worker in range(len(seconds))]
     while len(centers) < UPDATES:
-        now, i, t = heapq.heappop(clock)
+        _, i, t = heapq.heappop(clock)
         x_before = x[i].copy()
         if t % tau == 0:
             pull = alpha * (x_before - center)
