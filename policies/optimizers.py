@@ -244,14 +244,14 @@ def needs_loss(optimizer: Built, params: Params) -> bool:
 
     try:
         traced = jax.make_jaxpr(step)(params, jnp.ones(()), params).jaxpr
-    except TypeError as error:
-        missing = re.search(r"missing \d+ required keyword-only arguments?: (.*)", str(error))
-        if missing is None:
+    except (TypeError, ValueError) as error:
+        found = re.search(r"missing \d+ required keyword-only arguments?: (.*)|(\w+) must be provided", str(error))
+        if found is None:
             raise
+        missing = found[1] or found[2]
         raise _MissingError(
-            f"the optimizer needs {missing[1]}, which the server of an asynchronous run cannot give: it is told "
-            "value (the mean loss of the update's mini-batches) and grad (their mean gradient), but has no data "
-            "of its own"
+            f"the optimizer needs {missing}, which the server of an asynchronous run cannot give: it is told value "
+            "(the mean loss of the update's mini-batches) and grad (their mean gradient), but has no data of its own"
         ) from None
     ours = traced.invars[len(jax.tree.leaves(params)) :]
     used = [*traced.outvars, *(argument for equation in traced.eqns for argument in equation.invars)]

@@ -12,6 +12,7 @@ import pytest
 from stalegrad.models import Problem
 from stalegrad.policies import SSP, Async, KAsync, StepDecay, methods
 from stalegrad.policies.methods import REGISTRY
+from stalegrad.policies.optimizers import build_optimizer
 from stalegrad.simulator import Cluster, Gamma, Record, replay, simulate
 from stalegrad.simulator.replay import player, scan
 from stalegrad.simulator.replay.schedule import lower
@@ -72,6 +73,8 @@ OPTIONS = [
     ("gap-aware", {"granularity": "layer", "running_peak": True}),
     ("gap-aware", {"granularity": "global", "penalise_weight_decay": False, "weight_decay": 0.01}),
     ("gap-aware", {"momentum": None, "gap_decay": 0.9}),
+    ("gap-aware", {"momentum": None, "gap_decay": 0.9, "weight_decay": 0.1}),
+    ("gap-aware", {"momentum": None, "gap_decay": 0.9, "weight_decay": 0.1, "penalise_weight_decay": False}),
     ("gap-aware", {"optimizer": "adam", "weight_decay": 0.01}),
     ("gap-aware", {"optimizer": "adam", "weight_decay": 0.01, "penalise_weight_decay": False, "gap_decay": 0.95}),
     ("staleness-aware", {"weight_decay": 0.01}),
@@ -81,6 +84,8 @@ OPTIONS = [
     ("smega2", {"weight_decay": 0.01}),
     ("smega2", {"naive": True}),
     ("fasgd", {}),
+    ("fasgd", {"eps": 1e-3, "floor": 1e-2}),
+    ("fasgd", {"spread": "magnitude", "floor": 1e-3}),
     ("spectrain", {"weight_decay": 0.01}),
 ]
 
@@ -154,7 +159,7 @@ def test_every_registered_method_is_in_the_battery():
         "k-async",
         "k-batch-async",
         "ssgd",
-    }  # see test_replay.py, test_local.py, test_adaptive.py
+    }  # see test_replay.py, test_local.py, test_papers.py, test_adaptive.py
     assert set(REGISTRY) == set(SLOW) | replayed
 
 
@@ -202,7 +207,7 @@ def test_numeric_hyper_parameters_are_swept_by_vmap(name, x64):
 
     def one(numbers):
         rule = method.rule(3, numbers)
-        optimizer = rule.optimizer
+        optimizer = build_optimizer(rule.optimizer).at(1.0)
         state = optimizer.init(params)
         extra = {"worker": jnp.int32(1), "staleness": jnp.int32(2), "learning_rate": jnp.float64(0.1)}
         message = params
