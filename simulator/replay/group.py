@@ -229,6 +229,9 @@ def play_on(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], wid
         for group in groups[share :: len(devices)]:
             play_together(group, width, placed[group[0].player.objective.loss, device], device)
 
+    if len(devices) == 1:  # here, where settings hold that are those of this thread: jax.enable_x64, say
+        play(0)
+        return
     with ThreadPoolExecutor(len(devices)) as pool:
         for done in [pool.submit(play, share) for share in range(len(devices))]:
             done.result()

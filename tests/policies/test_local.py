@@ -1,4 +1,4 @@
-"""Rules whose workers keep models of their own: delayed averaging, downpour; for elastic averaging: test_papers."""
+"""Delayed averaging and downpour, whose workers keep models of their own; elastic averaging: test_papers.py."""
 
 import jax
 import jax.numpy as jnp

@@ -314,6 +314,13 @@ def test_a_transformation_made_for_other_parameters_is_not_judged_by_ours():
     assert check_optimizer(made) is made
 
 
+@pytest.mark.parametrize("name", sorted(set(optimizer_names()) - {"fromage", "rprop"}))
+def test_a_transformation_of_learning_rate_one_is_taken_as_it_is(name):
+    with jax.enable_x64(False):
+        made = getattr(optax, name)(1.0)
+        assert check_optimizer(made) is made
+
+
 def test_a_rule_may_hold_a_transformation_of_learning_rate_one():
     built = build_optimizer(optax.sgd(1.0))
     assert not built.inside
