@@ -123,7 +123,8 @@ def _check_init(init: Callable[[jax.Array], Params], key: jax.Array) -> Params:
         try:
             params = jax.eval_shape(init, key)
         except jax.errors.JAXTypeError:  # it computes with the numbers themselves
-            params = jax.eval_shape(lambda: init(key))
+            computed = init(key)
+            params = jax.eval_shape(lambda: computed)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not sum(leaf.size for _, leaf in leaves):
         raise _WrongReturnError(f"init(key) of the problem returned {_shown(params)}, without a number: {must}")
@@ -137,8 +138,9 @@ def _check_init(init: Callable[[jax.Array], Params], key: jax.Array) -> Params:
 
 
 def _check_scalar(call: str, value: Any, must: str) -> None:
+    alone = [value is leaf for leaf in jax.tree.leaves(value)] == [True]
     try:
-        scalar = jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
+        scalar = alone and jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
     except TypeError:
         scalar = False
     if not scalar:
