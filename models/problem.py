@@ -14,10 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from stalegrad.models.datasets import SOURCES, check_name, data_fingerprint
 from stalegrad.models.datasets.table import FOLDER
+from stalegrad.models.functions import check_data, check_functions
 from stalegrad.models.naming import unknown_name
 from stalegrad.models.networks import KINDS, NETWORKS
 from stalegrad.models.objective import Batch, Objective, Params, named_objective
-from stalegrad.models.streams import on_device
 
 Sampling = Literal["epochs", "iid", "sharded"]
 """``epochs``: one shuffled stream shared by all workers, every example once per epoch; ``iid``: with
@@ -98,7 +98,9 @@ class Problem:
         """Return a problem made of your own functions; parameters may be any pytree.
 
         Args:
-            init: ``init(key) -> params``.
+            init: ``init(key) -> params``: arrays of type float16, bfloat16, float32 or (under
+                ``jax_enable_x64``) float64, also mixed. Whatever is kept of them has their types;
+                hyper-parameters are computed with in float32 at least.
             loss: ``loss(params, batch, key) -> scalar``, differentiable in ``params``; ``key`` is fresh for
                 every mini-batch gradient, for noise, dropout and the like.
             train: pytree of arrays with a common first axis, a :class:`~stalegrad.models.streams.Stream`, or
@@ -113,6 +115,8 @@ class Problem:
 
             Problem.from_functions(lambda key: jnp.ones(10), lambda w, batch, key: 0.5 * jnp.sum(w**2))
 
+        What the functions return is checked, on shapes alone, when a run begins.
+
         Raises:
             ValueError: if the data and ``batch_size`` do not fit together.
         """
@@ -120,9 +124,7 @@ class Problem:
             raise ValueError(
                 f"batch_size = {batch_size} is not allowed: give it with training data, and only then"
             )
-        lengths = {len(leaf) for leaf in jax.tree.leaves(train)}
-        if len(lengths) > 1:
-            raise ValueError(f"train has arrays of different lengths: {sorted(lengths)}")
+        train, test = check_data("train", train), check_data("test", test)
 
         def whole_loss(params: Params, data: Batch) -> Mapping[str, jax.Array]:
             return {"loss": loss(params, data, jax.random.key(0))}
@@ -138,25 +140,36 @@ class Problem:
             init,
             lambda params, stats, batch, key: (loss(params, batch, key), stats),
             lambda params, stats, data: measure(params, data),
-            on_device(train),
-            on_device(test),
+            train,
+            test,
         )
-        problem._objective = lambda: objective
+        problem._check_size(objective)
+
+        @functools.cache
+        def checked() -> Objective:
+            check_functions(init, loss, measure, train, test, problem.batch_size)
+            return objective
+
+        problem._objective = checked
         return problem
 
     def objective(self) -> Objective:
         """Load the data, and return what the replay needs; the same problem loads once.
 
         Raises:
-            ValueError: if a mini-batch is larger than the data set.
+            ValueError: if a mini-batch is larger than the data set, or a function of the user's returns what it
+                must not.
             FileNotFoundError: if the data set is not to be had.
         """
         objective = self._objective()
+        self._check_size(objective)
+        return objective
+
+    def _check_size(self, objective: Objective) -> None:
         if objective.examples and self.batch_size > objective.examples:
             raise ValueError(
                 f"batch_size = {self.batch_size} is not allowed: the data set has {objective.examples} examples"
             )
-        return objective
 
     @property
     def named(self) -> bool:

@@ -18,7 +18,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stalegrad.policies.trees import at_worker, global_norm_squared, put_worker, stacked, tree_map
+from stalegrad.policies.trees import (
+    at_worker,
+    global_norm_squared,
+    put_worker,
+    scalar_type,
+    stacked,
+    tree_map,
+    wide,
+)
 
 Params = Any
 Granularity = Literal["elementwise", "layer", "global"]
@@ -76,7 +84,7 @@ def adaptive_delay_compensation(
         mean_square = put_worker(state.mean_square, worker, square)
         square = at_worker(mean_square, worker)  # read back: nothing else then needs the old stack
         corrected = tree_map(
-            lambda g, p, w, ms: g + strength / jnp.sqrt(ms + eps) * g * g * (p - w), g, params, read, square
+            lambda g, p, w, ms: g + strength / jnp.sqrt(wide(ms) + eps) * g * g * (p - w), g, params, read, square
         )
         return corrected, AdaptiveDelayCompensationState(mean_square)
 
@@ -98,12 +106,13 @@ def gap_aware(
     granularity: Granularity = "elementwise",
     running_peak: bool = False,
     fresh_is_free: bool = True,
+    weight_decay: Any = None,
     eps: float = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    """g / G with the gap in units of a typical step, G = |theta - w| / C + 1.
+    """(g + weight_decay * theta) / G with the gap in units of a typical step, G = |theta - w| / C + 1.
 
     C = eta_max * (sqrt(R / (1 - decay^n)) + eps), R <- decay R + (1 - decay) b^2, where b is the momentum buffer
-    before this message (the raw message where there is none).
+    before this message (the raw message, without weight decay, where there is none).
 
     Args:
         buffer: ``(message, optimizer state, worker) -> b``.
@@ -111,14 +120,15 @@ def gap_aware(
         granularity: ``elementwise``; ``layer``: L2 norms of each array; ``global``: L2 norms of everything.
         running_peak: eta_max is the largest learning rate so far, instead of the schedule's peak.
         fresh_is_free: G = 1 for a message of staleness 0 (for methods that send theta itself).
+        weight_decay: L2 decay that is penalised, too; None: none.
         eps: keeps C away from 0.
 
     Reference: Barkai, Hakimi, Schuster, Gap-Aware Mitigation of Gradient Staleness, 2020.
     """
 
     def init(params: Params) -> GapAwareState:
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        return GapAwareState(tree_map(jnp.zeros_like, params), jnp.zeros((), jnp.int32), jnp.zeros((), dtype))
+        peak = jnp.zeros((), scalar_type(params))
+        return GapAwareState(tree_map(jnp.zeros_like, params), jnp.zeros((), jnp.int32), peak)
 
     def update(
         g: Params,
@@ -143,6 +153,8 @@ def gap_aware(
         penalty = gap_penalty(params, read, step, eta, eps, granularity)
         if fresh_is_free:
             penalty = tree_map(lambda p: jnp.where(staleness == 0, jnp.ones_like(p), p), penalty)
+        if weight_decay is not None:
+            g = tree_map(lambda g, p: g + weight_decay * p, g, params)
         return tree_map(lambda g, p: g / p, g, penalty), GapAwareState(mean_square, count, peak)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -173,8 +185,7 @@ def gap_aware_adam(
     """
 
     def init(params: Params) -> GapAwareAdamState:
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        return GapAwareAdamState(tree_map(jnp.zeros_like, params), jnp.zeros((), dtype))
+        return GapAwareAdamState(tree_map(jnp.zeros_like, params), jnp.zeros((), scalar_type(params)))
 
     def update(
         g: Params,
@@ -218,7 +229,7 @@ def gap_penalty(
     if granularity == "layer":
         return tree_map(lambda d, s: norm(d) / (eta * (norm(s) + eps)) + 1, distance, step)
     penalty = norm(distance) / (eta * (norm(step) + eps)) + 1
-    return tree_map(lambda d: penalty.astype(d.dtype), distance)
+    return tree_map(lambda d: penalty, distance)
 
 
 def gap_limited(threshold: Any) -> optax.GradientTransformationExtraArgs:

@@ -184,7 +184,15 @@ class MethodInfo:
         if synchrony is None:
             synchrony = self.synchrony(**{key: value for key, value in arguments.items() if key in own})
         method = Method(self.name, synchrony, as_schedule(learning_rate), parameters)
-        method.rule(workers=1)
+        rule = method.rule(workers=1)
+        if not isinstance(rule, Rule):
+            raise ValueError(f"the rule of method {self.name!r} returned {rule!r}: it must return a Rule")
+        if rule.own_reads and isinstance(synchrony, SSP):
+            raise ValueError(
+                f"method {self.name!r} cannot work with synchrony {synchrony.name!r} and these parameters: a "
+                "worker is sent a point of its own with the update of its message, but under ssp it may read a "
+                "later version; allowed are async, sequential, or nesterov = false"
+            )
         return method
 
     def _check_synchrony(self, synchrony: Any) -> None:

@@ -1,45 +1,170 @@
-"""Optimizers of the server that optax does not have: momentum under staleness.
+"""The server's optimizer: what a spec may say of it, and how a run builds it.
 
-All follow one convention (PyTorch's): the buffer holds no learning rate, v <- gamma v + d, and theta moves by
-learning_rate * update from outside, so an optimizer returns *minus* its step. A momentum therefore survives a
-change of the learning rate as it is. Beside ``d`` (and ``params``) they are told ``worker`` and ``staleness`` of
-the message; those with a buffer per worker need updates of one message.
+The learning rate of an update goes *into* an optimizer that is built from one (``optax.NAME(learning_rate=...)``,
+a function with a parameter ``learning_rate``), so steps that are not linear in it, or keep it in a momentum, are
+optax's own. The step of a ready-made transformation is multiplied by it: build that with learning rate 1.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from pydantic import BeforeValidator
 
+from stalegrad.policies.functions import by_name, check_function_name, import_function, is_function_name
 from stalegrad.policies.specs import unknown_name
-from stalegrad.policies.trees import after, at_worker, put_worker, stacked, tree_map
 
 Params = Any
-OptimizerSpec = Any
-"""An optax optimizer: its name, a table ``{"name": "adam", "b1": 0.9}``, or itself (learning rate 1)."""
+
+NOT_LINEAR = ("fromage", "rprop")
+"""Optimizers of optax whose step is not proportional to the learning rate."""
+
+_PROBE = {"w": np.array([[0.3, -1.2, 0.5], [2.0, 0.1, -0.7]], np.float32), "b": np.array([0.4, -0.6], np.float32)}
 
 
-def make_optimizer(value: OptimizerSpec) -> optax.GradientTransformation:
-    """Return the optax optimizer of learning rate 1 that a user meant.
+class Built(NamedTuple):
+    """An optimizer as a run uses it.
+
+    Attributes:
+        at: ``learning rate -> transformation``; the learning rate may be a tracer.
+        inside: whether the learning rate acts inside the transformation; otherwise its step is multiplied by it.
+    """
+
+    at: Callable[[Any], optax.GradientTransformationExtraArgs]
+    inside: bool
+
+
+class Optimizer(NamedTuple):
+    """An optimizer as a rule holds it: a run builds it, and only then imports a ``module:function``.
+
+    Attributes:
+        spec: as of :func:`check_optimizer`.
+        weight_decay: L2 decay added to the mean message first; None: none.
+    """
+
+    spec: Any
+    weight_decay: Any = None
+
+    def build(self) -> Built:
+        """Return the optimizer for a run.
+
+        Raises:
+            ValueError: as :func:`check_optimizer`, or if a ``module:function`` cannot be imported or returns no
+                optax transformation.
+        """
+        spec = check_optimizer(self.spec)
+        if isinstance(spec, optax.GradientTransformation):
+            return self._decayed(lambda rate: spec, False)
+        arguments, function = dict[str, Any](), spec
+        if isinstance(spec, str | Mapping):
+            arguments = _arguments(spec)
+            name = arguments.pop("name")
+            function = import_function(name) if is_function_name(name) else getattr(optax, name)
+            _check_signature(name, function, arguments)
+        inside = "learning_rate" in inspect.signature(function).parameters
+        return self._decayed(functools.partial(_made, spec, function, arguments, inside), inside)
+
+    def _decayed(self, make: Callable[[Any], optax.GradientTransformation], inside: bool) -> Built:
+        def at(rate: Any) -> optax.GradientTransformationExtraArgs:
+            if self.weight_decay is None:
+                return optax.with_extra_args_support(make(rate))
+            return optax.chain(optax.add_decayed_weights(self.weight_decay), make(rate))
+
+        return Built(at, inside)
+
+
+def _made(
+    spec: Any, function: Callable[..., Any], arguments: dict[str, Any], inside: bool, rate: Any
+) -> optax.GradientTransformation:
+    made = function(**({"learning_rate": rate} if inside else {}), **arguments)
+    if not isinstance(made, optax.GradientTransformation):
+        raise ValueError(f"optimizer = {spec!r} returned {made!r}: it must return an optax transformation")
+    return made
+
+
+def build_optimizer(value: Any) -> Built:
+    """Return the optimizer of a rule for a run; a transformation takes the learning rate from outside."""
+    if isinstance(value, Optimizer):
+        return value.build()
+    return Built(lambda rate: optax.with_extra_args_support(value), False)
+
+
+def check_optimizer(value: Any) -> Any:
+    """Return an optimizer as a spec keeps it; nothing is imported.
 
     Args:
-        value: the name of an optax alias (``"sgd"``, ``"adam"``, ...), a table of the name and its
-            arguments, or a transformation built with ``learning_rate=1.0``.
+        value: one of
+
+            * the name of an optax optimizer of :func:`optimizer_names`: ``"sgd"``, ``"adam"``, ...;
+            * ``"package.module:function"``, a function that returns an optax transformation. It is called with
+              ``learning_rate`` (of the update, a traced number) if it has such a parameter;
+            * a table of one of these names and further arguments: ``{"name": "adam", "b1": 0.9}``;
+            * the function itself, or a ``functools.partial`` of it: kept by its name if it has one;
+            * an optax transformation built with learning rate 1.
+
+    Names mean optax's own formulas, which differ from PyTorch's: ``rmsprop`` has eps inside the root, decay 0.9
+    (PyTorch: alpha 0.99), and a momentum that holds the learning rate; ``adagrad`` starts its accumulator at 0.1
+    (PyTorch: 0) and has eps = 1e-7 inside the root (1e-10 outside); ``amsgrad`` takes the maximum of
+    bias-corrected second moments (PyTorch corrects the maximum of raw ones); ``radam`` adds eps to the root of the
+    bias-corrected second moment (PyTorch to that of the raw one). ``rprop`` takes the first update's learning rate
+    as its initial step size, and ignores the others.
 
     Raises:
-        ValueError: for an unknown name or arguments it does not take.
+        ValueError: for an unknown name, arguments that it does not take, or a transformation that needs what an
+            asynchronous update cannot give.
     """
     if isinstance(value, optax.GradientTransformation):
+        _check_transformation(value)
         return value
-    if not isinstance(value, str | dict):
-        raise ValueError(f"optimizer = {value!r} is not allowed: give a name, a table or an optax transformation")
-    arguments = {"name": value} if isinstance(value, str) else dict(value)
+    value = _named(value)
+    if callable(value):
+        _check_signature(value, value, {})
+        return value
+    if not isinstance(value, str | Mapping):
+        raise ValueError(
+            f"optimizer = {value!r} is not allowed: give a name, a table, a function of learning_rate, or an "
+            "optax transformation of learning rate 1"
+        )
+    arguments = _arguments(value)
     name = arguments.pop("name", None)
+    if isinstance(name, str) and ":" in name:
+        check_function_name("optimizer", name)
+        if "learning_rate" in arguments:
+            raise ValueError(f"learning_rate of optimizer {name!r} is not allowed: it is the method's")
+    else:
+        _check_alias(name, arguments)
+    return value if isinstance(value, str) else {"name": name, **arguments}
+
+
+OptimizerSpec = Annotated[Any, BeforeValidator(check_optimizer)]
+"""An optimizer as :func:`check_optimizer` takes it."""
+
+
+def _named(value: Any) -> Any:
+    """Return a function by the name that specs keep, and a partial one of plain arguments as a table."""
+    if isinstance(value, functools.partial) and not value.args:
+        name = _named(value.func)
+        plain = all(isinstance(argument, bool | int | float | str) for argument in value.keywords.values())
+        return {"name": name, **value.keywords} if isinstance(name, str) and plain else value
+    if not callable(value):
+        return value
+    name = getattr(value, "__name__", None)
+    return name if name in optimizer_names() and getattr(optax, name) is value else by_name(value)
+
+
+def _arguments(value: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": value} if isinstance(value, str) else dict(value)
+
+
+def _check_alias(name: Any, arguments: dict[str, Any]) -> None:
     known = optimizer_names()
     if name not in known:
         raise ValueError(unknown_name("optimizer", name, known))
@@ -48,18 +173,94 @@ def make_optimizer(value: OptimizerSpec) -> optax.GradientTransformation:
     for key in arguments:
         if key not in allowed:
             raise ValueError(unknown_name(f"parameter of optimizer {name!r}:", key, allowed))
-    made: optax.GradientTransformation = function(learning_rate=1.0, **arguments)
     try:
-        leaf = jnp.ones(2)
-        made.update(leaf, made.init(leaf), leaf)
+        made = function(learning_rate=1.0, **arguments)
+        jax.eval_shape(lambda leaf: made.update(leaf, made.init(leaf), leaf), jnp.ones(2))
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer {name!r} does not work with {arguments}: {error}") from None
-    return made
+
+
+def _check_signature(name: Any, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a function can be called with these arguments and ``learning_rate``."""
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for key in arguments:
+        if key not in parameters and not takes_any:
+            raise ValueError(unknown_name(f"parameter of optimizer {name!r}:", key, parameters))
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    for p in parameters.values():
+        missing = p.default is p.empty and p.kind not in variable
+        if missing and p.name != "learning_rate" and p.name not in arguments:
+            raise ValueError(
+                f"optimizer = {name!r} needs {p.name}: the one argument that a run gives is called learning_rate"
+            )
+
+
+@functools.lru_cache(maxsize=256)
+def _check_transformation(made: optax.GradientTransformation) -> None:
+    """Raise ValueError for a transformation that no update can be made with, or that is not linear in its rate."""
+    try:
+        needs_loss(build_optimizer(made), _PROBE)
+        ours = _steps(made)
+    except _MissingError:
+        raise
+    except Exception:  # it is made for other parameters than these
+        return
+    for name in NOT_LINEAR:
+        theirs = _steps(getattr(optax, name)(1.0))
+        if all(map(np.array_equal, ours, theirs)):
+            raise ValueError(
+                f"optimizer = optax.{name}(1.0) is not allowed: its step is not proportional to the learning "
+                f'rate; give "{name}" or the function optax.{name}, which is told that of every update'
+            )
+
+
+@functools.lru_cache(maxsize=256)
+def _steps(made: optax.GradientTransformation) -> list[Any]:
+    """Return the parameters after three steps on a sum of sines, leaf by leaf."""
+    with jax.ensure_compile_time_eval():
+        params, state = _PROBE, made.init(_PROBE)
+        for _ in range(3):
+            step, state = made.update(jax.tree.map(jnp.cos, params), state, params)
+            params = optax.apply_updates(params, step)
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+
+
+class _MissingError(ValueError):
+    """A transformation needs an argument that no update can give it."""
+
+
+def needs_loss(optimizer: Built, params: Params) -> bool:
+    """Return whether an optimizer uses ``value`` or ``grad``, the loss and the gradient that it is told.
+
+    Raises:
+        ValueError: if it needs an argument that an asynchronous update cannot give, such as ``value_fn``.
+    """
+
+    def step(params: Params, value: Any, grad: Params) -> Any:
+        made = optimizer.at(jnp.ones(()))
+        told = {"worker": jnp.int32(0), "staleness": jnp.int32(0), "learning_rate": jnp.ones(())}
+        return made.update(params, made.init(params), params, value=value, grad=grad, **told)
+
+    try:
+        traced = jax.make_jaxpr(step)(params, jnp.ones(()), params).jaxpr
+    except (TypeError, ValueError) as error:
+        found = re.search(r"missing \d+ required keyword-only arguments?: (.*)|(\w+) must be provided", str(error))
+        if found is None:
+            raise
+        missing = found[1] or found[2]
+        raise _MissingError(
+            f"the optimizer needs {missing}, which the server of an asynchronous run cannot give: it is told "
+            "value (the mean loss of the update's mini-batches) and grad (their mean gradient), but has no data"
+        ) from None
+    ours = traced.invars[len(jax.tree.leaves(params)) :]
+    used = [*traced.outvars, *(argument for equation in traced.eqns for argument in equation.invars)]
+    return any(argument is our for argument in used for our in ours)
 
 
 @functools.cache
 def optimizer_names() -> tuple[str, ...]:
-    """Return the optax aliases that take a learning rate and nothing else that is compulsory."""
+    """Return the optax optimizers that take a learning rate and nothing else that is compulsory."""
     names = []
     deprecated = {"noisy_sgd", "optimistic_adam"}
     for name, function in sorted(vars(optax).items()):
@@ -70,136 +271,3 @@ def optimizer_names() -> tuple[str, ...]:
         if required == ["learning_rate"]:
             names.append(name)
     return tuple(names)
-
-
-class MomentumState(NamedTuple):
-    """The server's one momentum buffer."""
-
-    velocity: Params
-
-
-def momentum(decay: Any, *, nesterov: bool = False) -> optax.GradientTransformationExtraArgs:
-    """v <- decay v + d; theta -= eta v, or with ``nesterov`` theta -= eta (decay v + d)."""
-
-    def update(d: Params, state: Any, params: Params = None, **_: Any) -> tuple[Params, Any]:
-        velocity = tree_map(lambda v, d: decay * v + d, state.velocity, d)
-        return _step(velocity, d, decay, nesterov), MomentumState(velocity)
-
-    return optax.GradientTransformationExtraArgs(
-        lambda params: MomentumState(tree_map(jnp.zeros_like, params)), update
-    )
-
-
-class PerWorkerMomentumState(NamedTuple):
-    """One buffer per worker (stacked along a first axis), and their running sum where it is needed."""
-
-    velocity: Params
-    total: Params | None
-
-
-def per_worker_momentum(
-    decay: Any, workers: int, *, nesterov: bool = False, running_sum: bool = False
-) -> optax.GradientTransformationExtraArgs:
-    """v^i <- decay v^i + d for the message's worker i only; theta -= eta v^i (Nesterov: decay v^i + d).
-
-    Args:
-        decay: the momentum gamma.
-        workers: their number N.
-        nesterov: use the look-ahead form of the step.
-        running_sum: keep S = sum_j v^j (in O(1) buffers per message), as DANA's look-ahead needs.
-    """
-
-    def init(params: Params) -> PerWorkerMomentumState:
-        total = tree_map(jnp.zeros_like, params) if running_sum else None
-        return PerWorkerMomentumState(stacked(params, workers), total)
-
-    def update(d: Params, state: Any, params: Params = None, *, worker: Any, **_: Any) -> tuple[Params, Any]:
-        old = at_worker(state.velocity, worker)
-        new = tree_map(lambda v, d: decay * v + d, old, d)
-        total = state.total
-        if running_sum:
-            total = tree_map(lambda s, n, o: s + n - o, total, new, old)
-            new = after(new, total)
-        velocity = put_worker(state.velocity, worker, new)
-        new = at_worker(velocity, worker)  # read back: nothing else then needs the old stack
-        return _step(new, d, decay, nesterov), PerWorkerMomentumState(velocity, total)
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _step(velocity: Params, d: Params, decay: Any, nesterov: bool) -> Params:
-    if nesterov:
-        return tree_map(lambda v, d: -(decay * v + d), velocity, d)
-    return tree_map(jnp.negative, velocity)
-
-
-class SMEGA2State(NamedTuple):
-    """Momentum, the gradients gathered since its last update, and how many they are."""
-
-    velocity: Params
-    gathered: Params
-    phase: jax.Array
-
-
-def smega2(decay: Any, workers: int) -> optax.GradientTransformationExtraArgs:
-    """One buffer that is updated every N messages, with their mean.
-
-    c <- (c + 1) mod N; a += d; theta -= eta (gamma m + d); if c = 0: m <- gamma m + a / N, a <- 0.
-
-    Reference: Cohen, Hakimi, Schuster, SMEGA2: Distributed Asynchronous Deep Neural Network Training With a
-    Single Momentum Buffer, 2022.
-    """
-
-    def init(params: Params) -> SMEGA2State:
-        zeros = tree_map(jnp.zeros_like, params)
-        return SMEGA2State(zeros, zeros, jnp.zeros((), jnp.int32))
-
-    def update(d: Params, state: Any, params: Params = None, **_: Any) -> tuple[Params, Any]:
-        phase = (state.phase + 1) % workers
-        gathered = tree_map(jnp.add, state.gathered, d)
-        direction = tree_map(lambda m, d: -(decay * m + d), state.velocity, d)
-        full = phase == 0
-        velocity = tree_map(lambda m, a: jnp.where(full, decay * m + a / workers, m), state.velocity, gathered)
-        gathered = tree_map(lambda a: jnp.where(full, jnp.zeros_like(a), a), gathered)
-        return direction, SMEGA2State(velocity, gathered, phase)
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-class FASGDState(NamedTuple):
-    """Moving averages of g^2, of g, and of the standard deviation of g."""
-
-    square: Params
-    mean: Params
-    deviation: Params
-
-
-def fasgd(
-    square_decay: Any, deviation_decay: Any, eps: float = 1e-8, floor: float = 1e-8
-) -> optax.GradientTransformationExtraArgs:
-    """theta -= eta d / (v (tau + 1)), where v is a moving average of the standard deviation of d.
-
-    n <- c1 n + (1 - c1) d^2; b <- c1 b + (1 - c1) d; v <- c2 v + (1 - c2) sqrt(n - b^2 + eps).
-
-    Reference: Odena, Faster Asynchronous SGD, 2016 (with the division by the deviation of its text, tau + 1 of
-    its code, and ``floor`` added to v).
-    """
-
-    def init(params: Params) -> FASGDState:
-        zeros = tree_map(jnp.zeros_like, params)
-        return FASGDState(zeros, zeros, zeros)
-
-    def update(d: Params, state: Any, params: Params = None, *, staleness: Any, **_: Any) -> tuple[Params, Any]:
-        c1, c2 = square_decay, deviation_decay
-        square = tree_map(lambda n, d: c1 * n + (1 - c1) * d * d, state.square, d)
-        mean = tree_map(lambda b, d: c1 * b + (1 - c1) * d, state.mean, d)
-        deviation = tree_map(
-            lambda v, n, b: c2 * v + (1 - c2) * jnp.sqrt(jnp.maximum(n - b * b, 0) + eps),
-            state.deviation,
-            square,
-            mean,
-        )
-        direction = tree_map(lambda d, v: -d / ((v + floor) * (staleness + 1)), d, deviation)
-        return direction, FASGDState(square, mean, deviation)
-
-    return optax.GradientTransformationExtraArgs(init, update)

@@ -99,24 +99,43 @@ class InverseSqrt(Schedule):
 
 @spec
 class FromFunction(Schedule):
-    """A user's ``function(update) -> learning rate``, e.g. any optax schedule."""
+    """A user's ``function(position) -> learning rate``, times the warm-up: any optax schedule, say.
+
+    Args:
+        function: of the update's index (an int), or with ``unit = "epochs"`` of the epochs passed (a float); the
+            learning rate must be finite and at least 0.
+    """
 
     peak: PositiveFloat = field(default=1.0, init=False)
     unit: Unit = field(default="updates", kw_only=True)
-    function: Callable[[int], Any]
-
-    @property
-    def needs_epochs(self) -> bool:
-        """Whether it cannot do without data: it counts epochs, and they matter to it."""
-        return self.unit == "epochs" and (bool(self.warmup) or not isinstance(self, Constant))
+    function: Callable[[Any], Any]
 
     def peak_of(self, rates: Floats) -> float:
         """Return the largest learning rate of the run: of a function we know no other."""
         return float(np.max(rates, initial=0.0))
 
-    def values(self, updates: Floats, epochs: Floats, workers: int = 1) -> Floats:
-        """Call the function once per update."""
-        return np.array([float(self.function(int(update))) for update in updates])
+    def shape(self, position: Floats) -> Floats:
+        """Call the function once per update.
+
+        Raises:
+            ValueError: if it returns no number, or one that is no learning rate, naming the update or epoch.
+        """
+        count = int if self.unit == "updates" else float
+        return np.array([self._rate(count(p)) for p in position.tolist()], float)
+
+    def _rate(self, position: float) -> float:
+        where = f"learning_rate of {self.unit.removesuffix('s')} {position}"
+        try:
+            value = self.function(position)
+        except Exception as error:
+            raise ValueError(f"{where}: the function raised {type(error).__name__}: {error}") from error
+        try:
+            rate = float(value)
+        except (TypeError, ValueError):
+            rate = np.nan
+        if not 0 <= rate < np.inf:
+            raise ValueError(f"{where} = {value!r} is not allowed: a finite number of at least 0")
+        return rate
 
 
 SCHEDULES: dict[str, type[Any]] = {kebab(cls.__name__): cls for cls in (Constant, StepDecay, Cosine, InverseSqrt)}

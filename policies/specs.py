@@ -29,6 +29,10 @@ def _number(value: Any) -> Any:
 
 NonNegativeInt = Annotated[int, BeforeValidator(builtin), Field(ge=0, strict=True)]
 PositiveInt = Annotated[int, BeforeValidator(builtin), Field(ge=1, strict=True)]
+SEEDS = 2**64
+Seed = Annotated[int, BeforeValidator(builtin), Field(ge=0, lt=SEEDS, strict=True)]
+"""A seed: all of its 64 bits count."""
+
 PositiveFloat = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
 
@@ -84,7 +88,9 @@ def validate(where: str, annotation: Any, value: Any) -> Any:
         return _adapter(annotation).validate_python(builtin(value))
     except ValidationError as error:
         problems = "; ".join(
-            ".".join(str(part) for part in e["loc"]) + (": " if e["loc"] else "") + e["msg"]
+            ".".join(str(part) for part in e["loc"])
+            + (": " if e["loc"] else "")
+            + e["msg"].removeprefix("Value error, ")
             for e in error.errors(include_url=False)
         )
         raise ValueError(f"{where} = {value!r} is not allowed: {problems}") from None

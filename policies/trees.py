@@ -24,7 +24,30 @@ def at_worker(stack: Params, worker: Any) -> Params:
 
 def put_worker(stack: Params, worker: Any, value: Params) -> Params:
     """Return the stack with one worker's entry replaced (in place, if the buffer was donated)."""
-    return tree_map(lambda s, v: lax.dynamic_update_index_in_dim(s, v, worker, 0), stack, value)
+    return tree_map(lambda s, v: lax.dynamic_update_index_in_dim(s, v.astype(s.dtype), worker, 0), stack, value)
+
+
+def scalar_type(params: Params) -> Any:
+    """Return the type of hyper-parameters and measurements: that of the parameters, but at least float32.
+
+    Scalars of fewer bits would not do: 0.999 is 1 in bfloat16. What is computed with them is brought back to the
+    type of each array by :func:`like`.
+    """
+    return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
+
+
+def like(tree: Params, example: Params) -> Params:
+    """Return a pytree with every array brought to the type of its example."""
+
+    def bring(leaf: Any, to: Any) -> Any:
+        return leaf if getattr(leaf, "dtype", None) == to.dtype else jnp.asarray(leaf, to.dtype)
+
+    return tree_map(bring, tree, example)
+
+
+def wide(leaf: Any) -> Any:
+    """Return an array with at least the bits of float32, for sums and small constants."""
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
 def after(value: Params, token: Params) -> Params:
@@ -35,11 +58,12 @@ def after(value: Params, token: Params) -> Params:
     never true, but XLA cannot know.
     """
 
-    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(token))
+    total = sum(jnp.sum(wide(leaf)) for leaf in jax.tree.leaves(token))
     never = total == jnp.asarray(-1.2345e37, jnp.result_type(total))
     return tree_map(lambda leaf: jnp.where(never, jnp.zeros_like(leaf), leaf), value)
 
 
 def global_norm_squared(tree: Params) -> Any:
-    """Return the squared L2 norm over all leaves."""
-    return sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tree))
+    """Return the squared L2 norm over all leaves, in float32 at least."""
+    leaves = map(wide, jax.tree.leaves(tree))
+    return sum(jnp.sum(leaf * leaf) for leaf in leaves)

@@ -114,40 +114,56 @@ def delayed_averaging_general(workers: int) -> Work:
 
 
 class ElasticState(NamedTuple):
-    """A worker's own model, and its velocity if it has momentum."""
+    """What a worker keeps between two exchanges.
+
+    Attributes:
+        model: its own model x at the last exchange, before the pull.
+        pull: e of that exchange, which its next step takes off.
+        velocity: its momentum v; None if it has none.
+        started: whether it has begun; at first its model is the center it reads.
+    """
 
     model: Params
+    pull: Params
     velocity: Params | None
+    started: Any
 
 
 def elastic(workers: int, alpha: Any, momentum: Any | None) -> Work:
-    """Local SGD from the worker's own model x; on exchange e = alpha (x - center), x -= e, center += e.
+    """Local SGD from the worker's own model x, which exchanges with the server's center now and then.
 
-    With momentum (EAMSGD): v <- delta v; x <- x + v; gradient at x; x <- x - eta g; v <- v - eta g.
+    A message is an exchange: when the server receives it, e = alpha (x - center), center += e. The worker takes
+    the gradient of its next step at the same x, before the pull: x <- x - eta g(x) - e. The other steps of a
+    message have no e. With momentum (EAMSGD): v <- delta v - eta g(x + delta v); x <- x + v - e.
 
-    Reference: Zhang, Choromanska, LeCun, Deep learning with Elastic Averaging SGD, 2015.
+    Reference: Zhang, Choromanska, LeCun, Deep learning with Elastic Averaging SGD, 2015, Algorithms 1 and 2. Their
+    exchange at t = 0 leaves everything as it is, since every worker starts at the center.
     """
 
     def init(params: Params) -> ElasticState:
-        return ElasticState(params, None if momentum is None else tree_map(jnp.zeros_like, params))
+        zeros = tree_map(jnp.zeros_like, params)
+        return ElasticState(params, zeros, None if momentum is None else zeros, jnp.zeros((), bool))
 
-    def begin(read: Params, own: Own, when: Any) -> tuple[Params, Job]:
-        return own.model, own.velocity
+    def begin(read: Params, own: Own, when: Any) -> tuple[Params, Own]:
+        model = tree_map(lambda mine, center: jnp.where(own.started, mine, center), own.model, read)
+        return model, own._replace(model=())
 
-    def before(point: Params, velocity: Job) -> tuple[Params, Job]:
+    def before(point: Params, own: Job) -> tuple[Params, Job]:
         if momentum is None:
-            return point, velocity
-        velocity = tree_map(lambda v: momentum * v, velocity)
-        return tree_map(jnp.add, point, velocity), velocity
+            return point, own
+        velocity = tree_map(lambda v: momentum * v, own.velocity)
+        return tree_map(jnp.add, point, velocity), own._replace(velocity=velocity)
 
-    def move(point: Params, velocity: Job, gradient: Params, learning_rate: Any) -> tuple[Params, Job]:
+    def move(point: Params, own: Job, gradient: Params, learning_rate: Any) -> tuple[Params, Job]:
         if momentum is not None:
-            velocity = _descend(velocity, gradient, learning_rate)
-        return _descend(point, gradient, learning_rate), velocity
+            own = own._replace(velocity=_descend(own.velocity, gradient, learning_rate))
+        point = tree_map(jnp.subtract, _descend(point, gradient, learning_rate), own.pull)
+        return point, own._replace(pull=tree_map(jnp.zeros_like, own.pull))
 
-    def finish(start: Params, point: Params, velocity: Job, params: Params) -> tuple[Params, Own]:
+    def finish(start: Params, point: Params, own: Job, params: Params) -> tuple[Params, Own]:
         pull = tree_map(lambda x, center: alpha * (x - center), point, params)
-        return tree_map(jnp.negative, pull), ElasticState(tree_map(jnp.subtract, point, pull), velocity)
+        own = ElasticState(point, pull, own.velocity, jnp.ones((), bool))
+        return tree_map(jnp.negative, pull), own
 
     return Work(workers, init, begin, move, finish, before)
 

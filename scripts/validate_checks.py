@@ -106,7 +106,7 @@ FAULTS = [
         "g + strength", "g - strength",
     ),
     Fault(
-        "all workers share the first one's momentum", "dana-zero", "policies.optimizers:per_worker_momentum",
+        "all workers share the first one's momentum", "dana-zero", "policies.momentum:per_worker_momentum",
         "old = at_worker(state.velocity, worker)", "old = at_worker(state.velocity, 0 * worker)",
     ),
     Fault(

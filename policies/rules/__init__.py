@@ -5,11 +5,13 @@ A rule is put together from small pure parts:
 * ``work``: what a worker does, where it keeps state of its own (``policies/work.py``);
 * ``correction``: of each message, given how far the server has moved (``policies/corrections.py``);
 * ``weight``: a factor on each message that depends on staleness alone (``policies/weights.py``);
-* ``optimizer``: of the mean of an update's messages (optax, or ``policies/optimizers.py``);
+* ``optimizer``: of the mean of an update's messages (optax by name, ``policies/optimizers.py``; or
+  ``policies/momentum.py``);
 * ``look_ahead``: the point that is sent to workers, from the new parameters.
 
-theta <- theta + learning_rate * optimizer(mean_l weight_l * correction(message_l)); the learning rate comes from
-outside, so optimizers are built with learning rate 1 and no momentum ever holds a learning rate.
+theta <- theta + learning_rate * optimizer(mean_l weight_l * correction(message_l)): the rules' own optimizers are
+built with learning rate 1, so no momentum of theirs holds a learning rate. One that is named follows its own
+formula, theta <- theta + optimizer(mean, learning_rate).
 
 A rule function's keyword arguments are its hyper-parameters. Floats may be swept without compiling anew; whatever
 else there is decides the structure. ``workers`` is filled in by the run.

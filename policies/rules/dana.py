@@ -13,7 +13,7 @@ from stalegrad.policies.corrections import (
     gap_aware,
     weight_decay as decay_weights,
 )
-from stalegrad.policies.optimizers import per_worker_momentum
+from stalegrad.policies.momentum import per_worker_momentum
 from stalegrad.policies.rules.rule import Decay, LookAhead, Momentum, Params, Rule, chain, decayed
 from stalegrad.policies.specs import NonNegativeFloat
 from stalegrad.policies.trees import at_worker, tree_map

@@ -6,7 +6,8 @@ import optax
 
 from stalegrad.policies.controllers import AdaSync, Growth
 from stalegrad.policies.corrections import gap_limited
-from stalegrad.policies.optimizers import OptimizerSpec, make_optimizer, momentum as one_momentum
+from stalegrad.policies.momentum import momentum as one_momentum
+from stalegrad.policies.optimizers import Optimizer, OptimizerSpec
 from stalegrad.policies.rules.rule import Decay, Momentum, Rule, chain, decayed
 from stalegrad.policies.specs import PositiveFloat
 
@@ -14,16 +15,14 @@ from stalegrad.policies.specs import PositiveFloat
 def gradient_descent(*, optimizer: OptimizerSpec = "sgd", weight_decay: Decay = None) -> Rule:
     """Descend along the mean of the messages, with any optax optimizer at the server.
 
-    w_{j+1} = w_j - learning_rate * optimizer(mean_l g(w_{v(l,j)}) + weight_decay * w_j)
+    w_{j+1} = w_j + optimizer(mean_l g(w_{v(l,j)}) + weight_decay * w_j); plain SGD gives -learning_rate * mean.
 
     Args:
-        optimizer: any optax optimizer; plain SGD by default.
+        optimizer: any optax optimizer, see :func:`~stalegrad.policies.optimizers.check_optimizer`; plain SGD by
+            default.
         weight_decay: L2 decay, taken at the server's current parameters.
     """
-    step = make_optimizer(optimizer)
-    if weight_decay is not None:
-        step = optax.chain(optax.add_decayed_weights(weight_decay), step)
-    return Rule(step)
+    return Rule(Optimizer(optimizer, weight_decay))
 
 
 def gap_limited_rate(*, threshold: PositiveFloat = 5e-5, weight_decay: Decay = None) -> Rule:

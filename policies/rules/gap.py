@@ -8,8 +8,9 @@ import optax
 from pydantic import Field
 
 from stalegrad.policies.corrections import Granularity, gap_aware, gap_aware_adam
-from stalegrad.policies.optimizers import fasgd, momentum as one_momentum
+from stalegrad.policies.momentum import Spread, fasgd, momentum as one_momentum
 from stalegrad.policies.rules.rule import Decay, Momentum, Params, Rule, UnitInterval, chain, decayed
+from stalegrad.policies.specs import NonNegativeFloat
 
 
 def _velocity(message: Params, state: Any, worker: Any) -> Params:
@@ -46,28 +47,37 @@ def gap_aware_momentum(
     """
     if optimizer == "adam":
         b1, b2 = 0.0 if momentum is None else momentum, gap_decay
-        step, penalty = optax.adam(1.0, b1, b2), gap_aware_adam(b1=b1, b2=b2, granularity=granularity)
-        return Rule(step, _penalised(penalty, weight_decay, penalise_weight_decay))
+        parts = [decayed(weight_decay), gap_aware_adam(b1=b1, b2=b2, granularity=granularity)]
+        return Rule(optax.adam(1.0, b1, b2), chain(*(parts if penalise_weight_decay else reversed(parts))))
     penalty = gap_aware(
         _message if momentum is None else _velocity,
         decay=gap_decay,
         granularity=granularity,
         running_peak=running_peak,
+        weight_decay=weight_decay if penalise_weight_decay else None,
     )
     step = optax.sgd(1.0) if momentum is None else one_momentum(momentum, nesterov=nesterov)
-    return Rule(step, _penalised(penalty, weight_decay, penalise_weight_decay))
+    return Rule(step, penalty if penalise_weight_decay else chain(penalty, decayed(weight_decay)))
 
 
-def _penalised(penalty: Any, weight_decay: Decay, penalise_weight_decay: bool) -> Any:
-    parts = [decayed(weight_decay), penalty]
-    return chain(*(parts if penalise_weight_decay else reversed(parts)))
+def fasgd_rule(
+    *,
+    square_decay: UnitInterval = 0.9,
+    deviation_decay: UnitInterval = 0.9,
+    eps: NonNegativeFloat = 1e-8,
+    floor: NonNegativeFloat = 1e-8,
+    spread: Spread = "deviation",
+) -> Rule:
+    """Learning rate eta / ((v + floor) (tau + 1)) elementwise, v a moving average of the standard deviation of g.
 
-
-def fasgd_rule(*, square_decay: UnitInterval = 0.9, deviation_decay: UnitInterval = 0.9) -> Rule:
-    """Learning rate eta / (v (tau + 1)) elementwise, v a moving average of the gradients' standard deviation.
+    n <- c1 n + (1 - c1) g^2; b <- c1 b + (1 - c1) g; v <- c2 v + (1 - c2) sqrt(n - b^2 + eps). FRED, the code
+    published with the paper, has v <- c2 v + (1 - c2) |g| instead: spread = "magnitude", floor = 1e-3.
 
     Args:
-        square_decay: of the moving averages of g and g^2.
-        deviation_decay: of that of the standard deviation.
+        square_decay: c1, of the moving averages of g and g^2.
+        deviation_decay: c2, of that of the standard deviation.
+        eps: added to the variance before the root.
+        floor: added to v.
+        spread: ``deviation``, or ``magnitude`` for |g|.
     """
-    return Rule(fasgd(square_decay, deviation_decay), single=True)
+    return Rule(fasgd(square_decay, deviation_decay, eps, floor, spread), single=True)

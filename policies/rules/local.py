@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from stalegrad.policies import work
-from stalegrad.policies.optimizers import OptimizerSpec, make_optimizer
+from stalegrad.policies.optimizers import Optimizer, OptimizerSpec
 from stalegrad.policies.rules.rule import Momentum, Rule
 from stalegrad.policies.specs import PositiveInt
 from stalegrad.policies.weights import sum_per_worker
@@ -44,7 +44,10 @@ def elastic_averaging(
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None,
     momentum: Momentum | None = None,
 ) -> Rule:
-    """Every worker trains a model of its own; it and the server's centre pull each other at every message.
+    """Every worker trains a model of its own; it and the server's center pull each other at every message.
+
+    At an exchange e = alpha (x_i - center) and center += e; the worker's next step takes its gradient at the same
+    point, x_i <- x_i - eta g(x_i) - e, and ``local_steps - 1`` steps without e follow.
 
     Args:
         workers: filled in by the run.
@@ -66,4 +69,4 @@ def downpour(*, workers: int, fetch_every: PositiveInt = 1, optimizer: Optimizer
         fetch_every: pushes between two fetches.
         optimizer: at the server; DistBelief uses ``adagrad``.
     """
-    return Rule(make_optimizer(optimizer), work=work.downpour(workers, fetch_every))
+    return Rule(Optimizer(optimizer), work=work.downpour(workers, fetch_every))

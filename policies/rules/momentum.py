@@ -7,7 +7,7 @@ from typing import Any, Literal
 import optax
 
 from stalegrad.policies.corrections import adaptive_delay_compensation, delay_compensation
-from stalegrad.policies.optimizers import momentum as one_momentum, per_worker_momentum, smega2
+from stalegrad.policies.momentum import momentum as one_momentum, per_worker_momentum, smega2
 from stalegrad.policies.rules.rule import Decay, Momentum, Params, Rule, UnitInterval, chain, decayed
 from stalegrad.policies.specs import NonNegativeFloat
 from stalegrad.policies.trees import at_worker, tree_map

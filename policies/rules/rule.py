@@ -29,7 +29,8 @@ class Rule(NamedTuple):
     """A rule's parts; see the folder.
 
     Attributes:
-        optimizer: of the mean message, with learning rate 1.
+        optimizer: of the mean message: an optax transformation with learning rate 1, by which its step is
+            multiplied, or an :class:`~stalegrad.policies.optimizers.Optimizer`.
         correction: of each message.
         weight: factors from staleness alone, computed on the host.
         look_ahead: what is sent; None: the parameters.

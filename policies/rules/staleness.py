@@ -8,7 +8,7 @@ import optax
 from pydantic import Field
 
 from stalegrad.policies import weights
-from stalegrad.policies.optimizers import momentum as one_momentum
+from stalegrad.policies.momentum import momentum as one_momentum
 from stalegrad.policies.rules.rule import Decay, Momentum, Rule, UnitInterval, decayed
 from stalegrad.policies.specs import PositiveFloat, PositiveInt
 

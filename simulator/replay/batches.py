@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -49,6 +50,16 @@ def sampler(kind: str, examples: int, batch_size: int, seed: int, schedule: Sche
         batch_size=batch_size,
         seed=seed,
     )
+
+
+def key_of(seed: int) -> jax.Array:
+    """Return the key of a run: of its initial parameters, and of what its loss draws.
+
+    JAX takes the low 32 bits of a seed only (without ``jax_enable_x64``); the high ones are folded in.
+    """
+    high, low = divmod(seed, 1 << 32)
+    key = jax.random.key(low)
+    return jax.random.fold_in(key, np.uint32(high)) if high else key
 
 
 def _rng(seed: int, purpose: int, *key: int) -> np.random.Generator:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from stalegrad.models.streams import Stream
 from stalegrad.policies import Method
+from stalegrad.policies.trees import scalar_type
 from stalegrad.simulator.replay.batches import Draw
 from stalegrad.simulator.replay.feed import Feed
 from stalegrad.simulator.replay.schedule import Schedule
@@ -21,7 +22,7 @@ from stalegrad.simulator.replay.step import Layout, Params, Step, make_step
 FETCHED_AHEAD = 16
 """Messages of a stream that are fetched before they are needed."""
 
-PEAK = "peak_learning_rate"
+PEAK, FIRST = "peak_learning_rate", "first_learning_rate"
 
 fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 
@@ -67,10 +68,12 @@ class Score(NamedTuple):
         return self._replace(rates=np.asarray(self.rates, dtype), weights=np.asarray(self.weights, dtype))
 
 
-def numbers_of(method: Method, rates: Any, dtype: Any) -> dict[str, jax.Array]:
-    """Return the numeric hyper-parameters of a method, and the peak of its learning rate over these updates."""
+def numbers_of(method: Method, workers: int, rates: Any, dtype: Any) -> dict[str, jax.Array]:
+    """Return a method's numeric hyper-parameters, and the peak and the start of its learning rate."""
     peak = method.learning_rate.peak_of(rates) if len(rates) else 0.0
-    return {name: jnp.asarray(value, dtype) for name, value in (method.numbers | {PEAK: peak}).items()}
+    first = method.learning_rate.values(np.zeros(1), np.zeros(1), workers)[0]
+    numbers = method.numbers | {PEAK: peak, FIRST: first}
+    return {name: jnp.asarray(value, dtype) for name, value in numbers.items()}
 
 
 class Program(NamedTuple):
@@ -83,9 +86,9 @@ class Program(NamedTuple):
     def step(self, numbers: Any) -> Step:
         """Return the step with these numeric hyper-parameters (tracers, when compiling)."""
         hyper = dict(numbers)
-        peak = hyper.pop(PEAK)
-        structure = self.structure
-        return make_step(self.loss, structure.method.rule(structure.workers, hyper), self.layout, peak)
+        peak, first = hyper.pop(PEAK), hyper.pop(FIRST)
+        rule = self.structure.method.rule(self.structure.workers, hyper)
+        return make_step(self.loss, rule, self.layout, peak, first)
 
 
 class Structure:
@@ -136,14 +139,14 @@ class Executor(ABC):
         self.program = Program(loss, Structure(method, workers), layout)
         self.method, self.layout, self.train, self.key, self.longest = method, layout, train, key, longest
         self.feed = Feed(train, FETCHED_AHEAD) if isinstance(train, Stream) else None
-        self.dtype = jnp.result_type(*jax.tree.leaves(initial.params))
-        self.numbers = numbers_of(method, np.zeros(0), self.dtype)
+        self.dtype, self.workers = scalar_type(initial.params), workers
+        self.numbers = numbers_of(method, workers, np.zeros(0), self.dtype)
         self.start(initial, schedule.initial_slot)
 
     def follow(self, score: Score) -> None:
         """Go on with this score, which continues the one before."""
         self.score = score.cast(self.dtype)
-        self.numbers = numbers_of(self.method, self.score.rates, self.dtype)
+        self.numbers = numbers_of(self.method, self.workers, self.score.rates, self.dtype)
 
     def mini_batches(self, first: int, last: int) -> tuple[Any, Any]:
         """Return data, and which of them messages are computed from: indices (messages, steps, batch)."""
@@ -165,8 +168,12 @@ class Executor(ABC):
         return Stand(self.state.params, self.state.kept.stats)
 
     def restore(self, leaves: Sequence[Any]) -> None:
-        """Go on from another state, of which these are the leaves."""
-        self.state = jax.tree.unflatten(jax.tree.structure(self.state), map(jnp.array, leaves))
+        """Go on from another state, of which these are the leaves (as bytes, where NumPy has no such type)."""
+        own, structure = jax.tree.flatten(self.state)
+        typed = [
+            leaf.view(to.dtype) if leaf.dtype.kind == "V" else leaf for leaf, to in zip(leaves, own, strict=True)
+        ]
+        self.state = jax.tree.unflatten(structure, map(jnp.array, typed))
 
     @abstractmethod
     def advance(self, first: int, last: int) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 
 from stalegrad.models import Objective
 from stalegrad.models.streams import Stream
+from stalegrad.policies.trees import scalar_type
 from stalegrad.simulator.replay.executor import Program, Stand, Structure, numbers_of
 from stalegrad.simulator.replay.player import Player, sample, values_of
 from stalegrad.simulator.replay.record import cadence_of
@@ -63,10 +64,10 @@ class Group:
     ) -> None:
         self.players, self.objective, self.most = players, objective, program.layout.most
         self.keys = jax.device_put(jnp.stack([p.loss_key for p in players]), device)
-        dtype = jnp.result_type(*jax.tree.leaves(players[0].initial.params))
+        dtype = scalar_type(players[0].initial.params)
         self.scores = [p.last.cast(dtype) for p in players]
         self.numbers = stack(
-            [numbers_of(p.method, s.rates, dtype) for p, s in zip(players, self.scores, strict=True)]
+            [numbers_of(p.method, p.workers, s.rates, dtype) for p, s in zip(players, self.scores, strict=True)]
         )
         slots = np.array([s.schedule.initial_slot for s in self.scores], np.int32)
         longest = max(s.schedule.updates for s in self.scores)
@@ -228,6 +229,9 @@ def play_on(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], wid
         for group in groups[share :: len(devices)]:
             play_together(group, width, placed[group[0].player.objective.loss, device], device)
 
+    if len(devices) == 1:  # here, where settings hold that are those of this thread: jax.enable_x64, say
+        play(0)
+        return
     with ThreadPoolExecutor(len(devices)) as pool:
         for done in [pool.submit(play, share) for share in range(len(devices))]:
             done.result()

@@ -15,7 +15,7 @@ import numpy as np
 
 from stalegrad.policies.trees import at_worker, put_worker
 from stalegrad.simulator.replay.executor import Executor, Program, Stand, State, fold_in
-from stalegrad.simulator.replay.step import Inputs, Params
+from stalegrad.simulator.replay.step import Inputs, Params, Sent
 
 
 class Loop(Executor):
@@ -46,7 +46,8 @@ class Loop(Executor):
                 )
                 measured.append(measures)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
-            params, optimizer, sent = self.apply(self.numbers, params, optimizer, total, count, event, rate)
+            assert total is not None
+            params, optimizer, sent = self.apply(self.numbers, params, optimizer, *total, count, event, rate)
             slots[s.write_slot[u]] = sent
         self.state = State(params, slots, own, kept, optimizer)
         return np.array(measured) if self.layout.measures and measured else None
@@ -84,8 +85,11 @@ def compiled(program: Program) -> Any:
             sent = jax.tree.map(jnp.add, total, sent)
         return sent, all_own, kept, measures
 
-    def apply(numbers: Any, params: Params, optimizer: Any, total: Any, count: Any, event: Any, rate: Any) -> Any:
-        return program.step(numbers).apply(params, optimizer, total, count, inputs_of(event), rate)
+    def apply(
+        numbers: Any, params: Params, optimizer: Any, total: Params, loss: Any, count: Any, event: Any, rate: Any
+    ) -> Any:
+        sent = Sent(total, loss)
+        return program.step(numbers).apply(params, optimizer, sent, count, inputs_of(event), rate)
 
     return (
         jax.jit(lambda params, stats, numbers: program.step(numbers).init(params, stats)),

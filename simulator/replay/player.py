@@ -16,7 +16,9 @@ from stalegrad.models import Objective, Problem
 from stalegrad.models.streams import Stream
 from stalegrad.policies import Method, Rule
 from stalegrad.policies.controllers import Decision
-from stalegrad.simulator.replay.batches import sampler
+from stalegrad.policies.optimizers import build_optimizer, needs_loss
+from stalegrad.policies.specs import Seed, validate
+from stalegrad.simulator.replay.batches import key_of, sampler
 from stalegrad.simulator.replay.checkpoint import Checkpoint, Saved
 from stalegrad.simulator.replay.executor import Executor, Score, Stand
 from stalegrad.simulator.replay.paths import PATHS, WINDOW, choose_path, has_windows
@@ -60,17 +62,19 @@ class Player:
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.problem, self.method, self.workers, self.seed = problem, method, workers, seed
+        self.problem, self.method, self.workers = problem, method, workers
+        self.seed = validate("seed", Seed, seed)
         self.record, self.budget, self.progress = record, budget, progress
         self.checkpoint, self.decisions = checkpoint, list[Decision]()
         self.saved = checkpoint.load() if checkpoint is not None else None
         self.objective = problem.objective()
         self.rule = method.rule(workers)
-        init_key, self.loss_key = jax.random.split(jax.random.key(seed))
+        init_key, self.loss_key = jax.random.split(key_of(self.seed))
         # Copied, because the buffers will be donated.
         start = jax.tree.map(jnp.array, (self.objective.init(init_key), self.objective.stats))
         self.initial = self.stand = Stand(*start)
         self.path = path or ""
+        self.loss_needed = needs_loss(build_optimizer(self.rule.optimizer), self.initial.params)
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
         self.measured: list[Any] = []
@@ -88,6 +92,7 @@ class Player:
             measures=self.record.measures,
             slots=schedule.bucket,
             most=int(np.diff(schedule.first).max(initial=1)),
+            loss=self.loss_needed,
         )
 
     def score(self, schedule: Schedule) -> Score:

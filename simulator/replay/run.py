@@ -148,7 +148,9 @@ def simulate_and_replay(
     # k stays within the number of workers, and so do the versions alive: those held, the current, one spare.
     steps, slots = method.synchrony.local_steps, bucket(cluster.size + 2)
     most = max(cluster.size, engine.k)
-    layout = Layout(None, steps, fresh=False, measures=player.record.measures, slots=slots, most=most)
+    measures = player.record.measures
+    needs = player.loss_needed
+    layout = Layout(None, steps, fresh=False, measures=measures, slots=slots, most=most, loss=needs)
     first_loss, made = player.train_loss(), player.decisions_before
     tick, over = controller.interval, False
     while not over:

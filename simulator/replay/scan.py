@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from stalegrad.policies.trees import at_worker, put_worker
+from stalegrad.policies.trees import at_worker, put_worker, scalar_type
 from stalegrad.simulator.replay.executor import FETCHED_AHEAD, Executor, Program, Score, Stand, State, fold_in
 from stalegrad.simulator.replay.schedule import windows
-from stalegrad.simulator.replay.step import Inputs, Params
+from stalegrad.simulator.replay.step import Inputs, Params, Sent
 
 CHUNK = 4_096
 """Messages in one compiled call at most; its length never changes a result."""
@@ -124,8 +124,8 @@ def passage(program: Program) -> Callable[..., tuple[State, Any]]:
         step = program.step(numbers)
         numbers_of = chunk.batch[:, None] + jnp.arange(layout.steps, dtype=jnp.uint32)
         keys = fold_in(key, numbers_of)
-        dtype = jnp.result_type(*jax.tree.leaves(state.params))
-        measured = jnp.zeros((len(chunk.worker), len(layout.measures)), dtype) if layout.measures else None
+        shape = len(chunk.worker), len(layout.measures)
+        measured = jnp.zeros(shape, scalar_type(state.params)) if layout.measures else None
 
         def inputs_of(m: Any) -> Inputs:
             indices = None if chunk.indices is None else chunk.indices[m]
@@ -152,7 +152,7 @@ def passage(program: Program) -> Callable[..., tuple[State, Any]]:
             own = put_worker(state.own, chunk.worker[m], own)
             return sent, state._replace(own=own, kept=kept), measured
 
-        def finish(u: Any, m: Any, state: State, total: Params, count: Any) -> State:
+        def finish(u: Any, m: Any, state: State, total: Sent, count: Any) -> State:
             params, optimizer, sent = step.apply(
                 state.params, state.optimizer, total, count, inputs_of(m), chunk.learning_rate[u]
             )
@@ -177,8 +177,8 @@ def passage(program: Program) -> Callable[..., tuple[State, Any]]:
                 sent, state, measured = message(start + i, ahead, state, chunk.learning_rate[u], measured)
                 return jax.tree.map(jnp.add, total, sent), state, fetch(start + i + 1, state), measured
 
-            zeros = jax.tree.map(jnp.zeros_like, carry[0].params)
-            total, state, _, measured = lax.fori_loop(0, count, add, (zeros, *carry))
+            nothing = step.nothing(carry[0].params)
+            total, state, _, measured = lax.fori_loop(0, count, add, (nothing, *carry))
             state = finish(u, start, state, total, count)
             return state, fetch(start + count, state), measured
 

@@ -15,7 +15,7 @@ from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
 from stalegrad.policies.functions import name_of
 from stalegrad.policies.schedules import Constant, Schedule, schedule_table
-from stalegrad.policies.specs import NonNegativeInt, PositiveFloat, PositiveInt, spec, validate
+from stalegrad.policies.specs import PositiveFloat, PositiveInt, Seed, spec, validate
 from stalegrad.policies.synchrony import Synchrony
 from stalegrad.simulator.files import read_regular
 from stalegrad.simulator.replay.record import Record
@@ -47,7 +47,7 @@ class Experiment:
         updates: budget: server updates.
         wallclock: or: simulated seconds.
         gradients: or: used mini-batch gradients. Exactly one of the three.
-        seed: of everything random; the same experiment gives the same bytes.
+        seed: of everything random, 0 to 2^64 - 1; the same experiment gives the same bytes.
         record: what the history holds.
 
     Raises:
@@ -60,7 +60,7 @@ class Experiment:
     updates: PositiveInt | None = None
     wallclock: PositiveFloat | None = None
     gradients: PositiveInt | None = None
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     record: InstanceOf[Record] = field(default_factory=Record)
 
     def check_fields(self) -> None:

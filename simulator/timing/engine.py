@@ -16,7 +16,7 @@ from typing import Any
 
 import simpy
 
-from stalegrad.policies.specs import NonNegativeInt, validate
+from stalegrad.policies.specs import Seed, validate
 from stalegrad.policies.synchrony import Decision, Synchrony
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.tables import changed_fields, cluster_table, synchrony_table
@@ -46,7 +46,7 @@ def simulate(
         updates: stop after so many server updates.
         wallclock: keep the updates with time <= so many simulated seconds.
         gradients: stop after the first update with at least so many used mini-batch gradients in all.
-        seed: every random stream is spawned from it.
+        seed: 0 to 2^64 - 1; every random stream is spawned from it.
 
     Returns:
         The trace: one row per message, one per update.
@@ -57,7 +57,7 @@ def simulate(
     """
     budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
     synchrony.check(cluster.size)
-    seed = validate("seed", NonNegativeInt, seed)
+    seed = validate("seed", Seed, seed)
     return Engine(cluster, synchrony, seed).run(budget)
 
 

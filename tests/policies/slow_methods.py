@@ -199,15 +199,15 @@ class GapAware(Penalty, Slow):
         if self.o.get("optimizer") == "adam":
             self.adam(g)
             return
-        if self.gamma is None:
-            d = self.decayed(g)
-            self.theta = self.theta - self.eta * d / self.penalty(d, True)
-            return
-        penalty = self.penalty(self.v, True)
+        penalty = self.penalty(g if self.gamma is None else self.v, True)
         if self.o.get("penalise_weight_decay", True):
-            self.nag(self.decayed(g) / penalty)
+            d = self.decayed(g) / penalty
         else:
-            self.nag(g / penalty + self.wd * self.theta)
+            d = g / penalty + self.wd * self.theta
+        if self.gamma is None:
+            self.theta = self.theta - self.eta * d
+        else:
+            self.nag(d)
 
 
 class DanaGA(Penalty, DanaZero):
@@ -329,9 +329,12 @@ class FASGD(Slow):
         c1, c2 = self.o.get("square_decay", 0.9), self.o.get("deviation_decay", 0.9)
         self.square = c1 * self.square + (1 - c1) * g * g
         self.mean = c1 * self.mean + (1 - c1) * g
-        spread = np.sqrt(np.maximum(self.square - self.mean**2, 0) + 1e-8)
+        spread = np.sqrt(np.maximum(self.square - self.mean**2, 0) + self.o.get("eps", 1e-8))
+        if self.o.get("spread") == "magnitude":
+            spread = np.abs(g)
         self.deviation = c2 * self.deviation + (1 - c2) * spread
-        self.theta = self.theta - self.eta * g / ((self.deviation + 1e-8) * (self.tau + 1))
+        floor = self.o.get("floor", 1e-8)
+        self.theta = self.theta - self.eta * g / ((self.deviation + floor) * (self.tau + 1))
 
 
 SLOW = {

@@ -10,10 +10,23 @@ import numpy as np
 import pytest
 
 from stalegrad.models import Problem
-from stalegrad.policies import SSP, Async, KAsync, StepDecay, methods
+from stalegrad.policies import (
+    SSP,
+    Async,
+    KAsync,
+    KBatchAsync,
+    KBatchSync,
+    KSync,
+    Sequential,
+    StepDecay,
+    Sync,
+    methods,
+)
 from stalegrad.policies.methods import REGISTRY
+from stalegrad.policies.optimizers import build_optimizer
 from stalegrad.simulator import Cluster, Gamma, Record, replay, simulate
 from stalegrad.simulator.replay import player, scan
+from stalegrad.simulator.replay.player import check_rule
 from stalegrad.simulator.replay.schedule import lower
 
 _spec = importlib.util.spec_from_file_location("slow_methods", Path(__file__).with_name("slow_methods.py"))
@@ -72,6 +85,8 @@ OPTIONS = [
     ("gap-aware", {"granularity": "layer", "running_peak": True}),
     ("gap-aware", {"granularity": "global", "penalise_weight_decay": False, "weight_decay": 0.01}),
     ("gap-aware", {"momentum": None, "gap_decay": 0.9}),
+    ("gap-aware", {"momentum": None, "gap_decay": 0.9, "weight_decay": 0.1}),
+    ("gap-aware", {"momentum": None, "gap_decay": 0.9, "weight_decay": 0.1, "penalise_weight_decay": False}),
     ("gap-aware", {"optimizer": "adam", "weight_decay": 0.01}),
     ("gap-aware", {"optimizer": "adam", "weight_decay": 0.01, "penalise_weight_decay": False, "gap_decay": 0.95}),
     ("staleness-aware", {"weight_decay": 0.01}),
@@ -81,6 +96,8 @@ OPTIONS = [
     ("smega2", {"weight_decay": 0.01}),
     ("smega2", {"naive": True}),
     ("fasgd", {}),
+    ("fasgd", {"eps": 1e-3, "floor": 1e-2}),
+    ("fasgd", {"spread": "magnitude", "floor": 1e-3}),
     ("spectrain", {"weight_decay": 0.01}),
 ]
 
@@ -154,7 +171,7 @@ def test_every_registered_method_is_in_the_battery():
         "k-async",
         "k-batch-async",
         "ssgd",
-    }  # see test_replay.py, test_local.py, test_adaptive.py
+    }  # see test_replay.py, test_local.py, test_papers.py, test_adaptive.py
     assert set(REGISTRY) == set(SLOW) | replayed
 
 
@@ -202,7 +219,7 @@ def test_numeric_hyper_parameters_are_swept_by_vmap(name, x64):
 
     def one(numbers):
         rule = method.rule(3, numbers)
-        optimizer = rule.optimizer
+        optimizer = build_optimizer(rule.optimizer).at(1.0)
         state = optimizer.init(params)
         extra = {"worker": jnp.int32(1), "staleness": jnp.int32(2), "learning_rate": jnp.float64(0.1)}
         message = params
@@ -346,6 +363,25 @@ def test_a_method_refuses_a_synchrony_it_cannot_work_with():
     with pytest.raises(ValueError, match=r"'dana-zero' cannot work with synchrony 'k-async'.*async"):
         methods.dana_zero(synchrony=KAsync(2))
     assert methods.dana_zero(synchrony=SSP(2)).synchrony == SSP(2)
+
+
+def test_a_method_that_sends_each_worker_its_own_point_refuses_ssp_before_anything_runs():
+    with pytest.raises(ValueError, match=r"'multi-asgd' cannot work with synchrony 'ssp'.*nesterov = false"):
+        methods.multi_asgd(synchrony=SSP(2))
+    assert methods.multi_asgd(synchrony=SSP(2), nesterov=False).synchrony == SSP(2)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_whatever_synchrony_a_method_allows_its_replay_takes(name):
+    info = REGISTRY[name]
+    made = {"async": Async(), "ssp": SSP(0), "sequential": Sequential(), "k-sync": KSync(2), "k-async": KAsync(2)}
+    made |= {"k-batch-sync": KBatchSync(2), "k-batch-async": KBatchAsync(2), "sync": Sync()}
+    allowed = made.values() if info.allowed is None else [s for s in made.values() if isinstance(s, info.allowed)]
+    for synchrony in allowed:
+        options = {"nesterov": False} if (name, synchrony) == ("multi-asgd", SSP(0)) else {}
+        method = info(learning_rate=0.01, synchrony=synchrony, **options)
+        trace = simulate(CLUSTER, synchrony, updates=30, seed=1)
+        check_rule(name, method.rule(WORKERS), lower(trace))
 
 
 def test_a_rule_with_state_per_worker_refuses_a_trace_with_larger_updates():

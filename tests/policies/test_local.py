@@ -1,4 +1,4 @@
-"""Rules whose workers keep models of their own: delayed averaging, elastic averaging, downpour."""
+"""Delayed averaging and downpour, whose workers keep models of their own; elastic averaging: test_papers.py."""
 
 import jax
 import jax.numpy as jnp
@@ -211,37 +211,6 @@ def test_the_general_form_without_room_is_synchronous_sgd():
 def test_tau_must_be_even():
     with pytest.raises(ValueError, match="tau of delayed-averaging = 3"):
         DelayedAveraging(tau=3)
-
-
-# Elastic averaging
-
-
-def elastic(trace, rows, size, start, alpha, delta):
-    x = np.tile(start, (trace.workers, 1))
-    v = np.zeros_like(x)
-    center = start.copy()
-    for worker, steps in batches(trace, size):
-        for ids in steps:
-            if delta is not None:
-                v[worker] *= delta
-                x[worker] += v[worker]
-            g = x[worker] - rows[ids].mean(0)
-            x[worker] -= RATE * g
-            v[worker] -= RATE * g
-        e = alpha * (x[worker] - center)
-        x[worker] -= e
-        center = center + e
-    return center
-
-
-@pytest.mark.parametrize("delta", [None, 0.9])
-@pytest.mark.parametrize("local_steps", [1, 4])
-def test_elastic_averaging_follows_its_recurrence(local_steps, delta):
-    trace = simulate(Cluster(5, compute=Exponential()), Async(local_steps=local_steps), updates=200, seed=4)
-    method = methods.easgd(local_steps=local_steps, momentum=delta, learning_rate=RATE)
-    done = replay(trace, curved(ROWS, 3), method, record=Record(updates=200))
-    expected = elastic(trace, ROWS, 3, np.ones(4), 0.9 / 5, delta)
-    np.testing.assert_allclose(done.params, expected, rtol=0, atol=1e-11)
 
 
 # Downpour

@@ -141,6 +141,13 @@ def test_a_method_of_your_own_is_known_by_its_name(own):
     assert methods.REGISTRY["my-method"].paper == "my notes"
 
 
+def test_a_rule_that_returns_no_rule_is_refused(monkeypatch):
+    monkeypatch.setattr(methods, "REGISTRY", dict(REGISTRY))
+    made = methods.register("no-rule", lambda: optax.sgd(1.0))
+    with pytest.raises(ValueError, match=r"the rule of method 'no-rule' returned .*: it must return a Rule"):
+        made()
+
+
 def test_a_name_of_the_package_cannot_be_taken(own):
     with pytest.raises(ValueError, match="name of the method = 'dana-zero' is not allowed"):
         own("dana-zero")

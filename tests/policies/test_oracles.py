@@ -18,6 +18,7 @@ from scipy.special import gammaincc, gammaln
 from stalegrad.models import Problem
 from stalegrad.policies import Async, StepDecay, corrections, methods, weights
 from stalegrad.policies.methods import REGISTRY
+from stalegrad.policies.optimizers import build_optimizer
 from stalegrad.simulator import Cluster, Exponential, Gamma, Record, replay, simulate
 
 GAMMA = 0.9
@@ -114,7 +115,7 @@ def stepper(alike, loss, size):
     @jax.jit
     def run(numbers, peak, inputs):
         rule = alike.method.rule(max(MANY), numbers)
-        optimizer = optax.with_extra_args_support(rule.optimizer)
+        optimizer = build_optimizer(rule.optimizer)
         correct = optax.with_extra_args_support(rule.correction or optax.identity())
 
         def event(carry, inputs):
@@ -128,13 +129,13 @@ def stepper(alike, loss, size):
             )
             message = weight * message
             gap = jnp.sqrt(jnp.mean((theta - read) ** 2))
-            direction, state = optimizer.update(message, state, theta, **known)
-            theta = theta + rate * direction
+            direction, state = optimizer.at(rate).update(message, state, theta, **known)
+            theta = theta + (direction if optimizer.inside else rate * direction)
             sent = theta if rule.look_ahead is None else rule.look_ahead(theta, state, rate, worker)
             return (theta, held.at[worker].set(sent), correction, state), (gap, jnp.mean(gradient / message))
 
         theta, held = jnp.zeros(size), jnp.zeros((max(MANY), size))
-        start = (theta, held, correct.init(theta), optimizer.init(theta))
+        start = (theta, held, correct.init(theta), optimizer.at(1.0).init(theta))
         (*_, state), (gap, penalty) = jax.lax.scan(event, start, inputs)
         return Stepped(gap, penalty, state)
 

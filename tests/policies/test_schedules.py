@@ -110,6 +110,51 @@ def test_a_function_is_called_with_every_update_index():
     )
 
 
+def test_a_function_of_the_update_is_warmed_up():
+    warm = FromFunction(lambda update: 2.0 - 0.1 * update, warmup=4, warmup_from=0.5)
+    expected = [(2.0 - 0.1 * j) * min(0.5 + 0.125 * j, 1.0) for j in range(9)]
+    np.testing.assert_allclose(rates(warm), expected, rtol=1e-15)
+    by_workers = FromFunction(lambda update: 2.0, warmup=4, warmup_from="1/workers").values(UPDATES, EPOCHS, 8)
+    np.testing.assert_allclose(by_workers[:5], np.linspace(0.25, 2.0, 5), rtol=1e-15)
+
+
+def test_a_function_may_be_of_the_epoch():
+    seen = []
+
+    def halved_every_epoch(epoch):
+        seen.append(epoch)
+        return 0.5 ** int(epoch)
+
+    schedule = FromFunction(halved_every_epoch, unit="epochs", warmup=0.5)
+    assert schedule.needs_epochs
+    assert not FromFunction(halved_every_epoch).needs_epochs
+    expected = [0.5 ** (j // 4) * min(j / 2, 1.0) for j in range(9)]
+    np.testing.assert_allclose(rates(schedule), expected, rtol=1e-15)
+    assert seen == EPOCHS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda j: math.nan if j == 3 else 0.1, "learning_rate of update 3 = nan is not allowed: a finite number"),
+        (lambda j: 0.1 - 0.05 * j, r"learning_rate of update 3 = -0.05\d* is not allowed"),
+        (lambda j: 1.0 / max(j - 2, 0) if j != 2 else math.inf, "learning_rate of update 0: .*ZeroDivisionError"),
+        (lambda j: math.inf if j == 5 else 0.1, "learning_rate of update 5 = inf is not allowed"),
+        (lambda j: None, "learning_rate of update 0 = None is not allowed"),
+        (lambda j: np.ones(2), "learning_rate of update 0 = array"),
+        (lambda: 0.1, "learning_rate of update 0: the function raised TypeError"),
+    ],
+)  # fmt: skip
+def test_a_function_that_gives_no_learning_rate_is_refused_with_the_update(function, said):
+    with pytest.raises(ValueError, match=said):
+        rates(as_schedule(function))
+
+
+def test_a_function_of_the_epoch_is_refused_with_the_epoch():
+    with pytest.raises(ValueError, match=r"learning_rate of epoch 0.25 = -1.0 is not allowed"):
+        rates(FromFunction(lambda epoch: -1.0 if epoch else 0.1, unit="epochs"))
+
+
 def test_any_optax_schedule_will_do():
     ours = rates(as_schedule(optax.linear_schedule(1.0, 0.0, 4)))
     np.testing.assert_allclose(ours, [1, 0.75, 0.5, 0.25, 0, 0, 0, 0, 0])

@@ -1,14 +1,18 @@
 """Mini-batches: what is drawn, and that nothing about execution changes it."""
 
+import re
 from itertools import pairwise
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stalegrad.policies import Async
-from stalegrad.simulator import Cluster, Exponential, simulate
-from stalegrad.simulator.replay.batches import sampler
+from stalegrad.models import Problem
+from stalegrad.policies import Async, methods
+from stalegrad.simulator import Cluster, Experiment, Exponential, replay, run, simulate
+from stalegrad.simulator.replay.batches import key_of, sampler
 from stalegrad.simulator.replay.schedule import lower
 
 WORKERS = 4
@@ -71,3 +75,40 @@ def test_iid_draws_are_uniform():
     schedule = lower(simulate(Cluster(1), Async(), updates=2000))
     counts = np.bincount(sampler("iid", 20, 10, 0, schedule, 1)(0, 2000).ravel(), minlength=20)
     assert abs(counts / 1000 - 1).max() < 0.15
+
+
+# Seeds
+
+SEEDS = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33, 2**63, 2**63 + 1, 2**64 - 1]
+
+
+@pytest.mark.parametrize("bits", [False, True])
+def test_every_bit_of_a_seed_counts(bits):
+    with jax.enable_x64(bits):
+        keys = {seed: tuple(np.asarray(jax.random.key_data(key_of(seed))).tolist()) for seed in SEEDS}
+        assert len(set(keys.values())) == len(SEEDS)
+        for seed in SEEDS[:5]:
+            assert keys[seed] == tuple(np.asarray(jax.random.key_data(jax.random.key(seed))).tolist())
+
+
+def test_runs_of_seeds_that_differ_in_high_bits_only_start_at_other_parameters():
+    problem = Problem.from_functions(lambda key: jax.random.normal(key, (3,)), lambda w, b, k: jnp.sum(w**2))
+    cluster, method = Cluster(2, Exponential()), methods.async_(learning_rate=0.1)
+    starts = set()
+    for seed in (5, 5 + 2**32, 5 + 2**63):
+        e = Experiment(problem, cluster, method, updates=1, seed=seed)
+        starts.add(run(e, progress=False).history["train_loss"].iloc[0])
+    assert len(starts) == 3
+
+
+@pytest.mark.parametrize("seed", [2**64, 2**70, -1, 1.5, True, "1"])
+def test_a_seed_is_a_number_of_64_bits(seed):
+    problem = Problem.from_functions(lambda key: jnp.ones(1), lambda w, b, k: jnp.sum(w))
+    trace = simulate(Cluster(2), Async(), updates=2)
+    where = re.escape(f"seed = {seed!r} is not allowed")
+    with pytest.raises(ValueError, match=where):
+        simulate(Cluster(2), Async(), updates=2, seed=seed)
+    with pytest.raises(ValueError, match=where):
+        replay(trace, problem, methods.async_(), seed=seed)
+    with pytest.raises(ValueError, match=r"seed of experiment = .* is not allowed"):
+        Experiment(problem, Cluster(2), methods.async_(), updates=2, seed=seed)

@@ -1,0 +1,162 @@
+"""Checks of the user's functions: what they must return, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stalegrad.models.streams import Stream, first_examples, on_device
+
+Params = Any
+Batch = Any
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+"""Types that parameters may have."""
+
+BLOCK = 256
+"""Examples of a stream that an evaluation is checked with."""
+
+
+class _WrongReturnError(ValueError):
+    """A function returned what it must not."""
+
+
+@contextmanager
+def _calling(call: str, function: Callable[..., Any], must: str) -> Iterator[None]:
+    """Say which of the user's functions raised an error, and what it must return."""
+    try:
+        yield
+    except _WrongReturnError:
+        raise
+    except Exception as error:
+        name = getattr(function, "__qualname__", repr(function))
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{call} of the problem ({name}) raised {type(error).__name__}: {reason}; {must}"
+        ) from error
+
+
+def check_data(name: str, data: Any) -> Any:
+    """Return a data set on the device.
+
+    Args:
+        name: ``train`` or ``test``.
+        data: pytree of arrays with a common first axis, a stream, or None.
+
+    Raises:
+        ValueError: if the arrays have different lengths, none, or no numbers.
+    """
+    if data is None or isinstance(data, Stream):
+        return data
+    try:
+        placed = on_device(data)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not allowed: it must be a pytree of arrays of numbers ({error})") from None
+    leaves = jax.tree.leaves(placed)
+    if not leaves or any(leaf.ndim == 0 for leaf in leaves):
+        raise ValueError(f"{name} is not allowed: it needs arrays whose first axis counts the examples")
+    lengths = {len(leaf) for leaf in leaves}
+    if len(lengths) > 1:
+        raise ValueError(f"{name} has arrays of different lengths: {sorted(lengths)}")
+    if lengths == {0}:
+        raise ValueError(f"{name} is not allowed: it has no examples")
+    return placed
+
+
+def check_functions(
+    init: Callable[[jax.Array], Params],
+    loss: Callable[[Params, Batch, jax.Array], jax.Array],
+    evaluate: Callable[[Params, Batch], Mapping[str, jax.Array]],
+    train: Any,
+    test: Any,
+    batch_size: int,
+) -> None:
+    """Call the functions of a problem abstractly: with shapes in place of numbers.
+
+    Args:
+        init: ``init(key) -> params``.
+        loss: ``loss(params, batch, key) -> scalar``.
+        evaluate: ``evaluate(params, data) -> {"loss": scalar, ...}``.
+        train: training data on the device, a stream, or None.
+        test: likewise.
+        batch_size: examples in a mini-batch.
+
+    Raises:
+        ValueError: naming the function and what it must return.
+    """
+    key = jax.random.key(0)
+    params = _check_init(init, key)
+
+    must = "it must return a scalar that can be differentiated in params"
+
+    def checked_loss(params: Params, batch: Batch, key: jax.Array) -> Any:
+        value = loss(params, batch, key)
+        _check_scalar("loss(params, batch, key)", value, "one number of a floating type, without an axis")
+        return value
+
+    with _calling("loss(params, batch, key)", loss, must):
+        jax.eval_shape(jax.grad(checked_loss), params, _examples(train, batch_size), key)
+    for data in (train, test):
+        if data is None and data is not train:
+            continue
+        with _calling("evaluate(params, data)", evaluate, 'it must return {"loss": scalar, ...}'):
+            found = jax.eval_shape(evaluate, params, _examples(data, BLOCK if isinstance(data, Stream) else None))
+        if not isinstance(found, Mapping) or "loss" not in found:
+            raise _WrongReturnError(
+                f"evaluate(params, data) of the problem returned {_shown(found)}: it must return a dict with "
+                '"loss" and scalars'
+            )
+        for name, value in found.items():
+            if jnp.shape(value) != ():
+                raise _WrongReturnError(
+                    f'"{name}" of evaluate(params, data) of the problem is {_shown(value)}: it must be a scalar'
+                )
+
+
+def _check_init(init: Callable[[jax.Array], Params], key: jax.Array) -> Params:
+    must = "it must return a pytree of arrays of a floating type"
+    with _calling("init(key)", init, must):
+        try:
+            params = jax.eval_shape(init, key)
+        except jax.errors.JAXTypeError:  # it computes with the numbers themselves
+            computed = init(key)
+            params = jax.eval_shape(lambda: computed)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not sum(leaf.size for _, leaf in leaves):
+        raise _WrongReturnError(f"init(key) of the problem returned {_shown(params)}, without a number: {must}")
+    for path, leaf in leaves:
+        if str(leaf.dtype) not in FLOATS:
+            raise _WrongReturnError(
+                f"init(key) of the problem returned {_shown(leaf)} at params{jax.tree_util.keystr(path)}: {must} "
+                f"({', '.join(FLOATS)})"
+            )
+    return params
+
+
+def _check_scalar(call: str, value: Any, must: str) -> None:
+    alone = [value is leaf for leaf in jax.tree.leaves(value)] == [True]
+    try:
+        scalar = alone and jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
+    except TypeError:
+        scalar = False
+    if not scalar:
+        raise _WrongReturnError(f"{call} of the problem returned {_shown(value)}: it must return {must}")
+
+
+def _shown(value: Any) -> str:
+    """Return what a value is: the type and shape of an array, the type of anything else."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"an array of type {value.dtype} and shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def _examples(data: Any, count: int | None) -> Any:
+    """Return the shapes of so many examples, or of all."""
+    if isinstance(data, Stream):
+        data = first_examples(data, min(count or len(data), len(data)))
+        count = None
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((count or len(a), *a.shape[1:]), a.dtype), data)
