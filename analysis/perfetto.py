@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 WORKERS, SERVER = 1, 2
 """Process numbers; 0 is the kernel's in viewers, and so are threads 0."""
 
+LATEST = 2**53
+"""Microseconds that a time may have: beyond that, viewers would not tell neighbouring ones apart."""
+
 
 def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
     """Write a trace as Chrome trace events (JSON), which Perfetto shows: zoom, search, select, measure.
@@ -32,7 +35,7 @@ def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
     each update.
 
     The unit of the format is the microsecond; times are rounded to whole ones, so that neighbours touch
-    and never overlap.
+    and never overlap. Times that the trace takes for equal, up to rounding, are drawn as if they were.
 
     Args:
         trace: what happened.
@@ -43,6 +46,7 @@ def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         FileExistsError: if there is something already.
+        ValueError: if the trace cannot have happened, or reaches beyond 2^53 microseconds (285 years).
 
     References:
         Trace Event Format (Google, 2016).
@@ -50,6 +54,12 @@ def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists already: choose another name")
+    trace.verify()
+    if not trace.end * 1e6 <= LATEST:
+        raise ValueError(
+            f"the trace reaches to {trace.end:g} s: trace events are in microseconds, of which 2^53 "
+            f"({LATEST / 1e6:g} s) can be told apart"
+        )
     events = [*_names(trace), *_worker_events(trace), *_server_events(trace)]
     content = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"spec": json.dumps(trace.spec)}}
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
@@ -71,12 +81,13 @@ def _meta(event: str, pid: int, tid: int, **arguments: Any) -> dict[str, Any]:
 
 def _worker_events(trace: Trace) -> list[dict[str, Any]]:
     table = trace.gradients.sort_values(["worker", "read_time"], kind="stable")
-    finish = np.fmin(table["finish_time"], trace.end)
     last = table["worker"] != table["worker"].shift(-1)
-    until = table["read_time"].shift(-1).where(~last, trace.end).clip(lower=finish)  # the next read, or the end
+    until = table["read_time"].shift(-1).where(~last, trace.end)  # the next read, or the end
+    read = np.fmin(table["read_time"], until)
+    finish = np.fmin(table["finish_time"], until).clip(lower=read)
     never = np.where(table["fate"] == "pending", np.inf, finish)  # still on its way, or never sent
     receive = table["receive_time"].fillna(pd.Series(never, table.index)).clip(finish, until)
-    times = [_microseconds(column) for column in (table["read_time"], finish, receive, until)]
+    times = [_microseconds(column) for column in (read, finish, receive, until)]
     facts = table[["fate", "read_version", "update", "staleness", "steps"]].to_dict("records")
     events = []
     for worker, fact, read, finished, received, free in zip(table["worker"].tolist(), facts, *times, strict=True):

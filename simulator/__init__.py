@@ -32,7 +32,8 @@ from stalegrad.simulator.timing.delays import (
     Weibull,
 )
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.trace import Budget, Trace, TraceError
+from stalegrad.simulator.timing.inputs import TraceError
+from stalegrad.simulator.timing.trace import Budget, Trace
 
 __all__ = [
     "Budget",

@@ -6,16 +6,27 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from stalegrad.policies.functions import by_name, check_function_name, import_function
 from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.replay.schedule import Schedule
+from stalegrad.simulator.timing.clock import TOLERANCE
 from stalegrad.simulator.timing.trace import Budget
 
 POINTS = 50
 """Rows of a history, if its cadence is left to us."""
+
+ROWS = 1_000_000
+"""Rows of a history at most, where they are due by wallclock."""
+
+COLUMNS = (
+    "wallclock", "update", "gradients", "epoch", "train_loss", "test_loss", "test_error", "mean_staleness",
+    "max_staleness", "mean_gap", "learning_rate",
+)  # fmt: skip
+"""Columns that every history has."""
 
 
 @spec
@@ -25,16 +36,17 @@ class Record:
     Args:
         updates: a row every so many updates.
         gradients: a row every so many used mini-batch gradients.
-        wallclock: a row every so many simulated seconds: the value at time t is that of the last update
-            with time <= t.
+        wallclock: a row every so many simulated seconds, at most a million rows: the value at time t is that of
+            the last update with time <= t, up to rounding (see :class:`~stalegrad.simulator.Budget`).
         gap: record the gap of every message (RMSE over parameters between what the server holds when it
             applies a message and what the message was computed at).
         per_gradient: record of every message its gap, the L2 norm of its gradient and its effective step,
             as a table of their own.
         train_examples: take the training loss over so many examples, evenly spaced, and not over all: to evaluate
             a large network on all that it learns from takes as long as a third of an epoch.
-        fn: ``fn(params) -> {"name": scalar}``, further columns of your own; or the name of such a function,
-            ``"module:function"``, which is imported when the first row is written.
+        fn: ``fn(params) -> {"name": scalar}``, further columns of your own, under names that the history does not
+            have yet; or the name of such a function, ``"module:function"``, which is imported when the first row
+            is written. What it returns is checked at the first row, of version 0, before any update is made.
 
     The cadence changes neither the trace nor the parameters.
     """
@@ -58,10 +70,20 @@ class Record:
             object.__setattr__(self, "fn", by_name(self.fn))
 
     def columns(self, params: Any) -> dict[str, Any]:
-        """Return the columns of the user's own for these parameters."""
+        """Return the columns of the user's own for these parameters.
+
+        Raises:
+            ValueError: if the function returns anything but a mapping of names, which are not those of other
+                columns, to real scalars; it names the column.
+        """
         if self.fn is None:
             return {}
-        return dict((import_function(self.fn) if isinstance(self.fn, str) else self.fn)(params))
+        returned = (import_function(self.fn) if isinstance(self.fn, str) else self.fn)(params)
+        if not isinstance(returned, Mapping):
+            raise ValueError(
+                f"fn of record returned {returned!r:.60}: it must return a mapping of column to scalar"
+            )
+        return {name: _scalar(name, value) for name, value in returned.items()}
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -83,7 +105,7 @@ def cadence_of(record: Record, budget: Budget) -> Record:
     if record.updates or record.gradients or record.wallclock:
         return record
     if budget.wallclock:
-        return Record(wallclock=budget.wallclock / POINTS)
+        return Record(wallclock=budget.wallclock / POINTS or budget.wallclock)
     if budget.gradients:
         return Record(gradients=math.ceil(budget.gradients / POINTS))
     assert budget.updates
@@ -91,14 +113,23 @@ def cadence_of(record: Record, budget: Budget) -> Record:
 
 
 def points(record: Record, budget: Budget, schedule: Schedule, end: float, *, final: bool = True) -> Points:
-    """Return when rows are due: at the start, at the cadence, and (if this is all) at the end."""
+    """Return when rows are due: at the start, at the cadence, and (if this is all) at the end.
+
+    Raises:
+        ValueError: if the wallclock cadence asks for more than :data:`ROWS` rows.
+    """
     cadence = cadence_of(record, budget)
     times = np.concatenate([[0.0], schedule.time])
     if cadence.wallclock:
-        rows = math.floor(end / cadence.wallclock * (1 + 1e-12))
-        wallclock = np.arange(rows + 1) * cadence.wallclock
-        update = np.searchsorted(schedule.time, wallclock * (1 + 1e-12), side="right")
-        if final and wallclock[-1] < end * (1 - 1e-12):
+        rows = end / cadence.wallclock * (1 + TOLERANCE)
+        if not rows < ROWS:
+            raise ValueError(
+                f"wallclock of record = {cadence.wallclock!r} is not allowed for a run of {end!r} s: a history "
+                f"has at most {ROWS} rows; give at least {end / ROWS:.3g}"
+            )
+        wallclock = np.arange(math.floor(rows) + 1) * cadence.wallclock
+        update = np.searchsorted(schedule.time, wallclock * (1 + TOLERANCE), side="right")
+        if final and wallclock[-1] < end * (1 - TOLERANCE):
             wallclock, update = np.append(wallclock, end), np.append(update, schedule.updates)
         return Points(wallclock, update)
     if cadence.updates:
@@ -112,3 +143,23 @@ def points(record: Record, budget: Budget, schedule: Schedule, end: float, *, fi
         update = np.append(update, schedule.updates)
     update = np.unique(update)
     return Points(times[update], update)
+
+
+def _scalar(name: Any, value: Any) -> float:
+    if not isinstance(name, str):
+        raise ValueError(f"fn of record returned the column {name!r:.60}: names of columns are strings")
+    if name in COLUMNS:
+        raise ValueError(
+            f"fn of record returned the column {name!r}, which every history has: choose a name other than "
+            f"{', '.join(COLUMNS)}"
+        )
+    array = np.asarray(value)
+    if array.ndim:
+        raise ValueError(
+            f"fn of record returned an array of shape {array.shape} for the column {name!r}: a column holds one "
+            "scalar per row"
+        )
+    # JAX's own floating dtypes, such as bfloat16, are of kind V.
+    if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"fn of record returned {value!r:.60} for the column {name!r}: give a real number")
+    return float(array)

@@ -78,9 +78,10 @@ def replay(
         whether it diverged. A run that diverges ends there.
 
     Raises:
-        ValueError: if the mini-batch is larger than the data set, a message's local steps vary, or the path
-            cannot be taken.
+        ValueError: if the mini-batch is larger than the data set, a message's local steps vary, the path cannot be
+            taken, or the trace cannot have happened (see :meth:`Trace.verify`).
     """
+    trace.verify()
     check(problem, method, trace.workers, path)
     budget = _budget(trace)
     player = Player(problem, method, trace.workers, record or Record(), budget, seed, path, progress, checkpoint)
@@ -110,6 +111,8 @@ def replay_together(requests: Sequence[Request], width: int) -> list[Replay]:
         ValueError: as :func:`replay`, before anything is played.
     """
     parts = []
+    for request in requests:
+        request.trace.verify()
     for trace, problem, method, record, seed in requests:
         check(problem, method, trace.workers, None)
         player = Player(problem, method, trace.workers, record, _budget(trace), seed, None)

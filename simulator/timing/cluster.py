@@ -8,9 +8,11 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
 from stalegrad.simulator.timing.delays import Delay, Deterministic, Scipy, as_delay
+from stalegrad.simulator.timing.inputs import MOST_WORKERS
 
 BLOCK = 256
 """Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
@@ -35,7 +37,7 @@ class Cluster:
     """A parameter server and its workers.
 
     Args:
-        workers: how many; may be left out where ``compute``, ``speeds`` or ``join`` is a list.
+        workers: how many, at most 10,000,000; may be left out where ``compute``, ``speeds`` or ``join`` is a list.
         compute: law of the time of one mini-batch gradient, for all workers or a list of one per worker
             (see :mod:`stalegrad.simulator.timing.delays`; a number, a frozen ``scipy.stats`` distribution
             or a function ``f(rng, size)`` will do).
@@ -46,6 +48,12 @@ class Cluster:
         server: seconds that the server spends on each message; one at a time, first in, first out.
         join: when each worker joins (it reads the version of that moment): a list, or a law drawn once
             per run and worker. Default: all at 0.
+
+    The clock is a float64: at t seconds it counts in steps of about t / 10^16. A positive delay that is lost in
+    such a step (t + delay == t) is refused when it occurs, and so is one at which the clock overflows. A random
+    compute time may be lost, and then counts as 0, if it is below 10^-9 of the worker's mean over the block of 256
+    draws that it is one of. Compute times may be 0, but not those of a whole block, and not so often that a worker
+    reads more than 512 times at one moment.
 
     Raises:
         ValueError: naming the field, its value and what is allowed.
@@ -69,8 +77,8 @@ class Cluster:
             raise ValueError(
                 "workers of cluster is missing: give a number, or compute as a list of one per worker"
             )
-        if workers < 1:
-            raise ValueError(f"workers of cluster = {workers!r} is not allowed: at least 1")
+        if not 1 <= workers <= MOST_WORKERS:
+            raise ValueError(f"workers of cluster = {workers!r} is not allowed: 1 to {MOST_WORKERS}")
         for name, length in lengths.items():
             if length != workers:
                 raise ValueError(f"{name} of cluster has {length} entries, but there are {workers} workers")
@@ -121,20 +129,36 @@ class Cluster:
         """Yield a worker's compute times, one per gradient, for ever.
 
         Raises:
-            ValueError: if a law of the user's own yields a negative or non-finite time; it names the
-                worker and the draw.
+            ValueError: as :meth:`compute_blocks`.
+        """
+        for block in self.compute_blocks(seed, worker):
+            yield from block.tolist()
+
+    def compute_blocks(self, seed: int, worker: int) -> Iterator[npt.NDArray[np.float64]]:
+        """Yield a worker's compute times in blocks of 256, for ever.
+
+        Raises:
+            ValueError: if a law of the user's own yields a negative or non-finite time, or a block of zeros; it
+                names the worker and the draw.
         """
         law = self.law_of(worker).realise(stream(seed, Purpose.MACHINE, worker))
         speed = self._once(self.speeds, "speeds", seed, Purpose.SPEED, worker, default=1.0)
         if speed == 0:
             raise ValueError(f"speeds of cluster: worker {worker} drew speed 0; allowed is any above 0")
         rng = stream(seed, Purpose.COMPUTE, worker)
+        what = f"compute of worker {worker}"
         draws = 0
         while True:
-            block = _checked(law.sample(rng, BLOCK), f"compute of worker {worker}", draws)
+            block = _checked(law.sample(rng, BLOCK), what, draws)
             if not block.any():
-                raise ValueError(f"compute of worker {worker} drew {BLOCK} times 0: time would never advance")
-            yield from (block / speed).tolist()
+                raise ValueError(f"{what} drew {BLOCK} times 0: time would never advance")
+            with np.errstate(over="ignore", under="ignore"):
+                times = _checked(block / speed, f"{what}, divided by its speed {speed!r}", draws)
+            if not times.any():
+                raise ValueError(
+                    f"{what}, divided by its speed {speed!r}, is {BLOCK} times 0: time would not advance"
+                )
+            yield times
             draws += BLOCK
 
     def join_time(self, seed: int, worker: int) -> float:

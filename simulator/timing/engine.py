@@ -8,19 +8,20 @@ Ties: what happens to workers at one and the same instant (float64) happens in t
 
 from __future__ import annotations
 
-import gc
 import math
+import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import simpy
 
 from stalegrad.policies.specs import Seed, validate
 from stalegrad.policies.synchrony import Decision, Synchrony
+from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, check_advance, no_full_collections, reach
 from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.inputs import Fate
 from stalegrad.simulator.timing.tables import changed_fields, cluster_table, synchrony_table
-from stalegrad.simulator.timing.trace import Budget, Fate, Message, Trace
+from stalegrad.simulator.timing.trace import Budget, Message, Trace
 
 _WORKER_RANK = 2
 """Worker i's events have SimPy priority 2 + i: after everything else of that instant, lowest index first."""
@@ -44,35 +45,23 @@ def simulate(
         cluster: the workers and their server.
         synchrony: who waits for whom, e.g. ``KAsync(4)``.
         updates: stop after so many server updates.
-        wallclock: keep the updates with time <= so many simulated seconds.
+        wallclock: keep the updates with time <= so many simulated seconds, up to rounding (see
+            :class:`~stalegrad.simulator.timing.trace.Budget`).
         gradients: stop after the first update with at least so many used mini-batch gradients in all.
         seed: 0 to 2^64 - 1; every random stream is spawned from it.
 
     Returns:
-        The trace: one row per message, one per update.
+        The trace: one row per message, one per update. It passes :meth:`Trace.verify`.
 
     Raises:
         ValueError: unless exactly one budget is given and is positive; if the synchrony cannot work with
-            this cluster; if a law draws a negative or non-finite time.
+            this cluster; if a law draws a negative or non-finite time; as soon as the clock would no longer
+            advance or overflow (see :class:`~stalegrad.simulator.timing.cluster.Cluster`).
     """
     budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
     synchrony.check(cluster.size)
     seed = validate("seed", Seed, seed)
     return Engine(cluster, synchrony, seed).run(budget)
-
-
-@contextmanager
-def _no_full_collections() -> Iterator[None]:
-    """Let the garbage collector look at young objects only, among which a simulation's garbage is.
-
-    To walk over all that JAX and pandas hold, again and again, can take as long as the simulation itself.
-    """
-    thresholds = gc.get_threshold()
-    gc.set_threshold(*thresholds[:2], 1 << 30)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 class Engine:
@@ -84,7 +73,9 @@ class Engine:
         self.done = simpy.Event(self.env)
         self.turn = simpy.Resource(self.env)
         self.open: set[Message] = set()
-        self.rows: list[tuple[Any, ...]] = []
+        self.rows: list[
+            Message | tuple[Any, ...]
+        ] = []  # in the order in which messages are begun; closed: the row
         self.kept: list[Message] = []
         self.on_the_way: list[int] = []
         self.update_times: list[float] = []
@@ -100,12 +91,12 @@ class Engine:
         self.workers = [kind(self, index) for index in members]
         self.collectors = [worker for worker in self.workers if isinstance(worker, Collector)]
         self.asked = -1
+        self.seen = 0.0
 
     def run(self, budget: Budget) -> Trace:
         """Run until the budget is spent."""
         self.start(budget)
-        with _no_full_collections():
-            self.env.run(until=self.done)
+        self.go_on(sys.float_info.max)
         return self.trace()
 
     def start(self, budget: Budget) -> None:
@@ -114,16 +105,30 @@ class Engine:
         self.updates_left = budget.updates or math.inf
         self.gradients_left = budget.gradients or math.inf
         if budget.wallclock is not None:
-            self.env.schedule(_occurred(self.done), _LAST, budget.wallclock)  # type: ignore[arg-type]
+            last = reach(budget.wallclock)
+            self.env.schedule(_occurred(self.done), _LAST, last)  # type: ignore[arg-type]
 
     def advance(self, wallclock: float) -> bool:
-        """Go on to that moment, its own events included; return whether the budget is spent."""
-        tick = _occurred(simpy.Event(self.env))
-        self.env.schedule(tick, _LAST, wallclock - self.env.now)  # type: ignore[arg-type]
-        with _no_full_collections():
-            while not (tick.processed or self.done.processed):
-                self.env.step()
-        return bool(self.done.processed)
+        """Go on to that moment, its own events included (those of a budget's end); tell if the budget is spent."""
+        spent = self.go_on(reach(wallclock))
+        self.seen = self.env.now if spent else wallclock
+        return spent
+
+    def go_on(self, last: float) -> bool:
+        """Let happen what happens up to a moment; return whether the budget is spent.
+
+        Raises:
+            ValueError: if nothing will ever happen again.
+        """
+        env, done = self.env, self.done
+        with no_full_collections():
+            while not done.processed and env.peek() <= last:
+                env.step()
+        if not done.processed and env.peek() == math.inf:
+            raise ValueError(
+                f"synchrony {self.synchrony.name!r} stands still at {env.now!r} s: every worker waits"
+            )
+        return bool(done.processed)
 
     def change_k(self, k: int) -> None:
         """Let the synchrony's k be another one from the next update on."""
@@ -131,10 +136,18 @@ class Engine:
 
     def trace(self) -> Trace:
         """Return what has happened so far."""
-        end = self.env.now if self.budget.wallclock is None else min(self.env.now, self.budget.wallclock)
-        pending = [m.row(Fate.PENDING) for m in self.open if m.read_time < end]
+        end = max(self.env.now, self.seen)
+        if self.budget.wallclock is not None:
+            end = min(end, self.budget.wallclock)
+        if self.update_times:
+            end = max(end, self.update_times[-1])  # later than the budget by rounding
+        rows = [
+            row.row(Fate.PENDING) if isinstance(row, Message) else row
+            for row in self.rows
+            if not isinstance(row, Message) or row.read_time < end
+        ]
         return Trace.of(
-            self.rows + pending,
+            rows,
             self.update_times,
             workers=self.cluster.size,
             end=end,
@@ -158,7 +171,14 @@ class Engine:
     def close(self, message: Message, fate: Fate, update: int = -1) -> None:
         """Write down what became of a message."""
         self.open.discard(message)
-        self.rows.append(message.row(fate, update))
+        self.rows[message.number] = message.row(fate, update)
+
+    def begin(self, worker: int, version: int, steps: int) -> Message:
+        """Write down that a worker begins a message."""
+        message = Message(len(self.rows), worker, version, self.env.now, steps)
+        self.open.add(message)
+        self.rows.append(message)
+        return message
 
     def after(self, delay: float, worker: int) -> simpy.Event:
         """Return an event of that worker, ``delay`` seconds from now, that obeys the rule for ties."""
@@ -169,6 +189,7 @@ class Engine:
     def receive(self, message: Message, *more: Message) -> Process:
         """A message (or several as one) travels up, waits for its turn at the server, and is handled."""
         if self.cluster.uplink:
+            check_advance(self.env.now, self.cluster.uplink, "uplink of cluster")
             yield self.after(self.cluster.uplink, message.worker)
         for each in (message, *more):
             each.receive_time = self.env.now
@@ -176,6 +197,7 @@ class Engine:
             yield turn
             decision = self.state_machine.send(message)
             if decision.keep:  # what is not kept is dropped by its version, without work
+                check_advance(self.env.now, self.cluster.server, "server of cluster")
                 yield self.env.timeout(self.cluster.server)
             self.kept.extend(more)
             self.carry_out(decision, message)
@@ -230,6 +252,7 @@ class Engine:
     def download(self, worker: Worker, version: int) -> Process:
         """A model travels down."""
         self.on_the_way.append(version)
+        check_advance(self.env.now, self.cluster.downlink, "downlink of cluster")
         yield self.env.timeout(self.cluster.downlink)
         self.on_the_way.remove(version)
         worker.take(version)
@@ -240,12 +263,42 @@ class Worker:
 
     def __init__(self, engine: Engine, index: int) -> None:
         self.engine, self.index = engine, index
-        self.times = engine.cluster.compute_times(engine.seed, index)
+        self.times = self.draws()
+        self.usual = 0.0
+        self.read_time, self.reads = -1.0, 0
         self.version: int | None = None
         self.unanswered = 0
         self.computing = False
         self.answer: simpy.Event | None = None
         self.process = engine.env.process(self.live())
+
+    def draws(self) -> Iterator[float]:
+        """Yield compute times, and note the mean of those among which they were drawn."""
+        for block in self.engine.cluster.compute_blocks(self.engine.seed, self.index):
+            self.usual = float((block / len(block)).sum())
+            yield from block.tolist()
+
+    def read(self, version: int, steps: int) -> Message:
+        """Begin a message.
+
+        Raises:
+            ValueError: if this worker has done so too often at this moment for time ever to advance.
+        """
+        now = self.engine.env.now
+        self.reads = self.reads + 1 if now == self.read_time else 1
+        self.read_time = now
+        if self.reads > READS:
+            raise ValueError(
+                f"compute of worker {self.index}: it reads more than {READS} times at {now!r} s, because too many "
+                "compute times are 0 there; time would never advance"
+            )
+        return self.engine.begin(self.index, version, steps)
+
+    def compute(self, steps: int) -> simpy.Event:
+        """Return the event that ends the computation of a message."""
+        duration = next(self.times) if steps == 1 else sum(next(self.times) for _ in range(steps))
+        check_advance(self.engine.env.now, duration, f"compute of worker {self.index}", NEGLIGIBLE * self.usual)
+        return self.engine.after(duration, self.index)
 
     def join(self) -> Process:
         """Wait until it is time to join."""
@@ -263,12 +316,11 @@ class Worker:
         yield from self.join()
         self.version = engine.version
         while True:
-            message = Message(self.index, self.version, env.now, steps)
-            engine.open.add(message)
-            duration = next(self.times) if steps == 1 else sum(next(self.times) for _ in range(steps))
+            message = self.read(self.version, steps)
+            job = self.compute(steps)
             self.computing = True
             try:
-                yield engine.after(duration, self.index)
+                yield job
             except simpy.Interrupt:
                 message.finish_time = env.now
                 engine.close(message, Fate.CANCELLED)
@@ -319,9 +371,8 @@ class Collector(Worker):
         yield from self.join()
         self.version = engine.version
         while True:
-            message = Message(self.index, self.version, env.now, 1)
-            engine.open.add(message)
-            yield engine.after(next(self.times), self.index)
+            message = self.read(self.version, 1)
+            yield self.compute(1)
             message.finish_time = env.now
             self.collected.append(message)
             self.beyond += 1

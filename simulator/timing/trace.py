@@ -2,59 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
-
-FORMAT = "stalegrad-trace-1"
-
-GRADIENT_COLUMNS: dict[str, Any] = {
-    "worker": np.int32,
-    "read_version": np.int64,
-    "read_time": np.float64,
-    "finish_time": np.float64,
-    "receive_time": np.float64,
-    "update": np.int64,
-    "staleness": np.int64,
-    "steps": np.int32,
-    "fate": "U9",
-}
-UPDATE_COLUMNS: dict[str, Any] = {"time": np.float64, "messages": np.int64, "gradients": np.int64}
-
-
-class TraceError(ValueError):
-    """A trace that cannot be read, or that contradicts itself."""
-
-
-class Fate(StrEnum):
-    """What became of a message."""
-
-    USED = "used"
-    DISCARDED = "discarded"
-    CANCELLED = "cancelled"
-    PENDING = "pending"
+from stalegrad.simulator.timing import laws, storage
+from stalegrad.simulator.timing.inputs import (
+    GRADIENT_COLUMNS,
+    UPDATE_COLUMNS,
+    Fate,
+    checked_columns,
+    checked_seconds,
+    checked_spec,
+    checked_workers,
+)
 
 
 class Message:
-    """One message in the making: a mini-batch gradient, or the result of ``steps`` local ones."""
+    """One message in the making: a mini-batch gradient, or the result of ``steps`` local ones.
 
-    __slots__ = ("finish_time", "read_time", "read_version", "receive_time", "steps", "worker")
+    Args:
+        number: messages begun before it, in the whole run.
+        worker: who computes it.
+        read_version: the version read.
+        read_time: when, in seconds.
+        steps: mini-batch gradients in it.
+    """
 
-    def __init__(self, worker: int, read_version: int, read_time: float, steps: int) -> None:
+    __slots__ = ("finish_time", "number", "read_time", "read_version", "receive_time", "steps", "worker")
+
+    def __init__(self, number: int, worker: int, read_version: int, read_time: float, steps: int) -> None:
+        self.number = number
         self.worker = worker
         self.read_version = read_version
         self.read_time = read_time
@@ -79,7 +65,12 @@ class Message:
 
 @spec
 class Budget:
-    """When a run ends: exactly one of ``updates``, ``wallclock`` (seconds) and ``gradients``."""
+    """When a run ends: exactly one of ``updates``, ``wallclock`` (seconds) and ``gradients``.
+
+    A wallclock of w keeps the updates at times up to w (1 + 1e-12), so that three jobs of 0.1 s, which end at
+    0.30000000000000004 s, fit into 0.3 s. Rows of a history follow the same rule
+    (:data:`~stalegrad.simulator.timing.clock.TOLERANCE`).
+    """
 
     updates: PositiveInt | None = None
     wallclock: PositiveFloat | None = None
@@ -95,18 +86,21 @@ class Budget:
 
 
 class Trace:
-    """Two columnar tables, messages and updates, and the spec they came from.
+    """Two columnar tables, messages and updates, and the spec they came from. It cannot be changed.
 
     Args:
         gradients: columns ``worker, read_version, read_time, finish_time, receive_time, update,
             staleness, steps, fate``, one row per message, times in seconds. ``update`` is the index j of
             the update j -> j + 1 that consumed it (the first is 0), -1 (as ``staleness``) if none did; ``steps``
             counts its local mini-batch gradients, 1 without local steps; ``fate`` is ``used``, ``discarded``,
-            ``cancelled`` or ``pending``.
+            ``cancelled`` or ``pending``. Rows are sorted by (read_time, worker); those in which both are equal
+            keep the order given, which is that in which the worker computed them.
         updates: columns ``time, messages, gradients``, one row per update.
-        workers: their number.
-        end: when the observation ended, in seconds.
-        spec: where the trace came from; any JSON-like mapping.
+        workers: their number, at most 10,000,000; by default one more than the largest that occurs.
+        end: when the observation ended, in seconds; by default the time of the last update.
+        spec: where the trace came from: a mapping of what JSON can hold.
+        resolution: seconds to which measured times are rounded, e.g. 0.001: :meth:`verify` then lets times
+            contradict one another by up to twice that.
 
     A trace measured on a real cluster is made in the same way; ``replay(trace, problem, method)`` takes it::
 
@@ -114,6 +108,10 @@ class Trace:
         rows = [(0, 0, 0.0, 1.0, 1.2, 0, 0, 1, "used"), (1, 0, 0.0, 1.5, 1.7, 1, 1, 1, "used")]
         updates = {"time": [1.2, 1.7], "messages": [1, 1], "gradients": [1, 1]}
         trace = Trace(pd.DataFrame(rows, columns=columns), updates, workers=2).verify()
+
+    Raises:
+        TraceError: if a column or another argument has a wrong type or range, naming it; that the rows go together
+            is checked by :meth:`verify`.
     """
 
     def __init__(
@@ -124,16 +122,21 @@ class Trace:
         workers: int | None = None,
         end: float | None = None,
         spec: Mapping[str, Any] | None = None,
+        resolution: float = 0.0,
     ) -> None:
-        self._gradients = _columns(gradients, GRADIENT_COLUMNS, "gradients")
-        self._updates = _columns(updates, UPDATE_COLUMNS, "updates")
-        worker = self._gradients["worker"]
-        self.workers = workers if workers is not None else int(worker.max(initial=-1)) + 1
-        order = np.lexsort((worker, self._gradients["read_time"]))
-        self._gradients = {name: values[order] for name, values in self._gradients.items()}
-        times = self._updates["time"]
-        self.end = end if end is not None else float(times[-1]) if len(times) else 0.0
-        self.spec = dict(spec or {})
+        columns = checked_columns(gradients, GRADIENT_COLUMNS, "gradients")
+        self._updates = _read_only(checked_columns(updates, UPDATE_COLUMNS, "updates"))
+        worker, times = columns["worker"], self._updates["time"]
+        order = np.lexsort((worker, columns["read_time"]))  # stable
+        self._gradients = _read_only({name: values[order] for name, values in columns.items()})
+        self._given = None if np.array_equal(order, np.arange(len(order))) else order
+        self._labels = _labels(gradients), _labels(updates)
+        self._workers = checked_workers(workers if workers is not None else int(worker.max(initial=-1)) + 1)
+        last = float(times[-1]) if len(times) else 0.0
+        self._end = checked_seconds("end", end) if end is not None else last
+        self._resolution = checked_seconds("resolution", resolution)
+        self.spec = checked_spec({} if spec is None else spec)
+        self._verified = False
 
     @classmethod
     def of(
@@ -145,7 +148,7 @@ class Trace:
         end: float,
         spec: Mapping[str, Any],
     ) -> Self:
-        """Build the trace of a simulation from the rows of its messages, in any order."""
+        """Build the trace of a simulation from the rows of its messages, in the order in which they were begun."""
         transposed = zip(*rows, strict=True) if rows else [()] * len(GRADIENT_COLUMNS)
         columns = {
             name: np.fromiter(values, dtype, len(rows))
@@ -155,13 +158,30 @@ class Trace:
         count = np.bincount(columns["update"][used], minlength=len(update_times))
         steps = np.bincount(columns["update"][used], columns["steps"][used], minlength=len(update_times))
         updates = {"time": np.asarray(update_times), "messages": count, "gradients": steps.astype(np.int64)}
-        return cls(columns, updates, workers=workers, end=end, spec=spec)
+        trace = cls(columns, updates, workers=workers, end=end, spec=spec)
+        trace._given = None  # nobody else has seen the order of the rows
+        return trace
 
     # What happened
 
+    @property
+    def workers(self) -> int:
+        """The number of workers."""
+        return self._workers
+
+    @property
+    def end(self) -> float:
+        """When the observation ended, in seconds."""
+        return self._end
+
+    @property
+    def resolution(self) -> float:
+        """Seconds to which the times are rounded, 0 if they are exact."""
+        return self._resolution
+
     @cached_property
     def gradients(self) -> pd.DataFrame:
-        """One row per message, in the order of (read_time, worker)."""
+        """One row per message, in the order of (read_time, worker, which the worker computed first)."""
         return pd.DataFrame(self._gradients)
 
     @cached_property
@@ -170,7 +190,7 @@ class Trace:
         return pd.DataFrame(self._updates)
 
     def column(self, name: str) -> Any:
-        """Return a column of the message table as a numpy array."""
+        """Return a column of the message table as a numpy array that cannot be written to."""
         return self._gradients[name]
 
     @property
@@ -180,7 +200,7 @@ class Trace:
 
     @cached_property
     def used(self) -> Any:
-        """Rows of the used messages in the order of their gradient ids: (update, receive_time, worker)."""
+        """Rows of the used messages in the order of gradient ids: by (update, receive_time, worker), then row."""
         g = self._gradients
         rows = np.flatnonzero(g["update"] >= 0)
         return rows[np.lexsort((g["worker"][rows], g["receive_time"][rows], g["update"][rows]))]
@@ -258,133 +278,69 @@ class Trace:
 
     def _repr_html_(self) -> str:
         table = pd.Series(self.summary(), name="").to_frame().to_html(float_format="{:.4g}".format, header=False)
-        return f"<b>Trace</b> of {self.spec.get('synchrony', 'a measured run')}{table}"
+        return f"<b>Trace</b> of {escape(str(self.spec.get('synchrony', 'a measured run')))}{table}"
 
     # Checks
 
     def verify(self) -> Self:
         """Check that the trace can have happened: simulated or measured, the same laws hold.
 
+        Times may contradict one another by rounding: by 1e-12 of their magnitude
+        (:data:`~stalegrad.simulator.timing.clock.TOLERANCE`) plus twice the ``resolution`` of the trace. A trace
+        that has been verified is not verified again.
+
         Raises:
-            TraceError: naming the first row that breaks a law, and the law.
+            TraceError: naming the first row that breaks a law, counted from 0 in the table that was given, and the
+                law.
         """
-        g, times = self._gradients, self._updates["time"]
-        _law(np.isfinite(times) & (np.diff(times, prepend=0.0) >= 0), "updates", "time must not go backwards")
-        _law((g["worker"] >= 0) & (g["worker"] < self.workers), "gradients", f"worker is below {self.workers}")
-        _law(np.isin(g["fate"], [str(fate) for fate in Fate]), "gradients", f"fate is one of {', '.join(Fate)}")
-        _law(
-            np.isfinite(g["read_time"]) & (g["read_time"] >= 0), "gradients", "read_time is finite and at least 0"
-        )
-        _law(~(g["finish_time"] < g["read_time"]), "gradients", "finish_time >= read_time")
-        _law(~(g["receive_time"] < g["finish_time"]), "gradients", "receive_time >= finish_time")
-        _law(g["steps"] >= 1, "gradients", "steps >= 1")
-
-        versions = np.concatenate([[0.0], times])
-        known = (g["read_version"] >= 0) & (g["read_version"] <= len(times))
-        _law(known, "gradients", f"read_version is between 0 and {len(times)}, the last version")
-        exists = versions[g["read_version"]] <= g["read_time"]
-        _law(exists, "gradients", "a version is read only after it exists")
-
-        used = g["fate"] == Fate.USED
-        _law(used == (g["update"] >= 0), "gradients", "update is -1 exactly if the message was not used")
-        _law(g["update"] < len(times), "gradients", f"update is below {len(times)}")
-        _law(~used | (g["read_version"] <= g["update"]), "gradients", "read_version <= update")
-        expected = np.where(used, g["update"] - g["read_version"], -1)
-        _law(g["staleness"] == expected, "gradients", "staleness = update - read_version (-1 if not used)")
-        on_time = np.where(used, g["receive_time"] <= times[g["update"]], True) if len(times) else ~used
-        _law(on_time, "gradients", "a used message is received before its update")
-
-        _law(~used | np.isfinite(g["finish_time"]), "gradients", "a used message has finished")
-        by_worker = np.lexsort((g["read_time"], g["worker"]))
-        same = np.diff(g["worker"][by_worker]) == 0
-        overlap = same & (g["read_time"][by_worker][1:] < g["finish_time"][by_worker][:-1])
-        law = "a worker computes one message at a time"
-        _law(~np.isin(np.arange(len(used)), by_worker[1:][overlap]), "gradients", law)
-        _law(np.asarray([self.end >= times[-1]]) if len(times) else True, "updates", "the end is not before them")
-
-        count = np.bincount(g["update"][used], minlength=len(times))
-        steps = np.bincount(g["update"][used], g["steps"][used], minlength=len(times))
-        _law(count > 0, "updates", "every update consumes at least one message")
-        _law(self._updates["messages"] == count, "updates", "messages counts the rows that name this update")
-        _law(self._updates["gradients"] == steps, "updates", "gradients sums their steps")
+        if not self._verified:
+            laws.verify(
+                laws.Table("gradients", self._gradients, self._given, self._labels[0]),
+                laws.Table("updates", self._updates, None, self._labels[1]),
+                workers=self.workers, end=self.end, resolution=self.resolution,
+            )  # fmt: skip
+            self._verified = True
         return self
 
     # Storage
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the trace to a directory of two Parquet files; it appears whole or not at all.
+        """Write the trace to a directory of two Parquet files and their checksums; it appears whole or not at all.
 
         Raises:
             FileExistsError: if something else than a trace is there already.
         """
         path = Path(path)
-        if path.exists() and not (path / "updates.parquet").exists():
-            raise FileExistsError(f"{path} exists and is not a trace: choose another place")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        meta = {"format": FORMAT, "workers": self.workers, "end": self.end, "spec": self.spec}
-        fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        try:
-            for name, frame in (("gradients", self._gradients), ("updates", self._updates)):
-                table = pa.table({k: v.tolist() if v.dtype.kind == "U" else v for k, v in frame.items()})
-                table = table.replace_schema_metadata({"stalegrad": json.dumps(meta, sort_keys=True)})
-                pq.write_table(table, fresh / f"{name}.parquet", compression="zstd", write_page_checksum=True)
-            fresh.chmod(0o755)
-            if path.exists():
-                path.rename(fresh.with_name(fresh.name + "-old"))
-            fresh.rename(path)
-            shutil.rmtree(fresh.with_name(fresh.name + "-old"), ignore_errors=True)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
+        about = {"workers": self.workers, "end": self.end, "resolution": self.resolution}
+        tables = {"gradients": self._gradients, "updates": self._updates}
+        storage.write(path, tables, about | {"spec": checked_spec(self.spec)})
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, at_most: int = storage.ROWS) -> Self:
         """Read a trace that :meth:`save` wrote.
+
+        Args:
+            path: its directory.
+            at_most: rows that each table may hold (100 bytes each), so that a foreign file cannot take all memory.
 
         Raises:
             FileNotFoundError: if there is none.
-            TraceError: if a file is damaged, foreign or of another format, or the trace fails
+            TraceError: if a file is damaged, foreign, of another format or too large, or the trace fails
                 :meth:`verify`.
         """
-        tables, meta = {}, {}
-        for name, columns in (("gradients", GRADIENT_COLUMNS), ("updates", UPDATE_COLUMNS)):
-            file = Path(path) / f"{name}.parquet"
-            if not file.is_file():
-                raise FileNotFoundError(f"no trace at {path}: {file} is missing")
-            try:
-                table = pq.read_table(file, page_checksum_verification=True)
-                meta = json.loads((table.schema.metadata or {}).get(b"stalegrad", b"{}"))
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise TraceError(f"{file} is damaged or not Parquet: {error}") from None
-            if meta.get("format") != FORMAT or not {"workers", "end", "spec"} <= meta.keys():
-                raise TraceError(f"{file} is not a stalegrad trace of format {FORMAT}: found {meta.get('format')}")
-            if missing := set(columns) - set(table.column_names):
-                raise TraceError(f"{file} lacks the columns {sorted(missing)}")
-            tables[name] = {column: table[column].to_numpy(zero_copy_only=False) for column in columns}
-        trace = cls(**tables, workers=meta["workers"], end=meta["end"], spec=meta["spec"])
-        return trace.verify()
+        tables, about = storage.read(path, at_most)
+        return cls(**tables, **about).verify()
 
 
-def _columns(table: Any, columns: Mapping[str, Any], name: str) -> dict[str, Any]:
-    if missing := [column for column in columns if column not in table]:
-        raise TraceError(f"the {name} table lacks the columns {missing}; it needs {list(columns)}")
-    arrays = {}
-    for column, dtype in columns.items():
-        values = np.asarray(table[column])
-        if np.dtype(dtype).kind == "U":
-            arrays[column] = values.astype(str)
-            continue
-        if values.dtype.kind not in "biuf" and len(values):
-            raise TraceError(f"column {column} of the {name} table must hold numbers, not {values.dtype}")
-        if np.dtype(dtype).kind == "i" and not np.array_equal(values, np.floor(values)):
-            raise TraceError(f"column {column} of the {name} table must hold whole numbers")
-        arrays[column] = values.astype(dtype)
-    if len({len(array) for array in arrays.values()}) > 1:
-        raise TraceError(f"the columns of the {name} table differ in length")
-    return arrays
+def _read_only(columns: dict[str, Any]) -> dict[str, Any]:
+    for name, values in columns.items():
+        columns[name] = values.view()
+        columns[name].flags.writeable = False
+    return columns
 
 
-def _law(holds: Any, table: str, law: str) -> None:
-    if not np.all(holds):
-        raise TraceError(f"row {int(np.argmin(holds))} of the {table} table breaks a law: {law}")
+def _labels(table: Any) -> pd.Index[Any] | None:
+    """Return the index of a DataFrame whose rows are not simply numbered."""
+    plain = not isinstance(table, pd.DataFrame) or table.index.equals(pd.RangeIndex(len(table)))
+    return None if plain else table.index

@@ -12,8 +12,8 @@ from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync,
 from stalegrad.simulator.timing.cluster import BLOCK, Cluster, Purpose, stream
 from stalegrad.simulator.timing.delays import Deterministic, Exponential, TwoLevelGamma, Uniform
 from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.inputs import TraceError
 from stalegrad.simulator.timing.tables import cluster_table, read_cluster
-from stalegrad.simulator.timing.trace import TraceError
 
 NAN = math.nan
 

@@ -1,0 +1,142 @@
+"""Laws that every trace obeys, simulated or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stalegrad.simulator.timing.clock import READS, TOLERANCE
+from stalegrad.simulator.timing.inputs import Fate, TraceError
+
+
+class Table(NamedTuple):
+    """A table, and which row of the table that was given each of its rows is.
+
+    Attributes:
+        name: ``gradients`` or ``updates``.
+        columns: column -> array (rows,).
+        given: row of the given table (rows,), or None if the order is the given one.
+        labels: index of the given table, if its rows are labelled otherwise than 0, 1, ...
+    """
+
+    name: str
+    columns: Mapping[str, Any]
+    given: Any = None
+    labels: pd.Index[Any] | None = None
+
+    def require(self, holds: Any, law: str, *shown: str) -> None:
+        """Check a law in every row.
+
+        Args:
+            holds: array (rows,) of truth values.
+            law: the law, for the error.
+            shown: columns whose values the error tells.
+
+        Raises:
+            TraceError: naming the first row of the given table that breaks the law, and the law.
+        """
+        if np.all(holds):
+            return
+        broken = np.flatnonzero(~holds)
+        at = broken[np.argmin(self.given[broken])] if self.given is not None else broken[0]
+        row = int(at if self.given is None else self.given[at])
+        name = row if self.labels is None else self.labels[row]
+        label = "" if name == row else f" (labelled {name!s:.40})"
+        values = ", ".join(f"{name} = {self.columns[name][at].item()!r}" for name in shown)
+        raise TraceError(f"row {row}{label} of the {self.name} table breaks a law: {law}; it has {values}")
+
+
+def verify(messages: Table, updates: Table, *, workers: int, end: float, resolution: float) -> None:
+    """Check that a trace can have happened.
+
+    Times are compared with a tolerance: a law holds if it is broken by no more than ``TOLERANCE`` times the larger
+    magnitude (float64 sums) plus twice the resolution (a start and a duration that were both rounded).
+
+    Args:
+        messages: the table of messages, rows of one worker and one ``read_time`` in the order in which they were.
+        updates: the table of updates.
+        workers: their number.
+        end: when the observation ended, in seconds.
+        resolution: seconds to which the times were rounded.
+
+    Raises:
+        TraceError: naming the first row that breaks a law, the law, and what the row holds.
+    """
+    m, times = messages.columns, updates.columns["time"]
+    worker, version, update, fate = m["worker"], m["read_version"], m["update"], m["fate"]
+    read, finish, receive = m["read_time"], m["finish_time"], m["receive_time"]
+    law = messages.require
+
+    def after(one: Any, other: Any) -> Any:
+        return one - other > TOLERANCE * np.maximum(np.abs(one), np.abs(other)) + 2.0 * resolution
+
+    finite = np.isfinite(times)
+    forward = np.diff(np.where(finite, times, 0.0), prepend=0.0) >= 0
+    updates.require(finite & forward, "time must not go backwards, and is finite and at least 0", "time")
+    law((worker >= 0) & (worker < workers), f"worker is at least 0 and below {workers}", "worker")
+    law(np.isfinite(read) & (read >= 0), "read_time is finite and at least 0", "read_time")
+    law(~np.isinf(finish), "finish_time is finite, or NaN where there is none", "finish_time")
+    law(~np.isinf(receive), "receive_time is finite, or NaN where there is none", "receive_time")
+    law(~after(read, finish), "finish_time >= read_time", "read_time", "finish_time")
+    law(~after(finish, receive), "receive_time >= finish_time", "finish_time", "receive_time")
+    law(~after(read, end), f"read_time is not after the end, {end!r} s", "read_time")
+    law(m["steps"] >= 1, "steps >= 1", "steps")
+
+    known = (version >= 0) & (version <= len(times))
+    law(known, f"read_version is between 0 and {len(times)}, the last version", "read_version")
+    exists = ~after(np.concatenate([[0.0], times])[version], read)
+    law(exists, "a version is read only after it exists", "read_version", "read_time")
+
+    used = fate == Fate.USED
+    named = np.where(used, update >= 0, update == -1)
+    law(named, "update is -1 exactly if the message was not used", "update", "fate")
+    law(update < len(times), f"update is below {len(times)}", "update")
+    law(~used | (version <= update), "read_version <= update", "read_version", "update")
+    stale = m["staleness"] == np.where(used, update - version, -1)
+    law(stale, "staleness = update - read_version (-1 if not used)", "staleness", "read_version", "update")
+    if len(times):
+        on_time = ~used | (~after(receive, times[update]) & ~np.isnan(receive))
+        law(on_time, "a used message is received before its update", "receive_time", "update")
+    law(~used | np.isfinite(finish), "a used message has finished", "finish_time")
+    _one_at_a_time(messages, after)
+
+    ended = np.full(len(times), True) & ~after(times, end)
+    updates.require(ended, f"the end is not before them: it is {end!r} s", "time")
+    count = np.bincount(update[used], minlength=len(times))
+    steps = np.bincount(update[used], m["steps"][used], minlength=len(times))
+    updates.require(count > 0, "every update consumes at least one message", "time")
+    updates.require(
+        updates.columns["messages"] == count, "messages counts the rows that name this update", "messages"
+    )
+    updates.require(updates.columns["gradients"] == steps, "gradients sums their steps", "gradients")
+
+
+def _one_at_a_time(messages: Table, after: Any) -> None:
+    """Check that the messages of a worker follow one another."""
+    m = messages.columns
+    order = np.argsort(m["worker"], kind="stable")  # a worker's rows, in the order in which they happened
+    worker, read, finish = (m[name][order] for name in ("worker", "read_time", "finish_time"))
+    same = worker[1:] == worker[:-1]
+
+    def require(broken: Any, law: str, *shown: str) -> None:
+        holds = np.full(len(order), True)
+        holds[order[broken]] = False
+        messages.require(holds, law, *shown)
+
+    overlaps = same & after(finish[:-1], read[1:])
+    require(
+        np.flatnonzero(overlaps) + 1,
+        "a worker computes one message at a time; for times that are rounded give Trace a resolution",
+        "worker",
+        "read_time",
+    )
+    unfinished = np.flatnonzero(same & np.isnan(finish[:-1]))
+    require(
+        unfinished, "a message that did not finish (finish_time NaN) is its worker's last", "worker", "read_time"
+    )
+    again = (worker[READS:] == worker[:-READS]) & (read[READS:] == read[:-READS])
+    law = f"a worker reads at most {READS} times at one moment"
+    require(np.flatnonzero(again) + READS, law, "worker", "read_time")

@@ -1,0 +1,171 @@
+"""A trace on disk: a directory of two Parquet files and their checksums. Nothing in it can be executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stalegrad.simulator.files import SUMS, check_sums, write_sums
+from stalegrad.simulator.timing.inputs import (
+    GRADIENT_COLUMNS,
+    UPDATE_COLUMNS,
+    Fate,
+    TraceError,
+    checked_seconds,
+    checked_spec,
+    checked_workers,
+)
+
+FORMAT = "stalegrad-trace-2"
+
+TABLES = {"gradients": GRADIENT_COLUMNS, "updates": UPDATE_COLUMNS}
+
+ROWS = 50_000_000
+"""Rows that a table may hold unless more are allowed: about 5 GB of memory."""
+
+ROW_BYTES = 128
+"""Bytes of a row, uncompressed, that a table may announce: twice what those of a trace have."""
+
+FIELDS = ("workers", "end", "resolution", "spec")
+"""What the files say of a trace beside its tables."""
+
+
+def write(path: Path, tables: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """Write a trace to a directory; it appears whole or not at all, in place of a trace that may be there.
+
+    Args:
+        path: the directory.
+        tables: columns of ``gradients`` and ``updates``.
+        about: the other fields of the trace, plain values.
+
+    Raises:
+        FileExistsError: if something else than a trace is there already.
+    """
+    if path.exists() and not (path / "updates.parquet").exists():
+        raise FileExistsError(f"{path} exists and is not a trace: choose another place")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"format": FORMAT, **about}, sort_keys=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        for name, columns in tables.items():
+            table = pa.table({k: v.tolist() if v.dtype.kind == "U" else v for k, v in columns.items()})
+            table = table.replace_schema_metadata({"stalegrad": text})
+            pq.write_table(table, fresh / f"{name}.parquet", compression="zstd", write_page_checksum=True)
+        write_sums(fresh)
+        fresh.chmod(0o755)
+        if path.exists():
+            path.rename(fresh.with_name(fresh.name + "-old"))
+        fresh.rename(path)
+        shutil.rmtree(fresh.with_name(fresh.name + "-old"), ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def read(path: str | os.PathLike[str], at_most: int) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the tables and the other fields of a trace.
+
+    Checksums are verified before anything is decoded, and what a file announces is compared with the limits before
+    anything is decompressed.
+
+    Args:
+        path: the directory.
+        at_most: rows that a table may hold.
+
+    Raises:
+        FileNotFoundError: if there is no trace.
+        TraceError: if a file is damaged, foreign, of another format, or too large.
+    """
+    path = Path(path)
+    for name in TABLES:
+        if not (path / f"{name}.parquet").is_file():
+            raise FileNotFoundError(f"no trace at {path}: {path / name}.parquet is missing")
+    if not (path / SUMS).is_file():
+        raise TraceError(f"{path / SUMS} is missing: the trace is incomplete, or of an older format than {FORMAT}")
+    try:
+        check_sums(path)
+    except ValueError as error:
+        raise TraceError(str(error)) from None
+    found = {name: _read(path / f"{name}.parquet", columns, at_most) for name, columns in TABLES.items()}
+    (tables, abouts) = zip(*found.values(), strict=True)
+    if abouts[0] != abouts[1]:
+        raise TraceError(f"the files of {path} say different things of their trace: they are of two traces")
+    about = abouts[0]
+    fields = {"workers": checked_workers(about["workers"]), "spec": checked_spec(about["spec"])}
+    fields |= {field: checked_seconds(field, about[field]) for field in ("end", "resolution")}
+    return dict(zip(found, tables, strict=True)), fields
+
+
+def _read(file: Path, columns: Mapping[str, Any], at_most: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        with pq.ParquetFile(file) as announced:
+            about = _about(announced, file)
+            _check_schema(announced, columns, file, at_most)
+        text = [name for name, dtype in columns.items() if np.dtype(dtype).kind == "U"]
+        with pq.ParquetFile(file, page_checksum_verification=True, read_dictionary=text) as parquet:
+            table = parquet.read(columns=list(columns), use_threads=False)
+        return {name: _values(table[name], file) for name in columns}, about
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise TraceError(f"{file} is damaged or not Parquet: {error}") from None
+
+
+def _about(parquet: Any, file: Path) -> dict[str, Any]:
+    """Return what a file says of its trace."""
+    try:
+        about = json.loads((parquet.metadata.metadata or {}).get(b"stalegrad", b"{}"))
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"the metadata of {file} are not the JSON of a trace: {error}") from None
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT or (missing := [field for field in FIELDS if field not in about]):
+        lacks = f"found {found!r:.60}" if found != FORMAT else f"its metadata lack {missing}"
+        raise TraceError(f"{file} is not a stalegrad trace of format {FORMAT}: {lacks}")
+    return dict(about)
+
+
+def _check_schema(parquet: Any, columns: Mapping[str, Any], file: Path, at_most: int) -> None:
+    """Raise TraceError unless a file announces the columns, in types that can be read, and not too much."""
+    schema, metadata = parquet.schema_arrow, parquet.metadata
+    if missing := set(columns) - set(schema.names):
+        raise TraceError(f"{file} lacks the columns {sorted(missing)}")
+    for name, dtype in columns.items():
+        if schema.names.count(name) > 1:
+            raise TraceError(f"{file} has the column {name} {schema.names.count(name)} times")
+        found = schema.field(name).type
+        if pa.types.is_dictionary(found):
+            found = found.value_type
+        text = pa.types.is_string(found) or pa.types.is_large_string(found)
+        number = pa.types.is_integer(found) or pa.types.is_floating(found)
+        if not (text if np.dtype(dtype).kind == "U" else number):
+            raise TraceError(f"column {name} of {file} holds {found}: it must hold {_kind(dtype)}")
+    if metadata.num_rows > at_most:
+        raise TraceError(f"{file} has {metadata.num_rows} rows: at most {at_most} are allowed, see Trace.load")
+    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    if size > at_most * ROW_BYTES:
+        raise TraceError(f"{file} has {size} bytes uncompressed: at most {at_most * ROW_BYTES} are allowed")
+
+
+def _kind(dtype: Any) -> str:
+    return "text" if np.dtype(dtype).kind == "U" else "numbers"
+
+
+def _values(column: Any, file: Path) -> Any:
+    """Return a column as an array; text is looked at once per distinct value, whatever it would take in full."""
+    if not pa.types.is_dictionary(column.type):
+        return column.to_numpy()
+    parts = [np.empty(0, GRADIENT_COLUMNS["fate"])]
+    for chunk in column.chunks:
+        names = chunk.dictionary.to_pylist()
+        if chunk.null_count or not set(names) <= set(Fate):
+            wrong = next((name for name in names if name not in set(Fate)), None)
+            raise TraceError(f"{file} holds the fate {wrong!r:.60}: fate is one of {', '.join(Fate)}")
+        parts.append(np.array(names, GRADIENT_COLUMNS["fate"])[chunk.indices.to_numpy(zero_copy_only=False)])
+    return np.concatenate(parts)
