@@ -73,7 +73,8 @@ class SameConv(nnx.Conv):
         kernel, stride = jnp.asarray(self.kernel), self.strides
         if jax.default_backend() == "cpu" and (stride == 1 or len(kernel) == 1):
             return same_conv(inputs[:, ::stride, ::stride], kernel)
-        return jnp.asarray(super().__call__(inputs, out_sharding))
+        options = {} if out_sharding is None else {"out_sharding": out_sharding}  # unknown before flax 0.12.2
+        return jnp.asarray(super().__call__(inputs, **options))
 
 
 @jax.custom_vjp

@@ -192,9 +192,13 @@ class WideBlock(nnx.Module):
         return jnp.asarray(self.path(active) + (x if self.widen is None else self.widen(active)))
 
 
+def _unchanged(x: jax.Array) -> jax.Array:
+    return x
+
+
 def _shortcut(before: int, after: int, stride: int, norm_of: MakeNorm, rngs: nnx.Rngs) -> nnx.Sequential:
     if before == after:
-        return nnx.Sequential()
+        return nnx.Sequential(_unchanged)  # an empty one gives None before flax 0.11
     return nnx.Sequential(_conv(before, after, 1, stride, rngs), norm_of(after))
 
 

@@ -93,8 +93,8 @@ def test_results_hold_no_real_time_host_or_process_and_the_log_does(store):
     files = [file for file in (store / "runs").rglob("*") if file.is_file()]
     assert len(files) == 4 * FILES_OF_A_RUN
     for file in files:
-        assert host not in file.read_bytes()
-        if file.suffix in (".toml", ".json"):
+        if file.suffix in (".toml", ".json"):  # in other bytes either may stand by chance
+            assert host not in file.read_bytes()
             assert process not in file.read_bytes()
 
 
