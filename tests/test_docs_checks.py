@@ -1,4 +1,4 @@
-"""The example of docs/checks.md: its files make a repository; its commands and the steps of its workflow run there."""
+"""The example of docs/checks.md: its files make a repository; its commands and its workflow run there."""
 
 import os
 import re

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
@@ -29,6 +30,8 @@ GROUPS = 4
 """So many times as many runs as there are lanes are taken at once: who share their code is found among them."""
 PAUSE = 0.5
 """Seconds between two looks at an executor, or at runs that other processes hold."""
+PATIENCE = 5.0
+"""Seconds without progress after which a sweep says which runs other processes hold, and who they are."""
 
 INTERRUPTED: dict[str, Result] = {}
 """What sweeps without a store had made when something stopped them, by key: the same call goes on from there."""
@@ -163,6 +166,8 @@ class Job:
         self.done: dict[int, Outline] = {}
         self.results: dict[int, Result] = {}  # without a store
         self.failed: dict[int, str] = {}
+        self.waiting_for: Sequence[int] = ()
+        self.waited = 0.0
         first: dict[str, int] = {}
         texts = [trace_text(run.experiment) for run in runs]
         order = [first.setdefault(text, i) if text is not None else i for i, text in enumerate(texts)]
@@ -228,7 +233,22 @@ class Job:
                         for i, outcome in zip(ours, outcomes, strict=True):
                             self.finish(i, outcome)
             if self.left() == left:
-                time.sleep(PAUSE)
+                self.wait(left)
+
+    def wait(self, held: Sequence[int]) -> None:
+        """Pause while other processes hold runs; after a while say who they are."""
+        time.sleep(PAUSE)
+        self.waited = self.waited + PAUSE if held == self.waiting_for else PAUSE
+        self.waiting_for = held
+        if self.store is not None and self.waited - PAUSE < PATIENCE <= self.waited:
+            i, others = held[0], len(held) - 1
+            who = self.store.holder(self.keys[i]) or "another process"
+            more = f" and {others} more" if others else ""
+            warnings.warn(
+                f"waiting for the run {label(self.runs[i]) or self.keys[i]}{more}: held by {who} "
+                f"({self.store.locks / self.keys[i]})",
+                stacklevel=2,
+            )
 
     def run_on(self, executor: Executor, tell: Tell) -> None:
         """Make what is left on an executor; results come back here."""
@@ -244,7 +264,7 @@ class Job:
                             under_way[future] = (i, claims.pop_all())
                 tell(sum(future.running() for future in under_way))
                 if not under_way:
-                    time.sleep(PAUSE)
+                    self.wait(left)
                 for future in wait(under_way, PAUSE, FIRST_COMPLETED).done:
                     i, claims = under_way.pop(future)
                     with claims:

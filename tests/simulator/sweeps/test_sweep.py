@@ -1,6 +1,9 @@
 """Sweeps: what they give, failures, interrupts, the progress bar, and looking at many runs together."""
 
+import importlib
 import os
+import socket
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,7 @@ from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, load, run, sweep
 from stalegrad.simulator.sweeps import together
 from stalegrad.simulator.sweeps.identity import key_of
+from stalegrad.simulator.sweeps.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -234,3 +238,24 @@ def test_the_bar_does_not_count_what_was_there_as_speed(tmp_path, base, silent, 
     sweep(base, store=tmp_path / "runs", seed=range(3))
     assert "3/3" in (shown := capsys.readouterr().err)
     assert "?" in shown.split("\r")[-1] or "0.00" in shown.split("\r")[-1]
+
+
+# Waiting for others
+
+
+def test_who_waits_for_a_run_that_another_process_holds_is_told_who_that_is(tmp_path, base, monkeypatch):
+    store = Store(tmp_path / "runs")
+    module = importlib.import_module("stalegrad.simulator.sweeps.sweep")
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    monkeypatch.setattr(module, "PAUSE", 0.02)
+    held = store.claim(key_of(base.but(seed=1)))
+    assert held.__enter__()
+    monkeypatch.setattr(warnings, "warn", lambda said, **_: [told.append(said), held.__exit__(None, None, None)])
+    told = []
+    found = sweep(base, store=store.directory, seed=range(3), progress=False)
+    assert len(found) == 3
+    (said,) = told
+    assert said.startswith(
+        f"waiting for the run seed = 1: held by process {os.getpid()} on {socket.gethostname()} since 20"
+    )
+    assert str(store.locks) in said

@@ -186,7 +186,8 @@ LAWS = [mostly_zero, zero_or_tiny, huge_or_zero, Gamma(1.0, 3.0), Gamma(0.1, 2.0
 law = st.sampled_from([*LAWS, *PARTS[1:]])
 SYNCHRONIES = [
     Sync(), KSync(1), KSync(2, local_steps=2), KAsync(2), KBatchAsync(3), Async(), Async(local_steps=3), SSP(0),
-    SSP(2), Sequential(), DelayedAveraging(2), DelayedAveraging(4), DelayedAveragingGeneral(1), DelayedAveragingGeneral(3),
+    SSP(2), Sequential(), DelayedAveraging(2), DelayedAveraging(4), DelayedAveragingGeneral(1),
+    DelayedAveragingGeneral(3),
     KBatchSync(1), KBatchSync(3),
 ]  # fmt: skip
 
