@@ -22,6 +22,7 @@ FILES = [
     "params.npz",
     "result.json",
     "spec.toml",
+    "trace/SHA256SUMS",
     "trace/gradients.parquet",
     "trace/updates.parquet",
 ]

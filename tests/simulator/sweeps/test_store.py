@@ -75,7 +75,7 @@ def test_results_hold_no_real_time_host_or_process_and_the_log_does(store):
     assert all(line["seconds"] > 0 and not line["failed"] for line in lines)
     host, process = lines[0]["host"].encode(), str(lines[0]["process"]).encode()
     files = [file for file in (store / "runs").rglob("*") if file.is_file()]
-    assert len(files) == 4 * 6
+    assert len(files) == 4 * 7
     for file in files:
         assert host not in file.read_bytes()
         if file.suffix in (".toml", ".json"):
