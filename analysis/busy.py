@@ -37,10 +37,11 @@ def plot_busy(trace: Trace, ax: Axes | None = None) -> Axes:
     below = np.zeros(trace.workers)
     few = trace.workers <= 64
     for name, (face, hatch) in LOOKS.items():
+        mean = parts[name].mean()
         top = below + parts[name].fillna(0.0).to_numpy()
         ax.stairs(
             top, edges, baseline=below, fill=True, facecolor=face, edgecolor="white", hatch=hatch,
-            linewidth=0.6 if few else 0.0, label=f"{name} ({parts[name].mean():.0%})",
+            linewidth=0.6 if few else 0.0, label=name if np.isnan(mean) else f"{name} ({mean:.0%})",
         )  # fmt: skip
         below = top
     ax.set_xlim(edges[0], edges[-1])

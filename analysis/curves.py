@@ -13,10 +13,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from stalegrad.analysis.checks import check_all_histories, check_histories
 from stalegrad.analysis.figures import EndLabels, axis_label, marker_style, new_axes, note, plain_number, style
+from stalegrad.analysis.text import plain
 
 Floats = npt.NDArray[np.float64]
 Histories = Mapping[str, Sequence[pd.DataFrame]]
 """Label (method) -> one history per seed."""
+
+LARGEST = 1e100
+"""Larger values are left out of means and pictures like infinite ones: sums and axes of them would overflow."""
 
 MARKERS = 7
 """Markers along a curve, about."""
@@ -61,7 +65,7 @@ def on_grid(
 
 
 def mean_curves(histories: Histories, x: str = "wallclock", y: str = "test_error") -> pd.DataFrame:
-    """Return the mean over seeds of every method, where all of its seeds have a finite value.
+    """Return the mean over seeds of every method, where all of its seeds have a finite value (up to 1e100).
 
     Args:
         histories: label -> one history per seed.
@@ -78,7 +82,7 @@ def mean_curves(histories: Histories, x: str = "wallclock", y: str = "test_error
     curves = []
     for label, runs in histories.items():
         grid, values = on_grid(runs, x, y)
-        known = np.isfinite(values).all(axis=0)
+        known = (np.abs(values) <= LARGEST).all(axis=0)
         index = pd.Index([label] * int(known.sum()), name="method")
         curves.append(pd.DataFrame({x: grid[known], y: values[:, known].mean(axis=0)}, index=index))
     return pd.concat(curves)
@@ -96,7 +100,7 @@ def plot_curves(
     """Plot the mean over seeds of every method against wallclock, with a band.
 
     The points are those of :func:`on_grid`, joined by straight lines, and reach as far as *all* seeds of
-    a method have a finite value. A cross ends a curve that stops because a seed diverged (its last
+    a method have a finite value (up to 1e100). A cross ends a curve that stops because a seed diverged (its last
     ``train_loss`` is not finite); the label counts such seeds. Names stand at the line ends, to the right
     of the axes: use a figure with ``layout="constrained"``, or leave room there.
 
@@ -125,7 +129,7 @@ def plot_curves(
     labels = EndLabels(ax)
     for index, (label, runs) in enumerate(histories.items()):
         grid, values = on_grid(runs, x, y)
-        known = np.isfinite(values).all(axis=0)
+        known = (np.abs(values) <= LARGEST).all(axis=0)
         grid, values = grid[known], values[:, known]
         lost = sum(map(diverged, runs))
         if not len(grid):
@@ -133,7 +137,7 @@ def plot_curves(
         look, mean = style(index), values.mean(axis=0)
         every = max(1, len(grid) // MARKERS)
         ax.plot(
-            grid, mean, label=label, linestyle=look.linestyle, linewidth=1.2,
+            grid, mean, label=plain(label), linestyle=look.linestyle, linewidth=1.2,
             markevery=(index * every // 5 % every, every), **marker_style(look),
         )  # fmt: skip
         if band and len(runs) > 1:

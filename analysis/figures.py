@@ -17,6 +17,8 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Affine2D, IdentityTransform, Transform
 from scipy.optimize import isotonic_regression
 
+from stalegrad.analysis.text import plain
+
 LABELS = {
     "wallclock": "wallclock (simulated s)",
     "update": "updates",
@@ -100,7 +102,7 @@ def style(index: int) -> Style:
 
 def axis_label(column: str) -> str:
     """Return what a history's column is called on an axis; a column of the user's own keeps its name."""
-    return LABELS.get(column, column)
+    return LABELS.get(column) or plain(column)
 
 
 def note(ax: Axes, text: str) -> None:
@@ -171,7 +173,7 @@ class EndLabels:
     def add(self, text: str, x: float, y: float, look: Style) -> None:
         """Name the line that ends at data coordinates ``(x, y)``, and repeat its marker before the name."""
         slot = functools.partial(self._place, len(self.labels))
-        label = _Label(text, (x, y), slot, look)
+        label = _Label(plain(text), (x, y), slot, look)
         label.set_transform(IdentityTransform())
         self.ax.add_artist(label)
         self.labels.append(label)

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from stalegrad.analysis.curves import LARGEST
 from stalegrad.analysis.figures import GREY, axis_label, new_axes, note
+from stalegrad.analysis.text import plain
 
 LABELLED = 12
 """Of up to so many points all are named; of more, those on the frontier."""
@@ -57,7 +59,7 @@ def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error"
         ValueError: as :func:`pareto`, or if no row has both values.
     """
     marked = pareto(table, x, y)
-    shown = marked[np.isfinite(marked[[x, y]].to_numpy(float)).all(axis=1)]
+    shown = marked[(np.abs(marked[[x, y]].to_numpy(float)) <= LARGEST).all(axis=1)]
     if shown.empty:
         raise ValueError(f"no row has a finite {x!r} and {y!r}: nothing can be drawn")
     ax = new_axes(ax)
@@ -81,7 +83,7 @@ def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error"
 
 
 def _name(index: object) -> str:
-    return ", ".join(map(str, index)) if isinstance(index, tuple) else str(index)
+    return plain(", ".join(map(str, index)) if isinstance(index, tuple) else index)
 
 
 def _check(table: pd.DataFrame, columns: tuple[str, str]) -> None:

@@ -6,11 +6,13 @@ import base64
 import io
 import math
 from collections.abc import Callable, Mapping
-from html import escape
+from html import escape as escaped
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+
+from stalegrad.analysis.text import visible
 
 DASH = "\N{EN DASH}"
 
@@ -42,6 +44,11 @@ pre { font: .76rem/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monos
 """
 
 
+def escape(text: str) -> str:
+    """Return text for HTML, with every character visible."""
+    return escaped(visible(text))
+
+
 def page(title: str, body: str) -> str:
     """Return a whole document; its policy forbids browsers to load anything from elsewhere, or to run scripts."""
     return (
@@ -65,7 +72,7 @@ def paragraph(text: str, kind: str = "") -> str:
 
 def listing(text: str) -> str:
     """Return text as it stands."""
-    return f"<pre>{escape(text)}</pre>\n"
+    return f"<pre>{escaped(text.encode(errors='replace').decode())}</pre>\n"
 
 
 def picture(ax: Axes, caption: str) -> str:

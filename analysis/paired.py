@@ -11,9 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from stalegrad.analysis.checks import check_all_histories, check_bootstrap, check_target, unknown_name
-from stalegrad.analysis.curves import Floats, on_grid
+from stalegrad.analysis.curves import LARGEST, Floats, on_grid
 from stalegrad.analysis.figures import GREY, EndLabels, axis_label, new_axes, note, style
 from stalegrad.analysis.targets import Arrival, arrival
+from stalegrad.analysis.text import plain
 
 SeededHistories = Mapping[str, Sequence[pd.DataFrame] | Mapping[Any, pd.DataFrame]]
 """Label (method) -> histories by seed, or in the order of the same seeds for all."""
@@ -71,7 +72,7 @@ def paired_difference(
     for method, (ours, theirs) in _pairs(histories, baseline, (x, y)).items():
         both = [*ours, *theirs]
         grid, values = on_grid(both, x, y, None if at is None else np.atleast_1d(np.asarray(at, float)))
-        known = np.isfinite(values).all(axis=0)
+        known = (np.abs(values) <= LARGEST).all(axis=0)
         difference = np.where(known, values, np.nan)[: len(ours)] - values[len(ours) :]
         shown = known if at is None else np.ones(len(grid), bool)
         ends = [
@@ -124,13 +125,18 @@ def plot_difference(
         if rows.empty:
             continue
         ax.plot(
-            rows[x], rows["difference"], color=look.color, linestyle=look.linestyle, linewidth=1.2, label=label
+            rows[x],
+            rows["difference"],
+            color=look.color,
+            linestyle=look.linestyle,
+            linewidth=1.2,
+            label=plain(label),
         )
         if rows["seeds"].iloc[0] > 1:
             ax.fill_between(rows[x], rows["low"], rows["high"], color=look.color, alpha=0.16, linewidth=0)
         labels.add(label, rows[x].iloc[-1], rows["difference"].iloc[-1], look)
     ax.set_xlabel(axis_label(x))
-    ax.set_ylabel(f"{axis_label(y)},\nminus that of {baseline}")
+    ax.set_ylabel(f"{axis_label(y)},\nminus that of {plain(baseline)}")
     ax.margins(x=0)
     low, high = (table["seeds"].min(), table["seeds"].max()) if len(table) else (0, 0)
     seeds = f"{low}" if low == high else f"{low} to {high}"

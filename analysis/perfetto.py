@@ -84,7 +84,7 @@ def _worker_events(trace: Trace) -> list[dict[str, Any]]:
     last = table["worker"] != table["worker"].shift(-1)
     until = table["read_time"].shift(-1).where(~last, trace.end)  # the next read, or the end
     read = np.fmin(table["read_time"], until)
-    finish = np.fmin(table["finish_time"], until).clip(lower=read)
+    finish = np.maximum(np.fmin(table["finish_time"], until), read)
     never = np.where(table["fate"] == "pending", np.inf, finish)  # still on its way, or never sent
     receive = table["receive_time"].fillna(pd.Series(never, table.index)).clip(finish, until)
     times = [_microseconds(column) for column in (read, finish, receive, until)]

@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 
 from stalegrad.analysis.busy import plot_busy
-from stalegrad.analysis.checks import check_histories, check_target, check_values
+from stalegrad.analysis.checks import check_histories, check_target
 from stalegrad.analysis.curves import plot_curves
 from stalegrad.analysis.figures import axis_label
 from stalegrad.analysis.page import heading, hundredths, listing, number, page, paragraph, percent, picture, table
 from stalegrad.analysis.paired import plot_difference, speedups
 from stalegrad.analysis.staleness import plot_staleness, staleness_table
 from stalegrad.analysis.staleness_time import plot_staleness_time
-from stalegrad.analysis.tables import comparison
+from stalegrad.analysis.tables import outcomes
+from stalegrad.analysis.text import visible
 from stalegrad.analysis.timeline import plot_timeline
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 LONG = 24
 """Letters of a setting's value that a label shows."""
+
+TIMES = {
+    "seeds": ("seeds", number), "diverged": ("diverged", number), "updates": ("updates", number),
+    "mean_staleness": ("mean staleness", hundredths), "idle": ("idle", percent), "wasted": ("wasted", percent),
+}  # fmt: skip
+"""Columns of outcomes that need no finite loss."""
 
 TIMELINES = 8
 """So many methods are shown worker by worker."""
@@ -66,8 +73,9 @@ def report(results: Sequence[Result], target: float | None = None) -> Report:
     """Return one or several results as an HTML document: curves, times to a target, staleness, idle time, specs.
 
     Results that differ in nothing but the seed are taken together (mean and range over seeds); the others
-    are compared. They are called by their methods and, where these are the same, by what else differs. The
-    same results give the same bytes, with the same version of matplotlib.
+    are compared. They are called by their methods and, where these are the same, by what else differs. Where
+    no run ever had a finite loss, the report says so and shows the rest. The same results give the same bytes,
+    with the same version of matplotlib.
 
     Args:
         results: what :func:`~stalegrad.simulator.run` gave or ``Result.load`` read.
@@ -78,18 +86,17 @@ def report(results: Sequence[Result], target: float | None = None) -> Report:
         The report: ``.save(path)`` it, or look at it in a notebook.
 
     Raises:
-        ValueError: if there is no result, a history lacks a column or any finite value, two results are of
-            the same experiment and seed, or the target is not a finite number.
+        ValueError: if there is no result, a history lacks a column or rows, two results are of the same experiment
+            and seed, or the target is not a finite number.
     """
     if not isinstance(results, Sequence) or not len(results):
         raise ValueError(f"results is {results!r:.40}: give a list of at least one result")
     check_histories([result.history for result in results], ("wallclock", "train_loss", "test_error"))
     runs = _by_method(results)
     y = "train_loss" if all(r.history["test_error"].isna().all() for r in results) else "test_error"
-    chosen = target is None
-    goal = _common_target(runs, y) if target is None else target
-    check_target(goal, y)
-    body = [*_top(runs), *_outcome(runs, y, goal, chosen), *_staleness(runs), *_workers(runs), *_specs(runs)]
+    if target is not None:
+        check_target(target, y)
+    body = [*_top(runs), *_outcome(runs, y, target), *_staleness(runs), *_workers(runs), *_specs(runs)]
     return Report(page(_title(runs), "".join(body)))
 
 
@@ -123,7 +130,7 @@ def _label(kind: _Kind, alike: Sequence[dict[str, str]]) -> str:
     """Return the method's name, and what tells it from others of that name."""
     differing = [key for key in sorted(set().union(*alike)) if len({other.get(key) for other in alike}) > 1]
     told = [f"{key.removeprefix('method.')} = {kind.settings.get(key, 'default')[:LONG]}" for key in differing]
-    return f"{kind.name} ({', '.join(told)})" if told else kind.name
+    return visible(f"{kind.name} ({', '.join(told)})" if told else kind.name)
 
 
 def _settings(experiment: Any) -> dict[str, str]:
@@ -141,12 +148,17 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _common_target(runs: Runs, y: str) -> float:
-    """Return the lowest value that more than half of the seeds of every method reach."""
-    check_values({label: [r.history for r in seeds.values()] for label, seeds in runs.items()}, y)
-    best = [np.sort([r.history[y].min() for r in seeds.values()]) for seeds in runs.values()]
+def _common_target(runs: Runs, y: str) -> float | None:
+    """Return the lowest value that more than half of the seeds of every method reach; None if none is finite."""
+    best = [np.sort([_least(r.history[y]) for r in seeds.values()]) for seeds in runs.values()]
     seen = [values[np.isfinite(values)] for values in best]
-    return float(max(values[len(values) // 2] for values in seen if len(values)))
+    return max((float(values[len(values) // 2]) for values in seen if len(values)), default=None)
+
+
+def _least(values: pd.Series[float]) -> float:
+    """Return the least finite value, NaN if there is none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.min()) if len(finite) else np.nan
 
 
 def _title(runs: Runs) -> str:
@@ -166,16 +178,26 @@ def _top(runs: Runs) -> list[str]:
     return [heading(_title(runs), 1), paragraph(text, "under")]
 
 
-def _outcome(runs: Runs, y: str, target: float, chosen: bool) -> list[str]:
-    what = _what(y)
-    found = comparison({label: [(r.trace, r.history) for r in s.values()] for label, s in runs.items()}, target, y)
+def _outcome(runs: Runs, y: str, given: float | None) -> list[str]:
+    what, common = _what(y), _common_target(runs, y)
+    target = common if given is None else given
+    pairs = {label: [(r.trace, r.history) for r in s.values()] for label, s in runs.items()}
+    lost = [
+        f"{label}, seed {seed}, at {r.diverged_at:g} s"
+        for label, s in runs.items() for seed, r in s.items() if r.diverged_at is not None
+    ]  # fmt: skip
+    diverged = [paragraph(f"Diverged: {'; '.join(lost)}.")] if lost else []
+    if common is None or target is None:
+        found = outcomes(pairs, -np.inf, y)
+        return [heading("Outcome"), paragraph(f"No run ever had a finite {what}."), table(found, TIMES), *diverged]
+    found = outcomes(pairs, target, y)
     columns = {
         "seeds": ("seeds", number), "reached": ("reached", number),
         "wallclock": ("wallclock to target (s)", number), "updates": ("updates", number),
         "mean_staleness": ("mean staleness", hundredths), "idle": ("idle", percent),
         "wasted": ("wasted", percent), y: (f"final {what}", number),
     }  # fmt: skip
-    why = ", the lowest that more than half of the seeds of every method reach" if chosen else ""
+    why = ", the lowest that more than half of the seeds of every method reach" if given is None else ""
     histories = {label: [r.history for r in s.values()] for label, s in runs.items()}
     log = all((h[y] > 0).to_numpy()[np.isfinite(h[y])].all() for hs in histories.values() for h in hs)
     parts = [
@@ -190,13 +212,7 @@ def _outcome(runs: Runs, y: str, target: float, chosen: bool) -> list[str]:
             plot_curves(histories, y=y, log=log), f"{what.capitalize()} against wallclock; band: range over seeds."
         ),
     ]
-    lost = [
-        f"{label}, seed {seed}, at {r.diverged_at:g} s"
-        for label, s in runs.items() for seed, r in s.items() if r.diverged_at is not None
-    ]  # fmt: skip
-    if lost:
-        parts.append(paragraph(f"Diverged: {'; '.join(lost)}."))
-    return parts + _against_baseline(runs, y, target)
+    return parts + diverged + _against_baseline(runs, y, target)
 
 
 def _what(y: str) -> str:
@@ -284,7 +300,7 @@ def _specs(runs: Runs) -> list[str]:
     for seeds in runs.values():
         for result in seeds.values():
             for name, version in result.versions.items():
-                found.setdefault(name, set()).add(version)
+                found.setdefault(visible(name), set()).add(visible(version))
     versions = pd.DataFrame({"version": {name: ", ".join(sorted(v)) for name, v in found.items()}})
     parts.append(heading("Versions of the runs", 3))
     known = table(versions.rename_axis("package"), {"version": ("version", str)})

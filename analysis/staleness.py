@@ -14,6 +14,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from stalegrad.analysis.checks import as_traces, check_mapping
 from stalegrad.analysis.figures import new_axes, note, plain_number, style
+from stalegrad.analysis.text import plain
 
 if TYPE_CHECKING:
     from stalegrad.simulator.timing.trace import Trace
@@ -102,7 +103,7 @@ def plot_staleness(traces: Mapping[str, Trace | Sequence[Trace]], ax: Axes | Non
     ax.xaxis.set_major_formatter(FuncFormatter(plain_number))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_ylim(-0.12, len(staleness) - 1 + 1.15 * HEIGHT)
-    ax.set_yticks([row + HEIGHT / 4 for row in range(len(staleness))], list(staleness)[::-1])
+    ax.set_yticks([row + HEIGHT / 4 for row in range(len(staleness))], [plain(label) for label in staleness][::-1])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("staleness (updates)")

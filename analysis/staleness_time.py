@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from stalegrad.analysis.checks import as_traces, check_mapping
 from stalegrad.analysis.figures import EndLabels, new_axes, note, style
+from stalegrad.analysis.text import plain
 
 if TYPE_CHECKING:
     from stalegrad.simulator.timing.trace import Trace
@@ -52,7 +53,7 @@ def plot_staleness_time(traces: Mapping[str, Trace | Sequence[Trace]], ax: Axes 
         middle = ((edges[:-1] + edges[1:]) / 2)[list(spans.groups)]
         mean = spans.mean()
         low, high = (spans.quantile(q, interpolation="nearest") for q in (0.1, 0.9))
-        ax.plot(middle, mean, color=look.color, linestyle=look.linestyle, linewidth=1.2, label=label)
+        ax.plot(middle, mean, color=look.color, linestyle=look.linestyle, linewidth=1.2, label=plain(label))
         ax.fill_between(middle, low, high, color=look.color, alpha=0.16, linewidth=0)
         labels.add(label, middle[-1], mean.iloc[-1], look)
     ax.set_xlabel("wallclock (simulated s)")

@@ -52,6 +52,11 @@ def comparison(
         check_histories([history for _, history in pairs], ("wallclock", y), label)
         as_traces([trace for trace, _ in pairs], label)
     check_values({label: [history for _, history in pairs] for label, pairs in results.items()}, y)
+    return outcomes(results, target, y)
+
+
+def outcomes(results: Mapping[str, Sequence[tuple[Trace, pd.DataFrame]]], target: float, y: str) -> pd.DataFrame:
+    """Return the table of :func:`comparison` of results that are known to be such, finite values or not."""
     rows = {label: _row(pairs, target, y) for label, pairs in results.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 

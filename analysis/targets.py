@@ -111,4 +111,4 @@ def median_arrival(arrivals: Sequence[Arrival]) -> float:
 def median(values: npt.ArrayLike) -> float:
     """Return the median of numbers of which some may be +inf."""
     ordered = np.sort(np.asarray(values, float))
-    return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
+    return float(ordered[(len(ordered) - 1) // 2] / 2 + ordered[len(ordered) // 2] / 2)

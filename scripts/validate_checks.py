@@ -95,7 +95,7 @@ FAULTS = [
     ),
     Fault(
         "a worker is never refreshed", "k-async", "simulator.timing.engine:Worker.live",
-        "Message(self.index, self.version,", "Message(self.index, self.version if self.index else 0,",
+        "self.read(self.version, steps)", "self.read(self.version if self.index else 0, steps)",
     ),
     Fault(
         "gap normaliser without bias correction", "gap-aware", "policies.corrections:gap_aware",

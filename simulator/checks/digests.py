@@ -14,7 +14,7 @@ import numpy as np
 
 from stalegrad.simulator.sweeps.formats import flat
 from stalegrad.simulator.sweeps.result import Result
-from stalegrad.simulator.timing.trace import GRADIENT_COLUMNS
+from stalegrad.simulator.timing.inputs import GRADIENT_COLUMNS
 
 WHOLE = ("worker", "read_version", "update", "steps", "fate")
 """Columns of a trace that say what happened; the others say when."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -127,7 +126,7 @@ def checked_workers(workers: Any) -> int:
         TraceError: unless it is a whole number from 0 to :data:`MOST_WORKERS`.
     """
     workers = builtin(workers)
-    if isinstance(workers, bool) or not isinstance(workers, Integral) or not 0 <= workers <= MOST_WORKERS:
+    if isinstance(workers, bool) or not isinstance(workers, int) or not 0 <= workers <= MOST_WORKERS:
         raise TraceError(
             f"workers of a trace = {_brief(workers)} is not allowed: give a whole number from 0 to {MOST_WORKERS}"
         )
@@ -141,7 +140,7 @@ def checked_seconds(name: str, value: Any) -> float:
         TraceError: unless it is a finite number of at least 0.
     """
     value = builtin(value)
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= sys.float_info.max:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise TraceError(f"{name} of a trace = {_brief(value)} is not allowed: give finite seconds of at least 0")
     return float(value)
 

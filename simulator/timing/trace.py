@@ -330,7 +330,7 @@ class Trace:
                 :meth:`verify`.
         """
         tables, about = storage.read(path, at_most)
-        return cls(**tables, **about).verify()
+        return cls(tables["gradients"], tables["updates"], **about).verify()
 
 
 def _read_only(columns: dict[str, Any]) -> dict[str, Any]:

@@ -122,6 +122,34 @@ def test_updates_and_their_staleness_are_those_of_the_trace(trace: Trace, tmp_pa
         assert event["args"] == {"mean": pytest.approx(sum(stale) / len(stale)), "max": max(stale)}
 
 
+def test_messages_of_no_duration_and_times_equal_by_rounding_do_not_overlap(tmp_path: Path) -> None:
+    rows = {
+        "worker": [0, 0, 0, 0], "read_version": [0, 1, 2, 2], "read_time": [0.0, 0.0, 2.0000004999, 2.0000004999],
+        "finish_time": [0.0, 2.0000005, 2.0000004999, np.nan], "receive_time": [0.0, 2.0000005, 2.0000005, np.nan],
+        "update": [0, 1, 2, -1], "staleness": [0, 0, 0, -1], "steps": [1] * 4, "fate": ["used"] * 3 + ["pending"],
+    }  # fmt: skip
+    updates = {"time": [0.0, 2.0000005, 2.0000005], "messages": [1] * 3, "gradients": [1] * 3}
+    events = events_of(Trace(rows, updates, end=3.0, resolution=1e-9), tmp_path)
+    computed = [(e["ts"], e["ts"] + e["dur"]) for e in events if e["name"].startswith("compute")]
+    assert computed == [(0, 0), (0, 2_000_000), (2_000_000, 2_000_000), (2_000_000, 3_000_000)]
+
+
+def test_a_spec_of_numpy_numbers_can_be_written(fresh: Trace, tmp_path: Path) -> None:
+    spec = {"seed": np.int64(3), "means": np.ones(2), "k": (np.int32(1), np.float32(0.5))}
+    trace = Trace(fresh.gradients, fresh.updates, workers=fresh.workers, end=fresh.end, spec=spec)
+    content = json.loads(to_perfetto(trace, tmp_path / "trace.json").read_text())
+    assert json.loads(content["otherData"]["spec"]) == {"seed": 3, "means": [1.0, 1.0], "k": [1, 0.5]}
+
+
+def test_a_trace_that_viewers_cannot_show_is_refused_before_writing(fresh: Trace, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"reaches to 1e\+16 s: trace events are in microseconds"):
+        to_perfetto(simulate(Cluster(1, 1e16), Async(), updates=1), tmp_path / "far.json")
+    wrong = Trace(fresh.gradients.assign(steps=0), fresh.updates)
+    with pytest.raises(ValueError, match="breaks a law: steps >= 1"):
+        to_perfetto(wrong, tmp_path / "wrong.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_overwritten(fresh: Trace, tmp_path: Path) -> None:
     to_perfetto(fresh, tmp_path / "trace.json")
     with pytest.raises(FileExistsError, match="exists already: choose another name"):

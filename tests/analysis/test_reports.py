@@ -202,6 +202,45 @@ def test_a_run_that_diverged_or_never_updated_is_reported(results: list[Result])
 
 
 @pytest.mark.usefixtures("_undrawn")
+@pytest.mark.parametrize("target", [None, 0.5])
+def test_runs_whose_loss_was_never_finite_are_reported(results: list[Result], target: float | None) -> None:
+    history = results[0].history.assign(train_loss=np.nan, test_loss=np.inf, test_error=np.nan)
+    lost = dataclasses.replace(results[0], history=history, diverged_at=0.0)
+    other = dataclasses.replace(results[2], history=history, diverged_at=0.0)
+    for several in ([lost], [lost, other], [lost, reseeded(lost, 9)]):
+        page = Page(report(several, target).html)
+        assert "No run ever had a finite training loss." in page.texts["p"]
+        assert any(text.startswith("Diverged: ") for text in page.texts["p"])
+        assert "12" in page.texts["td"]
+    page = Page(report([lost, results[2]], target).html)  # one of two methods
+    assert any(text.startswith("The target is a test error of") for text in page.texts["p"])
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_run_of_one_row_is_reported(results: list[Result]) -> None:
+    one_row = dataclasses.replace(results[0], history=results[0].history[:1])
+    assert_self_contained(report([one_row]).html)
+    assert_self_contained(report([one_row, results[2]]).html)
+
+
+IMG = "<img src=x onerror=alert(1)>"
+NAMES = [IMG, r"$\q$", "$x^", "two\nlines", "\u202egnp.exe", "a\x00b\x1b[31m", "\ud800", "_", ""]
+
+
+def test_names_of_any_kind_are_reported_and_drawn(results: list[Result], tmp_path: Path) -> None:
+    runs = [renamed(results[0], name, f"name = {name!r}") for name in NAMES]
+    for run_ in runs:
+        run_.diverged_at = 1.0
+    html = report(runs).html
+    assert_self_contained(html)
+    assert Report(html).save(tmp_path / "report.html").read_text(encoding="utf-8") == html
+    page = Page(html)
+    assert not any(a.get("src") == "x" for _, a in page.tags)
+    shown = {*page.texts["th"], *page.texts["h3"]}
+    assert {IMG, r"$\q$", "two lines", "\ufffdgnp.exe", "a\ufffdb\ufffd[31m", "\ufffd"} <= shown
+
+
+@pytest.mark.usefixtures("_undrawn")
 def test_an_experiment_of_this_process_only_says_that_there_is_no_spec() -> None:
     problem = Problem.from_functions(
         lambda key: np.zeros(2), lambda w, batch, key: ((w - batch["x"]) ** 2).mean(),
@@ -244,8 +283,8 @@ def test_what_cannot_be_reported_is_named(results: list[Result]) -> None:
         report([])
     with pytest.raises(ValueError, match="two results are of the same experiment, sync, seed 4"):
         report([results[0], results[0]])
-    lost = dataclasses.replace(results[0], history=results[0].history.assign(test_error=np.nan, train_loss=np.nan))
-    with pytest.raises(ValueError, match="'train_loss' holds no finite value in any history"):
-        report([lost])
+    empty = dataclasses.replace(results[0], history=results[0].history[:0])
+    with pytest.raises(ValueError, match="history 0 has no rows"):
+        report([empty])
     with pytest.raises(ValueError, match="target is inf: give a finite number"):
         report(results, target=np.inf)

@@ -165,9 +165,10 @@ def test_garbage_collection_is_as_before_after_an_error():
 
 # Any times
 
-PARTS = [0.0, 5e-324, 1e-17, 1e-9, 0.1, 0.1, 0.25, 1.0, 1.0, 3.0, 1e16, 1e300]
+ORDINARY = [0.1, 0.1, 0.25, 1.0, 1.0, 3.0]
+PARTS = [0.0, 5e-324, 1e-17, 1e-9, *ORDINARY, *ORDINARY, 1e16, 1e300]
 part = st.sampled_from(PARTS)
-link = st.sampled_from([0.0, 0.0, 0.0, *PARTS])
+link = st.sampled_from([*[0.0] * 10, *PARTS])
 
 
 def mostly_zero(rng, size):
@@ -183,12 +184,11 @@ def huge_or_zero(rng, size):
 
 
 LAWS = [mostly_zero, zero_or_tiny, huge_or_zero, Gamma(1.0, 3.0), Gamma(0.1, 2.0), Exponential(1.0)]
-law = st.sampled_from([*LAWS, *PARTS[1:]])
+law = st.sampled_from([*LAWS, *LAWS, *PARTS[1:]])
 SYNCHRONIES = [
     Sync(), KSync(1), KSync(2, local_steps=2), KAsync(2), KBatchAsync(3), Async(), Async(local_steps=3), SSP(0),
     SSP(2), Sequential(), DelayedAveraging(2), DelayedAveraging(4), DelayedAveragingGeneral(1),
-    DelayedAveragingGeneral(3),
-    KBatchSync(1), KBatchSync(3),
+    DelayedAveragingGeneral(3), KBatchSync(1), KBatchSync(3),
 ]  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def simulations(draw):
     assume(not isinstance(synchrony, KBatchSync) or max(links) <= 3.0)
     cluster = Cluster(
         workers, compute, uplink=links[0], downlink=links[1], server=links[2],
-        speeds=draw(st.none() | st.lists(st.sampled_from([1e-300, 0.5, 1.0, 1e200]), **each)),
+        speeds=draw(st.none() | st.lists(st.sampled_from([1e-300, 0.5, 1.0, 1.0, 2.0, 1e200]), **each)),
         join=draw(st.none() | st.lists(part, **each)),
     )  # fmt: skip
     return cluster, synchrony, draw(st.integers(0, 9))
@@ -262,7 +262,7 @@ def test_whatever_is_simulated_is_whole_or_refused_with_a_sentence(same, tmp_pat
 
     check()
     assert len(whole) >= 200
-    assert sum(whole) > 60
+    assert 50 < sum(whole) < len(whole)  # some are refused, and many are not
 
 
 CASES = {
