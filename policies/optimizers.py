@@ -201,21 +201,24 @@ def _check_transformation(made: optax.GradientTransformation) -> None:
     """Raise ValueError for a transformation that no update can be made with, or that is not linear in its rate."""
     try:
         needs_loss(build_optimizer(made), _PROBE)
-        ours = _steps(made)
-    except _MissingError:
+        for name in NOT_LINEAR:
+            theirs = getattr(optax, name)(1.0)
+            if _state(made) == _state(theirs) and all(map(np.array_equal, _steps(made), _steps(theirs))):
+                raise _NotAllowedError(
+                    f"optimizer = optax.{name}(1.0) is not allowed: its step is not proportional to the learning "
+                    f'rate; give "{name}" or the function optax.{name}, which is told that of every update'
+                )
+    except _NotAllowedError:
         raise
     except Exception:  # it is made for other parameters than these
         return
-    for name in NOT_LINEAR:
-        theirs = _steps(getattr(optax, name)(1.0))
-        if all(map(np.array_equal, ours, theirs)):
-            raise ValueError(
-                f"optimizer = optax.{name}(1.0) is not allowed: its step is not proportional to the learning "
-                f'rate; give "{name}" or the function optax.{name}, which is told that of every update'
-            )
 
 
-@functools.lru_cache(maxsize=256)
+def _state(made: optax.GradientTransformation) -> list[Any]:
+    """Return the shapes of a transformation's state."""
+    return [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(made.init, _PROBE))]
+
+
 def _steps(made: optax.GradientTransformation) -> list[Any]:
     """Return the parameters after three steps on a sum of sines, leaf by leaf."""
     with jax.ensure_compile_time_eval():
@@ -226,8 +229,8 @@ def _steps(made: optax.GradientTransformation) -> list[Any]:
         return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
 
 
-class _MissingError(ValueError):
-    """A transformation needs an argument that no update can give it."""
+class _NotAllowedError(ValueError):
+    """A transformation with which no update can be made as it should."""
 
 
 def needs_loss(optimizer: Built, params: Params) -> bool:
@@ -249,7 +252,7 @@ def needs_loss(optimizer: Built, params: Params) -> bool:
         if found is None:
             raise
         missing = found[1] or found[2]
-        raise _MissingError(
+        raise _NotAllowedError(
             f"the optimizer needs {missing}, which the server of an asynchronous run cannot give: it is told "
             "value (the mean loss of the update's mini-batches) and grad (their mean gradient), but has no data"
         ) from None

@@ -11,7 +11,8 @@ import jax
 from stalegrad.models import Objective
 from stalegrad.models.streams import Stream, first_examples
 from stalegrad.policies import Rule
-from stalegrad.simulator.replay.executor import Executor
+from stalegrad.policies.optimizers import build_optimizer, needs_loss
+from stalegrad.simulator.replay.executor import Executor, Structure
 from stalegrad.simulator.replay.loop import Loop
 from stalegrad.simulator.replay.scan import Scan
 from stalegrad.simulator.replay.schedule import Schedule, windows
@@ -32,8 +33,8 @@ def _has_convolution(loss: Callable[..., Any], signature: Any) -> bool:
     return "conv_general_dilated" in str(jax.make_jaxpr(loss)(*signature.tree, jax.random.key(0)))
 
 
-class _Signature:
-    """Shapes and dtypes of a loss's arguments, hashable."""
+class Signature:
+    """Shapes and types of a pytree, hashable."""
 
     def __init__(self, tree: Any) -> None:
         self.tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
@@ -43,10 +44,21 @@ class _Signature:
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Signature) and self.key == other.key
+        return isinstance(other, Signature) and self.key == other.key
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+@functools.lru_cache(maxsize=256)
+def asks_for_loss(structure: Structure, signature: Signature) -> bool:
+    """Return whether the optimizer of a method uses the loss, for parameters of these shapes.
+
+    Raises:
+        ValueError: as :func:`~stalegrad.policies.optimizers.needs_loss`.
+    """
+    rule = structure.method.rule(structure.workers)
+    return needs_loss(build_optimizer(rule.optimizer), signature.tree)
 
 
 def choose_path(
@@ -58,7 +70,7 @@ def choose_path(
     if jax.default_backend() != "cpu":
         return "scan"
     batch = first_examples(objective.train, batch_size)
-    if _has_convolution(objective.loss, _Signature((params, objective.stats, batch))):
+    if _has_convolution(objective.loss, Signature((params, objective.stats, batch))):
         return "loop"
     largest = max(sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, batch))
     small = batch_size * layout.steps <= EXAMPLES and largest <= NUMBERS

@@ -16,12 +16,18 @@ from stalegrad.models import Objective, Problem
 from stalegrad.models.streams import Stream
 from stalegrad.policies import Method, Rule
 from stalegrad.policies.controllers import Decision
-from stalegrad.policies.optimizers import build_optimizer, needs_loss
 from stalegrad.policies.specs import Seed, validate
 from stalegrad.simulator.replay.batches import key_of, sampler
 from stalegrad.simulator.replay.checkpoint import Checkpoint, Saved
-from stalegrad.simulator.replay.executor import Executor, Score, Stand
-from stalegrad.simulator.replay.paths import PATHS, WINDOW, choose_path, has_windows
+from stalegrad.simulator.replay.executor import Executor, Score, Stand, Structure
+from stalegrad.simulator.replay.paths import (
+    PATHS,
+    WINDOW,
+    Signature,
+    asks_for_loss,
+    choose_path,
+    has_windows,
+)
 from stalegrad.simulator.replay.record import Record, points
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.replay.step import Layout, Params
@@ -74,7 +80,7 @@ class Player:
         start = jax.tree.map(jnp.array, (self.objective.init(init_key), self.objective.stats))
         self.initial = self.stand = Stand(*start)
         self.path = path or ""
-        self.loss_needed = needs_loss(build_optimizer(self.rule.optimizer), self.initial.params)
+        self.loss_needed = asks_for_loss(Structure(method, workers), Signature(self.initial.params))
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
         self.measured: list[Any] = []

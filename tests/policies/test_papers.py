@@ -1,4 +1,4 @@
-"""Elastic averaging and downpour against their papers' algorithms, transcribed as event loops in float64 NumPy.
+"""Elastic averaging, downpour and delayed averaging against their papers, transcribed as event loops in NumPy.
 
 The loops have clocks of their own: nothing but the mini-batch of each gradient comes from the package.
 """
@@ -170,4 +170,127 @@ def test_downpour_follows_its_paper(clocks, n_push, fetch_every, path):
     method = methods.downpour(local_steps=n_push, fetch_every=fetch_every, learning_rate=RATE)
     got, rows = trajectory(method, seconds, path)
     expected = downpour(seconds, n_push, n_push * fetch_every, gradient_of(seconds, n_push, rows))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+
+
+# Delayed averaging: without data, so that no gradient needs to be told which of the run's it is
+
+TARGET = np.array([3.0, -2.0, 0.5, 1.0])
+
+
+def bowl():
+    return Problem.from_functions(
+        lambda key: jnp.asarray(START), lambda w, batch, key: jnp.sum(jnp.log(jnp.cosh(w - jnp.asarray(TARGET))))
+    )
+
+
+def slope(point):
+    return np.tanh(point - TARGET)
+
+
+def merged(method, seconds, path):
+    trace = simulate(Cluster(compute=seconds), method.synchrony, updates=UPDATES).verify()
+    record = Record(updates=1, fn=lambda w: {f"w{i}": w[i] for i in range(SIZE)})
+    history = replay(trace, bowl(), method, record=record, path=path).history
+    return trace.update_times, history[[f"w{i}" for i in range(SIZE)]].to_numpy()[1:]
+
+
+def cycles(seconds, tau):
+    """Algorithm 2 of Talyansky et al. without link times: the time and the model of every merge."""
+    beta, workers = tau // 2, range(len(seconds))
+    y, x = START.copy(), [START.copy() for _ in seconds]
+    x_init, ready = [START.copy() for _ in seconds], [0.0 for _ in seconds]
+    model_at, times, models = 0.0, [], []
+    while len(models) < UPDATES:
+        released = []
+        for w in workers:
+            for _ in range(beta):
+                x[w] = x[w] - 0.1 * slope(x[w])
+            boundary = max(ready[w] + beta * seconds[w], model_at)  # waits for y_j, idle only here
+            d = x[w] - x_init[w]
+            x[w] = y + d
+            x_init[w] = x[w].copy()
+            ready[w] = boundary
+            released.append(d)
+        y = y + sum(released) / len(seconds)
+        model_at = max(ready)
+        times.append(model_at)
+        models.append(y)
+    return times, np.array(models)
+
+
+@pytest.mark.parametrize("clocks", CLOCKS)
+@pytest.mark.parametrize("tau", [2, 6])
+@pytest.mark.parametrize("path", ["scan", "loop"])
+def test_delayed_averaging_follows_algorithm_2(clocks, tau, path):
+    times, got = merged(methods.delayed_averaging(tau=tau, learning_rate=0.1), CLOCKS[clocks], path)
+    expected_times, expected = cycles(CLOCKS[clocks], tau)
+    np.testing.assert_allclose(times, expected_times, rtol=1e-12)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+
+
+class Thread:
+    """A worker of Algorithm 1: thread 1 computes, thread 2 releases."""
+
+    def __init__(self):
+        self.x, self.x_init = START.copy(), START.copy()
+        self.unreleased = self.beyond = 0
+        self.arrived, self.idle, self.released = None, False, None
+
+    def take_in(self):
+        if self.arrived is not None:
+            d = self.x - self.x_init
+            self.x_init, self.x = self.arrived, self.arrived + d
+            self.beyond, self.arrived = self.unreleased, None
+
+    def release(self):
+        self.released = self.x - self.x_init
+        self.x_init, self.unreleased = self.x.copy(), 0
+
+
+def threads(seconds, tau):
+    """Algorithm 1 of Talyansky et al. without link times: the time and the model of every merge."""
+    team, y, asked = [Thread() for _ in seconds], START.copy(), False
+    clock = [(s, worker) for worker, s in enumerate(seconds)]
+    heapq.heapify(clock)
+    times, models = [], []
+    while len(models) < UPDATES:
+        now, i = heapq.heappop(clock)
+        me = team[i]
+        me.x = me.x - 0.1 * slope(me.x)
+        me.unreleased += 1
+        me.beyond += 1
+        me.take_in()
+        if not asked and all(t.unreleased for t in team):
+            asked = True
+            for other in team:
+                if other.idle:
+                    other.release()
+        if asked and me.released is None:
+            me.release()
+        me.idle = me.beyond >= tau
+        if not me.idle:  # it goes on at once; a model that is merged now comes in while it computes
+            heapq.heappush(clock, (now + seconds[i], i))
+        if asked and all(t.released is not None for t in team):
+            y, asked = y + sum(t.released for t in team) / len(team), False
+            times.append(now)
+            models.append(y)
+            for t in team:
+                t.released, t.arrived = None, y
+        for worker, t in enumerate(team):
+            if t.idle:
+                t.take_in()
+                t.idle = t.beyond >= tau
+                if not t.idle:
+                    heapq.heappush(clock, (now + seconds[worker], worker))
+    return times, np.array(models)
+
+
+@pytest.mark.parametrize("clocks", CLOCKS)
+@pytest.mark.parametrize("tau", [1, 2, 7])
+@pytest.mark.parametrize("path", ["scan", "loop"])
+def test_the_general_form_of_delayed_averaging_follows_algorithm_1(clocks, tau, path):
+    times, got = merged(methods.delayed_averaging_general(tau=tau, learning_rate=0.1), CLOCKS[clocks], path)
+    expected_times, expected = threads(CLOCKS[clocks], tau)
+    np.testing.assert_allclose(times, expected_times, rtol=1e-12)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
