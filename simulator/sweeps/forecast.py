@@ -198,7 +198,7 @@ def _with_fewer_workers(e: Experiment) -> Experiment:
     k = getattr(e.method.synchrony, "k", 1)
     if e.cluster.size <= fewer or k > fewer:
         return e
-    cluster = {
+    cluster: dict[str, Any] = {
         f.name: value[:fewer] if isinstance(value := getattr(e.cluster, f.name), tuple) else value
         for f in fields(e.cluster)
     }

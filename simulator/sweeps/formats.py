@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +20,8 @@ from stalegrad.simulator.files import read_regular
 
 MAX_TEXT = 16 << 20
 """Bytes of a spec or of a summary at most."""
+BITS = " as bits of "
+"""Stands in the name of an array before the type of which it holds the bits."""
 MAX_ROWS = 100_000_000
 """Rows of a table at most."""
 
@@ -39,8 +42,14 @@ def read_table(file: Path) -> pd.DataFrame:
 
 
 def write_arrays(arrays: Mapping[str, Any], file: Path) -> None:
-    """Write arrays as they are, uncompressed."""
-    np.savez(file, **arrays)
+    """Write arrays as they are, uncompressed; those of a type that NumPy lacks (bfloat16, say) as their bits."""
+    np.savez(file, **dict(_stored(name, np.asarray(value)) for name, value in arrays.items()))  # type: ignore[arg-type]
+
+
+def _stored(name: str, value: Any) -> tuple[str, Any]:
+    if value.dtype.kind != "V":
+        return name, value
+    return f"{name}{BITS}{value.dtype.name}", value.view(f"u{value.dtype.itemsize}")
 
 
 def read_arrays(file: Path) -> dict[str, Any]:
@@ -49,7 +58,12 @@ def read_arrays(file: Path) -> dict[str, Any]:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("its arrays are compressed; those of a result are not")
         with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return dict(_restored(name, value) for name, value in arrays.items())
+
+
+def _restored(name: str, value: Any) -> tuple[str, Any]:
+    name, _, dtype = name.partition(BITS)
+    return name, value.view(jnp.dtype(dtype)) if dtype else value
 
 
 def read_text(file: Path) -> str:

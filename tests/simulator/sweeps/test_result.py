@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -283,3 +284,15 @@ def test_a_budget_too_short_for_an_update_is_a_result_too(tmp_path):
     for path, array in flat(start).items():
         np.testing.assert_array_equal(flat(result.params)[path], array)
     assert Result.load(result.save(tmp_path / "short")).summary()["updates"] == 0
+
+
+# Types of parameters
+
+
+def test_parameters_of_every_floating_type_come_back_as_they_were(result, tmp_path):
+    types = [jnp.bfloat16, jnp.float16, jnp.float32, np.float64]
+    params = {jnp.dtype(t).name: np.linspace(-1.0, 1.0, 5).astype(jnp.dtype(t)) for t in types}
+    again = Result.load(replace(result, params=params).save(tmp_path / "types")).params
+    assert {name: array.dtype for name, array in again.items()} == {name: jnp.dtype(name) for name in params}
+    for name, array in params.items():
+        np.testing.assert_array_equal(again[name], array)
