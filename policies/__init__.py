@@ -1,7 +1,7 @@
 """Algorithms: who waits for whom (synchrony) and what a stale gradient is worth (rules).
 
 Knows no clock, no model and no data. Order of reading: specs, synchrony, schedules, corrections,
-weights, work, optimizers, rules, methods.
+weights, work, optimizers, momentum, rules, methods.
 """
 
 from stalegrad.policies import methods
