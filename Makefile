@@ -11,7 +11,7 @@ READY := $(VENV)/ready-$(LIST)
 
 PEERS ?= .venv-peers/bin/python
 
-.PHONY: help demo test test-slow lint bench bench-peers validate reproduce notebooks clean
+.PHONY: help demo test test-slow test-lowest lint bench bench-peers validate reproduce notebooks clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,25 @@ test: $(READY)  ## Run the tests (the slow ones: make test-slow)
 
 test-slow: $(READY)  ## Run the slow tests: packaging, long reproductions
 	$(BIN)/pytest -m slow
+
+# A part of the tests that touches every dependency. Warnings of old versions are not ours, and plugins are not pinned.
+LOWEST := tests/simulator/timing tests/simulator/sweeps/test_experiment.py tests/simulator/sweeps/test_store.py \
+	tests/simulator/test_cli.py tests/models/test_images.py tests/models/test_fingerprint.py tests/models/test_networks.py \
+	tests/models/test_problem.py tests/policies/test_methods.py tests/analysis/test_figures.py \
+	tests/analysis/test_timeline.py tests/analysis/test_curves.py tests/analysis/test_delay_fit.py \
+	tests/analysis/test_persistence.py tests/analysis/test_reports.py
+
+.venv-lowest/bin/python:
+	$(PYTHON) -m venv .venv-lowest
+
+test-lowest: .venv-lowest/bin/python  ## Run a part of the tests with the lowest version of every dependency (Python 3.11)
+	$(PYTHON) scripts/lowest_versions.py > .venv-lowest/constraints.txt
+	rm -rf build/lib
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps .
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint .venv-lowest/constraints.txt pytest hypothesis .
+	.venv-lowest/bin/python -m pip list --disable-pip-version-check
+	.venv-lowest/bin/pytest -q -o addopts=--import-mode=importlib -o filterwarnings=default -m "not slow" $(LOWEST)
 
 lint: $(READY)  ## Check style and types
 	$(BIN)/ruff check .
@@ -60,4 +79,4 @@ notebooks: $(READY)  ## Execute the notebooks in full and keep their outputs (ab
 	$(BIN)/python scripts/execute_notebooks.py
 
 clean:  ## Remove the environment and everything made
-	rm -rf $(VENV) .venv-peers build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-lowest build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
