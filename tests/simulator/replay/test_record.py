@@ -114,7 +114,7 @@ def table(**changed):
     """Return the tables of two workers, two updates; row 1 of the first can be changed."""
     rows = {
         "worker": [0, 1], "read_version": [0, 0], "read_time": [0.0, 0.0], "finish_time": [1.0, 1.5],
-        "receive_time": [1.2, 1.7], "update": [0, 1], "staleness": [0, 1], "steps": [1, 1], "fate": ["used", "used"],
+        "receive_time": [1.2, 1.7], "update": [0, 1], "staleness": [0, 1], "steps": [1, 1], "fate": ["used"] * 2,
     }  # fmt: skip
     for name, value in changed.items():
         rows[name][1] = value
