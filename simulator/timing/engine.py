@@ -9,7 +9,6 @@ Ties: what happens to workers at one and the same instant (float64) happens in t
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -96,7 +95,12 @@ class Engine:
     def run(self, budget: Budget) -> Trace:
         """Run until the budget is spent."""
         self.start(budget)
-        self.go_on(sys.float_info.max)
+        with no_full_collections():
+            try:
+                self.env.run(until=self.done)
+            except RuntimeError:
+                self.check_going_on()
+                raise
         return self.trace()
 
     def start(self, budget: Budget) -> None:
@@ -110,25 +114,20 @@ class Engine:
 
     def advance(self, wallclock: float) -> bool:
         """Go on to that moment, its own events included (those of a budget's end); tell if the budget is spent."""
-        spent = self.go_on(reach(wallclock))
+        last = reach(wallclock)
+        with no_full_collections():
+            while not self.done.processed and self.env.peek() <= last:
+                self.env.step()
+        self.check_going_on()
+        spent = bool(self.done.processed)
         self.seen = self.env.now if spent else wallclock
         return spent
 
-    def go_on(self, last: float) -> bool:
-        """Let happen what happens up to a moment; return whether the budget is spent.
-
-        Raises:
-            ValueError: if nothing will ever happen again.
-        """
-        env, done = self.env, self.done
-        with no_full_collections():
-            while not done.processed and env.peek() <= last:
-                env.step()
-        if not done.processed and env.peek() == math.inf:
-            raise ValueError(
-                f"synchrony {self.synchrony.name!r} stands still at {env.now!r} s: every worker waits"
-            )
-        return bool(done.processed)
+    def check_going_on(self) -> None:
+        """Raise ValueError if the budget is not spent and nothing will ever happen again."""
+        if not self.done.processed and self.env.peek() == math.inf:
+            name, now = self.synchrony.name, self.env.now
+            raise ValueError(f"synchrony {name!r} stands still at {now!r} s: every worker waits") from None
 
     def change_k(self, k: int) -> None:
         """Let the synchrony's k be another one from the next update on."""
@@ -297,7 +296,9 @@ class Worker:
     def compute(self, steps: int) -> simpy.Event:
         """Return the event that ends the computation of a message."""
         duration = next(self.times) if steps == 1 else sum(next(self.times) for _ in range(steps))
-        check_advance(self.engine.env.now, duration, f"compute of worker {self.index}", NEGLIGIBLE * self.usual)
+        now = self.engine.env.now
+        if not now < now + duration < math.inf:
+            check_advance(now, duration, f"compute of worker {self.index}", NEGLIGIBLE * self.usual)
         return self.engine.after(duration, self.index)
 
     def join(self) -> Process:
