@@ -23,6 +23,9 @@ from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import Engine
 from stalegrad.simulator.timing.trace import Budget, Trace
 
+DECISIONS = 100_000
+"""Decisions of a controller in a run at most: with each the trace so far is lowered anew."""
+
 
 class Replay(NamedTuple):
     """What a replay gives.
@@ -157,6 +160,11 @@ def simulate_and_replay(
     first_loss, made = player.train_loss(), player.decisions_before
     tick, over = controller.interval, False
     while not over:
+        if len(player.decisions) >= DECISIONS or tick + controller.interval == tick:
+            raise ValueError(
+                f"interval of method {method.name!r} = {controller.interval} s is not allowed for this run: after "
+                f"{len(player.decisions)} decisions it is {tick:g} s; at most {DECISIONS}, and time must advance"
+            )
         over = engine.advance(tick)
         if len(player.decisions) < len(made):
             player.decisions.append(made[len(player.decisions)])

@@ -1,8 +1,10 @@
 """AdaSync: the engine is advanced, the replay catches up, the controller decides."""
 
 import functools
+import importlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -127,3 +129,14 @@ def test_it_stands_in_a_spec_and_refuses_other_synchronies():
 
     with pytest.raises(ValueError, match="'adasync' cannot work with synchrony 'async'"):
         methods.adasync(synchrony=Async())
+
+
+@pytest.mark.parametrize(("interval", "most"), [(1e-300, 5), (1e-3, 5)])
+def test_a_controller_that_would_decide_for_ever_is_refused(interval, most, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("stalegrad.simulator.replay.run"), "DECISIONS", most)
+    problem = Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: jnp.sum(w**2))
+    method = methods.adasync(k=1, interval=interval, learning_rate=0.01)
+    with pytest.raises(
+        ValueError, match=f"interval of method 'adasync' = {interval} s is not allowed.*at most {most}"
+    ):
+        run(Experiment(problem, Cluster(3, Exponential()), method, updates=50), progress=False)
