@@ -159,9 +159,12 @@ def trace_command(
     ] = None,
 ) -> None:
     """Simulate an experiment's timing only: no model, no training."""
+    from stalegrad.simulator.cli.sweeps import say_functions
+
     experiment = load_experiment(spec)
     if perfetto is not None:
         _check_new(perfetto)
+    say_functions([Run({}, experiment)], console, "importing")
     if experiment.method.adaptive:
         console.print("The timing of this method depends on the loss, so the training runs too.")
         trace = run(experiment).trace

@@ -122,6 +122,19 @@ def test_a_file_that_cannot_be_trusted_is_refused_and_kept(file, change, message
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("count", [200, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_no_flipped_bit_of_a_checkpoint_is_read(file, count):
+    whole, rng = file.read_bytes(), np.random.default_rng(0)
+    keeper = Checkpoint(file, {"spec": "x"})
+    head = rng.integers(0, 8 * 100, count // 2)  # format and checksum, where a flip is likeliest to be missed
+    for bit in [*head, *rng.integers(0, 8 * len(whole), count - len(head))]:
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << int(bit % 8)
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"is damaged|not a checkpoint"):
+            keeper.load()
+
+
 def test_the_checkpoint_of_another_run_is_refused_and_kept(file, monkeypatch):
     before = file.read_bytes()
     with pytest.raises(ValueError, match="the checkpoint of another run: its spec differs"):
