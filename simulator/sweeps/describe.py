@@ -16,6 +16,7 @@ import os
 import sys
 import sysconfig
 import types
+import weakref
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -146,7 +147,7 @@ class _Description:
             return about
         if value.dtype.hasobject:
             raise UnknownPartError("an array of objects cannot be compared")
-        return about | {"sha256": hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}
+        return about | {"sha256": _hashed(value)}
 
     def _function(self, function: types.FunctionType) -> Any:
         table: dict[str, Any] = {"function": _name(function)}
@@ -195,6 +196,25 @@ class _Description:
         else:
             return {"opaque": _name(cls)}
         return {"object": self._class(cls), "fields": self.of(fields)}
+
+
+_HASHED: dict[int, tuple[weakref.ref[Any], str]] = {}
+"""SHA-256 of JAX arrays, which nobody can change, by identity: a data set is part of every run of a sweep."""
+
+
+def _hashed(array: Any) -> str:
+    key = id(array)
+    if key in _HASHED and _HASHED[key][0]() is array:
+        return _HASHED[key][1]
+    contiguous: Any = np.ascontiguousarray(array)
+    digest = hashlib.sha256(contiguous.view(np.uint8) if contiguous.size else b"").hexdigest()
+    if isinstance(array, jax.Array):
+
+        def forget(_: Any) -> None:
+            _HASHED.pop(key, None)
+
+        _HASHED[key] = weakref.ref(array, forget), digest
+    return digest
 
 
 def _name(value: Any) -> str:
