@@ -165,9 +165,15 @@ def grouped(parts: Sequence[Part], width: int) -> list[list[Part]]:
 
 
 def memory(device: jax.Device) -> int:
-    """Return the bytes that a group may take: nine tenths of the accelerator's, or half of the machine's."""
+    """Return the bytes that a group may take: nine tenths of the accelerator's, or half of the machine's.
+
+    Where the system does not tell (Windows) the machine is taken to have 8 GiB.
+    """
     limit = (device.memory_stats() or {}).get("bytes_limit")
-    return int(0.9 * limit) if limit else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if limit:
+        return int(0.9 * limit)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
+    return machine // 2
 
 
 def play_together(parts: Sequence[Part], width: int, objective: Objective, device: jax.Device) -> None:

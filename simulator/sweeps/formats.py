@@ -20,6 +20,7 @@ from stalegrad.simulator.files import read_regular
 
 MAX_TEXT = 16 << 20
 """Bytes of a spec or of a summary at most."""
+WINDOWS = os.name == "nt"
 BITS = " as bits of "
 """Stands in the name of an array before the type of which it holds the bits."""
 MAX_ROWS = 100_000_000
@@ -94,9 +95,9 @@ def read_file(file: Path, read: Callable[[Path], Any]) -> Any:
 def flush(directory: Path) -> None:
     """Wait until all below a directory has reached the disk (of directories: where they can be opened)."""
     for place in [*directory.rglob("*"), directory]:
-        if place.is_dir() and os.name == "nt":
+        if place.is_dir() and WINDOWS:
             continue
-        handle = os.open(place, os.O_RDONLY)
+        handle = os.open(place, os.O_RDWR if WINDOWS else os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
