@@ -23,7 +23,7 @@ from stalegrad.simulator.sweeps.experiment import (
     read_method,
     read_toml,
 )
-from stalegrad.simulator.sweeps.identity import digest
+from stalegrad.simulator.sweeps.identity import canonical, digest
 from stalegrad.simulator.timing.tables import check_keys
 
 Mode = Literal["grid", "zip", "random"]
@@ -183,7 +183,7 @@ def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None =
 def _same(experiment: Experiment) -> Any:
     """Return what equal experiments of one sweep have in common; functions that a spec names are not imported."""
     try:
-        return experiment.to_toml()
+        return canonical(experiment)
     except ValueError:
         return digest(experiment) or object()
 

@@ -35,7 +35,7 @@ class Identity(NamedTuple):
     """What the bytes of a stored run depend on; its versions and machine are written beside it.
 
     Attributes:
-        spec: the experiment's canonical text.
+        spec: the experiment's canonical text, see :func:`canonical`.
         parts: digests of what the spec names but does not hold, see :func:`parts_of`.
         lanes: in how many lanes it is executed beside others; None: alone. Several lanes round otherwise than one.
     """
@@ -51,13 +51,22 @@ class Identity(NamedTuple):
         Raises:
             ValueError: if a part of it exists in this process only, or cannot be compared with another one.
         """
-        return cls(experiment.to_toml(), parts_of(experiment), lanes)
+        return cls(canonical(experiment), parts_of(experiment), lanes)
 
     @property
     def key(self) -> str:
         """The key of the run in a store."""
         text = json.dumps([SEMANTICS, self.spec, dict(self.parts), self.lanes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def canonical(experiment: Experiment) -> str:
+    """Return the spec of an experiment as JSON with sorted keys: equal specs have the same text.
+
+    Raises:
+        ValueError: if a part of it exists in this process only, naming it.
+    """
+    return json.dumps(experiment.table(), sort_keys=True)
 
 
 def key_of(experiment: Experiment, lanes: int | None = None) -> str:
@@ -113,7 +122,7 @@ def digest(experiment: Experiment) -> str | None:
     """Return the digest of an experiment, whatever it is made of; None if nobody can tell it from another one."""
     try:
         try:
-            return digest_of([experiment.to_toml(), parts_of(experiment)])
+            return digest_of([canonical(experiment), parts_of(experiment)])
         except UnknownPartError:
             return None
         except ValueError:  # a part of it exists in this process only

@@ -39,7 +39,7 @@ from stalegrad.simulator.sweeps.formats import (
     write_arrays,
     write_table,
 )
-from stalegrad.simulator.sweeps.identity import Identity, digest, parts_of
+from stalegrad.simulator.sweeps.identity import Identity, canonical, digest, parts_of
 from stalegrad.simulator.sweeps.traces import trace_of
 from stalegrad.simulator.timing.trace import Trace
 
@@ -127,7 +127,7 @@ class Result:
         Raises:
             ValueError: if the experiment cannot be written to a spec.
         """
-        return Identity(self.experiment.to_toml(), self.parts, self.lanes)
+        return Identity(canonical(self.experiment), self.parts, self.lanes)
 
     def plot(self, x: str = "wallclock", y: str | None = None, ax: Any = None) -> Any:
         """Draw a column of the history against another, by default the test error, or else a loss.

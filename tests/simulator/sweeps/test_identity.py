@@ -29,6 +29,7 @@ from stalegrad.simulator.cli import main
 from stalegrad.simulator.sweeps.axes import load_sweep
 from stalegrad.simulator.sweeps.identity import (
     Identity,
+    canonical,
     digest,
     functions_in,
     key_of,
@@ -115,10 +116,47 @@ def test_the_name_of_a_run_fits_every_file_system(base):
 
 def test_a_key_is_of_spec_parts_and_lanes(base):
     one = Identity.of(base)
-    assert one == Identity(base.to_toml(), {})
+    assert one == Identity(canonical(base), {})
     others = [one._replace(spec="x"), one._replace(parts={"a": "b"}), one._replace(lanes=1), one._replace(lanes=2)]
     assert len({identity.key for identity in [one, *others]}) == 5
     assert re.fullmatch("[0-9a-f]{20}", one.key)
+
+
+LAWS = [
+    1,
+    np.float32(0.5),
+    {"law": "two-level-gamma"},
+    {"law": "hyper-exponential", "weights": [0.5, 0.5], "means": [1, 2]},
+    {"law": "scipy", "name": "gamma", "parameters": {"scale": 2, "a": 1}},
+    {"law": "empirical", "samples": [1, 2.5], "weights": [1, 3]},
+    {"law": "function", "function": "mine:times"},
+]
+RATES = [1, {"schedule": "step-decay", "peak": 1, "milestones": [1, 2]}, "resnet20-cifar10", 0.1]
+
+
+@pytest.mark.parametrize("name", list(methods.REGISTRY))
+def test_a_store_reads_the_key_of_every_experiment_that_it_writes(name, base):
+    info = methods.REGISTRY[name]
+    given = {"k": 2, "bound": 1, "tau": 4, "local_steps": 2, "weight_decay": 0.1}
+    given |= {"optimizer": {"b1": 0.8, "name": "adam"}} if name != "gap-aware" else {}
+    arguments = {key: value for key, value in given.items() if key in info.parameters}
+    if name.startswith("delayed-averaging"):
+        arguments.pop("local_steps", None)
+    for i, law in enumerate(LAWS):
+        method = info(learning_rate=RATES[i % len(RATES)], **arguments)
+        e = base.but(
+            method=method, cluster=Cluster(4, law, speeds=[1, 2, 1, 1]), updates=np.int64(7), seed=np.int8(3)
+        )
+        again = from_toml(e.to_toml())
+        assert again == e
+        assert canonical(again) == canonical(e)
+        assert from_toml(again.to_toml()) == again
+
+
+def test_the_order_of_keys_in_a_spec_is_no_part_of_a_key(base):
+    orders = [{"name": "adam", "b1": 0.8, "b2": 0.9}, {"b2": 0.9, "b1": 0.8, "name": "adam"}]
+    one, other = (base.but(method=methods.async_(optimizer=order)) for order in orders)
+    assert key_of(one) == key_of(other)
 
 
 def test_a_key_changes_with_the_code_of_a_function_that_the_spec_names(module, foreign):
