@@ -93,7 +93,16 @@ def validate(where: str, annotation: Any, value: Any) -> Any:
             + e["msg"].removeprefix("Value error, ")
             for e in error.errors(include_url=False)
         )
-        raise ValueError(f"{where} = {value!r} is not allowed: {problems}") from None
+        raise ValueError(f"{where} = {shown(value)} is not allowed: {' '.join(problems.split())}") from None
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error shows it: one line of at most 200 characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a class of the user's own, or an integer of too many digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 @functools.cache
