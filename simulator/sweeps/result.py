@@ -333,7 +333,7 @@ def _checkpoint_identity(experiment: Experiment, path: str | None) -> dict[str, 
         about = {"spec": experiment.to_toml()}
     except ValueError:
         about = {}
-    about |= {"experiment": found, "path": str(path), "device": jax.devices()[0].device_kind}
+    about |= {"spec's functions or data": found, "path": str(path), "device": jax.devices()[0].device_kind}
     return about | {f"version of {name}": version for name, version in versions().items()}
 
 

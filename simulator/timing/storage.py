@@ -92,7 +92,7 @@ def read(path: str | os.PathLike[str], at_most: int) -> tuple[dict[str, dict[str
     if not (path / SUMS).is_file():
         raise TraceError(f"{path / SUMS} is missing: the trace is incomplete, or of an older format than {FORMAT}")
     try:
-        check_sums(path)
+        check_sums(path, [f"{name}.parquet" for name in TABLES])
     except ValueError as error:
         raise TraceError(str(error)) from None
     found = {name: _read(path / f"{name}.parquet", columns, at_most) for name, columns in TABLES.items()}
