@@ -25,7 +25,12 @@ from stalegrad.simulator.timing.delays import Delay
 from stalegrad.simulator.timing.tables import changed_fields, cluster_table, delay_table
 
 SEMANTICS = 2
-"""Raised whenever the same experiment begins to give other numbers: its runs then have other keys."""
+"""Raised whenever the same experiment begins to give other numbers: its runs then have other keys.
+
+2: EASGD takes gradients before the pull; gap-aware without momentum normalises raw gradients; learning rates go into
+named optimizers (fromage, rprop, lars, rmsprop with momentum); seeds from 2^32 on; 16-bit parameters; wallclock budgets
+end by a tolerance; images with alpha, 16 bits or an orientation.
+"""
 
 PATHS = ("directory", "file")
 """Keys of a spec whose texts are paths, whatever they look like."""
