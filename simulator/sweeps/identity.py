@@ -27,9 +27,9 @@ from stalegrad.simulator.timing.tables import changed_fields, cluster_table, del
 SEMANTICS = 2
 """Raised whenever the same experiment begins to give other numbers: its runs then have other keys.
 
-2: EASGD takes gradients before the pull; gap-aware without momentum normalises raw gradients; learning rates go into
-named optimizers (fromage, rprop, lars, rmsprop with momentum); seeds from 2^32 on; 16-bit parameters; wallclock budgets
-end by a tolerance; images with alpha, 16 bits or an orientation.
+2: EASGD takes gradients before the pull; gap-aware without momentum normalises raw gradients; learning rates
+go into named optimizers (fromage, rprop, lars, rmsprop with momentum); seeds from 2^32 on; 16-bit parameters;
+wallclock budgets end by a tolerance; images with alpha, 16 bits or an orientation.
 """
 
 PATHS = ("directory", "file")
