@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import types
 import weakref
+from collections import OrderedDict
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from stalegrad.policies.specs import builtin
 
@@ -109,12 +111,14 @@ class _Description:
             return {"enum": _name(type(value)), "value": value.name}
         if isinstance(value, os.PathLike):
             return {"path": os.fspath(value)}
-        if isinstance(value, np.dtype | types.GenericAlias | types.UnionType):
+        if isinstance(value, np.dtype | types.GenericAlias | types.UnionType | jax.tree_util.PyTreeDef):
             return {"type": str(value)}
+        if isinstance(value, weakref.ref):
+            return {"reference": self.of(value())}
         if isinstance(value, type):
             return self._class(value)
-        if isinstance(value, types.BuiltinFunctionType | np.ufunc):
-            return {"name": _name(value)}
+        if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType | np.ufunc):
+            return self._builtin(value)
         if isinstance(value, types.ModuleType):
             return {"module": value.__name__}
         if isinstance(value, types.FunctionType):
@@ -123,26 +127,49 @@ class _Description:
             return {"method": self.of(value.__func__), "of": self.of(value.__self__)}
         if isinstance(value, functools.partial):
             return {"partial": [self.of(part) for part in (value.func, value.args, value.keywords)]}
+        if isinstance(value, Mapping | list | tuple | set | frozenset):
+            items = self._items(value)
+            further = getattr(value, "__dict__", None)
+            plain = type(value) in (dict, list, tuple, set, frozenset)
+            return items if plain else {"type": _name(type(value)), "items": items, "fields": self.of(further)}
+        return self._object(value)
+
+    def _items(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            if all(type(key) is str for key in value):
+            if all(type(key) is str for key in value) and not isinstance(value, OrderedDict):
                 return {"table": {key: self.of(inner) for key, inner in value.items()}}
             pairs = [[self.of(key), self.of(inner)] for key, inner in value.items()]
-            return {"table": sorted(pairs, key=lambda pair: json.dumps(pair[0], sort_keys=True))}
+            ordered = isinstance(value, OrderedDict)
+            return {
+                "table": pairs if ordered else sorted(pairs, key=lambda pair: json.dumps(pair, sort_keys=True))
+            }
         if isinstance(value, list | tuple):
             items = [self.of(inner) for inner in value]
-            return items if type(value) in (list, tuple) else {"type": _name(type(value)), "items": items}
-        if isinstance(value, set | frozenset):
-            return {
-                "set": sorted((self.of(inner) for inner in value), key=lambda x: json.dumps(x, sort_keys=True))
-            }
-        if callable(wrapped := getattr(value, "__wrapped__", None)):
-            return {"type": _name(type(value)), "wraps": self.of(wrapped)}
-        return self._object(value)
+            return items if isinstance(value, list) else {"tuple": items}
+        return {"set": sorted(json.dumps(self.of(inner), sort_keys=True) for inner in value)}
+
+    def _builtin(self, value: Any) -> Any:
+        """A function of C code, by name, and the object that it belongs to."""
+        if isinstance(value, np.ufunc):
+            known = any(getattr(module, value.__name__, None) is value for module in (np, scipy.special))
+            return {"name": value.__name__} if known else self._unknown(value)
+        owner = getattr(value, "__self__", None)
+        if owner is None or isinstance(owner, types.ModuleType):
+            return {"name": _name(value)}
+        return {"name": value.__name__, "of": self.of(owner)}
+
+    def _unknown(self, value: Any) -> Any:
+        kind = _name(type(value))
+        if self.content:
+            raise UnknownPartError(f"an object of {kind} cannot be compared with another one")
+        return {"opaque": kind}
 
     def _array(self, value: Any) -> Any:
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             value = jax.random.key_data(value)
         about = {"array": str(value.dtype), "shape": list(value.shape)}
+        if isinstance(value, np.ndarray) and type(value) is not np.ndarray:  # a masked one, say
+            about |= {"type": _name(type(value)), "fields": self.of(getattr(value, "__dict__", None))}
         if not self.content:
             return about
         if value.dtype.hasobject:
@@ -178,23 +205,25 @@ class _Description:
         table: dict[str, Any] = {"name": _name(cls)}
         own = [base for base in reversed(cls.__mro__) if not _is_installed(base)]
         if self.content and own:
-            members = {name: _member(name, m) for base in own for name, m in vars(base).items()}
-            table["members"] = self.of({name: m for name, m in members.items() if m is not None})
+            members = {name: member for base in own for name, member in vars(base).items()}
+            table["members"] = self.of({name: _held(m) for name, m in members.items() if _counts(name, m)})
         return table
 
     def _object(self, value: Any) -> Any:
         cls = type(value)
+        wrapped = getattr(value, "__wrapped__", None)
         if dataclasses.is_dataclass(value):
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         elif hasattr(value, "tolist") and getattr(value, "ndim", None) == 1:  # a Series
             fields = {"values": builtin(value)}
-        elif hasattr(value, "__dict__") or cls is object or any("__slots__" in vars(base) for base in cls.__mro__):
+        elif callable(wrapped) or not _hides_state(cls):
             slots = [name for base in cls.__mro__ for name in _slots(base) if hasattr(value, name)]
             fields = {name: getattr(value, name) for name in slots} | dict(getattr(value, "__dict__", {}))
-        elif self.content:
-            raise UnknownPartError(f"an object of {_name(cls)} cannot be compared with another one")
+            if callable(wrapped):  # what jax.jit keeps beside the function changes nothing that it computes
+                compiled = cls.__module__.partition(".")[0] == "jaxlib"
+                fields = {"__wrapped__": wrapped} if compiled else fields | {"__wrapped__": wrapped}
         else:
-            return {"opaque": _name(cls)}
+            return self._unknown(value)
         return {"object": self._class(cls), "fields": self.of(fields)}
 
 
@@ -228,15 +257,40 @@ def _slots(cls: type) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(name for name in slots if not name.startswith("__"))
 
 
-def _member(name: str, value: Any) -> Any:
-    """Return what an attribute of a class computes or holds; None for what Python puts there itself."""
-    if isinstance(value, staticmethod | classmethod):
-        return value.__func__
-    if isinstance(value, property):
-        return [value.fget, value.fset]
-    if isinstance(value, types.FunctionType):
-        return value
-    return value if isinstance(value, int | float | str | tuple) and not name.startswith("__") else None
+_PYTHONS_OWN = (
+    types.MemberDescriptorType,
+    types.GetSetDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+)
+"""Types of attributes that Python puts into classes itself."""
+
+
+def _counts(name: str, member: Any) -> bool:
+    """Return whether an attribute of a class says what its objects compute."""
+    if isinstance(member, _PYTHONS_OWN) or name == "_abc_impl":
+        return False
+    return isinstance(member, types.FunctionType) or not (name.startswith("__") and name.endswith("__"))
+
+
+def _held(member: Any) -> Any:
+    """Return what an attribute of a class holds, without the locks of the standard library."""
+    if isinstance(member, staticmethod | classmethod):
+        return member.__func__
+    if isinstance(member, property):
+        return [member.fget, member.fset]
+    return member.func if isinstance(member, functools.cached_property) else member
+
+
+def _hides_state(cls: type) -> bool:
+    """Return whether objects of a class are larger than their attributes: C code keeps something in them."""
+    slots = sum(len(_slots(base)) for base in cls.__mro__)
+    has_attributes = cls is object or (
+        hasattr(cls, "__dict__") and any("__dict__" in vars(b) for b in cls.__mro__[:-1])
+    )
+    plain = has_attributes or any("__slots__" in vars(base) for base in cls.__mro__)
+    return not plain or cls.__basicsize__ > object.__basicsize__ + 8 * (slots + 2)
 
 
 def _is_filled(cell: types.CellType) -> bool:
@@ -273,5 +327,9 @@ def _is_installed(value: Any) -> bool:
     if module.partition(".")[0] == "stalegrad" or module == "builtins":
         return True
     code = getattr(value, "__code__", None)
-    file = code.co_filename if code is not None else getattr(sys.modules.get(module), "__file__", None)
+    file = (
+        code.co_filename
+        if isinstance(code, types.CodeType)
+        else getattr(sys.modules.get(module), "__file__", None)
+    )
     return file is not None and str(Path(file).resolve()).startswith(_places())

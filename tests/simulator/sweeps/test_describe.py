@@ -1,10 +1,13 @@
 """Descriptions: equal for what is the same, in every process, and different for what is not."""
 
+import functools
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +144,43 @@ def test_objects_are_compared_by_class_methods_and_attributes():
     assert name(made("w", a=1)) == name(made("2 * w", a=1))
 
 
+def with_backward(scale):
+    @jax.custom_vjp
+    def f(x):
+        return x
+
+    f.defvjp(lambda x: (x, None), lambda residual, g: (g * scale,))
+    return f
+
+
+def of_class(**members):
+    return type("Loss", (), {"__module__": "mine", **members})
+
+
+HIDDEN = [
+    (lambda: with_backward(1.0), lambda: with_backward(-1.0)),
+    (lambda: of_class(data=np.ones(2)), lambda: of_class(data=np.zeros(2))),
+    (lambda: of_class(data=[1, 2])(), lambda: of_class(data=[1, 3])()),
+    (lambda: of_class(f=jax.jit(lambda x: x)), lambda: of_class(f=jax.jit(lambda x: 2 * x))),
+    (
+        lambda: of_class(f=functools.cached_property(lambda self: 1))(),
+        lambda: of_class(f=functools.cached_property(lambda self: 2))(),
+    ),
+    (lambda: {"a": 1}.get, lambda: {"a": 2}.get),
+    (lambda: [1].__getitem__, lambda: [2].__getitem__),
+    (lambda: np.ma.array([1, 2], mask=[0, 1]), lambda: np.ma.array([1, 2], mask=[1, 0])),
+    (lambda: OrderedDict(a=1, b=2), lambda: OrderedDict(b=2, a=1)),
+    (lambda: (1, 2), lambda: [1, 2]),
+]
+
+
+@pytest.mark.parametrize("pair", HIDDEN)
+def test_what_is_held_in_unusual_places_counts(pair):
+    one, other = pair
+    assert digest(one()) == digest(one())
+    assert digest(one()) != digest(other())
+
+
 def test_the_order_of_keys_does_not_count_and_that_of_lists_does():
     assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
     assert digest({1: "x", None: "y"}) == digest({None: "y", 1: "x"})
@@ -162,7 +202,8 @@ def test_what_holds_itself_comes_to_an_end():
 
 
 def test_what_cannot_be_compared_is_said_and_named_by_its_type():
-    for thing in (np.random.default_rng(0), threading.Lock(), iter([1])):
+    own = np.frompyfunc(lambda x: x, 1, 1)
+    for thing in (np.random.default_rng(0), threading.Lock(), iter([1]), random.Random(1), ValueError("x"), own):
         with pytest.raises(UnknownPartError, match=type(thing).__name__):
             described({"a": [thing]}, content=True)
         (kind,) = unsure(described({"a": [thing]}, content=False))

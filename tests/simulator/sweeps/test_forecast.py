@@ -1,5 +1,6 @@
 """What a dry run says of a sweep."""
 
+import math
 import tracemalloc
 from types import SimpleNamespace
 
@@ -45,6 +46,7 @@ def test_the_size_of_a_run_is_that_of_the_run():
 )
 @pytest.mark.parametrize("record", [Record(updates=10), Record(gradients=40), Record(wallclock=5.0), Record()])
 def test_a_large_run_is_extrapolated_from_a_part_of_it(budget, method, record, monkeypatch):
+    monkeypatch.setattr(module, "ENOUGH", math.inf)  # however busy the machine is
     e = BASE.but(**{"updates": None, "method": method, "record": record, **budget})
     whole = size_of(e)
     assert not whole.sampled
@@ -59,6 +61,7 @@ def test_a_large_run_is_extrapolated_from_a_part_of_it(budget, method, record, m
 
 @pytest.mark.parametrize("method", [methods.async_(), methods.sync()])
 def test_a_wide_run_is_extrapolated_from_one_with_fewer_workers(method, monkeypatch):
+    monkeypatch.setattr(module, "ENOUGH", math.inf)
     e = BASE.but(cluster=Cluster(64, compute=[Exponential()] * 64), method=method, updates=400)
     whole = size_of(e)
     monkeypatch.setattr(module, "SAMPLE_WORKERS", 16)
