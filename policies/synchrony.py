@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import field
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Annotated, ClassVar, NamedTuple, Protocol
+
+from pydantic import Field
 
 from stalegrad.policies.specs import NonNegativeInt, PositiveInt, kebab, spec
 
@@ -37,6 +39,12 @@ class Decision(NamedTuple):
     keep: bool = True
 
 
+LocalSteps = Annotated[PositiveInt, Field(le=100_000)]
+"""Local gradients of one message, or of one bound on them: each is drawn before the message ends."""
+
+Messages = Annotated[PositiveInt, Field(le=1_000_000)]
+"""Messages of one update that need not come from distinct workers: all are kept until it is made."""
+
 WAIT = Decision()
 DISCARD = Decision(keep=False)
 
@@ -52,10 +60,10 @@ class Synchrony:
     """Base of all synchronies; the class attributes say how its workers behave.
 
     Args:
-        local_steps: mini-batch gradients in one message (H of local SGD); 1 = plain gradients.
+        local_steps: mini-batch gradients in one message (H of local SGD); 1 = plain gradients; at most 100,000.
     """
 
-    local_steps: PositiveInt = field(default=1, kw_only=True)
+    local_steps: LocalSteps = field(default=1, kw_only=True)
 
     ahead: ClassVar[float] = 0
     """How many messages a worker may have sent without an answer and still go on computing."""
@@ -134,7 +142,7 @@ class KBatchSync(Synchrony):
     Reference: Dutta et al. 2018, section 2.3.
     """
 
-    k: PositiveInt
+    k: Messages
 
     ahead: ClassVar[float] = math.inf
 
@@ -182,7 +190,7 @@ class KBatchAsync(Synchrony):
     Reference: Dutta et al. 2018, section 2.3.
     """
 
-    k: PositiveInt
+    k: Messages
 
     def serve(self, workers: int) -> Server:
         """Count messages; the sender always reads."""
@@ -285,7 +293,7 @@ class DelayedAveraging(Synchrony):
     2018, Algorithm 2.
     """
 
-    tau: PositiveInt
+    tau: LocalSteps
     local_steps: PositiveInt = field(default=1, init=False)
 
     ahead: ClassVar[float] = 1
@@ -317,7 +325,7 @@ class DelayedAveragingGeneral(Synchrony):
     Reference: Talyansky et al. 2018, Algorithm 1.
     """
 
-    tau: PositiveInt
+    tau: LocalSteps
     local_steps: PositiveInt = field(default=1, init=False)
 
     cancels: ClassVar[bool] = False

@@ -231,6 +231,7 @@ def computing(**law):
         ),
         (computing(law="function", function="..:x"), "package.module:function"),
         (computing(law="scipy", name="gamma", parameters=[1, 2]), "parameters"),
+        (TEXT.replace('name = "async"', 'name = "async"\nlocal_steps = 2147483648'), "local_steps"),
         ("\ufeff" + TEXT, None),
     ],
 )
