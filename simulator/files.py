@@ -35,6 +35,19 @@ def put(file: Path, content: bytes) -> None:
         raise
 
 
+def check_regular(file: Path) -> int:
+    """Return the number of bytes of a regular file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is a device, a pipe or a directory.
+    """
+    about = os.stat(file)
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{file} is not a regular file")
+    return about.st_size
+
+
 def read_regular(file: Path, at_most: int, what: str) -> bytes:
     """Return the bytes of a regular file.
 
@@ -47,12 +60,9 @@ def read_regular(file: Path, at_most: int, what: str) -> bytes:
         FileNotFoundError: if there is none.
         ValueError: if it is a device, a pipe or a directory, or larger than ``at_most``.
     """
-    # A pipe without a writer would block the call that opens it.
-    about = os.stat(file)
-    if not stat.S_ISREG(about.st_mode):
-        raise ValueError(f"{file} is not a regular file: {what} must be one")
-    if about.st_size > at_most:
-        raise ValueError(f"{file} has {about.st_size} bytes: {what} may have at most {at_most}")
+    size = check_regular(file)  # before it is opened: a pipe without a writer would block that
+    if size > at_most:
+        raise ValueError(f"{file} has {size} bytes: {what} may have at most {at_most}")
     with file.open("rb") as opened:
         content = opened.read(at_most + 1)
     if len(content) > at_most:

@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import lock_descriptor, unlock_descriptor
 
-from stalegrad.simulator.files import put
+from stalegrad.simulator.files import check_regular, put, read_regular
 from stalegrad.simulator.sweeps.experiment import Experiment
-from stalegrad.simulator.sweeps.formats import flush
+from stalegrad.simulator.sweeps.formats import MAX_TEXT, flush
 from stalegrad.simulator.sweeps.identity import SEMANTICS, method_label
 from stalegrad.simulator.sweeps.result import Result
 
@@ -90,8 +90,8 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
             put(about, (json.dumps({"format": FORMAT, "semantics": SEMANTICS}) + "\n").encode())
         try:
-            text = json.loads(about.read_text(encoding="utf-8"))
-        except ValueError:
+            text = json.loads(read_regular(about, 10_000, "a file of a store"))
+        except (ValueError, RecursionError):
             raise ValueError(f"{about} is damaged: it should be {{'format': {FORMAT!r}, ...}}") from None
         if text != {"format": FORMAT, "semantics": SEMANTICS}:
             raise ValueError(
@@ -122,7 +122,7 @@ class Store:
         if key in self:
             return key
         try:
-            made = (self.planned / key).read_text(encoding="ascii").strip()
+            made = read_regular(self.planned / key, 1_000, "a pointer of a store").decode("ascii").strip()
         except (OSError, ValueError):
             return None
         return made if re.fullmatch("[0-9a-f]{20}", made) and made in self else None
@@ -248,7 +248,8 @@ class Store:
         if not (self.failed / key).is_dir():
             return None
         try:
-            return (self.failed / key / "traceback.txt").read_text(encoding="utf-8")
+            file = self.failed / key / "traceback.txt"
+            return read_regular(file, MAX_TEXT, "a traceback").decode()
         except (OSError, ValueError):
             return ""
 
@@ -261,8 +262,12 @@ class Store:
 
     def log(self, key: str, entry: dict[str, Any]) -> None:
         """Append a line to the log; a log that cannot be written stops nothing."""
-        with suppress(OSError), (self.directory / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"run": key, **entry}) + "\n")
+        place = self.directory / "log.jsonl"
+        with suppress(OSError, ValueError):
+            if place.exists():
+                check_regular(place)
+            with place.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"run": key, **entry}) + "\n")
 
     def write_manifest(self) -> None:
         """Write the outlines known by now, so that opening the store again is quick; where one cannot, do not."""
@@ -296,6 +301,7 @@ class Store:
             self._outlines = {}
             # Whatever is wrong with the manifest, it can be made again.
             with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+                check_regular(self.manifest)
                 for row in pq.read_table(self.manifest, page_checksum_verification=True).to_pylist():
                     if row.pop("sha256") != _row_digest(row):
                         continue

@@ -558,3 +558,20 @@ def test_two_processes_share_the_work_of_one_store(tmp_path, command, silent, sa
     log = [json.loads(line) for line in (store / "log.jsonl").read_text().splitlines()]
     assert sorted(line["run"] for line in log) == sorted(finished(store))  # each once
     assert len({line["process"] for line in log}) == 2
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "manifest.parquet", "planned/KEY", "failed/KEY/traceback.txt"])
+def test_a_pipe_in_place_of_a_file_of_a_store_does_not_block(name, store, base, silent, made):
+    key = key_of(base)
+    shutil.rmtree(store / "runs" / key)
+    place = store / name.replace("KEY", key)
+    place.unlink(missing_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(place)
+    found = silent(store=store, retry_failed=True, **FOUR)
+    assert len(found) == 4
+    assert made == [0]
+    (store / "store.json").unlink()
+    os.mkfifo(store / "store.json")
+    with pytest.raises(ValueError, match=r"store\.json is damaged"):
+        load(store)
