@@ -35,8 +35,12 @@ def put(file: Path, content: bytes) -> None:
         raise
 
 
-def check_regular(file: Path) -> int:
+def check_regular(file: Path, what: str = "a file of a store") -> int:
     """Return the number of bytes of a regular file.
+
+    Args:
+        file: its path.
+        what: the kind of file, for errors.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -44,7 +48,7 @@ def check_regular(file: Path) -> int:
     """
     about = os.stat(file)
     if not stat.S_ISREG(about.st_mode):
-        raise ValueError(f"{file} is not a regular file")
+        raise ValueError(f"{file} is not a regular file: {what} must be one")
     return about.st_size
 
 
@@ -60,7 +64,7 @@ def read_regular(file: Path, at_most: int, what: str) -> bytes:
         FileNotFoundError: if there is none.
         ValueError: if it is a device, a pipe or a directory, or larger than ``at_most``.
     """
-    size = check_regular(file)  # before it is opened: a pipe without a writer would block that
+    size = check_regular(file, what)  # before it is opened: a pipe without a writer would block that
     if size > at_most:
         raise ValueError(f"{file} has {size} bytes: {what} may have at most {at_most}")
     with file.open("rb") as opened:
