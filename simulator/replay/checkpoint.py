@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stalegrad.simulator.files import put
+from stalegrad.simulator.files import check_regular, put
 
 MAGIC = b"stalegrad-checkpoint-1\n"
 
@@ -70,6 +70,7 @@ class Checkpoint:
         """
         if not self.file.exists():
             return None
+        check_regular(self.file, "a checkpoint")
         content = self.file.read_bytes()
         if not content.startswith(MAGIC):
             raise ValueError(f"{self.file} is not a checkpoint of this version ({MAGIC.decode().strip()})")

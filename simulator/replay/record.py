@@ -133,7 +133,7 @@ def points(record: Record, budget: Budget, schedule: Schedule, end: float, *, fi
             wallclock, update = np.append(wallclock, end), np.append(update, schedule.updates)
         return Points(wallclock, update)
     if cadence.updates:
-        update = np.arange(0, schedule.updates + 1, cadence.updates)
+        update = np.arange(0, schedule.updates + 1, min(cadence.updates, schedule.updates + 1))
     else:
         assert cadence.gradients
         due = np.arange(0, schedule.gradients_before[-1] + 1, cadence.gradients)

@@ -120,7 +120,7 @@ class _Description:
         if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType | np.ufunc):
             return self._builtin(value)
         if isinstance(value, types.ModuleType):
-            return {"module": value.__name__}
+            return self._module(value)
         if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, types.MethodType):
@@ -157,6 +157,14 @@ class _Description:
         if owner is None or isinstance(owner, types.ModuleType):
             return {"name": _name(value)}
         return {"name": value.__name__, "of": self.of(owner)}
+
+    def _module(self, module: types.ModuleType) -> Any:
+        """A module by name; one of the user's own also by its whole source, as any part of it may be called."""
+        file = getattr(module, "__file__", None)
+        own = file is not None and not str(Path(file).resolve()).startswith(_places())
+        if not self.content or not own or module.__name__.partition(".")[0] == "stalegrad":
+            return {"module": module.__name__}
+        return {"module": module.__name__, "source": hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()}
 
     def _unknown(self, value: Any) -> Any:
         kind = _name(type(value))

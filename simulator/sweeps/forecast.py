@@ -161,9 +161,9 @@ def size_of(experiment: Experiment) -> Size:
     all_updates, all_gradients = made * part, gradients * part * wide
     end = trace.end * part / (scale / wide)
     return Size(
-        gradients=round(all_gradients),
+        gradients=_whole(all_gradients),
         rows=_rows(experiment, all_updates, all_gradients, end),
-        versions=round(min(schedule.bucket * (1.0 if schedule.always_fresh else scale), all_updates + 1)),
+        versions=_whole(min(schedule.bucket * (1.0 if schedule.always_fresh else scale), all_updates + 1)),
         seconds=beginning * scale + max(seconds - beginning, 0.0) * part * wide,
         bytes=_bytes(experiment.cluster.size, messages * part * wide),
         sampled=True,
@@ -176,8 +176,12 @@ def _timed(e: Experiment, budget: dict[str, Any]) -> tuple[Trace, float]:
     return trace, time.perf_counter() - start
 
 
+def _whole(number: float) -> int:
+    return round(min(number, 1e300))
+
+
 def _bytes(workers: int, messages: float) -> int:
-    return round(workers * WORKER_BYTES + messages * MESSAGE_BYTES)
+    return _whole(workers * WORKER_BYTES + messages * MESSAGE_BYTES)
 
 
 def _budget_of(e: Experiment) -> dict[str, Any]:

@@ -104,10 +104,14 @@ def functions_in(experiment: Experiment) -> dict[str, str]:
     """Return which functions a run of an experiment will import, by where they stand; nothing is imported here."""
     tables = {
         "cluster": changed_fields(experiment.cluster),
-        "method": dict(experiment.method.parameters),
+        "method": {"optimizer": _name_in(dict(experiment.method.parameters).get("optimizer"))},
         "record": {"fn": experiment.record.fn},
     }
     return {where: text for where, text in _texts(tables) if is_function_name(text)}
+
+
+def _name_in(optimizer: Any) -> Any:
+    return {"name": optimizer.get("name")} if isinstance(optimizer, Mapping) else optimizer
 
 
 def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import functools
 import html
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -292,7 +293,11 @@ def never_failing(observer: Observer, run: str) -> Iterator[None]:
         yield
     except Exception as error:
         name = type(observer).__name__
-        warnings.warn(f"observer {name} missed {run}: {type(error).__name__}: {error}", stacklevel=4)
+        said = f"observer {name} missed {run}: {type(error).__name__}: {error}"
+        try:
+            warnings.warn(said, stacklevel=4)
+        except Warning:  # where warnings are errors
+            logging.getLogger("stalegrad").error(said)
 
 
 def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:

@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from stalegrad.policies.specs import PositiveInt, validate
 from stalegrad.simulator.sweeps.axes import Axis, Mode, Run, Sampling, plan
-from stalegrad.simulator.sweeps.experiment import Experiment
-from stalegrad.simulator.sweeps.identity import SEMANTICS, digest, key_of
+from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
+from stalegrad.simulator.sweeps.identity import SEMANTICS, canonical, digest, key_of
 from stalegrad.simulator.sweeps.observers import Observer
 from stalegrad.simulator.sweeps.result import Result, never_failing
 from stalegrad.simulator.sweeps.results import SweepResult, collect, label, stored
@@ -205,11 +205,16 @@ class Job:
             self.keep_result(i, result)
         elif self.store is not None:
             made = self.store.find(key)
-            if made is not None and (outline := self.store.outline(made)) is not None:
+            outline = self.store.outline(made) if made is not None else None
+            if made is not None and outline is not None and self.is_of(outline, i):
                 self.made[i], self.done[i] = made, outline
             elif (said := self.store.failure(key)) is not None and not self.retry_failed:
                 self.failed[i] = said
         return i in self.done or i in self.failed
+
+    def is_of(self, outline: Outline, i: int) -> bool:
+        """Return whether a stored run is that of an experiment, whatever a pointer in the store says."""
+        return canonical(from_toml(outline.spec)) == canonical(self.runs[i].experiment)
 
     @contextmanager
     def claim(self, i: int) -> Iterator[bool]:

@@ -272,3 +272,23 @@ def test_functions_are_found_wherever_a_spec_may_name_one(base):
     assert sorted(functions_in(found).values()) == ["mine:a", "mine:b", "mine:c", "mine:d", "mine:f"]
     named = base.but(problem=Problem("mlp", "image-folder", directory="C:data"))
     assert functions_in(named) == {}
+
+
+def test_a_key_changes_with_a_module_that_a_function_calls(base, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "ours_calling.py").write_text(
+        "import ours_called\ndef times(rng, n): return ours_called.draw(rng, n)\n"
+    )
+    keys = []
+    for law in ("exponential", "standard_gamma", "exponential"):
+        (tmp_path / "ours_called.py").write_text(f"def draw(rng, n): return rng.{law}(1.0, n)\n")
+        for name in ("ours_calling", "ours_called"):
+            sys.modules.pop(name, None)
+        keys.append(key_of(base.but(cluster=Cluster(4, compute=Function("ours_calling:times")))))
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_texts_that_only_look_like_functions_are_none(base):
+    odd = base.but(method=methods.async_(optimizer={"name": "mine:opt", "mode": "warm:cold"}))
+    assert functions_in(odd) == {"method.optimizer.name": "mine:opt"}

@@ -575,3 +575,12 @@ def test_a_pipe_in_place_of_a_file_of_a_store_does_not_block(name, store, base, 
     os.mkfifo(store / "store.json")
     with pytest.raises(ValueError, match=r"store\.json is damaged"):
         load(store)
+
+
+def test_a_pointer_to_the_run_of_another_experiment_is_not_believed(store, base, silent, made):
+    one, other = key_of(base), key_of(base.but(seed=1))
+    shutil.rmtree(store / "runs" / one)
+    (store / "planned" / one).write_text(f"{other}\n")
+    found = silent(store=store, **FOUR)
+    assert made == [0]
+    assert sorted(found.runs["seed"]) == [0, 0, 1, 1]
