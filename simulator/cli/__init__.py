@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from jax.errors import JaxRuntimeError
 from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
@@ -62,6 +63,9 @@ def main() -> None:
         app()
     except (ValueError, OSError) as error:
         say(f"error: {error}")
+        raise SystemExit(2) from None
+    except JaxRuntimeError as error:
+        say(f"error: JAX cannot do this, for want of memory perhaps: {str(error).strip().splitlines()[0]}")
         raise SystemExit(2) from None
     except MemoryError:
         say("error: there is not enough memory for this")

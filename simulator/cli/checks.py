@@ -104,7 +104,7 @@ def power_command(
     correlation: Annotated[
         float, typer.Option(help="Of a seed's values before and after; 0: a change leaves nothing in common.")
     ] = 0.0,
-    seeds: Annotated[list[int] | None, typer.Option(help="So many; may be repeated.")] = None,
+    seeds: Annotated[list[int] | None, typer.Option(max=100_000, help="So many; may be repeated.")] = None,
 ) -> None:
     """Say which worsening would be found with so many seeds, from how the baseline's runs scatter."""
     recording = Recording.load(baseline)

@@ -133,7 +133,11 @@ class Function(Delay):
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Call the function."""
         function = import_function(self.function) if isinstance(self.function, str) else self.function
-        times = np.asarray(function(rng, size), float)
+        try:
+            times = np.asarray(function(rng, size), float)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.function!r}, called as function(rng, size), raised {said}") from error
         if times.shape != (size,):
             raise ValueError(
                 f"{self.function!r} must return {size} times, an array of that length; got {times.shape}"
