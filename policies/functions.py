@@ -52,12 +52,19 @@ def import_function(name: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def name_of(function: Callable[..., Any]) -> str:
-    """Return ``module:function`` for a function that can be imported under that name.
+def function_of(function: Callable[..., Any] | str) -> Callable[..., Any]:
+    """Return a function that is given as such or by its name, which is imported then; errors as above."""
+    return import_function(function) if isinstance(function, str) else function
+
+
+def name_of(function: Callable[..., Any] | str) -> str:
+    """Return ``module:function`` for a function that can be imported under that name; a name as it is.
 
     Raises:
         ValueError: if it cannot (a lambda, a local function, one of ``__main__``).
     """
+    if isinstance(function, str):
+        return function
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module in (None, "__main__") or not is_function_name(f"{module}:{name}"):
         raise ValueError(
@@ -67,8 +74,8 @@ def name_of(function: Callable[..., Any]) -> str:
     return f"{module}:{name}"
 
 
-def by_name(function: Callable[..., Any]) -> Callable[..., Any] | str:
-    """Return the name under which a loaded module has this very function, or else the function.
+def by_name(function: Callable[..., Any] | str) -> Callable[..., Any] | str:
+    """Return the name under which a loaded module has this very function, or else the function; a name as it is.
 
     What is kept by name is equal to what a spec says, in every process.
     """

@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stalegrad.simulator.sweeps.axes import Run
-from stalegrad.simulator.sweeps.experiment import from_toml
 from stalegrad.simulator.sweeps.forecast import distinct_traces, forecast, told
-from stalegrad.simulator.sweeps.identity import canonical, functions_in
+from stalegrad.simulator.sweeps.identity import canonical, canonical_text, functions_in
 from stalegrad.simulator.sweeps.results import SweepResult, label
 from stalegrad.simulator.sweeps.store import Store
 from stalegrad.simulator.sweeps.sweep import execute
@@ -28,7 +27,7 @@ def dry_run(runs: Sequence[Run], out: Path, jobs: int, console: Console) -> None
     """Print what would be run, how much of it is done, and what the rest would cost."""
     # By specs and not by keys, for which functions would have to be imported.
     specs = Store(out).specs().values() if (out / "store.json").exists() else ()
-    done = {canonical(from_toml(spec)) for spec in specs}
+    done = set(map(canonical_text, specs))
     missing = [run for run in runs if canonical(run.experiment) not in done]
     say = _plainly(console)
     say_functions(runs, console, "a run imports")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from stalegrad.policies.functions import by_name, check_function_name, import_function
+from stalegrad.policies.functions import by_name, check_function_name, function_of
 from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.replay.schedule import Schedule
 from stalegrad.simulator.timing.clock import TOLERANCE
@@ -78,7 +78,7 @@ class Record:
         """
         if self.fn is None:
             return {}
-        returned = (import_function(self.fn) if isinstance(self.fn, str) else self.fn)(params)
+        returned = function_of(self.fn)(params)
         if not isinstance(returned, Mapping):
             raise ValueError(
                 f"fn of record returned {returned!r:.60}: it must return a mapping of column to scalar"

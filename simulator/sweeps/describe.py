@@ -136,13 +136,13 @@ class _Description:
 
     def _items(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            if all(type(key) is str for key in value) and not isinstance(value, OrderedDict):
+            ordered = isinstance(value, OrderedDict)
+            if all(type(key) is str for key in value) and not ordered:
                 return {"table": {key: self.of(inner) for key, inner in value.items()}}
             pairs = [[self.of(key), self.of(inner)] for key, inner in value.items()]
-            ordered = isinstance(value, OrderedDict)
-            return {
-                "table": pairs if ordered else sorted(pairs, key=lambda pair: json.dumps(pair, sort_keys=True))
-            }
+            if not ordered:
+                pairs.sort(key=functools.partial(json.dumps, sort_keys=True))
+            return {"table": pairs}
         if isinstance(value, list | tuple):
             items = [self.of(inner) for inner in value]
             return items if isinstance(value, list) else {"tuple": items}
@@ -160,11 +160,10 @@ class _Description:
 
     def _module(self, module: types.ModuleType) -> Any:
         """A module by name; one of the user's own also by its whole source, as any part of it may be called."""
-        file = getattr(module, "__file__", None)
-        own = file is not None and not str(Path(file).resolve()).startswith(_places())
-        if not self.content or not own or module.__name__.partition(".")[0] == "stalegrad":
-            return {"module": module.__name__}
-        return {"module": module.__name__, "source": hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()}
+        name, file = module.__name__, getattr(module, "__file__", None)
+        if not self.content or file is None or _is_ours(name) or _is_in_places(file):
+            return {"module": name}
+        return {"module": name, "source": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
 
     def _unknown(self, value: Any) -> Any:
         kind = _name(type(value))
@@ -188,13 +187,8 @@ class _Description:
         table: dict[str, Any] = {"function": _name(function)}
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         held = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
-        for name, part in {
-            "closure": held,
-            "defaults": function.__defaults__,
-            "also": function.__kwdefaults__,
-        }.items():
-            if part:
-                table[name] = self.of(part)
+        settings = {"closure": held, "defaults": function.__defaults__, "also": function.__kwdefaults__}
+        table |= {name: self.of(part) for name, part in settings.items() if part}
         if self.content and not _is_installed(function):
             table["code"] = self._code(function.__code__, function.__doc__)
             known = function.__globals__
@@ -294,10 +288,7 @@ def _held(member: Any) -> Any:
 def _hides_state(cls: type) -> bool:
     """Return whether objects of a class are larger than their attributes: C code keeps something in them."""
     slots = sum(len(_slots(base)) for base in cls.__mro__)
-    has_attributes = cls is object or (
-        hasattr(cls, "__dict__") and any("__dict__" in vars(b) for b in cls.__mro__[:-1])
-    )
-    plain = has_attributes or any("__slots__" in vars(base) for base in cls.__mro__)
+    plain = cls is object or any({"__dict__", "__slots__"} & vars(base).keys() for base in cls.__mro__)
     return not plain or cls.__basicsize__ > object.__basicsize__ + 8 * (slots + 2)
 
 
@@ -329,10 +320,19 @@ def _places() -> tuple[str, ...]:
     return tuple(str(Path(paths[name]).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
+def _is_in_places(file: str) -> bool:
+    """Return whether a file is one of the standard library or of an installed package."""
+    return str(Path(file).resolve()).startswith(_places())
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "stalegrad"
+
+
 def _is_installed(value: Any) -> bool:
     """Return whether a function or class is one of the standard library, of an installed package, or of ours."""
     module = getattr(value, "__module__", None) or ""
-    if module.partition(".")[0] == "stalegrad" or module == "builtins":
+    if _is_ours(module) or module == "builtins":
         return True
     code = getattr(value, "__code__", None)
     file = (
@@ -340,4 +340,4 @@ def _is_installed(value: Any) -> bool:
         if isinstance(code, types.CodeType)
         else getattr(sys.modules.get(module), "__file__", None)
     )
-    return file is not None and str(Path(file).resolve()).startswith(_places())
+    return file is not None and _is_in_places(file)

@@ -98,7 +98,7 @@ class Experiment:
         table["method"] = method_table(self.method)
         record = changed_fields(self.record)
         if "fn" in record:
-            record["fn"] = record["fn"] if isinstance(record["fn"], str) else name_of(record["fn"])
+            record["fn"] = name_of(record["fn"])
         return table | ({"record": record} if record else {})
 
 

@@ -21,6 +21,7 @@ from stalegrad.simulator.sweeps.result import run
 from stalegrad.simulator.sweeps.traces import trace_text
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.tables import changed_fields
 from stalegrad.simulator.timing.trace import Trace
 
 try:
@@ -141,7 +142,7 @@ def size_of(experiment: Experiment) -> Size:
         spent += seconds
         if e.wallclock is not None and trace.update_times[-1] > e.wallclock:
             whole = True
-            trace, seconds = _timed(e, _budget_of(e))
+            trace, seconds = _timed(e, changed_fields(e.budget))
         if whole or len(trace.column("worker")) >= SAMPLE_MESSAGES or spent > ENOUGH:
             break
         updates *= 4
@@ -157,7 +158,7 @@ def size_of(experiment: Experiment) -> Size:
         "updates": lambda: experiment.updates / made,  # type: ignore[operator]
         "gradients": lambda: experiment.gradients / (gradients * wide),  # type: ignore[operator]
         "wallclock": lambda: experiment.wallclock / trace.end * scale / wide,  # type: ignore[operator]
-    }[next(iter(_budget_of(experiment)))]()
+    }[next(iter(changed_fields(experiment.budget)))]()
     all_updates, all_gradients = made * part, gradients * part * wide
     end = trace.end * part / (scale / wide)
     return Size(
@@ -184,15 +185,11 @@ def _bytes(workers: int, messages: float) -> int:
     return _whole(workers * WORKER_BYTES + messages * MESSAGE_BYTES)
 
 
-def _budget_of(e: Experiment) -> dict[str, Any]:
-    return {k: v for k in ("updates", "wallclock", "gradients") if (v := getattr(e, k)) is not None}
-
-
 def _at_most(e: Experiment, updates: int) -> tuple[dict[str, Any], bool]:
     """Return a budget of at most so many updates, and whether it is the whole one."""
     if e.wallclock is not None:
         return {"updates": updates}, False
-    ((unit, whole),) = _budget_of(e).items()
+    ((unit, whole),) = changed_fields(e.budget).items()
     return {unit: min(whole, updates)}, whole <= updates
 
 

@@ -19,7 +19,7 @@ from stalegrad.policies.functions import import_function, is_function_name
 from stalegrad.policies.schedules import Schedule, schedule_table
 from stalegrad.policies.synchrony import Synchrony
 from stalegrad.simulator.sweeps.describe import UnknownPartError, described, digest_of
-from stalegrad.simulator.sweeps.experiment import Experiment, differs, method_settings, method_table
+from stalegrad.simulator.sweeps.experiment import Experiment, differs, method_settings, method_table, parse_toml
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import Delay
 from stalegrad.simulator.timing.tables import changed_fields, cluster_table, delay_table
@@ -72,6 +72,11 @@ def canonical(experiment: Experiment) -> str:
         ValueError: if a part of it exists in this process only, naming it.
     """
     return json.dumps(experiment.table(), sort_keys=True)
+
+
+def canonical_text(spec: str) -> str:
+    """Return the canonical text of the experiment that a spec in TOML was written from, without building it."""
+    return json.dumps(parse_toml(spec), sort_keys=True)
 
 
 def key_of(experiment: Experiment, lanes: int | None = None) -> str:
@@ -130,25 +135,25 @@ def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
 def digest(experiment: Experiment) -> str | None:
     """Return the digest of an experiment, whatever it is made of; None if nobody can tell it from another one."""
     try:
-        try:
-            return digest_of([canonical(experiment), parts_of(experiment)])
-        except UnknownPartError:
-            return None
-        except ValueError:  # a part of it exists in this process only
-            return digest_of(described(experiment, content=True))
+        return digest_of([canonical(experiment), parts_of(experiment)])
+    except UnknownPartError:
+        return None
+    except ValueError:  # a part of it exists in this process only
+        pass
+    try:
+        return digest_of(described(experiment, content=True))
     except UnknownPartError:
         return None
 
 
 def name_table(experiment: Experiment) -> dict[str, Any]:
     """Return the name of an experiment as nested tables: its spec, and descriptions of what that cannot hold."""
-    table = {k: v for k in ("updates", "wallclock", "gradients") if (v := getattr(experiment, k)) is not None}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "problem": experiment.problem.table,
         "cluster": lambda: cluster_table(experiment.cluster),
         "method": lambda: method_table(experiment.method),
     }
-    named: dict[str, Any] = table | {"seed": experiment.seed}
+    named: dict[str, Any] = changed_fields(experiment.budget) | {"seed": experiment.seed}
     for part, write in parts.items():
         try:
             named[part] = write()

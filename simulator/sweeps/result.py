@@ -103,17 +103,7 @@ class Result:
     @classmethod
     def of(cls, experiment: Experiment, trace: Trace, replayed: Replay, parts: Mapping[str, str]) -> Self:
         """Return the result of replaying the trace of an experiment."""
-        return cls(
-            experiment=experiment,
-            trace=trace,
-            history=replayed.history,
-            params=replayed.params,
-            diverged_at=replayed.diverged_at,
-            path=replayed.path,
-            gradients=replayed.gradients,
-            stats=replayed.stats,
-            parts=parts,
-        )
+        return cls(experiment=experiment, trace=trace, parts=parts, **replayed._asdict())
 
     @property
     def lanes(self) -> int | None:

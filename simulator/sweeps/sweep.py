@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from stalegrad.policies.specs import PositiveInt, validate
 from stalegrad.simulator.sweeps.axes import Axis, Mode, Run, Sampling, plan
-from stalegrad.simulator.sweeps.experiment import Experiment, from_toml
-from stalegrad.simulator.sweeps.identity import SEMANTICS, canonical, digest, key_of
+from stalegrad.simulator.sweeps.experiment import Experiment
+from stalegrad.simulator.sweeps.identity import SEMANTICS, canonical, canonical_text, digest, key_of
 from stalegrad.simulator.sweeps.observers import Observer
 from stalegrad.simulator.sweeps.result import Result, never_failing
 from stalegrad.simulator.sweeps.results import SweepResult, collect, label, stored
@@ -214,7 +214,7 @@ class Job:
 
     def is_of(self, outline: Outline, i: int) -> bool:
         """Return whether a stored run is that of an experiment, whatever a pointer in the store says."""
-        return canonical(from_toml(outline.spec)) == canonical(self.runs[i].experiment)
+        return canonical_text(outline.spec) == canonical(self.runs[i].experiment)
 
     @contextmanager
     def claim(self, i: int) -> Iterator[bool]:

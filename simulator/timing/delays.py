@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from stalegrad.policies.functions import by_name, check_function_name, import_function
+from stalegrad.policies.functions import by_name, check_function_name, function_of
 from stalegrad.policies.specs import builtin, from_table, kebab, spec, unknown_name
 from stalegrad.simulator.timing.measured import Empirical
 from stalegrad.simulator.timing.parametric import (
@@ -132,7 +132,7 @@ class Function(Delay):
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Call the function."""
-        function = import_function(self.function) if isinstance(self.function, str) else self.function
+        function = function_of(self.function)
         try:
             times = np.asarray(function(rng, size), float)
         except Exception as error:

@@ -72,9 +72,8 @@ class Engine:
         self.done = simpy.Event(self.env)
         self.turn = simpy.Resource(self.env)
         self.open: set[Message] = set()
-        self.rows: list[
-            Message | tuple[Any, ...]
-        ] = []  # in the order in which messages are begun; closed: the row
+        # In the order in which messages are begun; of one that is closed its row.
+        self.rows: list[Message | tuple[Any, ...]] = []
         self.kept: list[Message] = []
         self.on_the_way: list[int] = []
         self.update_times: list[float] = []

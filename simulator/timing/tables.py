@@ -89,5 +89,5 @@ def delay_table(delay: Delay) -> dict[str, Any]:
             "write them to a file, one a line, and use Empirical(file=...), or use Empirical.thinned(samples)"
         )
     if isinstance(delay, Function):
-        table["function"] = delay.function if isinstance(delay.function, str) else name_of(delay.function)
+        table["function"] = name_of(delay.function)
     return table
