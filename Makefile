@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := -p stalegrad.simulator -p stalegrad.models -p stalegrad.policies -p stalegrad.analysis -p stalegrad.entry -p stalegrad.testing
+PACKAGES := -p stalegrad
 
 # A strict editable install links the files it finds, so it is made anew when their list changes.
-FILES := $(shell find simulator models policies analysis -type f -not -path '*/__pycache__/*' | LC_ALL=C sort)
+FILES := $(shell find root simulator models policies analysis -type f -not -path '*/__pycache__/*' | LC_ALL=C sort)
 LIST := $(shell printf '%s\n' $(FILES) | cksum | cut -d ' ' -f 1)
 READY := $(VENV)/ready-$(LIST)
 
@@ -35,7 +35,7 @@ test-slow: $(READY)  ## Run the slow tests: packaging, long reproductions
 	$(BIN)/pytest -m slow
 
 # A part of the tests that touches every dependency. Warnings of old versions are not ours, and plugins are not pinned.
-LOWEST := tests/simulator/timing tests/simulator/sweeps/test_experiment.py tests/simulator/sweeps/test_store.py \
+LOWEST := tests/simulator/timing tests/simulator/experiments/test_experiment.py tests/simulator/sweeps/test_store.py \
 	tests/simulator/test_cli.py tests/models/test_images.py tests/models/test_fingerprint.py tests/models/test_networks.py \
 	tests/models/test_problem.py tests/policies/test_methods.py tests/analysis/test_figures.py \
 	tests/analysis/test_timeline.py tests/analysis/test_curves.py tests/analysis/test_delay_fit.py \

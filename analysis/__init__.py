@@ -5,8 +5,20 @@ Everything here takes finished data, or laws of times and constants of problems,
 model is trained, no global matplotlib state is touched.
 """
 
-from stalegrad.analysis.busy import plot_busy
-from stalegrad.analysis.constants import (
+from stalegrad.analysis.fits.delay_fit import DelayFit, fit_delays
+from stalegrad.analysis.fits.staleness_fit import StalenessFit, fit_staleness
+from stalegrad.analysis.plots.busy import plot_busy
+from stalegrad.analysis.plots.curves import Histories, mean_curves, on_grid, plot_curves
+from stalegrad.analysis.plots.frontier import pareto, plot_pareto
+from stalegrad.analysis.plots.perfetto import to_perfetto
+from stalegrad.analysis.plots.staleness import plot_staleness, staleness_table
+from stalegrad.analysis.plots.staleness_time import plot_staleness_map, plot_staleness_time
+from stalegrad.analysis.plots.timeline import plot_timeline
+from stalegrad.analysis.reports.report import Report, report
+from stalegrad.analysis.statistics.paired import SeededHistories, paired_difference, plot_difference, speedups
+from stalegrad.analysis.statistics.tables import comparison
+from stalegrad.analysis.statistics.targets import to_target
+from stalegrad.analysis.theory.constants import (
     Constants,
     measured_gamma,
     measured_noise,
@@ -15,14 +27,8 @@ from stalegrad.analysis.constants import (
     ridge_constants,
     softmax_constants,
 )
-from stalegrad.analysis.curves import Histories, mean_curves, on_grid, plot_curves
-from stalegrad.analysis.delay_fit import DelayFit, fit_delays
-from stalegrad.analysis.error_bounds import ErrorBound, mind_the_step_learning_rate, mind_the_step_updates
-from stalegrad.analysis.frontier import pareto, plot_pareto
-from stalegrad.analysis.paired import SeededHistories, paired_difference, plot_difference, speedups
-from stalegrad.analysis.perfetto import to_perfetto
-from stalegrad.analysis.reports import Report, report
-from stalegrad.analysis.runtime import (
+from stalegrad.analysis.theory.error_bounds import ErrorBound, mind_the_step_learning_rate, mind_the_step_updates
+from stalegrad.analysis.theory.runtime import (
     Estimate,
     expected_speedup,
     expected_staleness,
@@ -31,12 +37,6 @@ from stalegrad.analysis.runtime import (
     longer_when_new,
     throughput,
 )
-from stalegrad.analysis.staleness import plot_staleness, staleness_table
-from stalegrad.analysis.staleness_fit import StalenessFit, fit_staleness
-from stalegrad.analysis.staleness_time import plot_staleness_map, plot_staleness_time
-from stalegrad.analysis.tables import comparison
-from stalegrad.analysis.targets import to_target
-from stalegrad.analysis.timeline import plot_timeline
 
 __all__ = [
     "Constants",

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from stalegrad._core.specs import unknown_name
 from stalegrad.models.datasets import SOURCES, check_name, data_fingerprint
-from stalegrad.models.datasets.table import FOLDER
+from stalegrad.models.datasets.sources import FOLDER
 from stalegrad.models.functions import check_data, check_functions
-from stalegrad.models.naming import unknown_name
 from stalegrad.models.networks import KINDS, NETWORKS
 from stalegrad.models.objective import Batch, Objective, Params, named_objective
 

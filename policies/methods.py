@@ -13,10 +13,10 @@ from typing import Any, get_type_hints
 
 from pydantic import InstanceOf
 
+from stalegrad._core.specs import kebab, spec, unknown_name, validate
 from stalegrad.policies import rules
 from stalegrad.policies.rules import Rule
 from stalegrad.policies.schedules import Schedule, as_schedule
-from stalegrad.policies.specs import kebab, spec, unknown_name, validate
 from stalegrad.policies.synchrony import (
     SSP,
     Async,

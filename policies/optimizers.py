@@ -19,8 +19,8 @@ import numpy as np
 import optax
 from pydantic import BeforeValidator
 
-from stalegrad.policies.functions import by_name, check_function_name, import_function, is_function_name
-from stalegrad.policies.specs import unknown_name
+from stalegrad._core.functions import by_name, check_function_name, import_function, is_function_name
+from stalegrad._core.specs import unknown_name
 
 Params = Any
 

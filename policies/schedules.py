@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, from_table, kebab, spec, unknown_name
+from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, from_table, kebab, spec, unknown_name
 
 Floats = npt.NDArray[np.floating[Any]]
 Unit = Literal["updates", "epochs"]

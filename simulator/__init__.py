@@ -4,16 +4,17 @@ Three rooms: ``timing`` (delays, cluster, engine, trace), ``replay`` (schedule, 
 result); and the doors: ``checks`` (does it still converge?), ``cli``, ``testing`` (the pytest plugin).
 """
 
-from stalegrad.simulator.replay.record import Record
-from stalegrad.simulator.replay.run import Replay, replay
+from stalegrad.simulator.experiments.experiment import Experiment, from_toml, load_experiment
+from stalegrad.simulator.experiments.observers import MLflow, Observer, TensorBoard
+from stalegrad.simulator.experiments.result import Result, run
+from stalegrad.simulator.replays.record import Record
+from stalegrad.simulator.replays.run import Replay, replay
 from stalegrad.simulator.sweeps.axes import Range
-from stalegrad.simulator.sweeps.experiment import Experiment, from_toml, load_experiment
-from stalegrad.simulator.sweeps.observers import MLflow, Observer, TensorBoard
-from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.sweeps.executors import processes
 from stalegrad.simulator.sweeps.results import SweepResult, load
 from stalegrad.simulator.sweeps.sweep import sweep
-from stalegrad.simulator.sweeps.workers import processes
 from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.columns import TraceError
 from stalegrad.simulator.timing.delays import (
     Delay,
     Deterministic,
@@ -32,7 +33,6 @@ from stalegrad.simulator.timing.delays import (
     Weibull,
 )
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.inputs import TraceError
 from stalegrad.simulator.timing.trace import Budget, Trace
 
 __all__ = [

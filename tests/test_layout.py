@@ -11,33 +11,42 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("simulator", "models", "policies", "analysis")
-FILES = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
+FILES = [file for folder in ("root", *ROOMS) for file in sorted((ROOT / folder).rglob("*.py"))]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
-DOORS = ["simulator.cli", "simulator.checks", "simulator.entry", "simulator.testing"]
+DOORS = ["simulator.cli", "simulator.regression", "testing", "__main__"]
 """Where users come in: they may use every room, and no room uses them."""
 
-ELSEWHERE = {"simulator.entry": "entry", "simulator.testing": "testing"}
-"""Not inside the simulator, as importing that takes JAX to every start of pytest and of the command."""
-
 FORBIDDEN = {  # importer: what it must not know, neither at the top of a file nor inside a function
+    "_core": ["models", "policies", "simulator", "analysis", *DOORS],
     "policies": ["models", "simulator", "analysis"],
     "models": ["policies", "simulator", "analysis"],
     "analysis": ["policies", "simulator", "models"],
-    "simulator.timing": ["models", "analysis", "simulator.replay", "simulator.sweeps", *DOORS],
-    "simulator.replay": ["analysis", "simulator.sweeps", *DOORS],
+    "simulator.timing": [
+        "models",
+        "analysis",
+        "simulator.replays",
+        "simulator.experiments",
+        "simulator.sweeps",
+        *DOORS,
+    ],
+    "simulator.replays": ["analysis", "simulator.experiments", "simulator.sweeps", *DOORS],
+    "simulator.experiments": ["simulator.sweeps", *DOORS],
     "simulator.sweeps": DOORS,
-    "simulator.checks": ["simulator.cli", "simulator.entry", "simulator.testing"],
+    "simulator.regression": ["simulator.cli", "testing", "__main__"],
 }
 ALLOWED = {"analysis": ["simulator.timing.delays"]}  # all the same: fits and theory need the laws
-INSIDE = {f"simulator.sweeps.{door}": ["analysis"] for door in ("result", "results")}  # inside functions only
+INSIDE = {
+    door: ["analysis"] for door in ("simulator.experiments.result", "simulator.sweeps.results")
+}  # inside functions only
 EXECUTES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 
 
 def name(file):
-    """``simulator/timing/engine.py`` -> ``simulator.timing.engine``."""
+    """``simulator/timing/engine.py`` -> ``simulator.timing.engine``; ``root`` is left out."""
     parts = file.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(parts).removeprefix("root").removeprefix(".").replace("simulator.testing", "testing")
 
 
 def within(module, package):
@@ -84,9 +93,13 @@ def run(code, cwd):
 
 def test_every_folder_with_an_init_is_listed_as_a_package():
     folders = {name(file) for file in FILES if file.name == "__init__.py"}
-    assert set(SETUPTOOLS["packages"]) == {f"stalegrad.{ELSEWHERE.get(folder, folder)}" for folder in folders}
-    moved = {f"stalegrad.{new}": old.replace(".", "/") for old, new in ELSEWHERE.items()}
-    assert SETUPTOOLS["package-dir"] == {f"stalegrad.{room}": room for room in ROOMS} | moved
+    assert set(SETUPTOOLS["packages"]) == {f"stalegrad.{folder}".rstrip(".") for folder in folders}
+    rooms = {f"stalegrad.{room}": room for room in ROOMS}
+    assert SETUPTOOLS["package-dir"] == {"stalegrad": "root", "stalegrad.testing": "simulator/testing"} | rooms
+
+
+def test_no_folder_of_the_checkout_hides_the_package():
+    assert not (ROOT / "stalegrad").exists()
 
 
 def test_every_folder_with_code_has_an_init():
@@ -134,7 +147,7 @@ def test_only_the_doors_import_analysis_at_the_top_of_a_file():
 
 def test_entries_import_nothing_of_ours_at_the_top_of_a_file():
     for file in FILES:
-        if any(within(name(file), entry) for entry in ELSEWHERE):
+        if name(file) in ("testing", "__main__"):
             assert offences(file, ["stalegrad", "jax", "numpy", "pandas"], functions=False) == []
 
 

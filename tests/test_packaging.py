@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("simulator", "models", "policies", "analysis")
+FOLDERS = ("root", "simulator", "models", "policies", "analysis")
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory):
         "--exclude-standard",
         "-z",
         "--",
-        *ROOMS,
+        *FOLDERS,
         "pyproject.toml",
         "*.md",
         "LICENSE",
@@ -50,17 +50,15 @@ def wheel(tmp_path_factory):
     return built
 
 
-def test_the_wheel_claims_one_name_and_holds_every_file_of_the_rooms(wheel):
+def test_the_wheel_claims_one_name_and_holds_every_file_of_the_packages(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {name.split("/")[0].split("-")[0] for name in names} == {"stalegrad"}
-    for room in ROOMS:
-        files = (ROOT / room).rglob("*")
+    for folder in FOLDERS:
+        files = (ROOT / folder).rglob("*")
         wanted = [f for f in files if f.is_file() and "__pycache__" not in f.parts]
         paths = {
-            str(file.relative_to(ROOT))
-            .replace("simulator/testing/", "testing/")
-            .replace("simulator/entry/", "entry/")
+            str(file.relative_to(ROOT)).replace("simulator/testing/", "testing/").removeprefix("root/")
             for file in wanted
         }
         assert {f"stalegrad/{path}" for path in paths} - names == set()

@@ -4,7 +4,7 @@ from stalegrad.models.datasets.dataset import Dataset, Text
 from stalegrad.models.datasets.fingerprint import fingerprint
 from stalegrad.models.datasets.folder import ImageFolder, load_folder
 from stalegrad.models.datasets.load import check_name, data_fingerprint, list_datasets, load_dataset, load_text
-from stalegrad.models.datasets.table import SOURCES
+from stalegrad.models.datasets.sources import SOURCES
 
 __all__ = [
     "SOURCES",

@@ -9,13 +9,13 @@ from typing import Any
 
 import pooch
 
+from stalegrad._core.specs import unknown_name
 from stalegrad.models.datasets.dataset import Dataset, Text
 from stalegrad.models.datasets.finding import DATA_VARIABLE, check, content, find, local_files
 from stalegrad.models.datasets.fingerprint import fingerprint
 from stalegrad.models.datasets.folder import folder_fingerprint
 from stalegrad.models.datasets.formats import Arrays
-from stalegrad.models.datasets.table import FOLDER, SOURCES
-from stalegrad.models.naming import unknown_name
+from stalegrad.models.datasets.sources import FOLDER, SOURCES
 
 
 def list_datasets() -> dict[str, str]:

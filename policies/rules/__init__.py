@@ -2,11 +2,11 @@
 
 A rule is put together from small pure parts:
 
-* ``work``: what a worker does, where it keeps state of its own (``policies/work.py``);
-* ``correction``: of each message, given how far the server has moved (``policies/corrections.py``);
-* ``weight``: a factor on each message that depends on staleness alone (``policies/weights.py``);
+* ``work``: what a worker does, where it keeps state of its own (``parts/work.py``);
+* ``correction``: of each message, given how far the server has moved (``parts/corrections.py``);
+* ``weight``: a factor on each message that depends on staleness alone (``parts/staleness_weights.py``);
 * ``optimizer``: of the mean of an update's messages (optax by name, ``policies/optimizers.py``; or
-  ``policies/momentum.py``);
+  ``parts/momentum.py``);
 * ``look_ahead``: the point that is sent to workers, from the new parameters.
 
 theta <- theta + learning_rate * optimizer(mean_l weight_l * correction(message_l)): the rules' own optimizers are

@@ -6,17 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stalegrad.policies import weights
-from stalegrad.policies.corrections import (
+from stalegrad._core.specs import NonNegativeFloat
+from stalegrad._core.trees import at_worker, tree_map
+from stalegrad.policies.rules.parts import staleness_weights
+from stalegrad.policies.rules.parts.corrections import (
     Granularity,
     delay_compensation,
     gap_aware,
     weight_decay as decay_weights,
 )
-from stalegrad.policies.momentum import per_worker_momentum
+from stalegrad.policies.rules.parts.momentum import per_worker_momentum
 from stalegrad.policies.rules.rule import Decay, LookAhead, Momentum, Params, Rule, chain, decayed
-from stalegrad.policies.specs import NonNegativeFloat
-from stalegrad.policies.trees import at_worker, tree_map
 
 
 def _dana_look_ahead(momentum: Any) -> LookAhead:
@@ -28,7 +28,7 @@ def _dana_look_ahead(momentum: Any) -> LookAhead:
     return estimate
 
 
-def _dana(workers: int, momentum: Any, correction: Any, weight: weights.Weight | None = None) -> Rule:
+def _dana(workers: int, momentum: Any, correction: Any, weight: staleness_weights.Weight | None = None) -> Rule:
     optimizer = per_worker_momentum(momentum, workers, running_sum=True)
     return Rule(optimizer, correction, weight, _dana_look_ahead(momentum), single=True)
 
@@ -86,7 +86,7 @@ def dana_sa(
         momentum: gamma.
         weight_decay: L2 decay, divided too.
     """
-    return _dana(workers, momentum, decayed(weight_decay), weights.staleness_aware(offset))
+    return _dana(workers, momentum, decayed(weight_decay), staleness_weights.staleness_aware(offset))
 
 
 def _own_velocity(message: Params, state: Any, worker: Any) -> Params:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import optax
 
+from stalegrad._core.specs import PositiveFloat
 from stalegrad.policies.controllers import AdaSync, Growth
-from stalegrad.policies.corrections import gap_limited
-from stalegrad.policies.momentum import momentum as one_momentum
 from stalegrad.policies.optimizers import Optimizer, OptimizerSpec
+from stalegrad.policies.rules.parts.corrections import gap_limited
+from stalegrad.policies.rules.parts.momentum import momentum as one_momentum
 from stalegrad.policies.rules.rule import Decay, Momentum, Rule, chain, decayed
-from stalegrad.policies.specs import PositiveFloat
 
 
 def gradient_descent(*, optimizer: OptimizerSpec = "sgd", weight_decay: Decay = None) -> Rule:

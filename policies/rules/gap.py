@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 import optax
 from pydantic import Field
 
-from stalegrad.policies.corrections import Granularity, gap_aware, gap_aware_adam
-from stalegrad.policies.momentum import Spread, fasgd, momentum as one_momentum
+from stalegrad._core.specs import NonNegativeFloat
+from stalegrad.policies.rules.parts.corrections import Granularity, gap_aware, gap_aware_adam
+from stalegrad.policies.rules.parts.momentum import Spread, fasgd, momentum as one_momentum
 from stalegrad.policies.rules.rule import Decay, Momentum, Params, Rule, UnitInterval, chain, decayed
-from stalegrad.policies.specs import NonNegativeFloat
 
 
 def _velocity(message: Params, state: Any, worker: Any) -> Params:

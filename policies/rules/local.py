@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stalegrad.policies import work
+from stalegrad._core.specs import PositiveInt
 from stalegrad.policies.optimizers import Optimizer, OptimizerSpec
+from stalegrad.policies.rules.parts import work
+from stalegrad.policies.rules.parts.staleness_weights import sum_per_worker
 from stalegrad.policies.rules.rule import Momentum, Rule
-from stalegrad.policies.specs import PositiveInt
-from stalegrad.policies.weights import sum_per_worker
 
 
 def delayed_averaging(*, workers: int) -> Rule:

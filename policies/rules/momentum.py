@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import optax
 
-from stalegrad.policies.corrections import adaptive_delay_compensation, delay_compensation
-from stalegrad.policies.momentum import momentum as one_momentum, per_worker_momentum, smega2
+from stalegrad._core.specs import NonNegativeFloat
+from stalegrad._core.trees import at_worker, tree_map
+from stalegrad.policies.rules.parts.corrections import adaptive_delay_compensation, delay_compensation
+from stalegrad.policies.rules.parts.momentum import momentum as one_momentum, per_worker_momentum, smega2
 from stalegrad.policies.rules.rule import Decay, Momentum, Params, Rule, UnitInterval, chain, decayed
-from stalegrad.policies.specs import NonNegativeFloat
-from stalegrad.policies.trees import at_worker, tree_map
 
 
 def nag_asgd(*, momentum: Momentum = 0.9, weight_decay: Decay = None, nesterov: bool = True) -> Rule:

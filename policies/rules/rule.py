@@ -8,11 +8,11 @@ from typing import Annotated, Any, NamedTuple
 import optax
 from pydantic import Field
 
+from stalegrad._core.specs import NonNegativeFloat
 from stalegrad.policies.controllers import Controller
-from stalegrad.policies.corrections import weight_decay
-from stalegrad.policies.specs import NonNegativeFloat
-from stalegrad.policies.weights import Weight
-from stalegrad.policies.work import Work
+from stalegrad.policies.rules.parts.corrections import weight_decay
+from stalegrad.policies.rules.parts.staleness_weights import Weight
+from stalegrad.policies.rules.parts.work import Work
 
 Params = Any
 

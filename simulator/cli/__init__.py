@@ -20,10 +20,10 @@ from typer.core import TyperGroup
 from stalegrad.simulator.cli.checks import app as check_app
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
-from stalegrad.simulator.replay.compiling import keep_compiled
+from stalegrad.simulator.experiments.experiment import load_experiment
+from stalegrad.simulator.experiments.result import Result, load_results, run
+from stalegrad.simulator.replays.compiling import keep_compiled
 from stalegrad.simulator.sweeps.axes import Run, load_sweep
-from stalegrad.simulator.sweeps.experiment import load_experiment
-from stalegrad.simulator.sweeps.result import Result, load_results, run
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.tables import changed_fields
 

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stalegrad.analysis.convergence import METRICS
-from stalegrad.analysis.regression import ALPHA, TOLERANCE, power_table
-from stalegrad.simulator.checks import Plan, Recording, compare, record
-from stalegrad.simulator.checks.check import check_plan
-from stalegrad.simulator.checks.outputs import github, junit, pictures, text
-from stalegrad.simulator.checks.recording import check_new
+from stalegrad.analysis.statistics.convergence import METRICS
+from stalegrad.analysis.statistics.regression import ALPHA, TOLERANCE, power_table
 from stalegrad.simulator.cli.sweeps import executor_of, say_functions
+from stalegrad.simulator.regression import Plan, Recording, compare, record
+from stalegrad.simulator.regression.comparison import check_plan
+from stalegrad.simulator.regression.outputs import github, junit, pictures, text
+from stalegrad.simulator.regression.recording import check_new
 from stalegrad.simulator.sweeps.axes import load_sweep
 
 app = typer.Typer(help="Tell whether a change makes convergence worse.", no_args_is_help=True)

@@ -17,9 +17,9 @@ from stalegrad.analysis import comparison, plot_curves, plot_staleness, plot_tim
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator.cli.pictures import save
-from stalegrad.simulator.replay.record import Record
-from stalegrad.simulator.sweeps.experiment import Experiment
-from stalegrad.simulator.sweeps.result import Result, run
+from stalegrad.simulator.experiments.experiment import Experiment
+from stalegrad.simulator.experiments.result import Result, run
+from stalegrad.simulator.replays.record import Record
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import ShiftedExponential
 

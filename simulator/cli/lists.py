@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any
 
+from stalegrad._core.specs import unknown_name
 from stalegrad.models import list_datasets, list_models
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.optimizers import optimizer_names
 from stalegrad.policies.schedules import SCHEDULES
-from stalegrad.policies.specs import unknown_name
 from stalegrad.policies.synchrony import SYNCHRONIES
 from stalegrad.simulator.timing.delays import LAWS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stalegrad.analysis import plot_curves, plot_staleness, plot_timeline
-from stalegrad.simulator.sweeps.result import Result
+from stalegrad.simulator.experiments.result import Result
 
 
 def draw_result(result: Result, out: Path) -> list[Path]:

@@ -11,13 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from stalegrad.simulator.experiments.identity import canonical, canonical_text, functions_in
 from stalegrad.simulator.sweeps.axes import Run
+from stalegrad.simulator.sweeps.executors import dask_client, processes
 from stalegrad.simulator.sweeps.forecast import distinct_traces, forecast, told
-from stalegrad.simulator.sweeps.identity import canonical, canonical_text, functions_in
 from stalegrad.simulator.sweeps.results import SweepResult, label
 from stalegrad.simulator.sweeps.store import Store
 from stalegrad.simulator.sweeps.sweep import execute
-from stalegrad.simulator.sweeps.workers import dask_client, processes
 
 SHOWN = 20
 """So many runs of a plan are listed."""

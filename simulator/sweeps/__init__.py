@@ -1,1 +1,1 @@
-"""Experiments and their results: specs, TOML, and how a run is put together."""
+"""Sweeps: many experiments, the store of their results, and what executes them."""

@@ -13,17 +13,17 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from stalegrad._core.specs import NonNegativeInt, PositiveInt, builtin, spec, unknown_name, validate
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
-from stalegrad.policies.specs import NonNegativeInt, PositiveInt, builtin, spec, unknown_name, validate
-from stalegrad.simulator.sweeps.experiment import (
+from stalegrad.simulator.experiments.experiment import (
     Experiment,
     method_settings,
     read_experiment,
     read_method,
     read_toml,
 )
-from stalegrad.simulator.sweeps.identity import canonical, digest
+from stalegrad.simulator.experiments.identity import canonical, digest
 from stalegrad.simulator.timing.tables import check_keys
 
 Mode = Literal["grid", "zip", "random"]

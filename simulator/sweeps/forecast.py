@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from stalegrad.simulator.replay.executor import Stand
-from stalegrad.simulator.replay.player import evaluate
-from stalegrad.simulator.replay.record import cadence_of, points
-from stalegrad.simulator.replay.schedule import lower
+from stalegrad.simulator.experiments.experiment import Experiment
+from stalegrad.simulator.experiments.result import run
+from stalegrad.simulator.experiments.traces import trace_text
+from stalegrad.simulator.replays.executor import Stand
+from stalegrad.simulator.replays.lowering import lower
+from stalegrad.simulator.replays.player import evaluate
+from stalegrad.simulator.replays.record import cadence_of, points
 from stalegrad.simulator.sweeps.axes import Run
-from stalegrad.simulator.sweeps.experiment import Experiment
-from stalegrad.simulator.sweeps.result import run
-from stalegrad.simulator.sweeps.traces import trace_text
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.tables import changed_fields

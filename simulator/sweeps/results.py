@@ -13,10 +13,10 @@ from typing import Any, Generic, TypeVar, overload
 
 import pandas as pd
 
+from stalegrad.simulator.experiments.experiment import flattened
+from stalegrad.simulator.experiments.identity import text_of
+from stalegrad.simulator.experiments.result import Result, shown
 from stalegrad.simulator.sweeps.axes import Point, Run
-from stalegrad.simulator.sweeps.experiment import flattened
-from stalegrad.simulator.sweeps.identity import text_of
-from stalegrad.simulator.sweeps.result import Result, shown
 from stalegrad.simulator.sweeps.store import Outline, Store
 from stalegrad.simulator.timing.trace import Trace
 

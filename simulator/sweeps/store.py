@@ -26,11 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import lock_descriptor, unlock_descriptor
 
-from stalegrad.simulator.files import check_regular, put, read_regular
-from stalegrad.simulator.sweeps.experiment import Experiment
-from stalegrad.simulator.sweeps.formats import MAX_TEXT, flush
-from stalegrad.simulator.sweeps.identity import SEMANTICS, method_label
-from stalegrad.simulator.sweeps.result import Result
+from stalegrad._core.files import check_regular, put, read_regular
+from stalegrad.simulator.experiments.experiment import Experiment
+from stalegrad.simulator.experiments.formats import MAX_TEXT, flush
+from stalegrad.simulator.experiments.identity import SEMANTICS, method_label
+from stalegrad.simulator.experiments.result import Result
 
 FORMAT = "stalegrad-store-2"
 

@@ -12,17 +12,17 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from stalegrad.policies.specs import PositiveInt, validate
+from stalegrad._core.specs import PositiveInt, validate
+from stalegrad.simulator.experiments.experiment import Experiment
+from stalegrad.simulator.experiments.identity import SEMANTICS, canonical, canonical_text, digest, key_of
+from stalegrad.simulator.experiments.observers import Observer
+from stalegrad.simulator.experiments.result import Result, never_failing
+from stalegrad.simulator.experiments.traces import trace_text
 from stalegrad.simulator.sweeps.axes import Axis, Mode, Run, Sampling, plan
-from stalegrad.simulator.sweeps.experiment import Experiment
-from stalegrad.simulator.sweeps.identity import SEMANTICS, canonical, canonical_text, digest, key_of
-from stalegrad.simulator.sweeps.observers import Observer
-from stalegrad.simulator.sweeps.result import Result, never_failing
+from stalegrad.simulator.sweeps.executors import Outcome, as_executor, attempt, attempt_text
+from stalegrad.simulator.sweeps.lanes import default_width, planned_lanes
 from stalegrad.simulator.sweeps.results import SweepResult, collect, label, stored
 from stalegrad.simulator.sweeps.store import Outline, Store
-from stalegrad.simulator.sweeps.together import default_width, planned_lanes
-from stalegrad.simulator.sweeps.traces import trace_text
-from stalegrad.simulator.sweeps.workers import Outcome, as_executor, attempt, attempt_text
 
 AT_ONCE = 400
 """So many runs are handed to an executor at a time: each holds a lock, an open file."""

@@ -98,9 +98,9 @@ class Convergence:
             The Check (the Recording, with ``--convergence-record``).
         """
         __tracebackhide__ = True
-        from stalegrad.simulator.checks import Plan, Recording, compare, record
-        from stalegrad.simulator.checks.check import check_plan
-        from stalegrad.simulator.checks.outputs import text
+        from stalegrad.simulator.regression import Plan, Recording, compare, record
+        from stalegrad.simulator.regression.comparison import check_plan
+        from stalegrad.simulator.regression.outputs import text
         from stalegrad.simulator.sweeps.axes import Sampling, SweepSpec, load_sweep, plan as planned
 
         if isinstance(experiment, str | Path):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stalegrad.policies.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
+from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
+from stalegrad.simulator.timing.columns import MOST_WORKERS
 from stalegrad.simulator.timing.delays import Delay, Deterministic, Scipy, as_delay
-from stalegrad.simulator.timing.inputs import MOST_WORKERS
 
 BLOCK = 256
 """Draws are made in blocks of this size; a constant, because it is part of what a seed means."""

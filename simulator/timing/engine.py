@@ -14,11 +14,11 @@ from typing import Any
 
 import simpy
 
-from stalegrad.policies.specs import Seed, validate
+from stalegrad._core.specs import Seed, validate
 from stalegrad.policies.synchrony import Decision, Synchrony
 from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, check_advance, no_full_collections, reach
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.inputs import Fate
+from stalegrad.simulator.timing.columns import Fate
 from stalegrad.simulator.timing.tables import changed_fields, cluster_table, synchrony_table
 from stalegrad.simulator.timing.trace import Budget, Message, Trace
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stalegrad.simulator.timing.clock import READS, TOLERANCE
-from stalegrad.simulator.timing.inputs import Fate, TraceError
+from stalegrad.simulator.timing.columns import Fate, TraceError
 
 
 class Table(NamedTuple):

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stalegrad.simulator.files import SUMS, check_sums, write_sums
-from stalegrad.simulator.timing.inputs import (
+from stalegrad._core.files import SUMS, check_sums, write_sums
+from stalegrad.simulator.timing.columns import (
     GRADIENT_COLUMNS,
     UPDATE_COLUMNS,
     Fate,

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from stalegrad.policies.functions import name_of
-from stalegrad.policies.specs import from_table, kebab, unknown_name
+from stalegrad._core.specs import from_table, unknown_name
 from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.delays import LAWS, Delay, Empirical, Function, Scipy
-from stalegrad.simulator.timing.measured import INLINE_SAMPLES
+from stalegrad.simulator.timing.delays import Delay, delay_table
 
 
 def cluster_table(cluster: Cluster) -> dict[str, Any]:
@@ -64,30 +62,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Delay):
         return delay_table(value)
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
-
-
-def delay_table(delay: Delay) -> dict[str, Any]:
-    """Return a law as the table that :func:`as_delay` reads back.
-
-    Raises:
-        ValueError: if the law only exists in this process (a lambda, a class of your own).
-    """
-    name = kebab(type(delay).__name__)
-    if LAWS.get(name) is not type(delay):
-        raise ValueError(f"{delay!r} is a class of your own: it runs, but cannot be written to a spec")
-    table: dict[str, Any] = {"law": name}
-    for field in fields(delay):  # type: ignore[arg-type]
-        value = getattr(delay, field.name)
-        if value is None or value == ():
-            continue
-        table[field.name] = list(value) if isinstance(value, tuple) else value
-    if isinstance(delay, Scipy):
-        table["parameters"] = dict(delay.parameters)
-    if isinstance(delay, Empirical) and len(delay.samples) > INLINE_SAMPLES:
-        raise ValueError(
-            f"empirical with {len(delay.samples)} samples cannot stand in a spec (at most {INLINE_SAMPLES}): "
-            "write them to a file, one a line, and use Empirical(file=...), or use Empirical.thinned(samples)"
-        )
-    if isinstance(delay, Function):
-        table["function"] = name_of(delay.function)
-    return table

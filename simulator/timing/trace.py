@@ -13,9 +13,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from stalegrad.policies.specs import PositiveFloat, PositiveInt, spec
+from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.timing import laws, storage
-from stalegrad.simulator.timing.inputs import (
+from stalegrad.simulator.timing.columns import (
     GRADIENT_COLUMNS,
     UPDATE_COLUMNS,
     Fate,

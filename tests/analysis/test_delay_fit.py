@@ -12,8 +12,8 @@ from hypothesis import given, settings, strategies as st
 from scipy import optimize, stats
 
 from stalegrad.analysis import fit_delays
-from stalegrad.analysis.delay_laws import fit_laws, law_ageing, log_density, observed_ageing, tail_index
-from stalegrad.analysis.imbalance import Imbalance, imbalance, largest_of
+from stalegrad.analysis.fits.delay_families import fit_laws, law_ageing, log_density, observed_ageing, tail_index
+from stalegrad.analysis.fits.imbalance import Imbalance, imbalance, largest_of
 from stalegrad.policies.synchrony import Sync
 from stalegrad.simulator import (
     Cluster,

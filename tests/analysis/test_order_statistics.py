@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from stalegrad.analysis.order_statistics import closed_form, order_statistic
+from stalegrad.analysis.theory.order_statistics import closed_form, order_statistic
 from stalegrad.simulator.timing.delays import (
     Deterministic,
     Empirical,

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from scipy import stats
 
 from stalegrad.analysis import paired_difference, plot_difference, speedups
-from stalegrad.analysis.paired import bootstrap
+from stalegrad.analysis.statistics.paired import bootstrap
 
 NAN, INF = math.nan, math.inf
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stalegrad.analysis.persistence import compare_in_steps, compare_samples, row_medians
+from stalegrad.analysis.fits.persistence import compare_in_steps, compare_samples, row_medians
 
 
 def heavy(seed: int, steps: int = 500, workers: int = 16) -> np.ndarray:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from stalegrad.analysis.convergence import Target, default_target, lattice, lost, measure
-from stalegrad.analysis.regression import compare_runs, detectable, holm, paired_test, power_table
+from stalegrad.analysis.statistics.convergence import Target, default_target, lattice, lost, measure
+from stalegrad.analysis.statistics.regression import compare_runs, detectable, holm, paired_test, power_table
 
 
 def history(losses, errors=None, step=10.0):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import integrate, special
 
-from stalegrad.analysis.order_statistics import order_statistic
-from stalegrad.analysis.renewal import batch_order_statistic, fresh_share
+from stalegrad.analysis.theory.order_statistics import order_statistic
+from stalegrad.analysis.theory.renewal import batch_order_statistic, fresh_share
 from stalegrad.simulator.timing.delays import (
     Erlang,
     Exponential,

@@ -108,7 +108,7 @@ def several(results: list[Result]) -> Report:
 @pytest.fixture
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the time of rendering where only the text is looked at."""
-    monkeypatch.setattr("stalegrad.analysis.reports.picture", lambda ax, caption: "")
+    monkeypatch.setattr("stalegrad.analysis.reports.report.picture", lambda ax, caption: "")
 
 
 def renamed(result: Result, name: str, spec: str) -> Any:

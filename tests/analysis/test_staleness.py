@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from matplotlib.patches import StepPatch
 
 from stalegrad.analysis import plot_staleness, staleness_table
-from stalegrad.analysis.staleness import HEIGHT, bin_edges
+from stalegrad.analysis.plots.staleness import HEIGHT, bin_edges
 from stalegrad.simulator.timing.trace import Trace
 
 

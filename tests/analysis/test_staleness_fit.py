@@ -9,7 +9,7 @@ from scipy import optimize, stats
 from scipy.special import gammaln, logsumexp
 
 from stalegrad.analysis import fit_staleness
-from stalegrad.analysis.staleness_models import cmp_log_normaliser, cmp_log_pmf
+from stalegrad.analysis.fits.staleness_models import cmp_log_normaliser, cmp_log_pmf
 from stalegrad.policies.synchrony import Async, Sync
 from stalegrad.simulator import Cluster, Exponential, Gamma, LogNormal, simulate
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from stalegrad.analysis import to_target
-from stalegrad.analysis.targets import Arrival, kaplan_meier, median, median_arrival
+from stalegrad.analysis.statistics.targets import Arrival, kaplan_meier, median, median_arrival
 
 NAN, INF = math.nan, math.inf
 

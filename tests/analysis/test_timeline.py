@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.text import Annotation
 
 from stalegrad.analysis import plot_timeline
-from stalegrad.analysis.timeline import DENSE, HALF, default_end
+from stalegrad.analysis.plots.timeline import DENSE, HALF, default_end
 from stalegrad.simulator.timing.trace import Trace
 
 

@@ -24,9 +24,9 @@ from stalegrad.models.objective import prediction
 from stalegrad.policies import Async, KBatchAsync, KBatchSync, KSync, methods
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.simulator import Cluster, Exponential, Record, ShiftedExponential, replay, simulate
-from stalegrad.simulator.replay.batches import sampler
-from stalegrad.simulator.replay.run import Request, replay_together
-from stalegrad.simulator.replay.schedule import lower
+from stalegrad.simulator.replays.batches import sampler
+from stalegrad.simulator.replays.lowering import lower
+from stalegrad.simulator.replays.run import Request, replay_together
 
 RATE = 0.01
 SILENT = {"record": Record(updates=10**9, gap=False)}

@@ -15,8 +15,8 @@ from pathlib import Path
 from stalegrad.models import Problem
 from stalegrad.policies import KAsync, methods
 from stalegrad.simulator import Cluster, Experiment, ShiftedExponential, load, processes, sweep
+from stalegrad.simulator.experiments.identity import key_of
 from stalegrad.simulator.sweeps.axes import plan
-from stalegrad.simulator.sweeps.identity import key_of
 from stalegrad.simulator.sweeps.store import Store
 
 ALONE = "import sys; from stalegrad.simulator import load_experiment, run; "

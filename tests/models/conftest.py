@@ -9,7 +9,7 @@ import pooch
 import pytest
 import requests
 
-from stalegrad.models.datasets import load, table
+from stalegrad.models.datasets import load, sources
 
 Serve = Callable[[str], bytes]
 
@@ -48,10 +48,10 @@ def offline(data: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Serve]
 
     serve(refuse)
     monkeypatch.setenv("STALEGRAD_DATA", str(data))
-    for name, source in table.SOURCES.items():
+    for name, source in sources.SOURCES.items():
         if source.system is not None:
             nowhere = dataclasses.replace(source, system=data / "nowhere")
-            monkeypatch.setitem(table.SOURCES, name, nowhere)
+            monkeypatch.setitem(sources.SOURCES, name, nowhere)
     load._load.cache_clear()
     yield
     load._load.cache_clear()

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stalegrad.models.datasets import Dataset, finding, formats, list_datasets, load, load_dataset, table
+from stalegrad.models.datasets import Dataset, finding, formats, list_datasets, load, load_dataset, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "models" / "data" / "fashion-mnist-small"
@@ -98,7 +98,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A further data set: one entry of the table. Its official files are those of `tiny_files`."""
     files = tiny_files()
     source = dataclasses.replace(
-        table.SOURCES["mnist"],
+        sources.SOURCES["mnist"],
         files=tuple(
             finding.File(
                 name,
@@ -111,7 +111,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
         system=tmp_path / "system",
         package="dataset-tiny",
     )
-    monkeypatch.setitem(table.SOURCES, "tiny", source)
+    monkeypatch.setitem(sources.SOURCES, "tiny", source)
     return "tiny"
 
 
@@ -524,8 +524,8 @@ def test_a_gz_file_of_many_zeros_is_refused_before_memory_is_taken(data, header,
 
 def test_a_text_that_is_too_large_is_refused(data, monkeypatch):
     lay(data, {"ptb.train.txt": b"a b\n", "ptb.test.txt": b"b\n" * 9})
-    small = dataclasses.replace(table.SOURCES["penn-treebank"], largest=10)
-    monkeypatch.setitem(table.SOURCES, "penn-treebank", small)
+    small = dataclasses.replace(sources.SOURCES["penn-treebank"], largest=10)
+    monkeypatch.setitem(sources.SOURCES, "penn-treebank", small)
     with pytest.raises(ValueError, match=r"ptb\.test\.txt: expected 10 bytes at most, found more"):
         load.load_text("penn-treebank", data)
 

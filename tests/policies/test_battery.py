@@ -25,9 +25,9 @@ from stalegrad.policies import (
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.optimizers import build_optimizer
 from stalegrad.simulator import Cluster, Gamma, Record, replay, simulate
-from stalegrad.simulator.replay import player, scan
-from stalegrad.simulator.replay.player import check_rule
-from stalegrad.simulator.replay.schedule import lower
+from stalegrad.simulator.replays import player, scan
+from stalegrad.simulator.replays.lowering import lower
+from stalegrad.simulator.replays.player import check_rule
 
 _spec = importlib.util.spec_from_file_location("slow_methods", Path(__file__).with_name("slow_methods.py"))
 slow_methods = importlib.util.module_from_spec(_spec)
@@ -131,8 +131,8 @@ def example(name, **options):
 
 def slow_run(name, options, trace, problem, seed):
     """Walk over the trace's updates in order, one message each."""
-    from stalegrad.simulator.replay.batches import sampler
-    from stalegrad.simulator.replay.schedule import lower
+    from stalegrad.simulator.replays.batches import sampler
+    from stalegrad.simulator.replays.lowering import lower
 
     ids = sampler("epochs", len(ROWS), 2, seed, lower(trace), trace.workers)(0, UPDATES)[:, 0]
     layers = [slice(0, 3), slice(3, SIZE)]
@@ -312,8 +312,8 @@ def test_dana_zero_and_slim_send_the_same_points_while_the_learning_rate_is_cons
     options = {"momentum": 0.9, "peak": 0.01, "layers": []}
     zero = SLOW["dana-zero"](START, WORKERS, **options)
     sent = [START[0]]
-    from stalegrad.simulator.replay.batches import sampler
-    from stalegrad.simulator.replay.schedule import lower
+    from stalegrad.simulator.replays.batches import sampler
+    from stalegrad.simulator.replays.lowering import lower
 
     ids = sampler("epochs", len(ROWS), 2, 0, lower(ASYNC), WORKERS)(0, 150)[:, 0]
     for update, worker in enumerate(ASYNC.gradients.query("update >= 0").sort_values("update")["worker"]):

@@ -8,8 +8,8 @@ import pytest
 from stalegrad.models import Problem
 from stalegrad.policies import Async, DelayedAveraging, DelayedAveragingGeneral, Sync, methods
 from stalegrad.simulator import Cluster, Exponential, Gamma, Record, replay, simulate
-from stalegrad.simulator.replay.batches import sampler
-from stalegrad.simulator.replay.schedule import lower
+from stalegrad.simulator.replays.batches import sampler
+from stalegrad.simulator.replays.lowering import lower
 
 RATE = 0.05
 ROWS = np.random.default_rng(3).normal(size=(60, 4))

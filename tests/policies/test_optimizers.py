@@ -15,8 +15,8 @@ from stalegrad.policies import Async, Constant, StepDecay, methods
 from stalegrad.policies.methods import method
 from stalegrad.policies.optimizers import Optimizer, build_optimizer, check_optimizer, needs_loss, optimizer_names
 from stalegrad.simulator import Cluster, Record, replay, simulate
-from stalegrad.simulator.replay.batches import sampler
-from stalegrad.simulator.replay.schedule import lower
+from stalegrad.simulator.replays.batches import sampler
+from stalegrad.simulator.replays.lowering import lower
 
 STEPS = 60
 FALLING = StepDecay(0.05, (20.0, 40.0), 0.3, unit="updates", warmup=10, warmup_from=0.2)

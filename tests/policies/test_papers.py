@@ -13,8 +13,8 @@ import pytest
 from stalegrad.models import Problem
 from stalegrad.policies import Async, StepDecay, methods
 from stalegrad.simulator import Cluster, Record, replay, simulate
-from stalegrad.simulator.replay.batches import sampler
-from stalegrad.simulator.replay.schedule import lower
+from stalegrad.simulator.replays.batches import sampler
+from stalegrad.simulator.replays.lowering import lower
 
 UPDATES, SIZE = 90, 4
 ROWS = np.random.default_rng(3).normal(size=(60, SIZE))

@@ -311,7 +311,7 @@ def test_a_sweep_runs_on_a_dask_cluster(sweep_spec):
 
 
 def test_an_interrupt_says_what_is_done_and_ends_with_130(sweep_spec, monkeypatch):
-    from stalegrad.simulator.sweeps import together as module
+    from stalegrad.simulator.sweeps import lanes as module
 
     def interrupted(experiment, **options):
         if experiment.method.name == "k-async":
@@ -325,7 +325,7 @@ def test_an_interrupt_says_what_is_done_and_ends_with_130(sweep_spec, monkeypatc
 
 
 def test_fail_fast_ends_with_1_and_says_what_raised(sweep_spec, monkeypatch):
-    from stalegrad.simulator.sweeps import together as module
+    from stalegrad.simulator.sweeps import lanes as module
 
     monkeypatch.setattr(module, "run", lambda *a, **k: 1 / 0)
     result = CliRunner().invoke(app, ["run", str(sweep_spec), "-o", "runs", "--fail-fast"])
@@ -351,7 +351,7 @@ def test_options_that_do_not_go_with_a_sweep_are_one_sentence_and_2(
 
 
 def test_a_sweep_of_which_a_run_raised_ends_with_1_and_says_which(sweep_spec, monkeypatch):
-    from stalegrad.simulator.sweeps import together as module
+    from stalegrad.simulator.sweeps import lanes as module
 
     def fails(experiment, **options):
         return 1 / 0 if experiment.method.name == "async" else run(experiment, **options)

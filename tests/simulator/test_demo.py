@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from stalegrad.simulator.cli import demo
-from stalegrad.simulator.sweeps.result import load_results
+from stalegrad.simulator.experiments.result import load_results
 
 METHODS = ["sync", "k-sync", "async", "k-async", "k-batch-async"]
 PICTURES = [

@@ -14,7 +14,7 @@ from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Range, run, sweep
 from stalegrad.simulator.cli.example import EXAMPLE
-from stalegrad.simulator.sweeps import together
+from stalegrad.simulator.sweeps import lanes as sweep_lanes
 from stalegrad.simulator.sweeps.axes import Sampling, load_sweep, plan
 
 BASE = Experiment(
@@ -142,7 +142,7 @@ def test_a_range_stays_within_its_ends_and_keeps_to_whole_numbers(ends, u, log):
     ],
 )
 def test_a_wrong_axis_is_one_sentence_before_anything_runs(axes, said, monkeypatch):
-    monkeypatch.setattr(together, "run", lambda *a, **k: pytest.fail("something ran"))
+    monkeypatch.setattr(sweep_lanes, "run", lambda *a, **k: pytest.fail("something ran"))
     with pytest.raises(ValueError, match=said):
         sweep(BASE, progress=False, **axes)
 

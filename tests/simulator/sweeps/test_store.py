@@ -22,11 +22,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from stalegrad._core.files import write_sums
 from stalegrad.simulator import Result, load, run
-from stalegrad.simulator.files import write_sums
-from stalegrad.simulator.replay import group
-from stalegrad.simulator.sweeps import store as store_module, together
-from stalegrad.simulator.sweeps.identity import key_of
+from stalegrad.simulator.experiments.identity import key_of
+from stalegrad.simulator.replays import lanes
+from stalegrad.simulator.sweeps import lanes as sweep_lanes, store as store_module
 from stalegrad.simulator.sweeps.store import Outline, Store
 from stalegrad.simulator.sweeps.sweep import AT_ONCE
 
@@ -42,7 +42,7 @@ FILES_OF_A_RUN = 8
 def made(monkeypatch):
     """The seeds of what is run from now on."""
     seeds = []
-    monkeypatch.setattr(together, "run", lambda e, **k: seeds.append(e.seed) or run(e, **k))
+    monkeypatch.setattr(sweep_lanes, "run", lambda e, **k: seeds.append(e.seed) or run(e, **k))
     return seeds
 
 
@@ -111,7 +111,7 @@ def test_other_processes_may_take_runs_while_this_one_sweeps(tmp_path, base, sil
             released.append(held.__exit__(None, None, None))
         return run(e, **options)
 
-    together.run = at_the_end  # put back by the fixture
+    sweep_lanes.run = at_the_end  # put back by the fixture
     assert len(silent(store=place, seed=range(4))) == 4
     assert made == [0, 2, 3, 1]
     assert released
@@ -409,12 +409,12 @@ def test_a_run_executed_in_fewer_lanes_is_kept_as_that_and_found(tmp_path, base,
     """The memory holds two lanes only; later there is enough of it, and the same call finds the runs."""
     place = tmp_path / "runs"
     with monkeypatch.context() as little:
-        little.setattr(group.Group, "bytes", lambda self: len(self.players))
-        little.setattr(group, "memory", lambda device: 2)
+        little.setattr(lanes.Group, "bytes", lambda self: len(self.players))
+        little.setattr(lanes, "memory", lambda device: 2)
         first = silent(store=place, seed=range(4), width=8)
     assert {result.path for result in first.results} == {"group of 2"}
     assert {*Store(place)} == {key_of(base.but(seed=seed), 2) for seed in range(4)}
-    monkeypatch.setattr(together, "run_together", lambda *a: pytest.fail("a run was made again"))
+    monkeypatch.setattr(sweep_lanes, "run_together", lambda *a: pytest.fail("a run was made again"))
     for width in (8, 2):
         again = silent(store=place, seed=range(4), width=width)
         assert [h["train_loss"].iloc[-1] for h in again.histories] == [
@@ -515,7 +515,7 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_the_same_call_goes_on(tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert not os.listdir(tmp_path / "runs" / "runs")
-    monkeypatch.setattr(together, "run_together", lambda *a: pytest.fail("the run was lost and made again"))
+    monkeypatch.setattr(sweep_lanes, "run_together", lambda *a: pytest.fail("the run was lost and made again"))
     assert len(silent(store=tmp_path / "runs", seed=[0])) == 1
     assert len(load(tmp_path / "runs")) == 1
 

@@ -13,8 +13,8 @@ from stalegrad.analysis import report
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, load, run, sweep
-from stalegrad.simulator.sweeps import together
-from stalegrad.simulator.sweeps.identity import key_of
+from stalegrad.simulator.experiments.identity import key_of
+from stalegrad.simulator.sweeps import lanes as sweep_lanes
 from stalegrad.simulator.sweeps.store import Store
 
 
@@ -36,7 +36,7 @@ def failing(monkeypatch):
                 raise error
             return run(experiment, **options)
 
-        monkeypatch.setattr(together, "run", fails)
+        monkeypatch.setattr(sweep_lanes, "run", fails)
 
     return fail
 
@@ -152,7 +152,7 @@ def test_a_run_that_raises_is_written_down_and_the_others_go_on(tmp_path, base, 
     spec = tmp_path / "runs" / "failed" / key_of(base.but(seed=1)) / "spec.toml"
     assert spec.read_text() == base.but(seed=1).to_toml()
     assert "one is bad" in spec.with_name("traceback.txt").read_text()
-    monkeypatch.setattr(together, "run", run)
+    monkeypatch.setattr(sweep_lanes, "run", run)
     assert len(silent(store=tmp_path / "runs", seed=range(3))) == 2
     mended = silent(store=tmp_path / "runs", seed=range(3), retry_failed=True)
     assert len(mended) == 3
@@ -172,7 +172,7 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, silent,
     with pytest.raises(KeyboardInterrupt, match=r"1 of 3 runs are done and kept in .*; the same call goes on"):
         silent(store=tmp_path / "runs", seed=range(3))
     assert len(load(tmp_path / "runs")) == 1
-    monkeypatch.setattr(together, "run", run)
+    monkeypatch.setattr(sweep_lanes, "run", run)
     assert len(silent(store=tmp_path / "runs", seed=range(3))) == 3
 
 
@@ -198,7 +198,7 @@ def test_without_a_store_an_interrupted_sweep_goes_on_in_the_same_process(silent
         silent(seed=range(3))
     made = []
     monkeypatch.setattr(
-        together, "run", lambda experiment, **how: made.append(experiment) or run(experiment, **how)
+        sweep_lanes, "run", lambda experiment, **how: made.append(experiment) or run(experiment, **how)
     )
     assert len(silent(seed=range(3))) == 3
     assert [experiment.seed for experiment in made] == [1, 2]

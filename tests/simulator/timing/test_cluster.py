@@ -10,9 +10,9 @@ from scipy import stats
 
 from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync
 from stalegrad.simulator.timing.cluster import BLOCK, Cluster, Purpose, stream
+from stalegrad.simulator.timing.columns import TraceError
 from stalegrad.simulator.timing.delays import Deterministic, Exponential, TwoLevelGamma, Uniform
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.inputs import TraceError
 from stalegrad.simulator.timing.tables import cluster_table, read_cluster
 
 NAN = math.nan

@@ -8,9 +8,9 @@ import pytest
 
 from stalegrad.policies.synchrony import Async
 from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.columns import GRADIENT_COLUMNS, TraceError
 from stalegrad.simulator.timing.delays import Exponential, Gamma
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.inputs import GRADIENT_COLUMNS, TraceError
 from stalegrad.simulator.timing.trace import Trace
 
 

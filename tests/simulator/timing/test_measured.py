@@ -12,8 +12,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stalegrad.simulator import Cluster, Empirical
-from stalegrad.simulator.timing import measured
-from stalegrad.simulator.timing.delays import as_delay
+from stalegrad.simulator.timing.delays import as_delay, measured
 from stalegrad.simulator.timing.tables import delay_table
 
 

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from stalegrad._core.files import SUMS, write_sums
 from stalegrad.policies.synchrony import Async
-from stalegrad.simulator.files import SUMS, write_sums
 from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.columns import MOST_WORKERS, TraceError
 from stalegrad.simulator.timing.delays import Exponential
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.inputs import MOST_WORKERS, TraceError
 from stalegrad.simulator.timing.trace import Trace
 
 FILES = ("gradients.parquet", "updates.parquet")

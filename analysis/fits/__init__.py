@@ -1,0 +1,1 @@
+"""Fits: distributions of measured times and of staleness."""

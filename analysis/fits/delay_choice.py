@@ -1,0 +1,212 @@
+"""What stands for a log in a simulation: a fitted law, or the measured times themselves where no law fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from stalegrad.analysis.fits.imbalance import largest_of
+from stalegrad.analysis.fits.persistence import row_medians
+from stalegrad.simulator.timing.delays import Delay, Empirical
+
+Floats = npt.NDArray[np.float64]
+
+ALL = "all"
+"""Whose fit it is when the times of all workers are taken together."""
+
+REJECTED = 0.01
+"""A law does not fit if its Kolmogorov-Smirnov test gives less (divided by the number of workers), and ..."""
+
+NEAR = 0.03
+"""... its distance exceeds this: of 10^6 times, the test would reject a law that is as near as anybody needs."""
+
+ACCURATE = 0.05
+"""Largest relative error of a fitting law's mean and synchronous step. It is half of ..."""
+
+USABLE = 0.1
+"""... the relative error from which the fit says that its synchronous step is not the measured one."""
+
+NOTICED = 0.02
+"""Up to this relative error of the synchronous step, measured times are taken as they are."""
+
+TEAM = 16
+"""Workers of the synchronous step that a single sample is judged by."""
+
+DRAWS = 2_000_000
+"""Draws by which the synchronous step of a fit is found, over all workers; its relative error is about 1 %."""
+
+FEWEST, MOST = 2_000, 50_000
+"""Least and largest number of those steps."""
+
+THINNED = 500
+"""Values that stand for a worker's measured times in ``compute``, if there are more than 1,000."""
+
+
+class SynchronousStep(NamedTuple):
+    """Seconds of a synchronous step: the slowest worker's time, on average.
+
+    Attributes:
+        measured: of the log; without steps, of independent draws from the measured times (of 16 workers alike if
+            there is one sample).
+        fitted: of ``compute``, for the same workers.
+        uncertainty: relative standard error of ``measured``: large if few long times make it; 0 without steps.
+    """
+
+    measured: float
+    fitted: float
+    uncertainty: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """The relative error of the fitted one."""
+        return self.fitted / self.measured - 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What ``Cluster(compute=...)`` takes, and how well it does.
+
+    Attributes:
+        compute: one law, or one per worker.
+        fits: whether it is a law that fits; else it draws from measured times.
+        step: of the log and of ``compute``.
+        words: all this in a sentence.
+    """
+
+    compute: Delay | tuple[Delay, ...]
+    fits: bool
+    step: SynchronousStep
+    words: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the synchronous step of ``compute`` is within 10 % of the measured one, for certain."""
+        return not _doubt(self.step)
+
+
+def choose(
+    times: Mapping[Hashable, Floats], steps: pd.DataFrame | None, table: pd.DataFrame, *, apart: bool
+) -> Choice:
+    """Return the law or laws that fit, or else the measured times of each worker.
+
+    A law fits if the Kolmogorov-Smirnov test does not reject it, or its distance is at most 0.03, and its mean and
+    its synchronous step are within 5 % of the measured ones. Measured times are taken as they are; where the
+    synchronous step of independent draws from them is off by more than 2 % and its uncertainty, because the times
+    of one step have something in common, they are divided by it if that comes closer (each worker's mean is kept).
+
+    Args:
+        times: worker -> its times.
+        steps: one row per step, one column per worker, NaN where a worker has no time; or None.
+        table: of :class:`~stalegrad.analysis.fits.delay_fit.DelayFit`.
+        apart: whether each worker has a law of its own.
+    """
+    samples, alone = list(times.values()), len(times) == 1
+    size, there, unsure = TEAM if alone else len(samples), None, 0.0
+    if steps is None:
+        measured = largest_of(samples * (TEAM if alone else 1))
+    else:
+        largest = np.nanmax(steps.to_numpy(float), axis=1)
+        measured = float(largest.mean())
+        unsure = float(largest.std(ddof=1)) / math.sqrt(len(largest)) / measured
+        there = None if steps.notna().to_numpy().all() else steps.notna().to_numpy()
+
+    def step(laws: Sequence[Delay]) -> SynchronousStep:
+        return SynchronousStep(measured, synchronous_step(list(laws) * (size // len(laws)), there), unsure)
+
+    rows = _of_one_family(table) if apart and not alone else table[table["worker"] == ALL][:1]
+    laws = tuple(rows["delay"])
+    whose = samples if len(laws) == len(samples) else [np.concatenate(samples)]
+    close = (rows["p_value"] * len(rows) >= REJECTED) | (rows["ks"] <= NEAR)
+    means = [law.expectation() / own.mean() - 1 for law, own in zip(laws, whose, strict=True)]
+    if close.all() and np.max(np.abs(means)) <= ACCURATE and abs((found := step(laws)).error) <= ACCURATE:
+        words = f"Times follow the law {rows['law'].iloc[0]}{_of_each(laws)}"
+        return Choice(laws if len(laws) > 1 else laws[0], True, found, f"{words}.{_doubt(found)}")
+
+    drawn = tuple(Empirical.thinned(own, THINNED) for own in samples)
+    found, how = step(drawn), ""
+    if steps is not None and abs(found.error) > max(NOTICED, unsure):
+        levelled = tuple(Empirical.thinned(own, THINNED) for own in _levelled(steps))
+        other = step(levelled)
+        if abs(other.error) < abs(found.error):
+            drawn, found, how = levelled, other, ", divided by what is common to the workers of each step"
+    best = table.iloc[0]
+    words = (
+        f"No law fits (the best for all times is {best['law']}, KS distance {best['ks']:.2f}): compute draws from "
+        f"the measured times{_of_each(drawn)}{how}."
+    )
+    return Choice(drawn if len(drawn) > 1 else drawn[0], False, found, words + _doubt(found))
+
+
+def synchronous_step(laws: Sequence[Delay], there: npt.NDArray[np.bool_] | None = None) -> float:
+    """Return the mean of the largest of one independent draw of each law, in seconds, by simulation.
+
+    Args:
+        laws: one per worker.
+        there: steps by workers, False where a worker is missing from a step; None: nowhere.
+    """
+    rng = np.random.default_rng(0)
+    size = min(max(DRAWS // len(laws), FEWEST), MOST)
+    rows = None
+    if there is not None:
+        rows = np.arange(max(1, size // len(there)) * len(there)) % len(there)
+        size = len(rows)
+    largest = np.zeros(size)
+    for worker, law in enumerate(laws):
+        draws = law.sample(rng, size)
+        if there is not None:
+            draws = np.where(there[rows, worker], draws, 0.0)
+        np.maximum(largest, draws, out=largest)
+    return float(largest.mean())
+
+
+def _doubt(step: SynchronousStep) -> str:
+    """Return a sentence if the fitted synchronous step may be off by more than 10 %, else nothing."""
+    if abs(step.error) + step.uncertainty <= USABLE:
+        return ""
+    more = "more" if step.error > 0 else "less"
+    text = (
+        f" Its synchronous step may be wrong: it takes {step.fitted:.3g} s, {abs(step.error):.0%} {more} than the "
+        f"measured {step.measured:.3g} s"
+    )
+    if step.uncertainty > USABLE / 2:
+        return f"{text}, which few long times make uncertain by {step.uncertainty:.0%}."
+    return f"{text}, as the times of a step depend on one another."
+
+
+def _of_each(laws: Sequence[Delay]) -> str:
+    return " of each worker" if len(laws) > 1 else ""
+
+
+def _of_one_family(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the laws per worker: of the family with the least AIC, if one was fitted to all."""
+    single = table[table["worker"] != ALL]
+    aic = single.pivot_table(index="worker", columns="law", values="aic", aggfunc="first")
+    total = aic.sum(skipna=False).dropna()
+    return single[single["law"] == total.idxmin()] if len(total) else single.drop_duplicates("worker")
+
+
+def _levelled(steps: pd.DataFrame) -> list[Floats]:
+    """Return the times of each worker, divided by what the workers of each step have in common.
+
+    That is the step's median, shrunk to the share of its (logarithmic) variance that two halves of the workers
+    have in common: the rest is chance, which stays with the worker.
+    """
+    times = steps.to_numpy(float)
+    middle = np.log(row_medians(times))
+    relative = times / np.exp(row_medians(np.log(times).T))
+    with np.errstate(invalid="ignore"):
+        halves = [np.log(row_medians(relative[:, half::2])) for half in (0, 1)]
+    both = np.isfinite(halves[0]) & np.isfinite(halves[1])
+    common = float(np.cov(halves[0][both], halves[1][both])[0, 1]) if both.sum() > 2 else 0.0
+    variance = float(middle.var(ddof=1))
+    shrink = min(max(common / variance, 0.0), 1.0) if variance > 0 else 0.0
+    level = np.exp(shrink * (middle - middle.mean()))
+    levelled = times / level[:, None]
+    levelled *= np.nanmean(times, axis=0) / np.nanmean(levelled, axis=0)
+    return [own[np.isfinite(own)] for own in levelled.T]

@@ -1,0 +1,239 @@
+"""Which law measured times follow, and whether workers differ: from a log of step times to a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from stalegrad.analysis.fits.delay_choice import ALL, Choice, SynchronousStep, choose
+from stalegrad.analysis.fits.delay_families import (
+    Floats,
+    fit_laws,
+    ks_distance,
+    ks_p_value,
+    law_ageing,
+    log_density,
+    observed_ageing,
+    parameters,
+    tail_index,
+)
+from stalegrad.analysis.fits.imbalance import Imbalance, imbalance
+from stalegrad.analysis.statistics.checks import unknown_name
+from stalegrad.simulator.timing.delays import LAWS, Delay, Deterministic
+
+FEWEST = 4
+"""Least number of times per worker: one more than the largest law has parameters."""
+
+
+@dataclass(frozen=True)
+class DelayFit:
+    """Laws fitted to measured times.
+
+    Attributes:
+        table: one row per worker (``all``: all times together) and law, the best first: ``worker``, ``law`` (its
+            name in a spec), ``delay`` (the law itself), ``log_likelihood``, ``aic``, ``ks`` (Kolmogorov-Smirnov
+            distance), ``p_value`` (of ``ks``, for parameters known beforehand: too large for fitted ones),
+            ``ageing`` (of the law: ``new-longer-than-used``, NLTU, ``new-shorter-than-used``, ``memoryless`` or
+            ``neither``).
+        workers: one row per worker and ``all``: ``times`` (how many), ``mean`` (s), ``cv``, ``tail_index``
+            (Hill), ``ageing`` (of the times themselves), ``ratio`` (typical time over the median worker's, with
+            the 95 % confidence limits ``least`` and ``most``), ``above`` (share of steps above the step's median)
+            and ``differs`` (``slower`` or ``faster`` than the others beyond chance, or ``no``).
+        imbalance: between the workers; its ``verdict``, ``slow`` and ``words`` are repeated here.
+        choice: what stands for the log in a simulation; its ``compute``, ``fits``, ``step``, ``agrees`` and
+            ``words`` are repeated here.
+    """
+
+    table: pd.DataFrame
+    workers: pd.DataFrame
+    imbalance: Imbalance
+    choice: Choice
+
+    @property
+    def verdict(self) -> str:
+        """``random``, ``persistent`` or ``nearly constant``."""
+        return self.imbalance.verdict
+
+    @property
+    def slow(self) -> tuple[Hashable, ...]:
+        """The persistently slow workers."""
+        return self.imbalance.slow
+
+    @property
+    def compute(self) -> Delay | tuple[Delay, ...]:
+        """What ``Cluster(compute=...)`` takes: one law, or one per worker in the order of ``workers``.
+
+        If a law fits, it is the best of all times together; if the imbalance is persistent, the laws per worker
+        of the family with the least AIC in all. If none fits, it is an ``Empirical`` per worker, which draws from
+        the worker's own times. Draws are independent: what is common to all workers of a step is not reproduced.
+        """
+        return self.choice.compute
+
+    @property
+    def fits(self) -> bool:
+        """Whether ``compute`` is a law that fits the times; else it draws from the times themselves."""
+        return self.choice.fits
+
+    @property
+    def step(self) -> SynchronousStep:
+        """Seconds of a synchronous step, as ``measured`` and as ``fitted``: of ``compute``."""
+        return self.choice.step
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the synchronous step of ``compute`` is within 10 % of the measured one, for certain."""
+        return self.choice.agrees
+
+    @property
+    def words(self) -> str:
+        """The verdict with its reasons, and what ``compute`` is, in sentences."""
+        return f"{self.imbalance.words} {self.choice.words}"
+
+    def __str__(self) -> str:
+        return self.words
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.words)}</p>{self.workers.to_html()}{self.table.to_html(index=False)}"
+
+
+def fit_delays(
+    measured: pd.DataFrame | npt.ArrayLike,
+    *,
+    worker: str = "worker",
+    seconds: str = "seconds",
+    step: str | None = None,
+) -> DelayFit:
+    """Find the laws that describe measured times, and whether the imbalance of workers is random or persistent.
+
+    The laws are fitted by maximum likelihood. They are judged on times as measured. Which workers are slow is
+    found by ranks and medians within steps (if ``step`` is given), which pauses, heavy tails and a drift of the
+    whole cluster do not distort; the modules ``stalegrad.analysis.fits.persistence`` and ``imbalance`` name the
+    thresholds and why. The fit compares its own synchronous step with the measured one and says how far it is off.
+
+    Args:
+        measured: positive seconds, one row per worker and step; or an array of the times of one worker, or of
+            several that are known to be alike.
+        worker: column of the worker.
+        seconds: column of the time.
+        step: column of the step, if the workers' steps belong together, in order; workers may lack steps.
+
+    Raises:
+        ValueError: for a missing column, times that are not finite and positive, fewer than 4 times of a worker,
+            a (worker, step) that is given twice, fewer than 2 steps that several workers have made.
+    """
+    frame = _frame(measured, worker, seconds, step)
+    grouped: dict[Hashable, Floats] = {
+        name: group.to_numpy(float) for name, group in frame.groupby(worker, sort=True)[seconds]
+    }
+    _check_times(grouped)
+    everything = {ALL: frame[seconds].to_numpy(float)}
+    samples = everything | grouped if len(grouped) > 1 else everything
+    rows = [row for name, times in samples.items() for row in _rows(name, times)]
+    table = pd.DataFrame(rows).sort_values("aic", kind="stable")
+    order = {name: place for place, name in enumerate(samples)}
+    table = table.sort_values("worker", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    steps = None if step is None else _steps(frame, worker, seconds, step)
+    found, compared = imbalance(grouped, steps)
+    workers = pd.DataFrame.from_dict({name: _describe(times) for name, times in samples.items()}, orient="index")
+    if len(grouped) > 1:
+        columns = ["ratio", "least", "most", "above"]
+        workers[columns] = compared[columns]
+        workers["differs"] = compared["certain"].map({1: "slower", -1: "faster", 0: "no"})
+    choice = choose(grouped, steps, table, apart=found.verdict == "persistent")
+    return DelayFit(table, workers.rename_axis("worker"), found, choice)
+
+
+def _rows(worker: Hashable, times: Floats) -> list[dict[str, Any]]:
+    return [{"worker": worker, **_row(law, times)} for law in fit_laws(times)]
+
+
+def _row(law: Delay, times: Floats) -> dict[str, Any]:
+    n, log_likelihood = len(times), float(log_density(law, times).sum())
+    distance, p_value = 0.0, 1.0
+    if not isinstance(law, Deterministic):
+        distance = ks_distance(law, times)
+        p_value = ks_p_value(distance, n)
+    return {
+        "law": next(name for name, cls in LAWS.items() if cls is type(law)),
+        "delay": law,
+        "log_likelihood": log_likelihood,
+        "aic": 2 * parameters(law) - 2 * log_likelihood,
+        "ks": distance,
+        "p_value": p_value,
+        "ageing": law_ageing(law),
+    }
+
+
+def _describe(times: Floats) -> dict[str, Any]:
+    mean = float(times.mean())
+    return {
+        "times": len(times),
+        "mean": mean,
+        "cv": float(times.std(ddof=1)) / mean,
+        "tail_index": tail_index(times),
+        "ageing": observed_ageing(times),
+    }
+
+
+def _frame(measured: Any, worker: str, seconds: str, step: str | None) -> pd.DataFrame:
+    if not isinstance(measured, pd.DataFrame):
+        if step is not None:
+            raise ValueError(f"step = {step!r} needs a DataFrame with that column, not {type(measured).__name__}")
+        values = np.asarray(measured)
+        if values.ndim != 1 or values.dtype.kind not in "iuf":
+            raise ValueError(
+                f"measured is {measured!r:.60}: give a DataFrame or a one-dimensional array of seconds"
+            )
+        return pd.DataFrame({worker: 0, seconds: values})
+    for column in filter(None, (worker, seconds, step)):
+        if column not in measured:
+            raise ValueError(unknown_name("column", column, map(str, measured.columns)))
+    if measured[seconds].dtype.kind not in "iuf":
+        raise ValueError(f"column {seconds!r} holds {measured[seconds].dtype}: give seconds as numbers")
+    if measured[worker].isna().any():
+        raise ValueError(f"column {worker!r} has gaps: every time belongs to a worker")
+    if (measured[worker] == ALL).any():
+        raise ValueError(
+            f"column {worker!r} names a worker {ALL!r}: that stands for all of them; choose another name"
+        )
+    return measured
+
+
+def _check_times(grouped: dict[Hashable, Floats]) -> None:
+    if not grouped:
+        raise ValueError("measured is empty: there is nothing to fit")
+    for worker, times in grouped.items():
+        bad = ~(np.isfinite(times) & (times > 0))
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(f"time {at} of worker {worker} is {times[at]}; allowed are finite seconds above 0")
+        if len(times) < FEWEST:
+            raise ValueError(f"worker {worker} has {len(times)} times: at least {FEWEST} are needed to fit laws")
+
+
+def _steps(frame: pd.DataFrame, worker: str, seconds: str, step: str) -> pd.DataFrame:
+    """Return steps by workers, for the steps that two workers or more have made; NaN where one has not."""
+    if frame[step].isna().any():
+        raise ValueError(f"column {step!r} has gaps: every time belongs to a step")
+    twice = frame.duplicated([worker, step])
+    if twice.any():
+        who, when = (frame.loc[twice, column].iloc[0] for column in (worker, step))
+        raise ValueError(f"worker {who} has several times in step {when}: give one")
+    steps = frame.pivot_table(index=step, columns=worker, values=seconds, aggfunc="first").astype(float)
+    if steps.shape[1] < 2:
+        raise ValueError(f"step = {step!r} needs at least 2 workers: with one, leave it out")
+    shared = steps[steps.notna().sum(axis=1) > 1]
+    if len(shared) < 2:
+        raise ValueError(
+            f"{len(shared)} of {len(steps)} steps were made by several workers: at least 2 are needed"
+        )
+    alone = shared.columns[shared.notna().sum() == 0]
+    if len(alone):
+        raise ValueError(f"worker {alone[0]} has made no step that another has made, too: leave step out")
+    return shared

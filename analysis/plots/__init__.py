@@ -1,0 +1,1 @@
+"""Plots: take finished data, return matplotlib Axes."""

@@ -1,0 +1,54 @@
+"""Where the workers' time went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from stalegrad.analysis.plots.style import new_axes
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.timing.trace import Trace
+
+LOOKS = {"used": ("#3d5a80", None), "wasted": ("#c08a6c", "////"), "idle": ("0.92", None)}
+"""Face and hatch of the parts, from dark to light."""
+
+
+def plot_busy(trace: Trace, ax: Axes | None = None) -> Axes:
+    """Draw which part of its time each worker computed what was used, what was wasted, or nothing.
+
+    The parts are those of ``Trace.busy()``: shares of the time from a worker's joining to the end, wasted
+    is what was cancelled or discarded, idle is the rest, waiting for the network included. A worker that
+    never joined is blank. The legend gives the means over workers.
+
+    Args:
+        trace: what happened.
+        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+
+    Returns:
+        The axes.
+    """
+    parts = trace.busy()
+    ax = new_axes(ax, aspect=0.4)
+    edges = np.arange(trace.workers + 1) - 0.5
+    below = np.zeros(trace.workers)
+    few = trace.workers <= 64
+    for name, (face, hatch) in LOOKS.items():
+        mean = parts[name].mean()
+        top = below + parts[name].fillna(0.0).to_numpy()
+        ax.stairs(
+            top, edges, baseline=below, fill=True, facecolor=face, edgecolor="white", hatch=hatch,
+            linewidth=0.6 if few else 0.0, label=name if np.isnan(mean) else f"{name} ({mean:.0%})",
+        )  # fmt: skip
+        below = top
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_ylim(0, 1)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_xlabel("worker")
+    ax.set_ylabel("share of its time")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
+    return ax

@@ -1,0 +1,124 @@
+"""Staleness as time goes by, over all workers and for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from stalegrad._core.text import plain
+from stalegrad.analysis.plots.style import EndLabels, new_axes, note, style
+from stalegrad.analysis.statistics.checks import as_traces, check_mapping
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.timing.trace import Trace
+
+BINS = 100
+"""Most spans of time in a picture."""
+
+PER_BIN, PER_CELL = 20, 2
+"""Messages that a span, and a span of one worker, should hold on average."""
+
+
+def plot_staleness_time(traces: Mapping[str, Trace | Sequence[Trace]], ax: Axes | None = None) -> Axes:
+    """Draw the staleness of used messages against the time of the update that used them.
+
+    Time is cut into equal spans, at most 100, of about 20 messages or more; the line joins their means,
+    the band reaches from the 10th to the 90th percentile (observed values).
+
+    Args:
+        traces: label -> a trace, or several, whose messages are taken together.
+        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: if the mapping is empty, a value is no trace, or no trace has used a message.
+    """
+    check_mapping(traces, "traces", "trace")
+    used = {label: pd.concat(map(_used, as_traces(value, label))) for label, value in traces.items()}
+    _check_some(used)
+    ax = new_axes(ax)
+    labels = EndLabels(ax)
+    for index, (label, rows) in enumerate(used.items()):
+        if rows.empty:
+            continue
+        look, edges = style(index), _edges(rows, PER_BIN)
+        spans = rows.groupby(_span(rows, edges))["staleness"]
+        middle = ((edges[:-1] + edges[1:]) / 2)[list(spans.groups)]
+        mean = spans.mean()
+        low, high = (spans.quantile(q, interpolation="nearest") for q in (0.1, 0.9))
+        ax.plot(middle, mean, color=look.color, linestyle=look.linestyle, linewidth=1.2, label=plain(label))
+        ax.fill_between(middle, low, high, color=look.color, alpha=0.16, linewidth=0)
+        labels.add(label, middle[-1], mean.iloc[-1], look)
+    ax.set_xlabel("wallclock (simulated s)")
+    ax.set_ylabel("staleness (updates)")
+    ax.set_ylim(bottom=0)
+    ax.margins(x=0)
+    note(ax, "mean, and 10th to 90th percentile")
+    return ax
+
+
+def plot_staleness_map(trace: Trace, ax: Axes | None = None) -> Axes:
+    """Draw the mean staleness of each worker's used messages in each span of time, as a map.
+
+    Time is cut into equal spans, at most 100, in which a worker has about two used messages or more; a
+    blank cell has none.
+
+    Args:
+        trace: what happened.
+        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+
+    Returns:
+        The axes; the first worker is the top row, the scale stands at the right.
+
+    Raises:
+        ValueError: if no message was used.
+    """
+    rows = _used(trace)
+    _check_some({"the trace": rows})
+    edges = _edges(rows, PER_CELL * trace.workers)
+    place = rows["worker"], _span(rows, edges)
+    shape = trace.workers, len(edges) - 1
+    total, count = np.zeros(shape), np.zeros(shape)
+    np.add.at(total, place, rows["staleness"])
+    np.add.at(count, place, 1)
+    cells = np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+    ax = new_axes(ax, aspect=max(0.35, min(1.1, 0.2 + 0.02 * trace.workers)))
+    image = ax.pcolormesh(
+        edges, np.arange(trace.workers + 1) - 0.5, cells, cmap="viridis_r", vmin=0, rasterized=True
+    )
+    ax.set_ylim(trace.workers - 0.5, -0.5)
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    ax.figure.colorbar(image, ax=ax, label="mean staleness (updates)")
+    ax.set_xlabel("wallclock (simulated s)")
+    ax.set_ylabel("worker")
+    return ax
+
+
+def _used(trace: Trace) -> pd.DataFrame:
+    """Return worker, staleness and time (of the update) of every used message."""
+    rows = trace.used
+    columns = {name: trace.column(name)[rows] for name in ("worker", "staleness")}
+    return pd.DataFrame(columns | {"time": trace.update_times[trace.column("update")[rows]]})
+
+
+def _edges(rows: pd.DataFrame, messages: int) -> np.ndarray:
+    """Return the edges of equal spans from 0 to the last message, each with about so many messages."""
+    spans = int(np.clip(len(rows) // messages, 1, BINS))
+    return np.linspace(0.0, float(rows["time"].max()) or 1.0, spans + 1)
+
+
+def _span(rows: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
+    """Return in which span each message lies; an update on an edge belongs to the span that it ends."""
+    return np.clip(np.searchsorted(edges, rows["time"]) - 1, 0, len(edges) - 2)
+
+
+def _check_some(used: Mapping[str, pd.DataFrame]) -> None:
+    if all(rows.empty for rows in used.values()):
+        raise ValueError(f"no message of {', '.join(used)} was used: there is no staleness to draw")

@@ -1,0 +1,216 @@
+"""Who computed what, and when: a Gantt chart of the workers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from stalegrad.analysis.plots.style import GREY, new_axes
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.timing.trace import Trace
+
+ROWS = 32
+"""Workers drawn if none are named."""
+
+MESSAGES, UPDATES = 6.0, 5
+"""The default window spans about so many messages of a worker, and at least so many updates."""
+
+LINES = 40
+"""Up to so many updates are drawn as lines across all workers; more, as ticks at the top."""
+
+NUMBER = 7.0
+"""Size of update numbers, in points."""
+
+DENSE = 5000
+"""More bars than this are plain areas in the colour of their edges: edges and hatches would cover one another,
+and a hundred thousand hatched bars take minutes."""
+
+HALF = 0.38
+"""Half the height of a bar, in rows."""
+
+
+class _Look(NamedTuple):
+    name: str
+    fates: tuple[str, ...]
+    face: str
+    edge: str
+    hatch: str | None
+
+
+LOOKS = (
+    _Look("used", ("used",), "#a9bfd9", "#3d5a80", None),
+    _Look("wasted", ("cancelled", "discarded"), "white", "#c08a6c", "////"),
+    _Look("pending", ("pending",), "white", "0.55", None),
+)
+
+
+def plot_timeline(
+    trace: Trace,
+    start: float = 0.0,
+    end: float | None = None,
+    workers: Sequence[int] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what each worker did, as bars from read to finish; blank is idle (or waiting for the network).
+
+    Filled bars were used, and carry their staleness where there is room; hatched ones were cancelled or
+    discarded; hollow ones were pending when the trace ended. Vertical lines are updates (if there are
+    more than 40, ticks at the top), numbered where there is room. More than 5000 bars are drawn without
+    edges and hatches, used ones darkest.
+
+    Args:
+        trace: what happened.
+        start: of the window, in simulated seconds.
+        end: of the window; by default about six messages of a worker and at least five updates after
+            start, but not beyond the end of the trace.
+        workers: which ones, from top to bottom; by default the first 32.
+        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+
+    Returns:
+        The axes; the first worker is the top row.
+
+    Raises:
+        ValueError: if the window is empty or outside the trace, or there is no such worker.
+    """
+    chosen = _workers(trace, workers)
+    if not 0 <= start < trace.end:
+        raise ValueError(f"start is {start!r}: give seconds from 0 to below {trace.end:g}, the trace's end")
+    end = default_end(trace, start) if end is None else end
+    if not start < end:
+        raise ValueError(f"end is {end!r}: give seconds after start, {start:g}")
+    ax = new_axes(ax, aspect=max(0.35, min(1.1, 0.2 + 0.02 * len(chosen))))
+    ax.set_xlim(start, end)
+    ax.set_ylim(len(chosen) - 0.5, -0.5)
+    handles: list[Patch | Line2D] = []
+
+    row = np.full(trace.workers, -1)
+    row[chosen] = np.arange(len(chosen))
+    place = row[trace.column("worker")]
+    begin = trace.column("read_time")
+    finish = np.fmin(trace.column("finish_time"), trace.end)
+    seen = (place >= 0) & (finish > start) & (begin < end)
+    fate, staleness = trace.column("fate"), trace.column("staleness")
+    dense = np.count_nonzero(seen) > DENSE
+    for look in LOOKS:
+        rows = seen & np.isin(fate, look.fates)
+        if not rows.any():
+            continue
+        shape: dict[str, Any] = {
+            "facecolor": look.edge if dense else look.face, "edgecolor": look.edge,
+            "linewidth": 0.0 if dense else 0.6, "hatch": None if dense else look.hatch,
+            "label": " or ".join(name for name in look.fates if (fate[rows] == name).any()),
+        }  # fmt: skip
+        ax.add_collection(PolyCollection(_bars(begin[rows], finish[rows], place[rows]), **shape), autolim=False)
+        handles.append(Patch(**shape))
+    rows = np.flatnonzero(seen & (fate == "used"))
+    numbered = _annotate(
+        ax, np.maximum(begin[rows], start), np.minimum(finish[rows], end), place[rows], staleness[rows]
+    )
+    if numbered:
+        handles[0].set_label("used (staleness)")
+
+    times = trace.update_times
+    numbers = np.flatnonzero((times >= start) & (times <= end))
+    if len(numbers):
+        handles.append(_updates(ax, times[numbers], numbers))
+
+    count = f"{len(chosen)} of {trace.workers}" if workers is None and len(chosen) < trace.workers else ""
+    ax.set_ylabel(f"worker ({count})" if count else "worker")
+    ax.set_xlabel("wallclock (simulated s)")
+    step = max(1, round(len(chosen) / 8))
+    ax.yaxis.set_major_locator(FixedLocator(list(range(0, len(chosen), step))))
+    ax.yaxis.set_major_formatter(FuncFormatter(functools.partial(_worker_name, chosen)))
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.legend(
+        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=len(handles), frameon=False,
+        fontsize="small", handlelength=1.3, handletextpad=0.5, columnspacing=1.2, borderpad=0.2,
+        borderaxespad=1.3 if len(numbers) else 0.2,
+    )  # fmt: skip
+    return ax
+
+
+def default_end(trace: Trace, start: float) -> float:
+    """Return the end of a window from ``start`` that shows about six messages of a worker, in seconds."""
+    spent = np.fmin(trace.column("finish_time"), trace.end) - trace.column("read_time")
+    later = spent[(trace.column("read_time") >= start) & (spent > 0)]
+    times = trace.update_times[trace.update_times > start]
+    reach = start + MESSAGES * float(later.mean()) if len(later) else trace.end
+    if len(times):
+        reach = max(reach, float(times[min(UPDATES, len(times)) - 1]))
+    return min(reach, trace.end)
+
+
+def _workers(trace: Trace, workers: Sequence[int] | None) -> list[int]:
+    chosen = list(range(min(ROWS, trace.workers))) if workers is None else [int(w) for w in workers]
+    wrong = [worker for worker in chosen if not 0 <= worker < trace.workers]
+    if wrong or not chosen or len(set(chosen)) < len(chosen):
+        allowed = f"give at least one number from 0 to {trace.workers - 1}, none twice"
+        raise ValueError(f"workers is {chosen!r}: {allowed}")
+    return chosen
+
+
+def _worker_name(chosen: Sequence[int], row: float, _: int | None) -> str:
+    return str(chosen[round(row)]) if 0 <= row < len(chosen) else ""
+
+
+def _bars(begin: Any, finish: Any, row: Any) -> Any:
+    low, high = row - HALF, row + HALF
+    x = np.stack([begin, finish, finish, begin], axis=1)
+    y = np.stack([low, low, high, high], axis=1)
+    return np.stack([x, y], axis=2)
+
+
+def _annotate(ax: Axes, begin: Any, finish: Any, row: Any, staleness: Any) -> bool:
+    """Write the staleness on the bars that have room, in letters that fit the rows; tell if any had."""
+    points = 72.0 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
+    box = ax.get_window_extent()
+    left, right = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    size = min(8.0, 0.8 * 2 * HALF * box.height * points / abs(bottom - top))
+    if size < 4.0:
+        return False
+    before = len(ax.texts)
+    room = (finish - begin) * box.width * points / (right - left)
+    for x0, x1, y, value, space in zip(begin, finish, row, staleness, room, strict=True):
+        if space >= 0.62 * size * len(str(value)) + 2.0:
+            ax.text(
+                (x0 + x1) / 2, y, str(value), ha="center", va="center_baseline", fontsize=size, clip_on=True,
+                color="black",
+            )  # fmt: skip
+    return len(ax.texts) > before
+
+
+def _updates(ax: Axes, times: Any, numbers: Any) -> Line2D:
+    """Mark updates; return what the legend shows for them."""
+    few = len(times) <= LINES
+    low = 0.0 if few else 1.0
+    segments = [[(time, low), (time, 1.02)] for time in times]
+    colour, width = ("black", 0.7) if few else (GREY, 0.4)
+    lines = LineCollection(
+        segments, transform=ax.get_xaxis_transform(), colors=colour, linewidths=width, clip_on=False, zorder=0.5
+    )
+    ax.add_collection(lines, autolim=False)
+    points = 72.0 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
+    left, right = ax.get_xlim()
+    free = -np.inf
+    for time, number in zip(times, numbers, strict=True):
+        at = (time - left) / (right - left) * ax.get_window_extent().width * points
+        half = 0.3 * NUMBER * len(str(number))
+        if at - half >= free:
+            ax.annotate(
+                str(number), (time, 1.02), xycoords=ax.get_xaxis_transform(), xytext=(0, 1),
+                textcoords="offset points", ha="center", va="bottom", fontsize=NUMBER, color=GREY,
+                annotation_clip=False,
+            )  # fmt: skip
+            free = at + half + 3.0
+    return Line2D([], [], color=colour, linewidth=width, label="update")

@@ -1,0 +1,1 @@
+"""Reports: one HTML file of one or several results."""

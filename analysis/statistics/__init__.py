@@ -1,0 +1,1 @@
+"""Statistics of histories: means over seeds, targets, paired differences, comparisons of convergence."""

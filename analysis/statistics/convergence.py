@@ -1,0 +1,138 @@
+"""What a history says about convergence: numbers of which less is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stalegrad.analysis.plots.curves import Floats, diverged
+from stalegrad.analysis.statistics.checks import unknown_name
+from stalegrad.analysis.statistics.targets import arrival
+
+KINDS = ("final", "best", "mean")
+ARRIVALS = {"wallclock_to_target": "wallclock", "updates_to_target": "update"}
+METRICS = ("final_train_loss", "mean_train_loss", "final_test_error", "wallclock_to_target")
+"""What is judged, if nothing else is asked for."""
+
+PROGRESS = 0.9
+"""Share of the way from its start to its end that a target asks of a method."""
+
+FEW = 8
+"""Fewer gaps than that could be multiples of something by chance."""
+
+
+class Target(NamedTuple):
+    """A column and the value that it has to reach or go below."""
+
+    column: str
+    value: float
+
+
+class Measure(NamedTuple):
+    """A metric of one run.
+
+    Attributes:
+        value: what it is; inf if the run never got there.
+        start: what the column was at the start (0 for times).
+        limit: what counts in the place of inf: the start for a loss or an error; for a time, when the run ended.
+        step: the spacing that the history gives a time; 0 for values of a column.
+    """
+
+    value: float
+    start: float
+    limit: float
+    step: float
+
+
+def measure(history: pd.DataFrame, metric: str, target: Target | None = None) -> Measure | None:
+    """Return a metric of one run, or None if its history cannot tell (no target, no such number at the start).
+
+    ``final_<column>`` is the last value, ``best_<column>`` the least, ``mean_<column>`` the mean over wallclock of
+    the step function that the history is; ``wallclock_to_target`` and ``updates_to_target`` are those of the
+    first row at or below the target. A lost run (see :func:`lost`) has inf everywhere.
+
+    Args:
+        history: as a run gives it.
+        metric: its name.
+        target: what the arrivals ask for.
+
+    Raises:
+        ValueError: for a metric or a column that there is not.
+    """
+    if metric in ARRIVALS:
+        return None if target is None else _time(history, ARRIVALS[metric], target)
+    kind, _, column = metric.partition("_")
+    if kind not in KINDS or column not in history:
+        columns = [c for c in history.columns if c not in ("wallclock", "update")]
+        raise ValueError(
+            unknown_name("metric", metric, [*ARRIVALS, *(f"{k}_{c}" for k in KINDS for c in columns)])
+        )
+    values = history[column].to_numpy(float)
+    if not np.isfinite(values[0]):
+        return None
+    if lost(history):
+        value = np.inf
+    elif kind == "mean":
+        held = np.diff(history["wallclock"].to_numpy(float))
+        value = float(np.average(values[:-1], weights=held)) if held.sum() > 0 else float(values[-1])
+    else:
+        value = float(values[-1] if kind == "final" else np.nanmin(values))
+    return Measure(value if np.isfinite(value) else np.inf, float(values[0]), float(values[0]), 0.0)
+
+
+def _time(history: pd.DataFrame, x: str, target: Target) -> Measure:
+    ticks = history[x].to_numpy(float)
+    time = np.inf if lost(history) else arrival(history, target.value, target.column, x).time
+    place = len(ticks) - 1 if np.isinf(time) else int(np.searchsorted(ticks, time))
+    return Measure(time, 0.0, float(ticks[-1]), float(ticks[place] - ticks[max(place - 1, 0)]))
+
+
+def lost(history: pd.DataFrame) -> bool:
+    """Tell whether a run has got nowhere: its training loss ends above its start, or is not finite."""
+    losses = history["train_loss"].to_numpy(float)
+    return diverged(history) or bool(losses[-1] > losses[0])
+
+
+def default_target(histories: Sequence[pd.DataFrame]) -> Target | None:
+    """Return a target that a method's own runs reach late: 90 % of their mean way, of test error or else loss.
+
+    None if they got nowhere. It is rounded to three digits, towards the start.
+    """
+    runs = [history for history in histories if not lost(history)]
+    if not runs:
+        return None
+    column = target_column(runs[0])
+    start, end = (float(np.mean([history[column].iloc[row] for history in runs])) for row in (0, -1))
+    if not end < start:
+        return None
+    value = start + PROGRESS * (end - start)
+    unit = 10.0 ** (np.floor(np.log10(abs(value))) - 2) if value else 1.0
+    return Target(column, float(f"{min(np.ceil(value / unit) * unit, start):.6g}"))
+
+
+def target_column(history: pd.DataFrame) -> str:
+    """Return what a method's target is set for: the test error, or where there is none the training loss."""
+    return "train_loss" if history["test_error"].isna().all() else "test_error"
+
+
+def lattice(values: Floats) -> float:
+    """Return what all values are apart by multiples of, as errors of a finite test set are; 0 if there is none.
+
+    The spacing is the least gap, made more exact from one gap to the next larger one, as values are rounded.
+    """
+    gaps = np.sort(np.diff(np.unique(values[np.isfinite(values)])))
+    if len(gaps) < FEW:
+        return 0.0
+    spacing, steps = float(gaps[0]), 0
+    for count, total in enumerate(np.cumsum(gaps)):
+        if gaps[count] > 50 * spacing:  # so many steps cannot be told from one more or less
+            break
+        here = round(gaps[count] / spacing)
+        if abs(gaps[count] / spacing - here) > 0.1:
+            return 0.0
+        steps += here
+        spacing = float(total / steps)
+    return spacing

@@ -1,0 +1,87 @@
+"""Methods side by side, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from stalegrad.analysis.plots.curves import diverged
+from stalegrad.analysis.statistics.checks import (
+    as_traces,
+    check_histories,
+    check_mapping,
+    check_target,
+    check_values,
+)
+from stalegrad.analysis.statistics.targets import arrival, median, median_arrival
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.timing.trace import Trace
+
+TRACE_COLUMNS = ("updates", "mean_staleness", "idle", "wasted")
+"""What the table takes from a trace's summary."""
+
+
+def comparison(
+    results: Mapping[str, Sequence[tuple[Trace, pd.DataFrame]]], target: float, y: str = "test_error"
+) -> pd.DataFrame:
+    """Return one row per method: how soon, how stale, how idle, how wasteful, how good.
+
+    Every number is the median over seeds. That of ``wallclock`` is Kaplan and Meier's, as in
+    :func:`~stalegrad.analysis.to_target`; where it is infinite it is NaN: not reached by at least half of
+    the seeds, see ``reached``. In the same way a final value that is not finite counts as +inf.
+
+    Args:
+        results: label -> one pair (trace, history) per seed.
+        target: value of y to reach or go below.
+        y: column of the histories that is to become small.
+
+    Returns:
+        Columns ``seeds``, ``reached`` (seeds that reached the target), ``diverged`` (seeds whose last
+        training loss is not finite), ``wallclock`` (simulated seconds to the target), ``updates`` (made in
+        the trace), ``mean_staleness`` (updates, over used messages), ``idle`` and ``wasted`` (shares of
+        the workers' time; wasted: on messages cancelled or discarded), and ``y`` itself, at the end of
+        the history.
+
+    Raises:
+        ValueError: if the mapping is empty, a value is not a list of pairs, y is unknown or without a
+            finite value, or the target is not a finite number.
+    """
+    check_mapping(results, "results", "pairs of trace and history")
+    check_target(target, y)
+    for label, pairs in results.items():
+        if not isinstance(pairs, Sequence) or not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+            raise ValueError(f"results of {label!r} must be a list of pairs (trace, history), one per seed")
+        check_histories([history for _, history in pairs], ("wallclock", y), label)
+        as_traces([trace for trace, _ in pairs], label)
+    check_values({label: [history for _, history in pairs] for label, pairs in results.items()}, y)
+    return outcomes(results, target, y)
+
+
+def outcomes(results: Mapping[str, Sequence[tuple[Trace, pd.DataFrame]]], target: float, y: str) -> pd.DataFrame:
+    """Return the table of :func:`comparison` of results that are known to be such, finite values or not."""
+    rows = {label: _row(pairs, target, y) for label, pairs in results.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def _row(pairs: Sequence[tuple[Trace, pd.DataFrame]], target: float, y: str) -> dict[str, float]:
+    arrivals = [arrival(history, target, y, "wallclock") for _, history in pairs]
+    wallclock = median_arrival(arrivals)
+    summaries = [trace.summary() for trace, _ in pairs]
+    return {
+        "seeds": len(pairs),
+        "reached": sum(a.reached for a in arrivals),
+        "diverged": sum(diverged(history) for _, history in pairs),
+        "wallclock": wallclock if np.isfinite(wallclock) else np.nan,
+        **{name: median([summary[name] for summary in summaries]) for name in TRACE_COLUMNS},
+        y: _worst_last([history[y].to_numpy(float)[-1] for _, history in pairs]),
+    }
+
+
+def _worst_last(values: Sequence[float]) -> float:
+    """Return the median in which what is not finite counts as +inf; NaN if that makes it infinite."""
+    middle = median(np.where(np.isfinite(values), values, np.inf))
+    return middle if np.isfinite(middle) else np.nan

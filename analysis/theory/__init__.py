@@ -1,0 +1,1 @@
+"""Theory: expected runtimes, staleness and errors, to compare simulations with."""

@@ -1,0 +1,285 @@
+"""How large the error may be after so many updates, and after so much wallclock: proven bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stalegrad.analysis.theory.constants import Constants
+from stalegrad.analysis.theory.runtime import expected_update_time, worker_count
+
+if TYPE_CHECKING:
+    from stalegrad.policies.synchrony import Synchrony
+
+Floats = npt.NDArray[np.float64]
+Quantity = Literal["error", "gradient"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorBound:
+    """Bounds on E[F(w_j)] - F* and on the gradient, for plain SGD with stale gradients and a constant step.
+
+    With gamma' = 1 - gamma + p0 / 2 and mini-batches of m:
+
+        error(J)    = floor + (1 - eta c gamma')^J (gap - floor),  floor = eta L sigma^2 / (2 c gamma' K m)
+        gradient(J) = 2 gap / ((J + 1) eta gamma') + L eta sigma^2 / (K m gamma')
+
+    if eta <= 1 / (2 L (M_G / (K m) + 1)). The paper prints 1/K in place of that 1, which its own proof (36) does
+    not give: with M_G = 0 and K = 8 it would allow eta = 4 / L, at which gradient descent diverges.
+
+    Args:
+        constants: of the problem.
+        learning_rate: eta.
+        gap: F(w_0) - F* at the start.
+        batch_size: m.
+        gamma: how far gradients are off for being stale, see ``measured_gamma``; 0 for sync, k-sync and
+            k-batch-sync.
+        p0: probability, at least, of any gradient to be fresh; 0 is always right, and 0 with gamma = 0 is the
+            lemma for k-sync.
+
+    Raises:
+        ValueError: naming the argument and what is allowed.
+
+    References:
+        Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Lemma 2, Theorems 3 and 5, Corollary 2.
+    """
+
+    constants: Constants
+    learning_rate: float
+    gap: float
+    batch_size: int = 1
+    gamma: float = 0.0
+    p0: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_constants(self.constants)
+        _check("learning_rate", self.learning_rate, above=True)
+        _check("gap", self.gap)
+        _check("batch_size", self.batch_size, low=1.0)
+        _check("gamma", self.gamma, high=1.0)
+        _check("p0", self.p0, high=1.0)
+        if self.shrinkage <= 0:
+            raise ValueError("gamma = 1 with p0 = 0 bounds nothing: 1 - gamma + p0 / 2 must be above 0")
+
+    @property
+    def shrinkage(self) -> float:
+        """gamma' = 1 - gamma + p0 / 2."""
+        return 1 - self.gamma + self.p0 / 2
+
+    def largest_learning_rate(self, k: int = 1) -> float:
+        """Return the largest step at which the bounds hold, 1 / (2 L (M_G / (K m) + 1))."""
+        _check("k", k, low=1.0)
+        return 1 / (2 * self.constants.smoothness * (self.constants.growth / (k * self.batch_size) + 1))
+
+    def error(self, updates: npt.ArrayLike, k: int = 1) -> Floats:
+        """Bound the expected F(w_J) - F* after J updates of ``k`` gradients each.
+
+        Args:
+            updates: J, one or many; need not be whole.
+            k: gradients per update.
+
+        Raises:
+            ValueError: if the problem is not strongly convex, or the step is larger than the bound allows.
+        """
+        self._check_step(k)
+        _, c, noise, _ = self.constants
+        if c <= 0:
+            raise ValueError(f"convexity = {c}: the error is bounded for c above 0 only; gradient() needs none")
+        floor = self.learning_rate * self.constants.smoothness * noise
+        floor /= 2 * c * self.shrinkage * k * self.batch_size
+        remains = (1 - self.learning_rate * c * self.shrinkage) ** _updates(updates)
+        return np.asarray(floor + remains * (self.gap - floor))
+
+    def gradient(self, updates: npt.ArrayLike, k: int = 1) -> Floats:
+        """Bound the mean over j = 0..J of the expected ||∇F(w_j)||^2; F need not be convex.
+
+        Arguments and errors as of :meth:`error`.
+        """
+        self._check_step(k)
+        step = self.learning_rate * self.shrinkage
+        noise = self.constants.smoothness * self.learning_rate * self.constants.noise
+        return np.asarray(
+            2 * self.gap / ((_updates(updates) + 1) * step) + noise / (k * self.batch_size * self.shrinkage)
+        )
+
+    def against_wallclock(
+        self,
+        wallclock: npt.ArrayLike,
+        synchrony: Synchrony,
+        compute: Any,
+        workers: int | None = None,
+        quantity: Quantity = "error",
+    ) -> Floats:
+        """Return the bound after so many simulated seconds, t / E[T] updates having been made.
+
+        Args:
+            wallclock: t, one or many.
+            synchrony: one of those that :func:`~stalegrad.analysis.expected_update_time` knows.
+            compute: law of the seconds of one mini-batch, or one per worker.
+            workers: their number.
+            quantity: ``error`` or ``gradient``.
+
+        Raises:
+            ValueError: as of :meth:`error` and ``expected_update_time``; also if E[T] is bounded from below only.
+        """
+        if quantity not in ("error", "gradient"):
+            raise ValueError(f"quantity = {quantity!r} is not allowed: 'error' or 'gradient'")
+        time = expected_update_time(synchrony, compute, workers)
+        if time.kind == "lower bound":
+            raise ValueError(f"{synchrony.name}: no upper bound of E[T] is known for these times")
+        seconds = np.asarray(wallclock, float)
+        k = getattr(synchrony, "k", 1) if synchrony.name != "sync" else worker_count(compute, workers)
+        return getattr(self, quantity)(seconds / time.value, k)  # type: ignore[no-any-return]
+
+    def best_k(
+        self,
+        wallclock: float,
+        synchrony: Synchrony,
+        compute: Any,
+        workers: int | None = None,
+        quantity: Quantity = "error",
+    ) -> int:
+        """Return the k, from 1 to the number of workers, whose bound is least after so many simulated seconds.
+
+        Values of k for which the step is too large are passed over. ``gamma`` and ``p0`` are taken as they are,
+        though they depend on k; they do not matter where, as in AdaSync, only the gradient is bounded.
+
+        Args:
+            wallclock: seconds.
+            synchrony: of the kind meant; its own k is replaced.
+            compute: law of the seconds of one mini-batch, or one per worker.
+            workers: their number.
+            quantity: what is bounded.
+
+        Raises:
+            ValueError: as of :meth:`against_wallclock`; also if the synchrony has no k, or no k allows the step.
+
+        References:
+            Dutta et al., AdaSync, 2020.
+        """
+        if not any(field.name == "k" for field in dataclasses.fields(synchrony)):
+            raise ValueError(f"{synchrony.name} has no k to choose: give k-sync, k-async or one of their kin")
+        _check("wallclock", wallclock, above=True)
+        ks = range(1, worker_count(compute, workers) + 1)
+        allowed = [k for k in ks if self.learning_rate <= self.largest_learning_rate(k)]
+        if not allowed:
+            self._check_step(ks[-1])
+        changed: Any = synchrony
+        bounds = [
+            self.against_wallclock(wallclock, dataclasses.replace(changed, k=k), compute, workers, quantity)
+            for k in allowed
+        ]
+        return allowed[int(np.argmin(bounds))]
+
+    def _check_step(self, k: int) -> None:
+        largest = self.largest_learning_rate(k)
+        if self.learning_rate > largest * (1 + 1e-12):
+            raise ValueError(
+                f"learning_rate = {self.learning_rate:g} is beyond the bound's condition: with k = {k} at most "
+                f"{largest:g} = 1 / (2 L (M_G / (k m) + 1))"
+            )
+
+
+def mind_the_step_learning_rate(
+    target: float, mean_staleness: float, *, constants: Constants, second_moment: float, theta: float = 1.0
+) -> float:
+    """Return the constant step theta c eps / (M (M + 2 L sqrt(eps) E[tau])) of MindTheStep's bound.
+
+    Args:
+        target: eps, the squared distance to the minimum that is to be reached.
+        mean_staleness: E[tau].
+        constants: L and c are used.
+        second_moment: M^2, bound on the expected squared norm of a gradient.
+        theta: between 0 and 2; 1 gives the least updates.
+
+    Raises:
+        ValueError: naming the argument and what is allowed.
+
+    References:
+        Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019, corollary of the convex bound.
+    """
+    _check_constants(constants, convex=True)
+    _check("target", target, above=True)
+    _check("mean_staleness", mean_staleness)
+    _check("second_moment", second_moment, above=True)
+    if not 0 < theta < 2:
+        raise ValueError(f"theta = {theta!r} is not allowed: a number between 0 and 2")
+    m = math.sqrt(second_moment)
+    slowed = m * (m + 2 * constants.smoothness * math.sqrt(target) * mean_staleness)
+    return theta * constants.convexity * target / slowed
+
+
+def mind_the_step_updates(
+    learning_rates: npt.ArrayLike,
+    staleness: npt.ArrayLike,
+    target: float,
+    distance: float,
+    *,
+    constants: Constants,
+    second_moment: float,
+) -> float:
+    """Return after how many updates E||x - x*||^2 is below ``target`` at the latest, steps depending on staleness.
+
+        T = ln(||x_0 - x*||^2 / eps) / (2 (c E[alpha] - eps^(-1/2) L M E[tau alpha^2]) - eps^(-1) M^2 E[alpha^2])
+
+    Args:
+        learning_rates: alpha(0), alpha(1), ..., not increasing.
+        staleness: P(tau = 0), P(tau = 1), ...; as many.
+        target: eps.
+        distance: ||x_0 - x*||^2 at the start.
+        constants: L and c are used.
+        second_moment: M^2, bound on the expected squared norm of a gradient.
+
+    Raises:
+        ValueError: naming the argument and what is allowed; also if the steps are so large that the bound is void.
+
+    References:
+        Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019, the bound for convex functions.
+    """
+    _check_constants(constants, convex=True)
+    _check("target", target, above=True)
+    _check("distance", distance, above=True)
+    _check("second_moment", second_moment, above=True)
+    alpha, share = np.asarray(learning_rates, float), np.asarray(staleness, float)
+    if alpha.ndim != 1 or alpha.shape != share.shape or not alpha.size:
+        raise ValueError(f"learning_rates {alpha.shape} and staleness {share.shape}: give one number each per tau")
+    if (share < 0).any() or not math.isclose(share.sum(), 1.0, rel_tol=1e-6):
+        raise ValueError(f"staleness sums to {share.sum():g}: give probabilities that sum to 1")
+    if (alpha <= 0).any() or (np.diff(alpha) > 0).any():
+        raise ValueError("learning_rates must be above 0 and not increase with staleness: the bound needs it")
+    first, second = float(share @ alpha), float(share @ alpha**2)
+    late = float(share @ (np.arange(len(alpha)) * alpha**2))
+    m = math.sqrt(second_moment)
+    progress = 2 * (constants.convexity * first - constants.smoothness * m * late / math.sqrt(target))
+    progress -= second_moment * second / target
+    if progress <= 0:
+        raise ValueError(f"learning_rates are beyond the bound's condition: progress per update {progress:g} <= 0")
+    return max(math.log(distance / target) / progress, 0.0)
+
+
+def _check_constants(constants: Constants, *, convex: bool = False) -> None:
+    _check("smoothness", constants.smoothness, above=True)
+    _check("convexity", constants.convexity, high=constants.smoothness, above=convex)
+    _check("noise", constants.noise)
+    _check("growth", constants.growth)
+
+
+def _check(name: str, value: Any, low: float = 0.0, high: float = math.inf, *, above: bool = False) -> None:
+    """Raise ValueError unless ``value`` is a finite number from ``low`` (``above``: from above it) to ``high``."""
+    number = isinstance(value, Real | np.number) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not low <= value <= high or (above and value == low):
+        least = f"above {low:g}" if above else f"of at least {low:g}"
+        most = f" and at most {high:g}" if math.isfinite(high) else ""
+        raise ValueError(f"{name} = {value!r} is not allowed: a finite number {least}{most}")
+
+
+def _updates(updates: npt.ArrayLike) -> Floats:
+    count = np.asarray(updates, float)
+    if not (count >= 0).all():
+        raise ValueError("updates must be numbers of at least 0")
+    return count

@@ -1,0 +1,150 @@
+"""How many mini-batches workers finish by a time: renewal counts on a grid of times.
+
+A worker that starts a mini-batch whenever it has finished one counts N(t); several together, the sum. Of that
+follow the round of K-batch-sync, which ends with the k-th count of all, and the chance that a gradient of
+K-batch-async is fresh.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, signal
+
+from stalegrad.analysis.theory.order_statistics import survival
+from stalegrad.simulator.timing.delays import Delay
+
+Floats = npt.NDArray[np.float64]
+
+POINTS = 512
+"""Of the first grid; it is refined until the result stands."""
+
+REFINEMENTS = 7
+ACCURACY = 1e-4
+"""Relative change at which a result stands, after extrapolation to a grid without gaps."""
+
+SHORTEST, NEGLIGIBLE = 2.0**-10, 1e-9
+"""The grid begins at this share of the time that it may take, and is doubled until so little is left beyond it."""
+
+
+def batch_order_statistic(laws: Sequence[Delay], k: int) -> float:
+    """Return the expected time until ``k`` mini-batches are done, if every worker goes on without a pause.
+
+    It is the integral of P(N_1(t) + ... + N_P(t) <= k - 1), all workers starting at 0.
+
+    Args:
+        laws: of the time of a mini-batch, one per worker; continuous.
+        k: at least 1; may exceed the number of workers.
+
+    Raises:
+        ValueError: for a law whose survival function is not known.
+        ArithmeticError: if the result does not settle.
+    """
+    groups = Counter(laws)
+    rate = sum(number / law.expectation() for law, number in groups.items())
+
+    def time(t: Floats) -> tuple[float, float]:
+        few = _sum_of_counts([(_counts(survival(law, t), k), number) for law, number in groups.items()], k)
+        late = few.sum(axis=0)
+        value = float(np.trapezoid(late, t))
+        return value, float(late[-1]) * t[-1] / value
+
+    return _refined(time, 2 * (k + 1) / rate)
+
+
+def fresh_share(law: Delay, k: int, workers: int) -> float:
+    """Return the share of fresh gradients of K-batch-async in the long run.
+
+    While a gradient is computed the P - 1 others, each met at a random moment of its job, push N gradients.
+    It is fresh if they made no update: if it comes as the l-th of its group (all l = 1..k being as likely)
+    and N <= l - 1. For exponential times N is geometric.
+
+    Args:
+        law: of the time of a mini-batch, the same for all workers; continuous.
+        k: gradients per update.
+        workers: P.
+
+    Raises:
+        ValueError: for a law whose survival function is not known.
+        ArithmeticError: if the result does not settle.
+    """
+    mean = law.expectation()
+
+    def share(t: Floats) -> tuple[float, float]:
+        late = survival(law, t)
+        remaining = np.maximum(1 - np.concatenate([[0.0], np.cumsum((late[1:] + late[:-1]) / 2)]) * t[1] / mean, 0)
+        few = _sum_of_counts([(_counts(late, k, remaining), workers - 1)], k)
+        fresh = (few * (1 - np.arange(k) / k)[:, None]).sum(axis=0)
+        value = float((-np.diff(late) * (fresh[1:] + fresh[:-1]) / 2).sum())
+        return value, float(fresh[-1] * late[-1]) / max(value, NEGLIGIBLE)
+
+    return _refined(share, 8 * mean)
+
+
+def _counts(late: Floats, most: int, first: Floats | None = None) -> Floats:
+    """Return P(N(t) = n) for n < ``most`` on the grid, (most, points).
+
+    Args:
+        late: survival of every interval.
+        most: counts from 0 to most - 1.
+        first: survival of the first interval, if it has a law of its own.
+    """
+    first = late if first is None else first
+    counts = np.zeros((most, len(late)))
+    counts[0] = first
+    shape = 2 * len(late)
+    ends, first_ends = (fft.rfft(-np.diff(sf), shape) for sf in (late, first))
+    for n in range(1, most):
+        # No interval was finished before the first (for n = 1: the next one runs), and one has been since.
+        before = late if n == 1 else counts[n - 1]
+        middle = fft.rfft((before[1:] + before[:-1]) / 2, shape)
+        counts[n, 1:] = fft.irfft((first_ends if n == 1 else ends) * middle, shape)[: len(late) - 1]
+    return np.maximum(counts, 0.0)
+
+
+def _sum_of_counts(groups: Sequence[tuple[Floats, int]], most: int) -> Floats:
+    """Return P(N_1 + ... + N_P = n) for n < ``most`` of independent counts, given as (counts, workers alike)."""
+    total = np.zeros_like(groups[0][0])
+    total[0] = 1.0
+    for power, workers in groups:
+        while workers:
+            if workers % 2:
+                total = _convolved(total, power, most)
+            workers //= 2
+            if workers:
+                power = _convolved(power, power, most)
+    return total
+
+
+def _convolved(a: Floats, b: Floats, most: int) -> Floats:
+    return np.asarray(signal.fftconvolve(a, b, axes=0)[:most]) if most > 1 else a * b
+
+
+def _refined(measure: Callable[[Floats], tuple[float, float]], horizon: float) -> float:
+    """Return what ``measure(grid)`` tends to as the grid gets finer.
+
+    ``measure`` also says which share of its value may lie beyond the grid. Its error falls with a power of the
+    step: the square, or less for laws whose density is infinite at 0.
+    """
+    horizon *= SHORTEST
+    while measure(np.linspace(0.0, horizon, POINTS + 1))[1] > NEGLIGIBLE:
+        horizon *= 2
+    values, before = list[float](), np.nan
+    for refinement in range(REFINEMENTS + 1):
+        values.append(measure(np.linspace(0.0, horizon, POINTS * 2**refinement + 1))[0])
+        limit = _extrapolated(values)
+        if abs(limit - before) <= ACCURACY * abs(limit) + 1e-12:
+            return limit
+        before = limit
+    raise ArithmeticError(f"the grid of times does not settle: values from coarse to fine {values}")
+
+
+def _extrapolated(values: Sequence[float]) -> float:
+    """Return the limit of a sequence from its last three values, if its steps shrink geometrically (Aitken)."""
+    if len(values) < 3:
+        return np.nan
+    first, second = np.diff(values[-3:])
+    return float(values[-1] if first == second else values[-1] - second**2 / (second - first))

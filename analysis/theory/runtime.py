@@ -1,0 +1,323 @@
+"""How long an update takes, how stale its gradients are: theory to set beside a simulation.
+
+All of it is for the long run, workers with independent times, messages that travel at once and a server that takes
+no time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from stalegrad.analysis.theory.order_statistics import closed_form, order_statistic, split_points, survival
+from stalegrad.analysis.theory.renewal import batch_order_statistic, fresh_share
+from stalegrad.simulator.timing.delays import (
+    Delay,
+    Deterministic,
+    Empirical,
+    Exponential,
+    as_delay,
+)
+
+if TYPE_CHECKING:
+    from stalegrad.policies.synchrony import Synchrony
+
+Kind = Literal["exact", "numerical", "upper bound", "lower bound"]
+
+DUTTA = "Dutta et al. 2018"
+ROUNDS = ("sync", "k-sync", "k-batch-sync")
+"""All gradients of an update were computed at the version before it."""
+
+KNOWN = (*ROUNDS, "async", "k-async", "k-batch-async")
+
+
+class Estimate(NamedTuple):
+    """A number of theory, and what it is worth.
+
+    Attributes:
+        value: the number.
+        kind: ``exact`` (a closed form), ``numerical`` (exact theory, computed by quadrature), ``upper bound`` or
+            ``lower bound``.
+        source: the formula, and where it comes from.
+    """
+
+    value: float
+    kind: Kind
+    source: str
+
+
+def expected_update_time(synchrony: Synchrony, compute: Any, workers: int | None = None) -> Estimate:
+    """Return the expected simulated seconds from one update to the next.
+
+    ===============  =============================================  =====================================
+    synchrony        E[T]                                           kind
+    ===============  =============================================  =====================================
+    sync             E[X_{P:P}]                                     exact or numerical
+    k-sync           E[X_{K:P}]                                     exact or numerical
+    k-batch-sync     K E[X] / P if exponential; else the integral   exact or numerical; laws with jumps:
+                     of P(fewer than K are done by t)               upper bound E[X_{K:P}]
+    async            E[X] / P                                       exact
+    k-batch-async    K E[X] / P                                     exact
+    k-async          E[X_{K:P}] if exponential or K = P;            exact or numerical
+                     E[X] / P if K = 1
+    k-async          at most E[X_{K:P}], if new jobs last longer    upper bound
+                     than used ones
+    k-async          at least E[X_{K:P}], if they are shorter;      lower bound
+                     at least K E[X] / P always
+    ===============  =============================================  =====================================
+
+    For workers that differ E[X] / P becomes 1 / sum of 1 / E[X_i], and X_{K:P} the K-th smallest of unlike times.
+
+    Args:
+        synchrony: who waits for whom; one of the six above, with one mini-batch gradient per message.
+        compute: law of the seconds of one mini-batch, anything :class:`~stalegrad.simulator.Cluster` takes; a list
+            has one per worker.
+        workers: their number P; may be left out if ``compute`` is a list.
+
+    Raises:
+        ValueError: if k exceeds the workers, a mean is infinite or unknown, or there is no theory.
+        ArithmeticError: if numbers do not settle, for laws with extremely many tiny times.
+
+    References:
+        Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Theorems 1 and 2, Lemmas 3 to 5.
+    """
+    laws, k = _setting(synchrony, compute, workers)
+    if synchrony.local_steps != 1:
+        raise ValueError(f"local_steps = {synchrony.local_steps}: update times are known for 1 only")
+    if len(laws) == 1 or synchrony.name in ("async", "k-batch-async"):
+        return _renewals(laws, k)
+    if synchrony.name in ("sync", "k-sync"):
+        return _order_statistic(laws, k)
+    return _k_batch_sync(laws, k) if synchrony.name == "k-batch-sync" else _k_async(laws, k)
+
+
+def expected_speedup(synchrony: Synchrony, compute: Any, workers: int | None = None) -> Estimate:
+    """Return how many times more often than fully synchronous SGD a synchrony updates: E[T_sync] / E[T].
+
+    For async it is P E[X_{P:P}] / E[X], which is P H_P for exponential times. Arguments and errors as of
+    :func:`expected_update_time`. Reference: Dutta et al. 2018, Theorem 1.
+    """
+    laws, _ = _setting(synchrony, compute, workers)
+    sync = _order_statistic(laws, len(laws))
+    own = expected_update_time(synchrony, compute, workers)
+    kind: Kind = "numerical" if own.kind == "exact" and sync.kind == "numerical" else _reciprocal(own.kind)
+    return Estimate(sync.value / own.value, kind, f"{DUTTA}, Theorem 1: E[X_P:P] / E[T]; {own.source}")
+
+
+def throughput(synchrony: Synchrony, compute: Any, workers: int | None = None) -> dict[str, Estimate]:
+    """Return ``updates_per_second`` and (used) ``gradients_per_second``, as ``Trace.throughput`` measures them.
+
+    Arguments and errors as of :func:`expected_update_time`.
+    """
+    _, k = _setting(synchrony, compute, workers)
+    time = expected_update_time(synchrony, compute, workers)
+    kind = _reciprocal(time.kind)
+    return {
+        "updates_per_second": Estimate(1 / time.value, kind, f"1 / E[T]; {time.source}"),
+        "gradients_per_second": Estimate(k / time.value, kind, f"K / E[T]; {time.source}"),
+    }
+
+
+def expected_staleness(synchrony: Synchrony, workers: int) -> Estimate:
+    """Return the mean staleness of used gradients in the long run, in updates; it depends on no law of times.
+
+    0 for sync, k-sync and k-batch-sync; (P - K) / K for k-async; (P - 1) / K for k-batch-async and async (K = 1).
+    Every update adds 1 to each gradient in flight whose worker does not read then, and K gradients leave.
+
+    Args:
+        synchrony: one of the six.
+        workers: their number P.
+
+    Raises:
+        ValueError: if k exceeds the workers, or there is no theory.
+    """
+    k = _k_of(synchrony, workers)
+    if synchrony.name in ROUNDS:
+        return Estimate(0.0, "exact", "every gradient is of the version it updates")
+    if synchrony.name == "k-async":
+        return Estimate((workers - k) / k, "exact", "(P - K) / K: balance of ages")
+    return Estimate((workers - 1) / k, "exact", "(P - 1) / K: balance of ages")
+
+
+def fresh_probability(synchrony: Synchrony, compute: Any, workers: int | None = None) -> Estimate:
+    """Return the share of used gradients with staleness 0 in the long run.
+
+    1 for sync, k-sync and k-batch-sync; K / P for k-async with exponential times; 1 - ((P - 1) / K)
+    (1 - (1 - 1/P)^K) for k-batch-async (and async, K = 1) with exponential times, numerical for others.
+
+    The p0 of the error bounds is a lower bound for *every* gradient of an update: the share itself for k-async
+    with exponential times, but for k-batch-async the first of a group is fresh with probability 1 / P only.
+
+    Args:
+        synchrony: one of the six.
+        compute: law of the seconds of one mini-batch, the same for all workers.
+        workers: their number P.
+
+    Raises:
+        ValueError: if k exceeds the workers, a mean is infinite or unknown, workers differ, or there is no theory.
+
+    References:
+        Dutta et al. 2018, Lemma 8 (p0 = 1 / P for async and exponential times).
+    """
+    laws, k = _setting(synchrony, compute, workers)
+    count = len(laws)
+    if synchrony.name in ROUNDS or (synchrony.name == "k-async" and k == count):
+        return Estimate(1.0, "exact", "every gradient is of the version it updates")
+    if len(set(laws)) > 1:
+        raise ValueError("fresh_probability has no theory for workers that differ: give one law for all")
+    memoryless = isinstance(laws[0], Exponential)
+    if synchrony.name == "k-async" and k > 1:
+        if memoryless:
+            return Estimate(k / count, "exact", "K / P: whoever finishes next is any worker alike")
+        raise ValueError(f"k-async with k = {k} of {count}: the fresh share is known for exponential times only")
+    if memoryless:
+        value = 1 - (count - 1) / k * (1 - (1 - 1 / count) ** k)
+        return Estimate(value, "exact", f"1 - ((P - 1) / K)(1 - (1 - 1/P)^K); for K = 1 {DUTTA}, Lemma 8")
+    _check_continuous(laws[0])
+    return Estimate(fresh_share(laws[0], k, count), "numerical", "pushes of the others: equilibrium renewals")
+
+
+def longer_when_new(law: Delay, *, shorter: bool = False) -> bool:
+    """Tell whether a new job lasts longer than the rest of one in progress: P(X > u + t) <= P(X > u) P(X > t).
+
+    It holds for the exponential (with equality), shifted exponential, Erlang, uniform and constant law, and for
+    gamma and Weibull laws of shape 1 and above; the reverse (``shorter``) for hyper-exponential ones. For Pareto
+    and log-normal laws neither holds. Checked on pairs of quantiles, which covers laws of users too.
+
+    Args:
+        law: of the times.
+        shorter: tell instead whether the reverse inequality holds.
+
+    Raises:
+        ValueError: if its survival function is not known.
+
+    References:
+        Dutta et al. 2018, Definition of new-longer-than-used.
+    """
+    points = split_points(law)
+    t = np.unique(np.concatenate([points, points / 1.5]))[:: max(1, len(points) // 60)]
+    single = np.log(np.maximum(survival(law, t), 1e-300))
+    product = single[:, None] + single
+    joint = np.log(np.maximum(survival(law, (t[:, None] + t).ravel()), 1e-300)).reshape(product.shape)
+    excess = (joint - product)[product > math.log(1e-290)]
+    return bool((-excess if shorter else excess).max(initial=-math.inf) <= 1e-6)
+
+
+# Per synchrony
+
+
+def _renewals(laws: Sequence[Delay], k: int) -> Estimate:
+    rate = sum(number / law.expectation() for law, number in Counter(laws).items())
+    name = "K E[X] / P" if len(set(laws)) == 1 else "K / sum of 1 / E[X_i]"
+    return Estimate(k / rate, "exact", f"{DUTTA}, Lemmas 4 and 5: {name} (renewals)")
+
+
+def _order_statistic(laws: Sequence[Delay], k: int) -> Estimate:
+    source = f"{DUTTA}, Lemma 3: E[X_K:P]"
+    value = closed_form(laws[0], k, len(laws)) if len(set(laws)) == 1 else None
+    if value is not None:
+        return Estimate(value, "exact", source)
+    return Estimate(order_statistic(laws, k), "numerical", f"{source}, by quadrature")
+
+
+def _k_batch_sync(laws: Sequence[Delay], k: int) -> Estimate:
+    if k == 1:
+        return _order_statistic(laws, 1)
+    if all(isinstance(law, Exponential) for law in laws):
+        return _renewals(laws, k)._replace(source=f"{DUTTA}: mean of an Erlang law, K over the sum of rates")
+    if len(set(laws)) == 1 and isinstance(laws[0], Deterministic):
+        return Estimate(laws[0].value * math.ceil(k / len(laws)), "exact", "rounds of P")
+    if any(isinstance(law, Deterministic | Empirical) for law in laws):
+        if k <= len(laws):
+            value = _order_statistic(laws, k).value
+            return Estimate(value, "upper bound", "E[X_K:P]: the first K distinct workers are K mini-batches")
+        raise ValueError(f"k-batch-sync with k = {k} above {len(laws)} workers has no theory for laws with jumps")
+    value = batch_order_statistic(laws, k)
+    return Estimate(value, "numerical", "integral of P(fewer than K mini-batches are done by t), renewal counts")
+
+
+def _k_async(laws: Sequence[Delay], k: int) -> Estimate:
+    if k == len(laws):
+        return _order_statistic(laws, k)
+    if k == 1:
+        return _renewals(laws, k)
+    if all(isinstance(law, Exponential) for law in laws):
+        return _order_statistic(laws, k)._replace(source=f"{DUTTA}, Lemma 3: E[X_K:P], no memory")
+    if all(longer_when_new(law) for law in dict.fromkeys(laws)):
+        value = _order_statistic(laws, k).value
+        return Estimate(value, "upper bound", f"{DUTTA}, Lemma 3: E[X_K:P], new lasts longer than used")
+    floor = _renewals(laws, k).value
+    if all(longer_when_new(law, shorter=True) for law in dict.fromkeys(laws)):
+        value = max(floor, _order_statistic(laws, k).value)
+        return Estimate(value, "lower bound", "E[X_K:P], new is shorter than used, or K E[X] / P")
+    return Estimate(floor, "lower bound", "K E[X] / P: workers that idle are no faster than k-batch-async")
+
+
+# What is given
+
+
+def _setting(synchrony: Any, compute: Any, workers: int | None) -> tuple[list[Delay], int]:
+    """Return the law of every worker, and k; raise ValueError for what theory cannot take."""
+    count = worker_count(compute, workers)
+    k = _k_of(synchrony, count)
+    if _is_list(compute):
+        return [_law(value) for value in compute], k
+    return [_law(compute)] * count, k
+
+
+def worker_count(compute: Any, workers: int | None) -> int:
+    """Return the number of workers, given or that of a list of laws.
+
+    Raises:
+        ValueError: if there is none, or the two differ.
+    """
+    count = len(compute) if workers is None and _is_list(compute) else workers
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise ValueError(f"workers = {workers!r} is not allowed: a whole number of at least 1")
+    if _is_list(compute) and len(compute) != count:
+        raise ValueError(f"compute has {len(compute)} laws, but there are {count} workers: give one per worker")
+    return int(count)
+
+
+def _is_list(compute: Any) -> bool:
+    return isinstance(compute, Sequence | np.ndarray) and not isinstance(compute, str)
+
+
+def _k_of(synchrony: Any, workers: int) -> int:
+    name = getattr(synchrony, "name", None)
+    if name not in KNOWN:
+        raise ValueError(
+            f"there is no theory for synchrony {name or repr(synchrony)}: allowed are {', '.join(KNOWN)}"
+        )
+    synchrony.check(workers)
+    return workers if name == "sync" else int(getattr(synchrony, "k", 1))
+
+
+def _law(value: Any) -> Delay:
+    law = as_delay(value)
+    machines = [law.realise(np.random.default_rng(seed)) for seed in (0, 1)]
+    if machines[0] != machines[1]:
+        raise ValueError(
+            f"compute = {law!r} draws a machine per worker: draw them first, [law.realise(rng) for each worker]"
+        )
+    try:
+        mean = machines[0].expectation()
+    except TypeError as error:
+        raise ValueError(f"compute = {law!r} has no known mean: {error}") from None
+    if not math.isfinite(mean) or mean <= 0:
+        raise ValueError(f"compute = {law!r} has mean {mean}: theory needs a finite one above 0")
+    return machines[0]
+
+
+def _check_continuous(law: Delay) -> None:
+    if isinstance(law, Deterministic | Empirical):
+        raise ValueError(f"compute = {law!r} has jumps: the fresh share is known for continuous laws only")
+
+
+def _reciprocal(kind: Kind) -> Kind:
+    flipped: dict[Kind, Kind] = {"upper bound": "lower bound", "lower bound": "upper bound"}
+    return flipped.get(kind, kind)

@@ -1,0 +1,1 @@
+"""What rules are composed of: corrections, staleness weights, momenta and the work of the workers."""

@@ -1,0 +1,161 @@
+"""Momentum and scaling under staleness, which optax does not have.
+
+All follow one convention (PyTorch's): the buffer holds no learning rate, v <- gamma v + d, and theta moves by
+learning_rate * update from outside, so a transformation returns *minus* its step. A momentum therefore survives a
+change of the learning rate as it is. Beside ``d`` (and ``params``) they are told ``worker`` and ``staleness`` of
+the message; those with a buffer per worker need updates of one message.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from stalegrad._core.trees import after, at_worker, put_worker, stacked, tree_map
+
+Params = Any
+
+
+class MomentumState(NamedTuple):
+    """The server's one momentum buffer."""
+
+    velocity: Params
+
+
+def momentum(decay: Any, *, nesterov: bool = False) -> optax.GradientTransformationExtraArgs:
+    """v <- decay v + d; theta -= eta v, or with ``nesterov`` theta -= eta (decay v + d)."""
+
+    def update(d: Params, state: Any, params: Params = None, **_: Any) -> tuple[Params, Any]:
+        velocity = tree_map(lambda v, d: decay * v + d, state.velocity, d)
+        return _step(velocity, d, decay, nesterov), MomentumState(velocity)
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: MomentumState(tree_map(jnp.zeros_like, params)), update
+    )
+
+
+class PerWorkerMomentumState(NamedTuple):
+    """One buffer per worker (stacked along a first axis), and their running sum where it is needed."""
+
+    velocity: Params
+    total: Params | None
+
+
+def per_worker_momentum(
+    decay: Any, workers: int, *, nesterov: bool = False, running_sum: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    """v^i <- decay v^i + d for the message's worker i only; theta -= eta v^i (Nesterov: decay v^i + d).
+
+    Args:
+        decay: the momentum gamma.
+        workers: their number N.
+        nesterov: use the look-ahead form of the step.
+        running_sum: keep S = sum_j v^j (in O(1) buffers per message), as DANA's look-ahead needs.
+    """
+
+    def init(params: Params) -> PerWorkerMomentumState:
+        total = tree_map(jnp.zeros_like, params) if running_sum else None
+        return PerWorkerMomentumState(stacked(params, workers), total)
+
+    def update(d: Params, state: Any, params: Params = None, *, worker: Any, **_: Any) -> tuple[Params, Any]:
+        old = at_worker(state.velocity, worker)
+        new = tree_map(lambda v, d: decay * v + d, old, d)
+        total = state.total
+        if running_sum:
+            total = tree_map(lambda s, n, o: s + n - o, total, new, old)
+            new = after(new, total)
+        velocity = put_worker(state.velocity, worker, new)
+        new = at_worker(velocity, worker)  # read back: nothing else then needs the old stack
+        return _step(new, d, decay, nesterov), PerWorkerMomentumState(velocity, total)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _step(velocity: Params, d: Params, decay: Any, nesterov: bool) -> Params:
+    if nesterov:
+        return tree_map(lambda v, d: -(decay * v + d), velocity, d)
+    return tree_map(jnp.negative, velocity)
+
+
+class SMEGA2State(NamedTuple):
+    """Momentum, the gradients gathered since its last update, and how many they are."""
+
+    velocity: Params
+    gathered: Params
+    phase: jax.Array
+
+
+def smega2(decay: Any, workers: int) -> optax.GradientTransformationExtraArgs:
+    """One buffer that is updated every N messages, with their mean.
+
+    c <- (c + 1) mod N; a += d; theta -= eta (gamma m + d); if c = 0: m <- gamma m + a / N, a <- 0.
+
+    Reference: Cohen, Hakimi, Schuster, SMEGA2: Distributed Asynchronous Deep Neural Network Training With a
+    Single Momentum Buffer, 2022.
+    """
+
+    def init(params: Params) -> SMEGA2State:
+        zeros = tree_map(jnp.zeros_like, params)
+        return SMEGA2State(zeros, zeros, jnp.zeros((), jnp.int32))
+
+    def update(d: Params, state: Any, params: Params = None, **_: Any) -> tuple[Params, Any]:
+        phase = (state.phase + 1) % workers
+        gathered = tree_map(jnp.add, state.gathered, d)
+        direction = tree_map(lambda m, d: -(decay * m + d), state.velocity, d)
+        full = phase == 0
+        velocity = tree_map(lambda m, a: jnp.where(full, decay * m + a / workers, m), state.velocity, gathered)
+        gathered = tree_map(lambda a: jnp.where(full, jnp.zeros_like(a), a), gathered)
+        return direction, SMEGA2State(velocity, gathered, phase)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class FASGDState(NamedTuple):
+    """Moving averages of g^2, of g, and of the standard deviation of g."""
+
+    square: Params
+    mean: Params
+    deviation: Params
+
+
+Spread = Literal["deviation", "magnitude"]
+
+
+def fasgd(
+    square_decay: Any, deviation_decay: Any, eps: Any = 1e-8, floor: Any = 1e-8, spread: Spread = "deviation"
+) -> optax.GradientTransformationExtraArgs:
+    """theta -= eta d / ((v + floor) (tau + 1)), where v is a moving average of the standard deviation of d.
+
+    n <- c1 n + (1 - c1) d^2; b <- c1 b + (1 - c1) d; v <- c2 v + (1 - c2) sqrt(n - b^2 + eps).
+
+    Args:
+        square_decay: c1.
+        deviation_decay: c2.
+        eps: added to the variance before the root.
+        floor: added to v.
+        spread: ``magnitude``: v <- c2 v + (1 - c2) |d|, as in FRED, the code published with the paper.
+
+    Reference: Odena, Faster Asynchronous SGD, 2016 (with the division by the deviation of its text, and tau + 1 of
+    its code).
+    """
+
+    def init(params: Params) -> FASGDState:
+        zeros = tree_map(jnp.zeros_like, params)
+        return FASGDState(zeros, zeros, zeros)
+
+    def update(d: Params, state: Any, params: Params = None, *, staleness: Any, **_: Any) -> tuple[Params, Any]:
+        c1, c2 = square_decay, deviation_decay
+        square = tree_map(lambda n, d: c1 * n + (1 - c1) * d * d, state.square, d)
+        mean = tree_map(lambda b, d: c1 * b + (1 - c1) * d, state.mean, d)
+        if spread == "magnitude":
+            now = tree_map(jnp.abs, d)
+        else:
+            now = tree_map(lambda n, b: jnp.sqrt(jnp.maximum(n - b * b, 0) + eps), square, mean)
+        deviation = tree_map(lambda v, s: c2 * v + (1 - c2) * s, state.deviation, now)
+        direction = tree_map(lambda d, v: -d / ((v + floor) * (staleness + 1)), d, deviation)
+        return direction, FASGDState(square, mean, deviation)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,1 @@
+"""A discrete-event staleness simulator of distributed training."""

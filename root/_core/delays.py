@@ -1,0 +1,34 @@
+"""The base of all delays: distributions of times, in simulated seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+class Delay:
+    """Base of all laws of a non-negative random time in seconds."""
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Return ``size`` independent draws."""
+        raise TypeError(f"{type(self).__name__} cannot be drawn from: define sample(rng, size)")
+
+    def law(self) -> Any:
+        """Return the frozen ``scipy.stats`` distribution of this law."""
+        raise TypeError(f"{type(self).__name__} is not a scipy.stats law")
+
+    def expectation(self) -> float:
+        """Return the expected time (may be infinite)."""
+        return float(self.law().mean())
+
+    def sf(self, t: npt.ArrayLike) -> Floats:
+        """Return the survival function P(X > t)."""
+        return np.asarray(self.law().sf(t), float)
+
+    def realise(self, rng: np.random.Generator) -> Delay:
+        """Return the law of one worker: laws with a random machine draw it here, once per run."""
+        return self

@@ -1,8 +1,0 @@
-"""Checks: record how experiments converge, and tell later whether they still do. A door, as the command line is:
-it uses everything, and only the command line and the pytest plugin use it."""
-
-from stalegrad.simulator.checks.check import Check, compare
-from stalegrad.simulator.checks.plan import Plan
-from stalegrad.simulator.checks.recording import Recording, Run, record
-
-__all__ = ["Check", "Plan", "Recording", "Run", "compare", "record"]

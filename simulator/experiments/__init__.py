@@ -1,0 +1,1 @@
+"""Experiments: their specs, what a run does, its result and its identity."""

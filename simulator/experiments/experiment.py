@@ -1,0 +1,246 @@
+"""An experiment: all that a run depends on, as an object and as a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import InstanceOf
+
+from stalegrad._core.files import read_regular
+from stalegrad._core.functions import name_of
+from stalegrad._core.specs import PositiveFloat, PositiveInt, Seed, spec, validate
+from stalegrad.models import Problem
+from stalegrad.policies import Method, methods
+from stalegrad.policies.schedules import Constant, Schedule, schedule_table
+from stalegrad.policies.synchrony import Synchrony
+from stalegrad.simulator.replays.record import Record
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.tables import (
+    changed_fields,
+    check_keys,
+    cluster_table,
+    read_cluster,
+    read_synchrony,
+    synchrony_table,
+)
+from stalegrad.simulator.timing.trace import Budget
+
+Table = dict[str, Any]
+
+MAX_SPEC = 16 << 20
+"""Bytes of a file with a spec at most."""
+
+
+@spec
+class Experiment:
+    """One run: a problem, a cluster, a method, a budget and a seed.
+
+    Args:
+        problem: what is trained.
+        cluster: on which (simulated) machines.
+        method: how.
+        updates: budget: server updates.
+        wallclock: or: simulated seconds.
+        gradients: or: used mini-batch gradients. Exactly one of the three.
+        seed: of everything random, 0 to 2^64 - 1; the same experiment gives the same bytes.
+        record: what the history holds.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+
+    problem: InstanceOf[Problem]
+    cluster: InstanceOf[Cluster]
+    method: InstanceOf[Method]
+    updates: PositiveInt | None = None
+    wallclock: PositiveFloat | None = None
+    gradients: PositiveInt | None = None
+    seed: Seed = 0
+    record: InstanceOf[Record] = field(default_factory=Record)
+
+    def check_fields(self) -> None:
+        """Raise ValueError unless the parts go together."""
+        _ = self.budget
+        self.method.synchrony.check(self.cluster.size)
+
+    @property
+    def budget(self) -> Budget:
+        """When the run ends."""
+        return Budget(updates=self.updates, wallclock=self.wallclock, gradients=self.gradients)
+
+    def but(self, **changes: Any) -> Experiment:
+        """Return the same experiment with some fields changed, e.g. ``experiment.but(seed=1)``."""
+        return replace(self, **changes)
+
+    def to_toml(self) -> str:
+        """Return the experiment as TOML; :func:`from_toml` reads it back.
+
+        Raises:
+            ValueError: if a part of it only exists in this process, naming it.
+        """
+        return tomli_w.dumps(self.table())
+
+    def table(self) -> Table:
+        """Return the experiment as nested plain tables.
+
+        Raises:
+            ValueError: if a part of it only exists in this process, naming it.
+        """
+        table: Table = {k: v for k in ("updates", "wallclock", "gradients") if (v := getattr(self, k)) is not None}
+        table["seed"] = self.seed
+        table["problem"] = self.problem.table()
+        table["cluster"] = cluster_table(self.cluster)
+        table["method"] = method_table(self.method)
+        record = changed_fields(self.record)
+        if "fn" in record:
+            record["fn"] = name_of(record["fn"])
+        return table | ({"record": record} if record else {})
+
+
+def read_experiment(table: Mapping[str, Any]) -> Experiment:
+    """Return the experiment that nested tables describe.
+
+    Raises:
+        ValueError: for an unknown or missing key or a wrong value, naming it and what is allowed.
+    """
+    allowed = [f.name for f in fields(Experiment)]
+    check_keys("the experiment", table, allowed)
+    for part in ("problem", "cluster", "method"):
+        if not isinstance(table.get(part), Mapping):
+            raise ValueError(f"the experiment needs a table [{part}]")
+    arguments = dict(table)
+    arguments["problem"] = read_problem(arguments["problem"])
+    arguments["cluster"] = read_cluster(arguments["cluster"])
+    arguments["method"] = read_method(arguments["method"])
+    if "record" in arguments:
+        record = validate("record", dict[str, Any], arguments["record"])
+        check_keys("record", record, [f.name for f in fields(Record)])
+        arguments["record"] = Record(**record)
+    return Experiment(**arguments)
+
+
+def from_toml(text: str) -> Experiment:
+    """Return the experiment that a TOML text describes. Functions that it names are not imported.
+
+    Raises:
+        ValueError: as :func:`read_experiment`, or if the text is not TOML.
+    """
+    return read_experiment(parse_toml(text))
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """Return the experiment of a TOML file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as :func:`from_toml`, naming the file.
+    """
+    try:
+        return read_experiment(read_toml(Path(path)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_toml(file: Path) -> Table:
+    """Return the tables of a TOML file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no regular file, too large for a spec, or not TOML in UTF-8.
+    """
+    return parse_toml(read_regular(file, MAX_SPEC, "a spec").decode("utf-8-sig"))
+
+
+def parse_toml(text: str) -> Table:
+    """Return the tables of a TOML text.
+
+    Raises:
+        ValueError: if it is not TOML, or nested too deeply.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("the text is nested too deeply to be a spec") from None
+
+
+def read_problem(table: Mapping[str, Any]) -> Problem:
+    """Return the problem that a table describes."""
+    for key in ("model", "dataset"):
+        if key not in table:
+            raise ValueError(f"[problem] needs {key}")
+    return Problem(**table)
+
+
+def read_method(table: Mapping[str, Any]) -> Method:
+    """Return the method that a table describes; ``"none"`` stands for None, which TOML lacks."""
+    arguments = dict(table)
+    if "name" not in arguments:
+        raise ValueError("[method] needs name")
+    if not isinstance(arguments.get("synchrony"), Synchrony | None):
+        arguments["synchrony"] = read_synchrony(validate("synchrony", dict[str, Any], arguments["synchrony"]))
+    arguments = {k: None if isinstance(v, str) and v == "none" else v for k, v in arguments.items()}
+    return methods.method(arguments.pop("name"), arguments)
+
+
+def method_settings(method: Method) -> dict[str, Any]:
+    """Return the settings that give an equal method by :func:`read_method`, as objects; defaults are left out."""
+    info = methods.REGISTRY[method.name]
+    settings: dict[str, Any] = {"name": method.name}
+    if type(method.synchrony) is info.synchrony:
+        settings |= changed_fields(method.synchrony)
+    else:
+        settings["synchrony"] = method.synchrony
+    settings |= {name: value for name, value in method.parameters if differs(value, info.parameters[name])}
+    return settings | {"learning_rate": method.learning_rate}
+
+
+def method_table(method: Method) -> Table:
+    """Return a method as the table that :func:`read_method` reads back; defaults are left out.
+
+    Raises:
+        ValueError: if a part of it exists in this process only, naming it.
+    """
+    table = method_settings(method)
+    rate: Schedule = table.pop("learning_rate")
+    if "synchrony" in table:
+        table["synchrony"] = synchrony_table(method.synchrony)
+    table = {
+        name: "none" if value is None else value if name == "synchrony" else _plain(f"{name} of method", value)
+        for name, value in table.items()
+    }
+    plain = type(rate) is Constant and changed_fields(rate) == {"peak": rate.peak}
+    return table | {"learning_rate": rate.peak if plain else schedule_table(rate)}
+
+
+def differs(value: Any, default: Any) -> bool:
+    """Return whether a value is another one than a default; arrays are."""
+    try:
+        return bool(value != default)
+    except ValueError:
+        return True
+
+
+def _plain(what: str, value: Any) -> Any:
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {k: _plain(what, v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(what, v) for v in value]
+    raise ValueError(
+        f"{what} = {type(value).__qualname__} object exists in this process only and cannot be written to a spec: "
+        'give a name, a table, or a function of a module as "module:function"'
+    )
+
+
+def flattened(table: Mapping[str, Any]) -> Table:
+    """Return the table of an experiment with names like ``cluster.workers``."""
+    row: Table = {}
+    for name, value in table.items():
+        row |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    return row

@@ -1,0 +1,114 @@
+"""Files of a result: written so that they are whole, read so that nothing that is in them is trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stalegrad._core.files import read_regular
+
+MAX_TEXT = 16 << 20
+"""Bytes of a spec or of a summary at most."""
+WINDOWS = os.name == "nt"
+BITS = " as bits of "
+"""Stands in the name of an array before the type of which it holds the bits."""
+MAX_ROWS = 100_000_000
+"""Rows of a table at most."""
+
+
+def write_table(table: pd.DataFrame, file: Path, *, index: bool = False) -> None:
+    """Write a table as Parquet."""
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=None if index else False), file)
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """Return a table of a Parquet file; the numbers of rows that it announces are looked at first."""
+    with pq.ParquetFile(file) as opened:
+        rows = opened.metadata.num_rows
+        if rows > MAX_ROWS:
+            raise ValueError(f"it announces {rows} rows: at most {MAX_ROWS}")
+        table: pd.DataFrame = opened.read().to_pandas()
+    return table
+
+
+def write_arrays(arrays: Mapping[str, Any], file: Path) -> None:
+    """Write arrays as they are, uncompressed; those of a type that NumPy lacks (bfloat16, say) as their bits."""
+    np.savez(file, **dict(_stored(name, np.asarray(value)) for name, value in arrays.items()))  # type: ignore[arg-type]
+
+
+def _stored(name: str, value: Any) -> tuple[str, Any]:
+    if value.dtype.kind != "V":
+        return name, value
+    return f"{name}{BITS}{value.dtype.name}", value.view(f"u{value.dtype.itemsize}")
+
+
+def read_arrays(file: Path) -> dict[str, Any]:
+    """Return arrays that :func:`write_arrays` wrote: uncompressed, so they are no larger than the file."""
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("its arrays are compressed; those of a result are not")
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(_restored(name, value) for name, value in arrays.items())
+
+
+def _restored(name: str, value: Any) -> tuple[str, Any]:
+    name, _, dtype = name.partition(BITS)
+    return name, value.view(jnp.dtype(dtype)) if dtype else value
+
+
+def read_text(file: Path) -> str:
+    """Return a text in UTF-8."""
+    return read_regular(file, MAX_TEXT, "a text of a result").decode()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a table of JSON."""
+    return dict(json.loads(read_text(file)))
+
+
+def read_file(file: Path, read: Callable[[Path], Any]) -> Any:
+    """Return what ``read`` makes of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it cannot be read, whatever is in it, naming it.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no result at {file.parent}: {file.name} is missing")
+    try:
+        return read(file)
+    except (Exception, RecursionError) as error:
+        raise ValueError(f"{file} is damaged or foreign: {type(error).__name__}: {error}") from None
+
+
+def flush(directory: Path) -> None:
+    """Wait until all below a directory has reached the disk (of directories: where they can be opened)."""
+    for place in [*directory.rglob("*"), directory]:
+        if place.is_dir() and WINDOWS:
+            continue
+        handle = os.open(place, os.O_RDWR if WINDOWS else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def flat(params: Any) -> dict[str, Any]:
+    """Return a pytree as ``{"path/to/leaf": array}``."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)
+        or "params": np.asarray(leaf)
+        for path, leaf in leaves
+    }

@@ -1,0 +1,254 @@
+"""What a run is, decided in one place and in two forms.
+
+The *name* of an experiment holds qualified names and settings; labels, baselines and observers use it.
+Its *digest* adds what functions compute and the data; keys of stores, sweeps and checkpoints use it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from stalegrad._core.functions import import_function, is_function_name
+from stalegrad.models import Problem
+from stalegrad.policies import Method, methods
+from stalegrad.policies.schedules import Schedule, schedule_table
+from stalegrad.policies.synchrony import Synchrony
+from stalegrad.simulator.experiments.describe import UnknownPartError, described, digest_of
+from stalegrad.simulator.experiments.experiment import (
+    Experiment,
+    differs,
+    method_settings,
+    method_table,
+    parse_toml,
+)
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.delays import Delay, delay_table
+from stalegrad.simulator.timing.tables import changed_fields, cluster_table
+
+SEMANTICS = 2
+"""Raised whenever the same experiment begins to give other numbers: its runs then have other keys.
+
+2: EASGD takes gradients before the pull; gap-aware without momentum normalises raw gradients; learning rates
+go into named optimizers (fromage, rprop, lars, rmsprop with momentum); seeds from 2^32 on; 16-bit parameters;
+wallclock budgets end by a tolerance; images with alpha, 16 bits or an orientation.
+"""
+
+PATHS = ("directory", "file")
+"""Keys of a spec whose texts are paths, whatever they look like."""
+
+
+class Identity(NamedTuple):
+    """What the bytes of a stored run depend on; its versions and machine are written beside it.
+
+    Attributes:
+        spec: the experiment's canonical text, see :func:`canonical`.
+        parts: digests of what the spec names but does not hold, see :func:`parts_of`.
+        lanes: in how many lanes it is executed beside others; None: alone. Several lanes round otherwise than one.
+    """
+
+    spec: str
+    parts: Mapping[str, str]
+    lanes: int | None = None
+
+    @classmethod
+    def of(cls, experiment: Experiment, lanes: int | None = None) -> Identity:
+        """Return the identity of an experiment; this imports the functions that its spec names.
+
+        Raises:
+            ValueError: if a part of it exists in this process only, or cannot be compared with another one.
+        """
+        return cls(canonical(experiment), parts_of(experiment), lanes)
+
+    @property
+    def key(self) -> str:
+        """The key of the run in a store."""
+        text = json.dumps([SEMANTICS, self.spec, dict(self.parts), self.lanes], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def canonical(experiment: Experiment) -> str:
+    """Return the spec of an experiment as JSON with sorted keys: equal specs have the same text.
+
+    Raises:
+        ValueError: if a part of it exists in this process only, naming it.
+    """
+    return json.dumps(experiment.table(), sort_keys=True)
+
+
+def canonical_text(spec: str) -> str:
+    """Return the canonical text of the experiment that a spec in TOML was written from, without building it."""
+    return json.dumps(parse_toml(spec), sort_keys=True)
+
+
+def key_of(experiment: Experiment, lanes: int | None = None) -> str:
+    """Return the key of an experiment in a store; errors as of :meth:`Identity.of`."""
+    return Identity.of(experiment, lanes).key
+
+
+def parts_of(experiment: Experiment) -> dict[str, str]:
+    """Return digests of what a spec names but does not hold: functions, methods that were registered, local data.
+
+    This imports, and so executes, the modules of the functions.
+
+    Raises:
+        ValueError: if a function cannot be imported, local data cannot be found, or a part cannot be compared with
+            another one.
+    """
+    parts = {where: import_function(name) for where, name in functions_in(experiment).items()}
+    method = methods.REGISTRY[experiment.method.name]
+    if not method.built_in:
+        parts["method.rule"], parts["method.synchrony"] = method.rule, method.synchrony
+    try:
+        found = {where: digest_of(described(part, content=True)) for where, part in parts.items()}
+    except UnknownPartError as error:
+        raise UnknownPartError(f"{error}: give what it needs as numbers, texts or arrays") from None
+    data = experiment.problem.data_fingerprint()
+    return found if data is None else found | {"problem.data": data}
+
+
+def functions_in(experiment: Experiment) -> dict[str, str]:
+    """Return which functions a run of an experiment will import, by where they stand; nothing is imported here."""
+    tables = {
+        "cluster": changed_fields(experiment.cluster),
+        "method": {"optimizer": _name_in(dict(experiment.method.parameters).get("optimizer"))},
+        "record": {"fn": experiment.record.fn},
+    }
+    return {where: text for where, text in _texts(tables) if is_function_name(text)}
+
+
+def _name_in(optimizer: Any) -> Any:
+    return {"name": optimizer.get("name")} if isinstance(optimizer, Mapping) else optimizer
+
+
+def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield where, value
+    if isinstance(value, Delay):
+        value = {f.name: getattr(value, f.name) for f in fields(value) if f.name not in PATHS}  # type: ignore[arg-type]
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(inner, f"{where}.{key}" if where else str(key))
+    if isinstance(value, list | tuple) and not all(isinstance(inner, float | int) for inner in value):
+        for i, inner in enumerate(value):
+            yield from _texts(inner, f"{where}[{i}]")
+
+
+def digest(experiment: Experiment) -> str | None:
+    """Return the digest of an experiment, whatever it is made of; None if nobody can tell it from another one."""
+    try:
+        return digest_of([canonical(experiment), parts_of(experiment)])
+    except UnknownPartError:
+        return None
+    except ValueError:  # a part of it exists in this process only
+        pass
+    try:
+        return digest_of(described(experiment, content=True))
+    except UnknownPartError:
+        return None
+
+
+def name_table(experiment: Experiment) -> dict[str, Any]:
+    """Return the name of an experiment as nested tables: its spec, and descriptions of what that cannot hold."""
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "problem": experiment.problem.table,
+        "cluster": lambda: cluster_table(experiment.cluster),
+        "method": lambda: method_table(experiment.method),
+    }
+    named: dict[str, Any] = changed_fields(experiment.budget) | {"seed": experiment.seed}
+    for part, write in parts.items():
+        try:
+            named[part] = write()
+        except ValueError:
+            named[part] = _described_fields(getattr(experiment, part))
+    record = {name: _plain(value) for name, value in changed_fields(experiment.record).items()}
+    return named | ({"record": record} if record else {})
+
+
+def _described_fields(part: Any) -> dict[str, Any]:
+    if isinstance(part, Method):
+        return {name: _plain(value) for name, value in method_settings(part).items()}
+    if isinstance(part, Problem):
+        return {name: _plain(value) for name, value in part.settings.items()}
+    return {name: _plain(value) for name, value in changed_fields(part).items()}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float) else described(value, content=False)
+
+
+def text_of(value: Any, *, content: bool = False) -> Any:
+    """Return a value as labels and tables show it: a number, or a text without an address in it.
+
+    Args:
+        value: of an axis or a parameter.
+        content: whether functions of the same name that compute something else are told apart.
+    """
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(inner, str | int | float) for inner in value):
+        return str(value)
+    if isinstance(value, Mapping) and all(isinstance(inner, str | int | float) for inner in value.values()):
+        return str(dict(value))
+    if isinstance(value, Method):
+        return method_label(value)
+    if _is_spec(value):
+        return str(value)
+    try:
+        found = digest_of(described(value, content=content))
+    except UnknownPartError:
+        found = digest_of(described(value, content=False))
+    return f"{_short_name(value)} {found[:6]}"
+
+
+def _short_name(value: Any) -> str:
+    """Return what an object is called for short: an optax transformation by the function that made it."""
+    if isinstance(value, tuple) and value and callable(value[0]):
+        value = value[0]
+    name = getattr(value, "__qualname__", None) or getattr(value, "model", None) or type(value).__name__
+    return str(name).partition(".<locals>.init_fn")[0].replace("<locals>.", "")
+
+
+def _is_spec(value: Any) -> bool:
+    """Return whether a value can be written to a spec, so that its ``repr`` holds no address."""
+    try:
+        if isinstance(value, Delay):
+            delay_table(value)
+        elif isinstance(value, Schedule):
+            schedule_table(value)
+        elif isinstance(value, Problem):
+            value.table()
+        elif isinstance(value, Cluster):
+            cluster_table(value)
+        else:
+            return isinstance(value, Synchrony)
+    except ValueError:
+        return False
+    return True
+
+
+def method_label(method: Method) -> str:
+    """Return a method with its parameters, the learning rate aside: ``k-async(k=4)``."""
+    defaults = methods.REGISTRY[method.name].parameters
+    changed = {k: v for k, v in method.parameters if differs(v, defaults[k])}
+    given = changed_fields(method.synchrony) | changed
+    return method.name + (f"({', '.join(f'{k}={text_of(v)}' for k, v in given.items())})" if given else "")
+
+
+def run_name(experiment: Experiment, lanes: int | None = None) -> str:
+    """Return a name for a run that any file system takes: method, seed and the beginning of its key in a store.
+
+    Args:
+        experiment: what was run.
+        lanes: in how many lanes; None: alone.
+    """
+    name = re.sub(r"[^A-Za-z0-9=.,()-]+", "_", method_label(experiment.method))[:80]
+    try:
+        key = key_of(experiment, lanes)
+    except ValueError:  # a part of it exists in this process only
+        key = digest_of([digest(experiment) or name_table(experiment), lanes])
+    return f"{name}-seed{experiment.seed}-{key[:8]}"

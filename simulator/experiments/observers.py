@@ -1,0 +1,137 @@
+"""Observers: what is told about finished runs. Trackers of experiments are such; the core needs none of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from stalegrad.simulator.experiments.experiment import Experiment, flattened
+from stalegrad.simulator.experiments.identity import name_table, run_name
+from stalegrad.simulator.experiments.result import Result
+
+MLFLOW_LONGEST = 500
+"""Characters of a parameter that every MLflow server takes."""
+
+
+class Observer(Protocol):
+    """What is told about every run as it ends, in the process that called :func:`sweep` or :func:`run`."""
+
+    def finished(self, result: Result) -> None:
+        """Take note of a run that has ended."""
+
+    def failed(self, experiment: Experiment, traceback: str) -> None:
+        """Take note of a run that raised."""
+
+
+class TensorBoard:
+    """Write histories for TensorBoard, one folder per run; needs ``stalegrad[tensorboard]``.
+
+    The step is the update; what TensorBoard calls wall time is the simulated wallclock.
+
+    Args:
+        directory: what ``tensorboard --logdir`` is given.
+
+    Raises:
+        ValueError: if tensorboardX is not installed.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ValueError("TensorBoard needs tensorboardX: pip install 'stalegrad[tensorboard]'") from None
+        self.directory, self._writer = Path(directory), SummaryWriter
+
+    def finished(self, result: Result) -> None:
+        """Write the history of a run and its spec."""
+        with self._open(result.experiment, result.lanes) as writer:
+            for row in rows(result):
+                for name, value in row.numbers.items():
+                    writer.add_scalar(name, value, row.update, walltime=row.wallclock)
+
+    def failed(self, experiment: Experiment, traceback: str) -> None:
+        """Write the spec of a run that raised, and the traceback."""
+        with self._open(experiment) as writer:
+            writer.add_text("traceback", code(traceback))
+
+    def _open(self, experiment: Experiment, lanes: int | None = None) -> Any:
+        writer = self._writer(str(self.directory / run_name(experiment, lanes)))
+        writer.add_text("spec", code(spec_of(experiment)))
+        return writer
+
+
+class MLflow:
+    """Log specs as parameters and histories as metrics of MLflow runs; needs ``stalegrad[mlflow]``.
+
+    The step is the update; the time of a metric is the simulated wallclock (after 1970, as MLflow wants a date).
+
+    Args:
+        experiment: name of the MLflow experiment, made if it is not there.
+        tracking_uri: where; by default what MLflow is configured for.
+
+    Raises:
+        ValueError: if MLflow is not installed.
+    """
+
+    def __init__(self, experiment: str = "stalegrad", tracking_uri: str | None = None) -> None:
+        try:
+            import mlflow
+        except ImportError:
+            raise ValueError("MLflow is not installed: pip install 'stalegrad[mlflow]'") from None
+        self._entities, self._client = mlflow.entities, mlflow.MlflowClient(tracking_uri)
+        found = self._client.get_experiment_by_name(experiment)
+        self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
+
+    def finished(self, result: Result) -> None:
+        """Log a run."""
+        run = self._start(result.experiment, result.lanes)
+        for row in rows(result):
+            time = round(1000 * row.wallclock)
+            metrics = [self._entities.Metric(name, value, time, row.update) for name, value in row.numbers.items()]
+            self._client.log_batch(run, metrics=metrics)
+        self._client.set_terminated(run, "FINISHED")
+
+    def failed(self, experiment: Experiment, traceback: str) -> None:
+        """Log a run that raised, with its traceback."""
+        run = self._start(experiment)
+        self._client.log_text(run, traceback, "traceback.txt")
+        self._client.set_terminated(run, "FAILED")
+
+    def _start(self, experiment: Experiment, lanes: int | None = None) -> str:
+        run = self._client.create_run(self._experiment, run_name=run_name(experiment, lanes)).info.run_id
+        for name, value in flattened(name_table(experiment)).items():
+            self._client.log_param(run, name, str(value)[:MLFLOW_LONGEST])
+        return str(run)
+
+
+class Row(NamedTuple):
+    """A row of a history: when, in updates and simulated seconds, and the numbers that there are."""
+
+    update: int
+    wallclock: float
+    numbers: dict[str, float]
+
+
+def rows(result: Result) -> Iterator[Row]:
+    """Go over the rows of a run's history."""
+    for row in result.history.to_dict("records"):
+        update, numbers = int(row.pop("update")), {str(name): float(value) for name, value in row.items()}
+        known = {name: value for name, value in numbers.items() if not math.isnan(value)}
+        yield Row(update, numbers["wallclock"], known)
+
+
+def spec_of(experiment: Experiment) -> str:
+    """Return the spec of an experiment, or its name as JSON if a part of it exists in this process only."""
+    try:
+        return experiment.to_toml()
+    except ValueError:
+        return json.dumps(name_table(experiment), indent=1, sort_keys=True)
+
+
+def code(text: str) -> str:
+    """Return a text as Markdown that is shown as it stands."""
+    return "".join(f"    {line}\n" for line in text.splitlines())

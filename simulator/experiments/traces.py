@@ -1,0 +1,52 @@
+"""Traces that several runs share: those that differ in the rule only are timed once."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+from stalegrad.policies.synchrony import SYNCHRONIES
+from stalegrad.simulator.experiments.experiment import Experiment
+from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.tables import (
+    changed_fields,
+    cluster_table,
+    read_cluster,
+    read_synchrony,
+    synchrony_table,
+)
+from stalegrad.simulator.timing.trace import Trace
+
+KEPT = 8
+"""So many traces are remembered; a sweep runs what shares one in a row."""
+
+
+def trace_text(experiment: Experiment) -> str | None:
+    """Return the canonical text of exactly what the trace depends on: cluster, synchrony, budget and seed.
+
+    None if there is none: a part exists in this process only, or the training has a say (a controller).
+    """
+    synchrony = experiment.method.synchrony
+    if experiment.method.adaptive or SYNCHRONIES.get(synchrony.name) is not type(synchrony):
+        return None
+    try:
+        cluster = cluster_table(experiment.cluster)
+    except ValueError:
+        return None
+    run = {"seed": experiment.seed, **changed_fields(experiment.budget)}
+    return json.dumps({"cluster": cluster, "synchrony": synchrony_table(synchrony), "run": run}, sort_keys=True)
+
+
+def trace_of(experiment: Experiment) -> Trace:
+    """Return the trace of an experiment, the very same for all that share it. Treat it as read-only."""
+    text = trace_text(experiment)
+    if text is not None:
+        return _simulated(text)
+    budget = changed_fields(experiment.budget)
+    return simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _simulated(text: str) -> Trace:
+    table = json.loads(text)
+    return simulate(read_cluster(table["cluster"]), read_synchrony(table["synchrony"]), **table["run"])

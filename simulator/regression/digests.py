@@ -1,0 +1,65 @@
+"""What tells whether two runs are the same bit for bit, and what bits may depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from stalegrad.simulator.experiments.formats import flat
+from stalegrad.simulator.experiments.result import Result
+from stalegrad.simulator.timing.columns import GRADIENT_COLUMNS
+
+WHOLE = ("worker", "read_version", "update", "steps", "fate")
+"""Columns of a trace that say what happened; the others say when."""
+
+
+class Digests(NamedTuple):
+    """Hashes of a run: what happened in its trace, when that was, and its parameters at the end."""
+
+    events: str
+    times: str
+    params: str
+
+    @classmethod
+    def of(cls, result: Result) -> Digests:
+        """Return the digests of a run."""
+        trace = result.trace
+        when = [name for name in GRADIENT_COLUMNS if name not in (*WHOLE, "staleness")]
+        return cls(
+            digest({name: trace.column(name) for name in WHOLE}),
+            digest({name: trace.column(name) for name in when} | {"updates": trace.update_times}),
+            digest(flat(result.params)),
+        )
+
+
+def digest(arrays: Mapping[str, Any]) -> str:
+    """Return a hash of named arrays: names, types, shapes and bytes (little-endian)."""
+    found = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        array = np.ascontiguousarray(value)
+        array = array.astype(array.dtype.newbyteorder("<"))
+        found.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
+    return found.hexdigest()[:16]
+
+
+def machine() -> dict[str, str]:
+    """Return what bits may depend on: processor, cores, backend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    device = jax.devices()[0]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "system": platform.system(),
+        "backend": device.platform if device.platform == "cpu" else str(device.device_kind),
+    }

@@ -1,0 +1,164 @@
+"""What a check says: a table for people, JUnit XML and GitHub annotations for machines, pictures."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pandas as pd
+
+from stalegrad.analysis import plot_curves
+from stalegrad.analysis.statistics.convergence import ARRIVALS, Target
+from stalegrad.simulator.regression.comparison import Check
+
+SHOWN = ("method", "metric", "before", "after", "change", "interval", "tolerance", "p", "verdict")
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a check as text."""
+    columns = {
+        "method": table["method"],
+        "metric": table["metric"].str.replace("_", " "),
+        "before": table["before"].map(_number),
+        "after": table["after"].map(_number),
+        "change": table["difference"].map(_percent),
+        "interval": [f"{_percent(a)} to {_percent(b)}" for a, b in zip(table["low"], table["high"], strict=True)],
+        "tolerance": [_percent(margin).lstrip("+") for margin in table["margin"]],
+        "p": [_probability(p) for p in table["p"]],
+        "verdict": table["verdict"],
+    }
+    return pd.DataFrame(columns, columns=list(SHOWN))
+
+
+def text(check: Check) -> str:
+    """Return what a check found as lines of text, for a terminal of any width and for logs."""
+    lines = [f"convergence: {check.outcome}"]
+    for method, outcome in check.methods.items():
+        changes = "; ".join(check.changes(method))
+        lines.append(f"  {method}: {outcome}" + (f" ({changes})" if changes else ""))
+    if len(check.table):
+        table = shown(check.table)
+        wide = {name: max(len(name), *map(len, table[name])) for name in SHOWN}
+        rows = [SHOWN, *table.itertuples(index=False)]
+        lines += [
+            "",
+            *("  ".join(v.ljust(w) for v, w in zip(r, wide.values(), strict=True)).rstrip() for r in rows),
+        ]
+        lines += ["", legend(check)]
+    if check.outcome != "same" and (said := check.surroundings()):
+        lines.append(f"not as recorded: {'; '.join(said)}")
+    if check.unsure:
+        lines.append(
+            f"cannot tell whether objects of {', '.join(check.unsure)} are as recorded: only types are known"
+        )
+    return "\n".join(lines)
+
+
+def legend(check: Check) -> str:
+    """Return what the columns of the table mean."""
+    return (
+        "change: mean over the paired seeds, relative to before, with its 90 % interval; less is better. worse: "
+        f"beyond the tolerance (at least {check.tolerance:.3g}) with p <= {check.alpha:g}, corrected for all rows "
+        "(Holm). unclear: these seeds cannot tell; see stalegrad check power."
+    )
+
+
+def junit(check: Check, name: str) -> str:
+    """Return a check as JUnit XML: a test case for each method."""
+    methods = check.methods
+    failures = sum(outcome == "worse" for outcome in methods.values())
+    counts: dict[str, Any] = {"tests": str(len(methods)), "failures": str(failures), "errors": "0", "skipped": "0"}
+    suites = ET.Element("testsuites")
+    suite = ET.SubElement(suites, "testsuite", name="stalegrad.check", **counts)
+    for method, outcome in methods.items():
+        case = ET.SubElement(suite, "testcase", classname=name, name=_printable(method))
+        said = [outcome, *check.changes(method)]
+        if outcome != "same":
+            said.append(shown(check.table[check.table["method"] == method]).to_string(index=False))
+        told = _printable("\n".join(said))
+        if outcome == "worse":
+            ET.SubElement(case, "failure", message=_printable(sentence(check, method)), type="worse").text = told
+        else:
+            ET.SubElement(case, "system-out").text = told
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def sentence(check: Check, method: str) -> str:
+    """Return in one line what has become of a method."""
+    rows = check.table[(check.table["method"] == method) & (check.table["verdict"] == "worse")]
+    worse = [
+        f"{row['metric'].replace('_', ' ')} {_number(row['before'])} -> {_number(row['after'])}"
+        + ("" if math.isnan(row["difference"]) else f" ({_percent(row['difference'])})")
+        for row in rows.to_dict("records")
+    ]
+    return "; ".join([f"{method}: {check.methods[method]}", *worse])
+
+
+def github(check: Check, file: str) -> list[str]:
+    """Return a check as workflow commands of GitHub Actions: an error for what is worse, a notice for the rest."""
+    said = []
+    for method, outcome in check.methods.items():
+        if outcome != "same":
+            level = "error" if outcome == "worse" else "notice"
+            changes = "; ".join([sentence(check, method), *check.changes(method)])
+            properties = f"file={_escaped(file, True)},title={_escaped(f'convergence {outcome}', True)}"
+            said.append(f"::{level} {properties}::{_escaped(changes)}")
+    return said
+
+
+def pictures(check: Check, directory: Path) -> list[Path]:
+    """Draw before and after of every method that is worse, by the columns that are; return the files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    worse = check.table[check.table["verdict"] == "worse"] if len(check.table) else check.table
+    for method in dict.fromkeys(worse["method"]) if len(worse) else ():
+        target = check.before.targets.get(method)
+        columns = {_column(metric, target) for metric in worse.loc[worse["method"] == method, "metric"]}
+        for y in sorted(columns):
+            written.append(_draw(check, method, y, directory))
+    return written
+
+
+def _column(metric: str, target: Target | None) -> str:
+    """Return the column of a history that a metric is taken from."""
+    if metric in ARRIVALS:
+        return target.column if target else "train_loss"
+    return "train_loss" if metric == "lost_runs" else metric.partition("_")[2]
+
+
+def _draw(check: Check, method: str, y: str, directory: Path) -> Path:
+    curves = {
+        name: list(recording.histories[method].values())
+        for name, recording in {"before": check.before, "after": check.after}.items()
+    }
+    ax: Any = plot_curves(curves, y=y)
+    ax.set_title(method, loc="left")
+    file = directory / f"{re.sub(r'[^A-Za-z0-9.=-]+', '-', method).strip('-')}-{y.replace('_', '-')}.png"
+    ax.figure.savefig(file, dpi=160, bbox_inches="tight", metadata={"Software": None})
+    return file
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:+.2%}"
+
+
+def _probability(value: Any) -> str:
+    return "-" if math.isnan(value) else "<1e-4" if value < 1e-4 else f"{value:.2g}"
+
+
+def _printable(said: str) -> str:
+    """Return the text without what XML cannot hold."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd]", "?", said)
+
+
+def _escaped(said: str, inside: bool = False) -> str:
+    escapes = {"%": "%25", "\r": "%0D", "\n": "%0A"} | ({":": "%3A", ",": "%2C"} if inside else {})
+    return "".join(escapes.get(character, character) for character in said)

@@ -1,0 +1,125 @@
+"""What a check runs: methods, each with the same seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from stalegrad.simulator.experiments.describe import described
+from stalegrad.simulator.experiments.experiment import Experiment, read_experiment
+from stalegrad.simulator.experiments.identity import method_label, name_table, text_of
+from stalegrad.simulator.sweeps.axes import Point, Run, SweepSpec, apply
+
+SEEDS = 5
+"""Seeds of a spec that does not say which."""
+
+
+class Plan(NamedTuple):
+    """Points of a sweep, each of which is run with every seed.
+
+    Attributes:
+        base: what is the same everywhere.
+        points: values of the axes, the seed aside.
+        seeds: two at least.
+    """
+
+    base: Experiment
+    points: list[Point]
+    seeds: list[int]
+
+    @classmethod
+    def of(cls, base: Experiment, runs: Sequence[Run]) -> Plan:
+        """Return the plan of a sweep; if no axis is ``seed``, five seeds from that of the base on.
+
+        Raises:
+            ValueError: if there is one seed, methods have different ones, or two would be called the same.
+        """
+        seeds = list(dict.fromkeys(run.experiment.seed for run in runs))
+        if not any("seed" in run.point for run in runs):
+            seeds = list(range(base.seed, base.seed + SEEDS))
+            runs = [apply(base, run.point | {"seed": seed}) for run in runs for seed in seeds]
+        found: dict[str, Point] = {}
+        held: dict[str, list[int]] = {}
+        for run in runs:
+            point = {name: value for name, value in run.point.items() if name != "seed"}
+            label = _label(point, run.experiment)
+            if run.experiment.seed in held.setdefault(label, []):
+                raise ValueError(
+                    f"two runs are called {label!r}, seed {run.experiment.seed}: methods that differ in learning "
+                    'rate or optimizer only are told apart by axes such as "method.learning_rate"'
+                )
+            found[label] = point
+            held[label].append(run.experiment.seed)
+        for label, own in held.items():
+            if len(own) < 2:
+                raise ValueError(
+                    f"one seed of {label!r} is not enough: statistics need at least 2 (better {SEEDS})"
+                )
+            if set(own) != set(seeds):
+                raise ValueError(f"{label!r} has seeds {own}: all methods of a check need the same ones, {seeds}")
+        return cls(base, list(found.values()), seeds)
+
+    @classmethod
+    def of_sweep(cls, spec: SweepSpec) -> Plan:
+        """Return the plan of a spec, errors as of :meth:`of`."""
+        return cls.of(spec.base, spec.runs)
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Plan:
+        """Return the plan that :meth:`table` has written. Functions that it names are not imported.
+
+        Raises:
+            ValueError: if it cannot be read (any more), or a part of it exists in a test only.
+        """
+        try:
+            base = read_experiment(table["experiment"])
+            points, seeds = [dict(point) for point in table["points"]], [int(seed) for seed in table["seeds"]]
+            return cls.of(base, [apply(base, point | {"seed": seed}) for point in points for seed in seeds])
+        except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise ValueError(f"the spec of the baseline cannot be read: {type(error).__name__} {error}") from None
+
+    def table(self) -> dict[str, Any]:
+        """Return its name as plain tables: what a baseline is found by.
+
+        :meth:`read` reads them back if :attr:`written` is true; what a spec cannot hold is described by qualified
+        names and settings.
+        """
+        points = [{name: _written(value) for name, value in point.items()} for point in self.points]
+        table = {"experiment": name_table(self.base), "points": points, "seeds": self.seeds}
+        return dict(json.loads(json.dumps(table, allow_nan=False)))
+
+    @property
+    def written(self) -> bool:
+        """Whether it can be written to a spec, so that a baseline alone is enough to run it again."""
+        try:
+            for _, run in self.runs:
+                run.experiment.to_toml()
+            json.dumps(self.points, allow_nan=False)
+        except (ValueError, TypeError):
+            return False
+        return True
+
+    @property
+    def runs(self) -> list[tuple[str, Run]]:
+        """Its runs, each with the label that all seeds of its method share."""
+        made = [apply(self.base, point | {"seed": seed}) for point in self.points for seed in self.seeds]
+        points = [point for point in self.points for _ in self.seeds]
+        return [(_label(point, run.experiment), run) for point, run in zip(points, made, strict=True)]
+
+
+def _written(value: Any) -> Any:
+    """Return a value of an axis as JSON takes it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return described(value, content=False)
+    return value
+
+
+def _label(point: Point, experiment: Experiment) -> str:
+    """Return the method with its parameters, and the value of every axis that it does not show."""
+    label = method_label(experiment.method)
+    inside = label.partition("(")[2].rstrip(")").split(", ")
+    shown = {"method", *(f"method.{part.partition('=')[0]}" for part in inside)}
+    return ", ".join([label, *(f"{name}={text_of(value)}" for name, value in point.items() if name not in shown)])

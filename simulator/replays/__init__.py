@@ -1,0 +1,1 @@
+"""Replay: lower a trace to array operations and execute them on a problem with a rule, in JAX."""

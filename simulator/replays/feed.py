@@ -1,0 +1,45 @@
+"""Mini-batches of a stream, fetched ahead by threads while the device computes."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from stalegrad.models.streams import Stream
+from stalegrad.simulator.replays.batches import Draw
+
+
+class Feed:
+    """Fetches messages in order, some of them ahead.
+
+    Args:
+        stream: where from.
+        ahead: messages fetched before they are asked for.
+    """
+
+    def __init__(self, stream: Stream, ahead: int) -> None:
+        self.stream, self.ahead = stream, ahead
+        self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="stalegrad-feed")
+        self.waiting: dict[int, Future[Any]] = {}
+
+    def take(self, draw: Draw, first: int, last: int, messages: int) -> Any:
+        """Return the examples of messages ``first`` to ``last - 1``, one after the other along the first axis.
+
+        Args:
+            draw: what they consist of.
+            first: a gradient id.
+            last: likewise.
+            messages: how many there are in all; none is fetched beyond.
+
+        Raises:
+            ValueError: if an example cannot be read.
+        """
+        for m in range(first, min(last + self.ahead, messages)):
+            if m not in self.waiting:
+                self.waiting[m] = self.pool.submit(self.stream.fetch, draw(m, m + 1).ravel())
+        parts = [self.waiting.pop(m).result() for m in range(first, last)]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

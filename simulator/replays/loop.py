@@ -1,0 +1,98 @@
+"""Execution as a Python loop over compiled messages and updates.
+
+Versions live in a Python list, so that keeping one is keeping a reference: nothing is ever copied. The way to go
+where one gradient is dear and compiles badly inside a loop (native convolutions on CPU).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stalegrad._core.trees import at_worker, put_worker
+from stalegrad.simulator.replays.executor import Executor, Program, Stand, State, fold_in
+from stalegrad.simulator.replays.step import Inputs, Params, Sent
+
+
+class Loop(Executor):
+    """The state of one replay, advanced message by message."""
+
+    stride = 16
+
+    def start(self, initial: Stand, slot: int) -> None:
+        """Put version 0 into its slot."""
+        init, self.message, self.apply = compiled(self.program)
+        own, kept, optimizer, sent = init(*initial, self.numbers)
+        self.state = State(initial.params, [sent] * self.layout.slots, own, kept, optimizer)
+
+    def advance(self, first: int, last: int) -> Any:
+        """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
+        score, measured = self.score, []
+        s, (params, slots, own, kept, optimizer) = score.schedule, self.state
+        for u in range(first, last):
+            a, b = int(s.first[u]), int(s.first[u + 1])
+            rate, total = score.rates[u], None
+            for m in range(a, b):
+                batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
+                train, indices = self.mini_batches(m, m + 1)
+                event = None if indices is None else indices[0], batch, *who, score.weights[m]
+                state = (params, slots[s.read_slot[m]], own, kept, optimizer)
+                total, own, kept, measures = self.message(
+                    self.numbers, *state, total, event, rate, train, self.key
+                )
+                measured.append(measures)
+            count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
+            assert total is not None
+            params, optimizer, sent = self.apply(self.numbers, params, optimizer, *total, count, event, rate)
+            slots[s.write_slot[u]] = sent
+        self.state = State(params, slots, own, kept, optimizer)
+        return np.array(measured) if self.layout.measures and measured else None
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(program: Program) -> Any:
+    """Return the compiled init, message and apply."""
+
+    def inputs_of(event: Any, keys: Any = None) -> Inputs:
+        indices, _, worker, update, staleness, weight = event
+        return Inputs(indices, keys, worker, update, staleness, weight)
+
+    def message(
+        numbers: Any,
+        params: Params,
+        read: Params,
+        all_own: Any,
+        kept: Any,
+        optimizer: Any,
+        total: Any,
+        event: Any,
+        rate: Any,
+        train: Any,
+        key: jax.Array,
+    ) -> Any:
+        keys = fold_in(key, event[1] + jnp.arange(program.layout.steps, dtype=jnp.uint32))
+        inputs = inputs_of(event, keys)
+        own = at_worker(all_own, inputs.worker)
+        sent, own, kept, measures = program.step(numbers).message(
+            params, read, own, kept, optimizer, inputs, rate, train
+        )
+        all_own = put_worker(all_own, inputs.worker, own)
+        if total is not None:
+            sent = jax.tree.map(jnp.add, total, sent)
+        return sent, all_own, kept, measures
+
+    def apply(
+        numbers: Any, params: Params, optimizer: Any, total: Params, loss: Any, count: Any, event: Any, rate: Any
+    ) -> Any:
+        sent = Sent(total, loss)
+        return program.step(numbers).apply(params, optimizer, sent, count, inputs_of(event), rate)
+
+    return (
+        jax.jit(lambda params, stats, numbers: program.step(numbers).init(params, stats)),
+        jax.jit(message, donate_argnums=(3, 4, 6)),
+        jax.jit(apply, donate_argnums=(2, 3)),
+    )

@@ -1,0 +1,165 @@
+"""What is recorded, and when: the history of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from stalegrad._core.functions import by_name, check_function_name, function_of
+from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
+from stalegrad.simulator.replays.lowering import Schedule
+from stalegrad.simulator.timing.clock import TOLERANCE
+from stalegrad.simulator.timing.trace import Budget
+
+POINTS = 50
+"""Rows of a history, if its cadence is left to us."""
+
+ROWS = 1_000_000
+"""Rows of a history at most, where they are due by wallclock."""
+
+COLUMNS = (
+    "wallclock", "update", "gradients", "epoch", "train_loss", "test_loss", "test_error", "mean_staleness",
+    "max_staleness", "mean_gap", "learning_rate",
+)  # fmt: skip
+"""Columns that every history has."""
+
+
+@spec
+class Record:
+    """What a history holds; at most one cadence (default: 50 rows, evenly spaced in the budget's unit).
+
+    Args:
+        updates: a row every so many updates.
+        gradients: a row every so many used mini-batch gradients.
+        wallclock: a row every so many simulated seconds, at most a million rows: the value at time t is that of
+            the last update with time <= t, up to rounding (see :class:`~stalegrad.simulator.Budget`).
+        gap: record the gap of every message (RMSE over parameters between what the server holds when it
+            applies a message and what the message was computed at).
+        per_gradient: record of every message its gap, the L2 norm of its gradient and its effective step,
+            as a table of their own.
+        train_examples: take the training loss over so many examples, evenly spaced, and not over all: to evaluate
+            a large network on all that it learns from takes as long as a third of an epoch.
+        fn: ``fn(params) -> {"name": scalar}``, further columns of your own, under names that the history does not
+            have yet; or the name of such a function, ``"module:function"``, which is imported when the first row
+            is written. What it returns is checked at the first row, of version 0, before any update is made.
+
+    The cadence changes neither the trace nor the parameters.
+    """
+
+    updates: PositiveInt | None = None
+    gradients: PositiveInt | None = None
+    wallclock: PositiveFloat | None = None
+    gap: bool = True
+    per_gradient: bool = False
+    train_examples: PositiveInt | None = None
+    fn: Callable[[Any], Mapping[str, Any]] | str | None = None
+
+    def check_fields(self) -> None:
+        """Raise ValueError if more than one cadence is given."""
+        given = {k: v for k in ("updates", "gradients", "wallclock") if (v := getattr(self, k)) is not None}
+        if len(given) > 1:
+            raise ValueError(f"a record takes one cadence of updates, gradients and wallclock; got {given}")
+        if isinstance(self.fn, str):
+            check_function_name("fn of record", self.fn)
+        elif self.fn is not None:
+            object.__setattr__(self, "fn", by_name(self.fn))
+
+    def columns(self, params: Any) -> dict[str, Any]:
+        """Return the columns of the user's own for these parameters.
+
+        Raises:
+            ValueError: if the function returns anything but a mapping of names, which are not those of other
+                columns, to real scalars; it names the column.
+        """
+        if self.fn is None:
+            return {}
+        returned = function_of(self.fn)(params)
+        if not isinstance(returned, Mapping):
+            raise ValueError(
+                f"fn of record returned {returned!r:.60}: it must return a mapping of column to scalar"
+            )
+        return {name: _scalar(name, value) for name, value in returned.items()}
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What is measured of every message (see :func:`~stalegrad.simulator.replays.step.measure`)."""
+        if self.per_gradient:
+            return ("gap", "gradient_norm", "message_norm")
+        return ("gap",) if self.gap else ()
+
+
+class Points(NamedTuple):
+    """Rows of a history: ``wallclock[i]`` in seconds, when ``update[i]`` updates have been made."""
+
+    wallclock: npt.NDArray[np.floating[Any]]
+    update: npt.NDArray[np.int64]
+
+
+def cadence_of(record: Record, budget: Budget) -> Record:
+    """Return the record with a cadence: its own, or one that gives 50 rows."""
+    if record.updates or record.gradients or record.wallclock:
+        return record
+    if budget.wallclock:
+        return Record(wallclock=budget.wallclock / POINTS or budget.wallclock)
+    if budget.gradients:
+        return Record(gradients=math.ceil(budget.gradients / POINTS))
+    assert budget.updates
+    return Record(updates=math.ceil(budget.updates / POINTS))
+
+
+def points(record: Record, budget: Budget, schedule: Schedule, end: float, *, final: bool = True) -> Points:
+    """Return when rows are due: at the start, at the cadence, and (if this is all) at the end.
+
+    Raises:
+        ValueError: if the wallclock cadence asks for more than :data:`ROWS` rows.
+    """
+    cadence = cadence_of(record, budget)
+    times = np.concatenate([[0.0], schedule.time])
+    if cadence.wallclock:
+        rows = end / cadence.wallclock * (1 + TOLERANCE)
+        if not rows < ROWS:
+            raise ValueError(
+                f"wallclock of record = {cadence.wallclock!r} is not allowed for a run of {end!r} s: a history "
+                f"has at most {ROWS} rows; give at least {end / ROWS:.3g}"
+            )
+        wallclock = np.arange(math.floor(rows) + 1) * cadence.wallclock
+        update = np.searchsorted(schedule.time, wallclock * (1 + TOLERANCE), side="right")
+        if final and wallclock[-1] < end * (1 - TOLERANCE):
+            wallclock, update = np.append(wallclock, end), np.append(update, schedule.updates)
+        return Points(wallclock, update)
+    if cadence.updates:
+        update = np.arange(0, schedule.updates + 1, min(cadence.updates, schedule.updates + 1))
+    else:
+        assert cadence.gradients
+        due = np.arange(0, schedule.gradients_before[-1] + 1, cadence.gradients)
+        update = np.searchsorted(schedule.gradients_before, due)
+    update = update[update <= schedule.updates]
+    if final:
+        update = np.append(update, schedule.updates)
+    update = np.unique(update)
+    return Points(times[update], update)
+
+
+def _scalar(name: Any, value: Any) -> float:
+    if not isinstance(name, str):
+        raise ValueError(f"fn of record returned the column {name!r:.60}: names of columns are strings")
+    if name in COLUMNS:
+        raise ValueError(
+            f"fn of record returned the column {name!r}, which every history has: choose a name other than "
+            f"{', '.join(COLUMNS)}"
+        )
+    array = np.asarray(value)
+    if array.ndim:
+        raise ValueError(
+            f"fn of record returned an array of shape {array.shape} for the column {name!r}: a column holds one "
+            "scalar per row"
+        )
+    # JAX's own floating dtypes, such as bfloat16, are of kind V.
+    if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"fn of record returned {value!r:.60} for the column {name!r}: give a real number")
+    return float(array)

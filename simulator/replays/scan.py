@@ -1,0 +1,234 @@
+"""Execution as one compiled loop over many updates; versions live in slots stacked along a first axis.
+
+Updates of one message each can be made in *windows*: consecutive messages that read versions known already do not
+depend on one another, so their gradients are computed in one batched call, and then applied one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from stalegrad._core.trees import at_worker, put_worker, scalar_type
+from stalegrad.simulator.replays.executor import FETCHED_AHEAD, Executor, Program, Score, Stand, State, fold_in
+from stalegrad.simulator.replays.lowering import windows
+from stalegrad.simulator.replays.step import Inputs, Params, Sent
+
+CHUNK = 4_096
+"""Messages in one compiled call at most; its length never changes a result."""
+
+
+class Chunk(NamedTuple):
+    """A stretch of the schedule, padded to a compiled length. The first six have one entry per message;
+    ``windows`` says where each window starts and the last one ends, if there are any."""
+
+    worker: Any
+    staleness: Any
+    update: Any
+    read_slot: Any
+    indices: Any
+    batch: Any
+    first: Any
+    write_slot: Any
+    learning_rate: Any
+    weight: Any
+    windows: Any = None
+
+
+class Scan(Executor):
+    """The state of one replay, advanced by whole chunks."""
+
+    def start(self, initial: Stand, slot: int) -> None:
+        """Put version 0 into its slot."""
+        self.state = start_of(self.program)(*initial, self.numbers, slot)
+        chunk = CHUNK if self.feed is None else FETCHED_AHEAD
+        self.stride = max(1, min(chunk // self.layout.most, compiled_length(self.longest)))
+
+    def advance(self, first: int, last: int) -> Any:
+        """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
+        a, b = (int(self.score.schedule.first[u]) for u in (first, last))
+        train, indices = self.mini_batches(a, b)
+        if self.feed is not None:
+            length = self.stride * self.layout.most * indices[0].size
+            train = jax.tree.map(lambda leaf: _padded(leaf, length), train)
+        chunk = cut(self.score, first, last, self.stride, self.layout.most, indices)
+        count = last - first
+        if self.layout.window > 1:
+            starts = windows(self.score.schedule.read_version[first:last] - first, self.layout.window)
+            chunk, count = chunk._replace(windows=_padded(starts, self.stride + 1)), len(starts) - 1
+        self.state, measured = compiled(self.program)(
+            self.state, self.numbers, train, self.key, chunk, np.int32(0), np.int32(count)
+        )
+        return None if measured is None else np.asarray(measured)[: b - a]
+
+
+def cut(score: Score, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
+    """Return the updates ``start`` to ``stop - 1``, padded to ``updates`` updates of ``most`` messages."""
+    s, messages = score.schedule, updates * most
+    a, b = int(s.first[start]), int(s.first[stop])
+    return Chunk(
+        worker=_padded(s.worker[a:b], messages),
+        staleness=_padded(s.staleness[a:b], messages),
+        update=_padded((s.read_version[a:b] + s.staleness[a:b]).astype(np.int32), messages),
+        read_slot=_padded(s.read_slot[a:b], messages),
+        indices=None if indices is None else _padded(indices, messages),
+        batch=_padded(s.batch[a:b].astype(np.uint32), messages),
+        first=_padded((s.first[start : stop + 1] - a).astype(np.int32), updates + 1),
+        write_slot=_padded(s.write_slot[start:stop], updates),
+        learning_rate=_padded(score.rates[start:stop], updates),
+        weight=_padded(score.weights[a:b], messages),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def start_of(program: Program) -> Any:
+    """Return the compiled ``(params, stats, numbers, slot of version 0) -> State``."""
+    return jax.jit(state_of(program))
+
+
+def state_of(program: Program) -> Callable[..., State]:
+    """Return ``(params, stats, numbers, slot of version 0) -> State``."""
+
+    def start(params: Params, stats: Any, numbers: Any, slot: Any) -> State:
+        own, kept, optimizer, sent = program.step(numbers).init(params, stats)
+        stacked = None
+        if not program.layout.fresh:
+            empty = jax.tree.map(lambda leaf: jnp.zeros((program.layout.slots, *leaf.shape), leaf.dtype), sent)
+            stacked = write(empty, slot, sent)
+        return State(params, stacked, own, kept, optimizer)
+
+    return start
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(program: Program) -> Any:
+    """Return the compiled :func:`passage` of a program."""
+    return jax.jit(passage(program), donate_argnums=0)
+
+
+def passage(program: Program) -> Callable[..., tuple[State, Any]]:
+    """Return ``(state, numbers, train, key, chunk, first, last) -> (state, measured)``.
+
+    It makes the updates (in windows: the windows) ``first`` to ``last - 1`` of the chunk; ``measured`` has a row
+    for each of its messages.
+    """
+    layout = program.layout
+
+    def run(state: State, numbers: Any, train: Any, key: jax.Array, chunk: Chunk, first: Any, last: Any) -> Any:
+        step = program.step(numbers)
+        numbers_of = chunk.batch[:, None] + jnp.arange(layout.steps, dtype=jnp.uint32)
+        keys = fold_in(key, numbers_of)
+        shape = len(chunk.worker), len(layout.measures)
+        measured = jnp.zeros(shape, scalar_type(state.params)) if layout.measures else None
+
+        def inputs_of(m: Any) -> Inputs:
+            indices = None if chunk.indices is None else chunk.indices[m]
+            who = chunk.worker[m], chunk.update[m], chunk.staleness[m]
+            return Inputs(indices, keys[m], *who, chunk.weight[m])
+
+        def fetch(m: Any, state: State) -> tuple[Params, Any]:
+            """Return what message m starts from: the version it has read, and what its worker keeps.
+
+            It is fetched ahead, after all that comes before it is written: to read and to write a stack in one
+            step could otherwise need a copy of all of it.
+            """
+            m = jnp.minimum(m, len(chunk.worker) - 1)
+            read = state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
+            return read, at_worker(state.own, chunk.worker[m])
+
+        def message(m: Any, ahead: Any, state: State, rate: Any, measured: Any) -> Any:
+            """Compute message m; return it, and the state in which it leaves workers and what is kept."""
+            sent, own, kept, measures = step.message(
+                state.params, *ahead, state.kept, state.optimizer, inputs_of(m), rate, train
+            )
+            if measures is not None:
+                measured = lax.dynamic_update_index_in_dim(measured, measures, m, 0)
+            own = put_worker(state.own, chunk.worker[m], own)
+            return sent, state._replace(own=own, kept=kept), measured
+
+        def finish(u: Any, m: Any, state: State, total: Sent, count: Any) -> State:
+            params, optimizer, sent = step.apply(
+                state.params, state.optimizer, total, count, inputs_of(m), chunk.learning_rate[u]
+            )
+            slots = state.slots if layout.fresh else write(state.slots, chunk.write_slot[u], sent)
+            return state._replace(params=params, slots=slots, optimizer=optimizer)
+
+        def single(u: Any, carry: Any) -> Any:
+            """An update of one message."""
+            state, ahead, measured = carry
+            total, state, measured = message(u, ahead, state, chunk.learning_rate[u], measured)
+            state = finish(u, u, state, total, None)
+            return state, fetch(u + 1, state), measured
+
+        def several(u: Any, carry: Any) -> Any:
+            """An update of several messages, added up in the order of their ids."""
+            count = layout.messages
+            start = chunk.first[u] if count is None else u * count
+            count = chunk.first[u + 1] - start if count is None else count
+
+            def add(i: Any, inner: Any) -> Any:
+                total, state, ahead, measured = inner
+                sent, state, measured = message(start + i, ahead, state, chunk.learning_rate[u], measured)
+                return jax.tree.map(jnp.add, total, sent), state, fetch(start + i + 1, state), measured
+
+            nothing = step.nothing(carry[0].params)
+            total, state, _, measured = lax.fori_loop(0, count, add, (nothing, *carry))
+            state = finish(u, start, state, total, count)
+            return state, fetch(start + count, state), measured
+
+        def window(w: Any, carry: Any) -> Any:
+            """Updates of one message each, all of which read what is known when the first is made."""
+            start, end = chunk.windows[w], chunk.windows[w + 1]
+            messages = jnp.minimum(start + jnp.arange(layout.window), len(chunk.worker) - 1)
+            read = jax.tree.map(lambda stack: stack[chunk.read_slot[messages]], carry[0].slots)
+            work = jax.vmap(step.work, (0, None, 0, 0, None))
+            rates = chunk.learning_rate[messages]
+            sent, _ = work(read, carry[0].kept.stats, inputs_of(messages), rates, train)
+
+            def receive(u: Any, inner: Any) -> Any:
+                state, measured = inner
+                at, of = (jax.tree.map(lambda leaf: leaf[u - start], tree) for tree in (read, sent))
+                rate = chunk.learning_rate[u]
+                total, kept, measures = step.receive(
+                    state.params, at, of, state.kept, state.optimizer, inputs_of(u), rate
+                )
+                if measures is not None:
+                    measured = lax.dynamic_update_index_in_dim(measured, measures, u, 0)
+                return finish(u, u, state._replace(kept=kept), total, None), measured
+
+            return lax.fori_loop(start, end, receive, carry)
+
+        if layout.window > 1:
+            return lax.fori_loop(first, last, window, (state, measured))
+        update = single if layout.messages == 1 else several
+        begin = chunk.first[first] if layout.messages is None else first * layout.messages
+        state, _, measured = lax.fori_loop(first, last, update, (state, fetch(begin, state), measured))
+        return state, measured
+
+    return run
+
+
+def gather(slots: Params, slot: Any) -> Params:
+    """Return what a slot holds."""
+    return jax.tree.map(lambda stack: lax.dynamic_index_in_dim(stack, slot, keepdims=False), slots)
+
+
+def write(slots: Params, slot: Any, value: Params) -> Params:
+    """Return the slots with one replaced (in place, if the buffer was donated)."""
+    return jax.tree.map(lambda stack, v: lax.dynamic_update_index_in_dim(stack, v, slot, 0), slots, value)
+
+
+def compiled_length(updates: int) -> int:
+    """Round up to a power of 4: a chunk may be shorter than it was compiled for, so runs share the code."""
+    return 1 << 2 * ((updates - 1).bit_length() + 1 >> 1)
+
+
+def _padded(array: np.ndarray, length: int) -> np.ndarray:
+    padding = np.zeros((length - len(array), *array.shape[1:]), array.dtype)
+    return np.concatenate([array, padding]) if len(padding) else array

@@ -1,0 +1,271 @@
+"""What one message and one update cost in arithmetic: pure functions on pytrees, specialised when built.
+
+Two ways to execute them give the same numbers up to rounding: :mod:`scan` (one compiled loop for many updates)
+and :mod:`loop` (a compiled call per message).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from stalegrad._core.trees import global_norm_squared, like, scalar_type, wide
+from stalegrad.policies.optimizers import build_optimizer
+from stalegrad.policies.rules import Rule
+from stalegrad.policies.rules.parts.work import Work
+
+Params = Any
+
+
+class Layout(NamedTuple):
+    """What the computation is specialised for (everything here is a constant of the compiled code).
+
+    Attributes:
+        messages: messages that every update consumes, or None if that varies.
+        steps: local mini-batch gradients in a message.
+        fresh: every gradient is computed at the server's current parameters, so no slots are needed.
+        measures: what is measured of every message, of those in :func:`measure`.
+        slots: versions that can be kept.
+        most: the largest number of messages in an update.
+        window: how many messages, of one update each, are worked on at once.
+        loss: whether messages carry the mean loss of their mini-batches, because the optimizer asks for it.
+    """
+
+    messages: int | None
+    steps: int
+    fresh: bool
+    measures: tuple[str, ...]
+    slots: int
+    most: int
+    window: int = 1
+    loss: bool = False
+
+
+class Inputs(NamedTuple):
+    """What one message is computed from: example indices (steps, batch), keys (steps,), and who sent it when.
+
+    ``update`` is the index of the update it goes into, ``weight`` the factor that its staleness has earned it.
+    """
+
+    indices: Any
+    keys: Any
+    worker: Any
+    update: Any
+    staleness: Any
+    weight: Any
+
+
+class Sent(NamedTuple):
+    """What a worker sends, or the sum of several: the message, and its mini-batches' loss if that is asked for."""
+
+    message: Params
+    loss: jax.Array | None
+
+
+class Kept(NamedTuple):
+    """What one message leaves to the next: the correction's state, and running statistics (of batch norm)."""
+
+    correction: Any
+    stats: Any
+
+
+class Step(NamedTuple):
+    """The two halves of an update, and those of a message whose worker keeps nothing.
+
+    Attributes:
+        message: ``(params, read, own, kept, optimizer state, inputs, learning rate, train)`` ->
+            ``(sent, own, kept, measured)``; ``own`` is what its worker keeps between messages, ``measured``
+            holds one number for each of the layout's measures (or is None).
+        work: ``(read, stats, inputs, learning rate, train) -> (sent, stats)``.
+        receive: ``(params, read, sent, kept, optimizer state, inputs, learning rate)`` ->
+            ``(sent, kept, measured)``.
+        apply: ``(params, optimizer state, sum of what was sent, number of messages, inputs, learning rate)`` ->
+            ``(params, optimizer state, point to send)``; a number of None means a single message, that of
+            ``inputs``.
+        init: ``(params, stats) -> (own states of all workers, kept, optimizer state, point to send)``.
+        nothing: ``params -> sent``, a sum of no messages.
+    """
+
+    message: Callable[..., tuple[Sent, Any, Kept, jax.Array | None]]
+    work: Callable[..., tuple[Sent, Any]]
+    receive: Callable[..., tuple[Sent, Kept, jax.Array | None]]
+    apply: Callable[..., tuple[Params, Any, Params]]
+    init: Callable[[Params, Any], tuple[Any, Kept, Any, Params]]
+    nothing: Callable[[Params], Sent]
+
+
+def make_step(
+    loss: Callable[..., tuple[jax.Array, Any]], rule: Rule, layout: Layout, peak: Any, first_rate: Any
+) -> Step:
+    """Return the step of a rule.
+
+    Args:
+        loss: ``loss(params, stats, batch, key) -> (scalar, stats)``.
+        rule: its hyper-parameters may be tracers.
+        layout: what to specialise for.
+        peak: the learning-rate schedule's peak.
+        first_rate: the learning rate of the first update.
+    """
+    optimizer = build_optimizer(rule.optimizer)
+
+    def nothing(params: Params) -> Sent:
+        return Sent(
+            jax.tree.map(jnp.zeros_like, params), jnp.zeros((), scalar_type(params)) if layout.loss else None
+        )
+
+    def gradient_at(point: Params, stats: Any, inputs: Inputs, h: Any, train: Any) -> tuple[Sent, Any]:
+        """The gradient of local step h, its loss if that is asked for, and the statistics that it leaves."""
+        batch = jax.tree.map(lambda array: array[inputs.indices[h]], train)
+        if not layout.loss:
+            slope, stats = jax.grad(loss, has_aux=True)(point, stats, batch, inputs.keys[h])
+            return Sent(slope, None), stats
+        (value, stats), slope = jax.value_and_grad(loss, has_aux=True)(point, stats, batch, inputs.keys[h])
+        return Sent(slope, value.astype(scalar_type(point)) / layout.steps), stats
+
+    def plain_work(read: Params, stats: Any, inputs: Inputs, rate: jax.Array, train: Any) -> tuple[Sent, Any]:
+        """One mini-batch gradient, or the sum of those along a path of local SGD steps; and the statistics."""
+        if layout.steps == 1:
+            return gradient_at(read, stats, inputs, 0, train)
+
+        def local_step(h: Any, carry: tuple[Params, Sent, Any]) -> tuple[Params, Sent, Any]:
+            point, total, stats = carry
+            sent, stats = gradient_at(point, stats, inputs, h, train)
+            return _descend(point, sent.message, rate), jax.tree.map(jnp.add, total, sent), stats
+
+        _, total, stats = jax.lax.fori_loop(0, layout.steps, local_step, (read, nothing(read), stats))
+        return total, stats
+
+    def own_work(
+        work: Work, params: Params, read: Params, own: Any, stats: Any, inputs: Inputs, rate: jax.Array, train: Any
+    ) -> tuple[Sent, Any, Any, Params]:
+        """What a worker with state of its own sends; also that state, the statistics, and where it started."""
+        kept = own
+        start, job = work.begin(read, own, inputs)
+        start = like(start, read)
+
+        def local_step(h: Any, carry: tuple[Params, Any, Any, Any]) -> tuple[Params, Any, Any, Any]:
+            point, job, total, stats = carry
+            at, moved = work.before(point, job)
+            g, stats = gradient_at(like(at, point), stats, inputs, h, train)
+            at, moved = work.move(at, moved, g.message, rate)
+            return like(at, point), like(moved, job), jax.tree.map(jnp.add, total, g.loss), stats
+
+        begun = (start, job, nothing(read).loss, stats)
+        point, job, total, stats = jax.lax.fori_loop(0, layout.steps, local_step, begun)
+        message, own = work.finish(start, point, job, params)
+        return Sent(like(message, read), total), like(own, kept), stats, start
+
+    def message(
+        params: Params,
+        read: Params,
+        own: Any,
+        kept: Kept,
+        optimizer_state: Any,
+        inputs: Inputs,
+        learning_rate: jax.Array,
+        train: Any,
+    ) -> tuple[Sent, Any, Kept, jax.Array | None]:
+        start, stats = read, kept.stats
+        if rule.work is None:
+            sent, stats = plain_work(read, stats, inputs, learning_rate, train)
+        else:
+            sent, own, stats, start = own_work(rule.work, params, read, own, stats, inputs, learning_rate, train)
+        kept = kept._replace(stats=stats)
+        sent, kept, measured = receive(params, start, sent, kept, optimizer_state, inputs, learning_rate)
+        return sent, own, kept, measured
+
+    def receive(
+        params: Params,
+        start: Params,
+        raw: Sent,
+        kept: Kept,
+        optimizer_state: Any,
+        inputs: Inputs,
+        learning_rate: jax.Array,
+    ) -> tuple[Sent, Kept, jax.Array | None]:
+        sent, correction = raw.message, kept.correction
+        if rule.correction is not None:
+            sent, correction = rule.correction.update(
+                sent,
+                correction,
+                params,
+                read=start,
+                staleness=inputs.staleness,
+                worker=inputs.worker,
+                learning_rate=learning_rate,
+                peak_learning_rate=peak,
+                optimizer_state=optimizer_state,
+            )
+            sent, correction = like(sent, raw.message), like(correction, kept.correction)
+        if rule.weight is not None:
+            sent = jax.tree.map(lambda leaf: leaf * inputs.weight.astype(leaf.dtype), sent)
+        measured = None
+        if layout.measures:
+            measured = measure(layout.measures, params, start, raw.message, sent)
+            # Never true, but XLA cannot know: whatever comes of the message is now computed after the gap. Else
+            # it might overwrite parameters and slots first, and would save all of them at every step.
+            sent = jax.tree.map(lambda leaf: jnp.where(measured[0] < 0, jnp.zeros_like(leaf), leaf), sent)
+        return Sent(sent, raw.loss), kept._replace(correction=correction), measured
+
+    def apply(
+        params: Params, state: Any, total: Sent, count: Any, inputs: Inputs, learning_rate: jax.Array
+    ) -> tuple[Params, Any, Params]:
+        mean = total if count is None else jax.tree.map(lambda leaf: leaf / count, total)
+        told = {"value": mean.loss, "grad": mean.message} if layout.loss else {}
+        direction, after = optimizer.at(learning_rate).update(
+            like(mean.message, params),
+            state,
+            params,
+            worker=inputs.worker,
+            staleness=inputs.staleness,
+            learning_rate=learning_rate,
+            **told,
+        )
+        direction, state = like(direction, params), like(after, state)
+        if rule.displaces or optimizer.inside:
+            params = jax.tree.map(jnp.add, params, direction)
+        else:
+            params = jax.tree.map(lambda p, d: p + learning_rate.astype(p.dtype) * d, params, direction)
+        return params, state, point_to_send(params, state, learning_rate, inputs.worker)
+
+    def point_to_send(params: Params, state: Any, learning_rate: jax.Array, worker: Any) -> Params:
+        if rule.look_ahead is None:
+            return params
+        return like(rule.look_ahead(params, state, learning_rate, worker), params)
+
+    def init(params: Params, stats: Any) -> tuple[Any, Kept, Any, Params]:
+        correction = rule.correction.init(params) if rule.correction is not None else ()
+        own = rule.work.init_all(params) if rule.work is not None else ()
+        state = optimizer.at(first_rate).init(params)
+        sent = point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return own, Kept(correction, stats), state, sent
+
+    return Step(message, plain_work, receive, apply, init, nothing)
+
+
+def _descend(point: Params, gradient: Params, learning_rate: jax.Array) -> Params:
+    return jax.tree.map(lambda p, g: p - learning_rate.astype(p.dtype) * g, point, gradient)
+
+
+def measure(measures: tuple[str, ...], params: Params, start: Params, raw: Params, sent: Params) -> jax.Array:
+    """Return these measures of a message, as a vector.
+
+    ``gap``: from where it was computed to where it is applied, RMS over parameters; ``gradient_norm``: L2 norm of
+    what the worker computed; ``message_norm``: of what correction and weight have left of it.
+    """
+    functions = {
+        "gap": lambda: distance_rms(params, start),
+        "gradient_norm": lambda: jnp.sqrt(global_norm_squared(raw)),
+        "message_norm": lambda: jnp.sqrt(global_norm_squared(sent)),
+    }
+    return jnp.stack([functions[name]() for name in measures]).astype(scalar_type(params))
+
+
+def distance_rms(a: Params, b: Params) -> jax.Array:
+    """Return the root mean square of a - b over all parameters: the gap."""
+    squares = jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum((wide(x) - wide(y)) ** 2), a, b))
+    size = sum(leaf.size for leaf in jax.tree.leaves(a))
+    return jnp.sqrt(sum(squares) / size)

@@ -1,0 +1,49 @@
+"""Experiments executed together, in lanes of one compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+
+from stalegrad.simulator.experiments.experiment import Experiment
+from stalegrad.simulator.experiments.result import Result, known_parts, run
+from stalegrad.simulator.experiments.traces import trace_of
+from stalegrad.simulator.replays.run import Request, check, replay_together
+
+ACCELERATOR_WIDTH = 16
+
+
+def default_width() -> int:
+    """Return in how many lanes runs are executed: one on CPU, where more gain little, several elsewhere."""
+    return 1 if jax.default_backend() == "cpu" else ACCELERATOR_WIDTH
+
+
+def planned_lanes(experiment: Experiment, width: int) -> int | None:
+    """Return in how many lanes an experiment is to be executed; None: alone, as where a controller decides."""
+    return None if width == 1 or experiment.method.adaptive else width
+
+
+def run_together(experiments: Sequence[Experiment], width: int) -> list[Result]:
+    """Run experiments, those that share their compiled code in ``width`` lanes.
+
+    The bytes of a run depend on ``width``, but not on who runs beside it; in one lane they are those of
+    :func:`~stalegrad.simulator.experiments.result.run`, and so they are if a controller decides from the loss.
+
+    Raises:
+        ValueError: if one of them is impossible, before anything runs.
+    """
+    for e in experiments:
+        check(e.problem, e.method, e.cluster.size, None)
+    if width == 1:
+        return [run(e, progress=False) for e in experiments]
+    traces = {i: trace_of(e) for i, e in enumerate(experiments) if not e.method.adaptive}
+    requests = [
+        Request(trace, e.problem, e.method, e.record, e.seed)
+        for e, trace in ((experiments[i], trace) for i, trace in traces.items())
+    ]
+    replays = dict(zip(traces, replay_together(requests, width), strict=True))
+    return [
+        Result.of(e, traces[i], replays[i], known_parts(e)) if i in replays else run(e, progress=False)
+        for i, e in enumerate(experiments)
+    ]

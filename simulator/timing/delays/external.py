@@ -1,0 +1,108 @@
+"""Delays of other libraries and of users: distributions of scipy.stats, functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from stalegrad._core.delays import Delay, Floats
+from stalegrad._core.functions import by_name, check_function_name, function_of
+from stalegrad._core.specs import builtin, spec, unknown_name
+
+
+@spec
+class Scipy(Delay):
+    """A ``scipy.stats`` distribution by name, e.g. ``Scipy("invgauss", {"mu": 0.5})``.
+
+    Passing the frozen distribution itself, ``compute=scipy.stats.invgauss(0.5)``, means the same.
+
+    Args:
+        name: of a distribution of ``scipy.stats``.
+        parameters: its parameters by name, finite numbers.
+    """
+
+    name: str
+    parameters: Any = ()
+
+    def check_fields(self) -> None:
+        """Raise ValueError for unknown names, bad parameters or a support below 0."""
+        if not isinstance(getattr(stats, self.name, None), stats.rv_continuous | stats.rv_discrete):
+            known = [n for n in dir(stats) if isinstance(getattr(stats, n), stats.rv_continuous)]
+            raise ValueError(unknown_name("scipy.stats distribution", self.name, known))
+        where = f"parameters of scipy.stats.{self.name}"
+        object.__setattr__(self, "parameters", _named_numbers(where, self.parameters))
+        given = dict(self.parameters)
+        try:
+            with np.errstate(all="ignore"):
+                low = float(self.law().support()[0])
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise ValueError(f"{where} = {given} are not allowed: {error}") from None
+        if np.isnan(low):
+            raise ValueError(f"{where} = {given} are not allowed: the distribution does not exist for them")
+        if low < 0:
+            raise ValueError(f"scipy.stats.{self.name} has support from {low}: a time must not be negative")
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw."""
+        return np.asarray(self.law().rvs(size=size, random_state=rng), float)
+
+    def law(self) -> Any:
+        """Return the frozen distribution."""
+        return getattr(stats, self.name)(**dict(self.parameters))
+
+
+def _named_numbers(where: str, parameters: Any) -> tuple[tuple[str, float], ...]:
+    """Return parameters as sorted pairs of a name and a number."""
+    pairs = list(parameters.items()) if isinstance(parameters, Mapping) else parameters
+    wrong = f"{where} = {parameters!r:.200} is not allowed: give a table of names and numbers, e.g. {{'mu': 0.5}}"
+    if not isinstance(pairs, Sequence) or isinstance(pairs, str | bytes):
+        raise ValueError(wrong)
+    plain = {}
+    for pair in pairs:
+        if not (isinstance(pair, Sequence) and len(pair) == 2 and isinstance(pair[0], str)) or isinstance(
+            pair, str
+        ):
+            raise ValueError(wrong)
+        value = builtin(pair[1])
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+            raise ValueError(f"{pair[0]} of {where} = {value!r:.60} is not allowed: give a finite number")
+        plain[pair[0]] = value
+    return tuple(sorted(plain.items()))
+
+
+@spec
+class Function(Delay):
+    """A user's own ``function(rng, size) -> times``, given as itself or as ``"module:function"``.
+
+    A name is imported, and so executed, when the first time is drawn.
+    """
+
+    function: Any
+
+    def check_fields(self) -> None:
+        """Raise ValueError unless it is a function or the name of one."""
+        if isinstance(self.function, str):
+            check_function_name("function", self.function)
+        elif not callable(self.function):
+            raise ValueError(f"function = {self.function!r} is not callable: give function(rng, size)")
+        else:
+            object.__setattr__(self, "function", by_name(self.function))
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Call the function."""
+        function = function_of(self.function)
+        try:
+            times = np.asarray(function(rng, size), float)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.function!r}, called as function(rng, size), raised {said}") from error
+        if times.shape != (size,):
+            raise ValueError(
+                f"{self.function!r} must return {size} times, an array of that length; got {times.shape}"
+            )
+        return times

@@ -1,0 +1,265 @@
+"""Measured times: a law that draws from them, text files of them, and factors that come with the package."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.resources
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from stalegrad._core.delays import Delay, Floats
+from stalegrad._core.files import read_regular
+from stalegrad._core.specs import PositiveFloat, PositiveInt, spec, unknown_name, validate
+
+LARGEST_FILE = 2**26
+"""Largest number of bytes of a file of times: about six million of them."""
+
+INLINE_SAMPLES = 1_000
+"""Largest number of measured values that stand in a spec itself; more live in a file beside it."""
+
+LARGEST = float(np.finfo(float).max)
+
+ALLOWED = "one time a line, a finite number of seconds of at least 0; a comment starts with #"
+"""What a file of times may hold."""
+
+
+@spec
+class Empirical(Delay):
+    """Draws with replacement from measured times.
+
+    Args:
+        samples: the times, in seconds: a list, an array, a column of a DataFrame.
+        file: instead, a regular text file (UTF-8, at most 64 MiB) with one time a line; blank lines and what
+            follows a ``#`` are skipped.
+        sha256: its checksum, if you want it verified; filled in when the file is read.
+        weights: how often each of ``samples`` counts, in any unit; by default all alike.
+
+    Raises:
+        ValueError: for a value that is not allowed, naming the sample, or the file and its line.
+        FileNotFoundError: if there is no such file.
+    """
+
+    samples: Any = ()
+    file: Any = None
+    sha256: str | None = None
+    weights: Any = ()
+
+    @classmethod
+    def measured(cls, name: str, median: PositiveFloat = 1.0) -> Self:
+        """Return a law that comes with the package, scaled to ``median`` seconds.
+
+        ``nn-training-times``: times of 995,328 trainings of a network over the median of four repetitions, in
+        346 weighted values that keep mean and maximum exactly and the quantiles to 0.2 % (its file says more).
+        """
+        factors, weights = load_factors(name)
+        scale = validate("median", PositiveFloat, median)
+        return cls(samples=tuple(scale * factor for factor in factors), weights=tuple(weights))
+
+    @classmethod
+    def thinned(cls, samples: npt.ArrayLike, most: PositiveInt = 1_000) -> Self:
+        """Return a law of at most ``most`` weighted values that stand for any number of measured times.
+
+        Up to 1,000 times (what a spec can hold) are kept as they are. Of more, neighbours in order of size become
+        one value, their mean, in groups that grow from single times at either end towards the middle: the mean,
+        the minimum and the maximum stay, and a quantile moves by the width of its group at most.
+
+        Args:
+            samples: the times, in seconds.
+            most: number of values, 64 to 1,000.
+        """
+        if isinstance(most, bool) or not isinstance(most, int) or not 64 <= most <= INLINE_SAMPLES:
+            raise ValueError(f"most = {most!r} is not allowed: a whole number of 64 to {INLINE_SAMPLES}")
+        times = np.sort(_numbers("samples", samples, above_zero=False))
+        if len(times) <= INLINE_SAMPLES:
+            return cls(samples=times)
+        edges = _group_edges(len(times), most)
+        sizes = np.diff(edges)
+        means = np.add.reduceat(times, edges[:-1]) / sizes
+        return cls(samples=np.clip(means, times[edges[:-1]], times[edges[1:] - 1]), weights=sizes)
+
+    def check_fields(self) -> None:
+        """Read the file, if one is given; raise ValueError if there is nothing to draw from."""
+        if self.file is None:
+            if self.sha256 is not None:
+                raise ValueError(f"sha256 of empirical = {self.sha256!r} is not allowed without a file")
+            for name, above_zero in (("samples", False), ("weights", True)):
+                numbers = _numbers(name, getattr(self, name), above_zero)
+                object.__setattr__(self, name, tuple(numbers.tolist()))
+        else:
+            object.__setattr__(self, "file", _path(self.file))
+            if not (_empty(self.samples) and _empty(self.weights)):
+                raise ValueError("empirical takes samples (and weights of them) or a file, not both")
+            object.__setattr__(self, "sha256", _checksum(self.file, self.sha256))
+        times = self.times()
+        if len(times) == 0 or times.max() == 0:
+            where = f"of {self.file} " if self.file is not None else ""
+            raise ValueError(
+                f"empirical with {len(times)} samples {where}is not allowed: give at least one, all finite, "
+                "none negative, not all zero"
+            )
+        if self.weights and len(self.weights) != len(self.samples):
+            counts = f"{len(self.samples)} samples and {len(self.weights)} weights"
+            raise ValueError(f"empirical has {counts}: allowed is one weight per sample, or none")
+        if self.weights and not math.isfinite(sum(self.weights)):
+            raise ValueError(f"weights of empirical sum to {sum(self.weights)}: allowed is a finite sum")
+
+    def times(self) -> Floats:
+        """Return the measured times (of the file as it was when the law was made)."""
+        return load_times(self.file, self.sha256) if self.file is not None else np.asarray(self.samples, float)
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw with replacement."""
+        return rng.choice(self.times(), size, p=self._shares() if self.weights else None)
+
+    def expectation(self) -> float:
+        """Return the (weighted) sample mean."""
+        return float(np.average(self.times(), weights=self.weights or None))
+
+    def sf(self, t: npt.ArrayLike) -> Floats:
+        """Return the (weighted) fraction of samples above ``t``."""
+        times = self.times()
+        order = np.argsort(times)
+        late = np.append(np.cumsum(self._shares()[order][::-1])[::-1], 0.0)
+        return np.asarray(np.minimum(late[np.searchsorted(times[order], np.asarray(t), side="right")], 1.0))
+
+    def _shares(self) -> Floats:
+        weights = np.asarray(self.weights) if self.weights else np.ones(len(self.times()))
+        return np.asarray(weights / weights.sum())
+
+
+@functools.lru_cache(maxsize=4_096)
+def load_times(file: str, sha256: str) -> Floats:
+    """Return the times of a file, one a line; read once per checksum.
+
+    Raises:
+        ValueError: if a line is no time, or the checksum is another.
+    """
+    content = _read(file)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"file of empirical = {file!r} has changed since the law was made")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{file}, line {line}: expected a text in UTF-8, {ALLOWED}") from None
+    times = [_time(file, number, line) for number, line in enumerate(text.splitlines(), 1) if _stripped(line)]
+    found = np.array(times)
+    found.setflags(write=False)
+    return found
+
+
+def load_factors(name: str) -> tuple[list[float], list[float]]:
+    """Return slow-down factors (time / median) and how many measurements each of them stands for.
+
+    Args:
+        name: ``nn-training-times``.
+
+    Raises:
+        ValueError: for an unknown name, with a suggestion.
+    """
+    folder = importlib.resources.files(__package__) / "data"
+    files = {file.name.removesuffix(".txt"): file for file in folder.iterdir()}
+    if name not in list(files):
+        raise ValueError(unknown_name("measured law", name, files))
+    factors, weights = np.loadtxt(files[name].read_text(encoding="utf-8").splitlines(), unpack=True)
+    return factors.tolist(), weights.tolist()
+
+
+def _stripped(line: str) -> str:
+    return line.partition("#")[0].strip().removesuffix(",").strip()
+
+
+def _time(file: str, number: int, line: str) -> float:
+    text = _stripped(line)
+    columns = text.replace(",", " ").replace(";", " ").split()
+    if len(columns) != 1:
+        raise ValueError(f"{file}, line {number}: {text!r:.80} has {len(columns)} columns; allowed is {ALLOWED}")
+    try:
+        time = math.nan if "_" in text else float(text)
+    except ValueError:
+        hint = " (put a # before a header)" if number == 1 else ""
+        raise ValueError(
+            f"{file}, line {number}: {text!r:.80} is not a number; allowed is {ALLOWED}{hint}"
+        ) from None
+    if not 0 <= time < math.inf:
+        raise ValueError(f"{file}, line {number}: {text!r:.80} is not allowed, but only {ALLOWED}")
+    return time
+
+
+def _empty(values: Any) -> bool:
+    return isinstance(values, tuple | list) and not values
+
+
+def _path(value: Any) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError(f"file of empirical = {value!r:.200} is not allowed: give the path of a text file")
+    return path
+
+
+def _checksum(file: str, expected: str | None) -> str:
+    found = hashlib.sha256(_read(file)).hexdigest()
+    if expected not in (None, found):
+        raise ValueError(f"sha256 of {file} is {found}, but the spec says {expected}")
+    return found
+
+
+def _read(file: str) -> bytes:
+    try:
+        return read_regular(Path(file), LARGEST_FILE, "a file of times")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"file of empirical = {file!r} does not exist: give a text file of times"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"file of empirical = {file!r:.200} cannot be read: {error.strerror}") from None
+
+
+def _numbers(name: str, values: Any, above_zero: bool) -> Floats:
+    """Return numbers as an array; raise ValueError naming the first that is not allowed."""
+    least = "greater than 0" if above_zero else "of at least 0"
+    array = isinstance(getattr(values, "ndim", None), int) and hasattr(values, "tolist")
+    if array and values.ndim == 1:
+        values = values.tolist()
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes | bytearray):
+        raise ValueError(
+            f"{name} of empirical = {values!r:.200} is not allowed: give a list or a one-dimensional array of "
+            f"finite numbers {least}"
+        )
+    for i, value in enumerate(values):
+        plain = value.item() if getattr(value, "ndim", None) == 0 else value
+        number = isinstance(plain, int | float) and not isinstance(plain, bool)
+        if not number or not 0 <= plain <= LARGEST or (above_zero and plain == 0):
+            raise ValueError(f"{name} of empirical: number {i} = {plain!r:.60} is not allowed: finite and {least}")
+    return np.array(values, float)
+
+
+@functools.lru_cache(maxsize=256)
+def _group_edges(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Return where ``count`` sorted times are cut: into single ones at the ends, ever larger groups inwards.
+
+    A group that begins r times from its end holds floor(1 + r / s) of them, with the largest s that makes at most
+    ``most`` groups.
+    """
+    half = count // 2
+
+    def cuts(single: float) -> list[int]:
+        found = [0]
+        while found[-1] < half:
+            found.append(found[-1] + int(1 + found[-1] / single))
+        found[-1] = half
+        return found
+
+    low, high = 1.0, float(count)
+    while high > 1.001 * low:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if 2 * len(cuts(middle)) - 1 <= most else (low, middle)
+    edges = np.array(cuts(low), np.int64)
+    return np.unique(np.concatenate([edges, count - edges]))

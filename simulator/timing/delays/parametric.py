@@ -1,0 +1,246 @@
+"""Laws of random times given by parameters. All times are simulated seconds.
+
+A law is drawn from with :meth:`Delay.sample`; theory uses :meth:`Delay.expectation` and :meth:`Delay.sf`. The two
+sides are written independently (numpy draws, scipy knows the law) and the tests compare them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from scipy import stats
+
+from stalegrad._core.delays import Delay, Floats
+from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
+
+Spread = Annotated[PositiveFloat, Field(ge=1e-150, le=1e150)]
+"""A coefficient of variation; its square is finite and not 0."""
+
+
+@spec
+class Deterministic(Delay):
+    """Always ``value`` seconds."""
+
+    value: NonNegativeFloat
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Return a constant array; no draw is made."""
+        return np.full(size, self.value)
+
+    def expectation(self) -> float:
+        """Return the value."""
+        return self.value
+
+    def sf(self, t: npt.ArrayLike) -> Floats:
+        """Return 1 before the value, 0 from it on."""
+        return (np.asarray(t) < self.value).astype(float)
+
+
+@spec
+class Exponential(Delay):
+    """Exponential with mean ``scale``: memoryless, the law of most closed forms."""
+
+    scale: PositiveFloat = 1.0
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw."""
+        return rng.exponential(self.scale, size)
+
+    def law(self) -> Any:
+        """Return ``scipy.stats.expon``."""
+        return stats.expon(scale=self.scale)
+
+
+@spec
+class ShiftedExponential(Delay):
+    """``shift`` + exponential with mean ``scale``: a fixed amount of work plus a random straggle."""
+
+    shift: NonNegativeFloat = 1.0
+    scale: PositiveFloat = 1.0
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw."""
+        return self.shift + rng.exponential(self.scale, size)
+
+    def law(self) -> Any:
+        """Return ``scipy.stats.expon`` with its location."""
+        return stats.expon(loc=self.shift, scale=self.scale)
+
+
+@spec
+class Pareto(Delay):
+    """Pareto type I: P(X > t) = (scale / t)^shape for t >= scale. Infinite mean if ``shape`` <= 1."""
+
+    shape: PositiveFloat
+    scale: PositiveFloat = 1.0
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw."""
+        return self.scale * (1.0 + rng.pareto(self.shape, size))
+
+    def law(self) -> Any:
+        """Return ``scipy.stats.pareto``."""
+        return stats.pareto(self.shape, scale=self.scale)
+
+
+@spec
+class Gamma(Delay):
+    """Gamma by its ``mean`` and coefficient of variation ``cv`` (shape 1/cv^2)."""
+
+    mean: PositiveFloat
+    cv: Spread
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw."""
+        return rng.gamma(self.cv**-2, self.mean * self.cv**2, size)
+
+    def law(self) -> Any:
+        """Return ``scipy.stats.gamma``."""
+        return stats.gamma(self.cv**-2, scale=self.mean * self.cv**2)
+
+
+@spec
+class Erlang(Delay):
+    """Sum of ``shape`` exponential stages, of mean ``mean`` in all."""
+
+    shape: Annotated[PositiveInt, Field(le=2**53)]
+    mean: PositiveFloat = 1.0
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw."""
+        return rng.gamma(self.shape, self.mean / self.shape, size)
+
+    def law(self) -> Any:
+        """Return ``scipy.stats.erlang``."""
+        return stats.erlang(self.shape, scale=self.mean / self.shape)
+
+
+@spec
+class HyperExponential(Delay):
+    """With probability ``weights[i]`` exponential of mean ``means[i]``: new-shorter-than-used."""
+
+    weights: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    means: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
+    def check_fields(self) -> None:
+        """Raise ValueError unless the weights belong to the means and sum to 1."""
+        if len(self.weights) != len(self.means):
+            raise ValueError(
+                f"hyper-exponential has {len(self.weights)} weights and {len(self.means)} means: "
+                "allowed is one weight per mean"
+            )
+        if not math.isclose(sum(self.weights), 1.0, rel_tol=1e-9):
+            raise ValueError(f"weights of hyper-exponential = {self.weights} sum to {sum(self.weights)}, not 1")
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw a branch, then its exponential."""
+        branch = np.searchsorted(np.cumsum(self.weights)[:-1], rng.random(size), side="right")
+        return np.asarray(rng.exponential(1.0, size) * np.asarray(self.means)[branch])
+
+    def expectation(self) -> float:
+        """Return the weighted mean."""
+        return float(np.dot(self.weights, self.means))
+
+    def sf(self, t: npt.ArrayLike) -> Floats:
+        """Return the weighted sum of the branches' survival functions."""
+        late = np.exp(-np.asarray(t, float)[..., None] / np.asarray(self.means))
+        return np.asarray(np.minimum(late @ np.asarray(self.weights), 1.0))
+
+
+@spec
+class LogNormal(Delay):
+    """exp(Normal): median ``median`` seconds, standard deviation ``sigma`` of the logarithm."""
+
+    median: PositiveFloat = 1.0
+    sigma: PositiveFloat = 1.0
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw."""
+        return rng.lognormal(math.log(self.median), self.sigma, size)
+
+    def law(self) -> Any:
+        """Return ``scipy.stats.lognorm``."""
+        return stats.lognorm(self.sigma, scale=self.median)
+
+
+@spec
+class Weibull(Delay):
+    """Weibull: P(X > t) = exp(-(t / scale)^shape)."""
+
+    shape: PositiveFloat
+    scale: PositiveFloat = 1.0
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw."""
+        return self.scale * rng.weibull(self.shape, size)
+
+    def law(self) -> Any:
+        """Return ``scipy.stats.weibull_min``."""
+        return stats.weibull_min(self.shape, scale=self.scale)
+
+
+@spec
+class Uniform(Delay):
+    """Uniform on [low, high]."""
+
+    low: NonNegativeFloat
+    high: PositiveFloat
+
+    def check_fields(self) -> None:
+        """Raise ValueError unless low < high."""
+        if not self.low < self.high:
+            raise ValueError(f"high of uniform = {self.high} is not allowed: it must exceed low = {self.low}")
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw."""
+        return rng.uniform(self.low, self.high, size)
+
+    def law(self) -> Any:
+        """Return ``scipy.stats.uniform``."""
+        return stats.uniform(self.low, self.high - self.low)
+
+
+@spec
+class TwoLevelGamma(Delay):
+    """Random machines times random tasks: the cluster model of DANA and Gap-Aware.
+
+    With ``machine_cv`` > ``task_cv`` every worker draws its own mean once per run, Gamma(mean,
+    machine_cv), and each gradient takes Gamma(that mean, task_cv); otherwise each gradient draws its mean
+    first (Gamma(mean, task_cv)), then its time around it with ``machine_cv``. ``machine_cv = 0`` is
+    the papers' homogeneous cluster; 0.6 (task 0.1) their heterogeneous one.
+
+    Reference: the CVB method of Ali et al., Task execution time modeling for heterogeneous computing
+    systems, 2000.
+    """
+
+    mean: PositiveFloat = 128.0
+    task_cv: Spread = 0.1
+    machine_cv: Annotated[NonNegativeFloat, Field(le=1e150)] = 0.6
+
+    def check_fields(self) -> None:
+        """Raise ValueError for a coefficient of variation whose square is no number."""
+        if self.machine_cv != 0:
+            validate("machine_cv of two-level-gamma", Spread, self.machine_cv)
+
+    def realise(self, rng: np.random.Generator) -> Delay:
+        """Draw this worker's machine, if machines vary more than tasks."""
+        if self.machine_cv == 0:
+            return Gamma(self.mean, self.task_cv)
+        if self.machine_cv > self.task_cv:
+            own_mean = Gamma(self.mean, self.machine_cv).sample(rng, 1)
+            return Gamma(float(own_mean[0]), self.task_cv)
+        return self
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """Draw tasks, each on a machine of its own."""
+        outer, inner = sorted((self.task_cv, self.machine_cv), reverse=True)
+        means = Gamma(self.mean, outer).sample(rng, size)
+        return means if inner == 0 else means * Gamma(1.0, inner).sample(rng, size)
+
+    def expectation(self) -> float:
+        """Return the mean over machines and tasks."""
+        return self.mean

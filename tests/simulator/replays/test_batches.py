@@ -1,0 +1,114 @@
+"""Mini-batches: what is drawn, and that nothing about execution changes it."""
+
+import re
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from stalegrad.models import Problem
+from stalegrad.policies import Async, methods
+from stalegrad.simulator import Cluster, Experiment, Exponential, replay, run, simulate
+from stalegrad.simulator.replays.batches import key_of, sampler
+from stalegrad.simulator.replays.lowering import lower
+
+WORKERS = 4
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def schedule(request):
+    synchrony = Async(local_steps=request.param)
+    return lower(simulate(Cluster(WORKERS, compute=Exponential()), synchrony, updates=300))
+
+
+@pytest.mark.parametrize("kind", ["epochs", "iid", "sharded"])
+def test_a_draw_does_not_depend_on_how_it_is_cut(schedule, kind):
+    draw = sampler(kind, 50, 8, 1, schedule, WORKERS)
+    whole = draw(0, 300)
+    cuts = [0, 1, 7, 64, 65, 200, 300]
+    pieces = np.concatenate([draw(a, b) for a, b in pairwise(cuts)])
+    assert np.array_equal(whole, pieces)
+    assert whole.shape == (300, schedule.steps, 8)
+    assert np.array_equal(whole, sampler(kind, 50, 8, 1, schedule, WORKERS)(0, 300))
+    assert not np.array_equal(whole, sampler(kind, 50, 8, 2, schedule, WORKERS)(0, 300))
+
+
+def test_iid_draws_do_not_depend_on_how_blocks_are_cut(schedule):
+    draw = sampler("iid", 50, 2, 0, schedule, WORKERS)
+    assert np.array_equal(draw(1000, 1100), np.concatenate([draw(1000, 1024), draw(1024, 1100)]))
+
+
+@given(examples=st.integers(1, 40), size=st.integers(1, 12), seed=st.integers(0, 1000))
+@settings(max_examples=40)
+def test_every_epoch_holds_every_example_once(examples, size, seed):
+    schedule = lower(simulate(Cluster(1), Async(), updates=60))
+    stream = sampler("epochs", examples, size, seed, schedule, 1)(0, 60).ravel()
+    for epoch in range(len(stream) // examples):
+        assert sorted(stream[epoch * examples : (epoch + 1) * examples]) == list(range(examples))
+
+
+def test_epochs_are_shuffled_anew():
+    schedule = lower(simulate(Cluster(1), Async(), updates=4))
+    stream = sampler("epochs", 100, 50, 0, schedule, 1)(0, 4).ravel()
+    assert not np.array_equal(stream[:100], stream[100:])
+
+
+def test_shards_are_disjoint_cover_everything_and_stay_with_their_workers(schedule):
+    drawn = sampler("sharded", 50, 5, 0, schedule, WORKERS)(0, 300)
+    shards = [set(drawn[schedule.worker == w].ravel().tolist()) for w in range(WORKERS)]
+    assert set.union(*shards) == set(range(50))
+    assert sum(len(s) for s in shards) == 50
+    assert {len(s) for s in shards} == {12, 13}
+
+
+def test_every_worker_goes_through_its_shard_in_epochs(schedule):
+    drawn = sampler("sharded", 48, 6, 0, schedule, WORKERS)(0, 300)
+    own = drawn[schedule.worker == 2].ravel()
+    for epoch in range(len(own) // 12):
+        assert len(set(own[12 * epoch : 12 * epoch + 12].tolist())) == 12
+
+
+def test_iid_draws_are_uniform():
+    schedule = lower(simulate(Cluster(1), Async(), updates=2000))
+    counts = np.bincount(sampler("iid", 20, 10, 0, schedule, 1)(0, 2000).ravel(), minlength=20)
+    assert abs(counts / 1000 - 1).max() < 0.15
+
+
+# Seeds
+
+SEEDS = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33, 2**63, 2**63 + 1, 2**64 - 1]
+
+
+@pytest.mark.parametrize("bits", [False, True])
+def test_every_bit_of_a_seed_counts(bits):
+    with jax.enable_x64(bits):
+        keys = {seed: tuple(np.asarray(jax.random.key_data(key_of(seed))).tolist()) for seed in SEEDS}
+        assert len(set(keys.values())) == len(SEEDS)
+        for seed in SEEDS[:5]:
+            assert keys[seed] == tuple(np.asarray(jax.random.key_data(jax.random.key(seed))).tolist())
+
+
+def test_runs_of_seeds_that_differ_in_high_bits_only_start_at_other_parameters():
+    problem = Problem.from_functions(lambda key: jax.random.normal(key, (3,)), lambda w, b, k: jnp.sum(w**2))
+    cluster, method = Cluster(2, Exponential()), methods.async_(learning_rate=0.1)
+    starts = set()
+    for seed in (5, 5 + 2**32, 5 + 2**63):
+        e = Experiment(problem, cluster, method, updates=1, seed=seed)
+        starts.add(run(e, progress=False).history["train_loss"].iloc[0])
+    assert len(starts) == 3
+
+
+@pytest.mark.parametrize("seed", [2**64, 2**70, -1, 1.5, True, "1"])
+def test_a_seed_is_a_number_of_64_bits(seed):
+    problem = Problem.from_functions(lambda key: jnp.ones(1), lambda w, b, k: jnp.sum(w))
+    trace = simulate(Cluster(2), Async(), updates=2)
+    where = re.escape(f"seed = {seed!r} is not allowed")
+    with pytest.raises(ValueError, match=where):
+        simulate(Cluster(2), Async(), updates=2, seed=seed)
+    with pytest.raises(ValueError, match=where):
+        replay(trace, problem, methods.async_(), seed=seed)
+    with pytest.raises(ValueError, match=r"seed of experiment = .* is not allowed"):
+        Experiment(problem, Cluster(2), methods.async_(), updates=2, seed=seed)

@@ -1,0 +1,73 @@
+"""The compiled loop updates slots and per-worker state in place, whatever the method."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stalegrad.models import Problem
+from stalegrad.policies.methods import REGISTRY
+from stalegrad.simulator import Cluster, Exponential, Record, replay, simulate
+from stalegrad.simulator.replays import scan
+
+WORKERS = 12
+REQUIRED = {
+    **{name: {"k": 3} for name in ("k-sync", "k-batch-sync", "k-async", "k-batch-async", "adasync")},
+    "ssp": {"bound": 3},
+    "delayed-averaging": {"tau": 4},
+    "delayed-averaging-general": {"tau": 4},
+}
+
+
+def compiled_text(method, record, monkeypatch, path="scan"):
+    """Return the compiled code of the first chunk of a replay."""
+    texts, original = [], scan.compiled
+
+    def spy(program):
+        run = original(program)
+
+        def once(*arguments):
+            compiled = run.lower(*arguments).compile()
+            texts.append(compiled.as_text())
+            return compiled(*arguments)
+
+        return once
+
+    def loss(w, batch, key):
+        return jnp.mean((jnp.tanh(batch @ w["a"]) @ w["b"]) ** 2)
+
+    problem = Problem.from_functions(
+        lambda key: {"a": jnp.ones((17, 19)), "b": jnp.ones(19)},
+        loss,
+        train=np.ones((40, 17), np.float32),
+        batch_size=3,
+    )
+    monkeypatch.setattr(scan, "compiled", spy)
+    trace = simulate(Cluster(WORKERS, compute=Exponential()), method.synchrony, updates=64)
+    replay(trace, problem, method, record=record, path=path)
+    return texts[0]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads the code of XLA's CPU compiler")
+@pytest.mark.parametrize("gap", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", REGISTRY)
+def test_no_step_copies_the_slots_or_the_state_of_all_workers(name, gap, monkeypatch):
+    method = REGISTRY[name](**REQUIRED.get(name, {}))
+    copied_nowhere(compiled_text(method, Record(updates=64, gap=gap), monkeypatch))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads the code of XLA's CPU compiler")
+@pytest.mark.parametrize("name", ["async", "gap-aware", "dc-asgd", "dana-zero", "gap-limited"])
+def test_no_window_copies_the_slots(name, monkeypatch):
+    record = Record(updates=64, gap=True)
+    copied_nowhere(compiled_text(REGISTRY[name](), record, monkeypatch, path="windows"))
+
+
+def copied_nowhere(text):
+    """Raise AssertionError if a loop's body copies a whole stack of versions."""
+    text = text[: text.index("\nENTRY ")]  # what stands there is done once per chunk
+    stacks = re.findall(r"f32\[\d+,(?:17,)?19\]\S* copy\(", text)
+    whole = [stack for stack in stacks if not stack.startswith("f32[17,19]")]
+    assert not whole, f"copied at every step: {whole}"
