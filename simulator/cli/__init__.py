@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from stalegrad._core.specs import changed_fields
 from stalegrad.simulator.cli.checks import app as check_app
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
@@ -25,7 +26,6 @@ from stalegrad.simulator.experiments.result import Result, load_results, run
 from stalegrad.simulator.replays.compiling import keep_compiled
 from stalegrad.simulator.sweeps.axes import Run, load_sweep
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import changed_fields
 
 
 class Commands(TyperGroup):

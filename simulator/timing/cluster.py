@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
+from stalegrad._core.specs import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    changed_fields,
+    check_keys,
+    spec,
+    validate,
+)
 from stalegrad.simulator.timing.columns import MOST_WORKERS
-from stalegrad.simulator.timing.delays import Delay, Deterministic, Scipy, as_delay
+from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic, Scipy, as_delay
 
 BLOCK = 256
 """Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
@@ -114,6 +123,24 @@ class Cluster:
                 )
         return self._numbers("join", NonNegativeFloat)
 
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Cluster:
+        """Return the cluster that a table describes, e.g. ``{"workers": 4, "compute": {"delay": "exponential"}}``.
+
+        Raises:
+            ValueError: for an unknown key or a wrong value, naming it and what is allowed.
+        """
+        check_keys("cluster", table, [field.name for field in fields(cls)])
+        return cls(**table)
+
+    def table(self) -> dict[str, Any]:
+        """Return the cluster as the table that :meth:`from_table` reads back; defaults are left out.
+
+        Raises:
+            ValueError: if one of its delays exists in this process only.
+        """
+        return {name: _plain(value) for name, value in changed_fields(self).items()}
+
     @property
     def size(self) -> int:
         """The number of workers."""
@@ -191,3 +218,9 @@ def _checked(block: Any, what: str, first: int) -> Any:
         at = int(np.argmax(bad))
         raise ValueError(f"{what}: draw {first + at} is {block[at]}; allowed are finite times of at least 0")
     return block
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Delay):
+        return DELAYS.to_table(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value

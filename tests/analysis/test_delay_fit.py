@@ -31,7 +31,6 @@ from stalegrad.simulator import (
     Weibull,
     simulate,
 )
-from stalegrad.simulator.timing.tables import cluster_table
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "validate_slow_workers.py"
 
@@ -382,7 +381,7 @@ def test_a_fit_of_many_times_can_stand_in_a_spec():
     times[:, 3] += 0.7
     fit = fit_delays(log(times), **COLUMNS)
     assert not fit.fits
-    assert cluster_table(Cluster(compute=fit.compute))
+    assert Cluster(compute=fit.compute).table()
     for law, own in zip(fit.compute, times.T, strict=True):
         assert law.expectation() == pytest.approx(own.mean(), rel=1e-12)
         assert max(law.samples) == own.max()

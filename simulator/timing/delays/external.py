@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from stalegrad._core.delays import Delay, Floats
-from stalegrad._core.functions import by_name, check_function_name, function_of
+from stalegrad._core.functions import by_name, check_function_name, function_of, name_of
 from stalegrad._core.specs import builtin, spec, unknown_name
 
 
@@ -49,9 +49,13 @@ class Scipy(Delay):
         """Draw."""
         return np.asarray(self.law().rvs(size=size, random_state=rng), float)
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return the frozen distribution."""
         return getattr(stats, self.name)(**dict(self.parameters))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields as plain tables."""
+        return {"name": self.name, "parameters": dict(self.parameters)}
 
 
 def _named_numbers(where: str, parameters: Any) -> tuple[tuple[str, float], ...]:
@@ -106,3 +110,11 @@ class Function(Delay):
                 f"{self.function!r} must return {size} times, an array of that length; got {times.shape}"
             )
         return times
+
+    def settings(self) -> dict[str, Any]:
+        """Return the function by its name.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        return {"function": name_of(self.function)}
