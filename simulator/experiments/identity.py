@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from stalegrad._core.errors import UnknownPartError
 from stalegrad._core.functions import import_function, is_function_name
 from stalegrad._core.specs import changed_fields
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
 from stalegrad.policies.schedules import SCHEDULES, Schedule
 from stalegrad.policies.synchrony import Synchrony
-from stalegrad.simulator.experiments.describe import UnknownPartError, described, digest_of
+from stalegrad.simulator.experiments.describe import described, digest_of
 from stalegrad.simulator.experiments.experiment import (
     Experiment,
     differs,

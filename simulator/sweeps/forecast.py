@@ -13,7 +13,7 @@ import jax
 
 from stalegrad._core.specs import changed_fields
 from stalegrad.simulator.experiments.experiment import Experiment
-from stalegrad.simulator.experiments.result import run
+from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.experiments.traces import trace_text
 from stalegrad.simulator.replays.executor import Stand
 from stalegrad.simulator.replays.lowering import lower

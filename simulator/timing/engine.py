@@ -53,7 +53,7 @@ def simulate(
 
     Raises:
         ValueError: unless exactly one budget is given and is positive; if the synchrony cannot work with
-            this cluster; if a law draws a negative or non-finite time; as soon as the clock would no longer
+            this cluster; if a delay draws a negative or non-finite time; as soon as the clock would no longer
             advance or overflow (see :class:`~stalegrad.simulator.timing.cluster.Cluster`).
     """
     budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
@@ -157,11 +157,11 @@ class Engine:
         return {self.version} | held | {m.read_version for m in self.open} | set(self.on_the_way)
 
     def describe(self, budget: Budget) -> dict[str, Any]:
-        """Return what the trace comes from; a cluster with laws of this process only is merely named."""
+        """Return what the trace comes from; a cluster with delays of this process only is merely named."""
         try:
             cluster: Any = self.cluster.table()
         except ValueError:
-            cluster = f"{self.cluster.size} workers with laws of another process"
+            cluster = f"{self.cluster.size} workers with delays of another process"
         synchrony = SYNCHRONIES.to_table(self.synchrony)
         return {"cluster": cluster, "synchrony": synchrony, "seed": self.seed, **changed_fields(budget)}
 

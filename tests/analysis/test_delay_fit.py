@@ -65,7 +65,7 @@ def test_the_law_of_the_draws_wins_with_its_parameters(law, name, parameters):
     assert {key: getattr(best["delay"], key) for key in parameters} == pytest.approx(parameters, rel=0.05)
     assert best["p_value"] > 0.01
     assert fit.compute == best["delay"]
-    assert Cluster(3, fit.compute).law_of(2) == best["delay"]
+    assert Cluster(3, fit.compute).delay_of(2) == best["delay"]
 
 
 def test_both_branches_of_a_hyper_exponential_are_found():

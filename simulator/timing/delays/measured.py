@@ -1,4 +1,4 @@
-"""Measured times: a law that draws from them, text files of them, and factors that come with the package."""
+"""Measured times: a delay that draws from them, text files of them, and factors that come with the package."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Empirical(Delay):
 
     @classmethod
     def measured(cls, name: str, median: PositiveFloat = 1.0) -> Self:
-        """Return a law that comes with the package, scaled to ``median`` seconds.
+        """Return a delay that comes with the package, scaled to ``median`` seconds.
 
         ``nn-training-times``: times of 995,328 trainings of a network over the median of four repetitions, in
         346 weighted values that keep mean and maximum exactly and the quantiles to 0.2 % (its file says more).
@@ -64,7 +64,7 @@ class Empirical(Delay):
 
     @classmethod
     def thinned(cls, samples: npt.ArrayLike, most: PositiveInt = 1_000) -> Self:
-        """Return a law of at most ``most`` weighted values that stand for any number of measured times.
+        """Return a delay of at most ``most`` weighted values that stand for any number of measured times.
 
         Up to 1,000 times (what a spec can hold) are kept as they are. Of more, neighbours in order of size become
         one value, their mean, in groups that grow from single times at either end towards the middle: the mean,
@@ -111,7 +111,7 @@ class Empirical(Delay):
             raise ValueError(f"weights of empirical sum to {sum(self.weights)}: allowed is a finite sum")
 
     def times(self) -> Floats:
-        """Return the measured times (of the file as it was when the law was made)."""
+        """Return the measured times (of the file as it was when the delay was made)."""
         return load_times(self.file, self.sha256) if self.file is not None else np.asarray(self.samples, float)
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
@@ -156,7 +156,7 @@ def load_times(file: str, sha256: str) -> Floats:
     """
     content = _read(file)
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"file of empirical = {file!r} has changed since the law was made")
+        raise ValueError(f"file of empirical = {file!r} has changed since the delay was made")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -180,7 +180,7 @@ def load_factors(name: str) -> tuple[list[float], list[float]]:
     folder = importlib.resources.files(__package__) / "data"
     files = {file.name.removesuffix(".txt"): file for file in folder.iterdir()}
     if name not in list(files):
-        raise ValueError(unknown_name("measured law", name, files))
+        raise ValueError(unknown_name("measured delay", name, files))
     factors, weights = np.loadtxt(files[name].read_text(encoding="utf-8").splitlines(), unpack=True)
     return factors.tolist(), weights.tolist()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from scipy import stats
+import scipy
 
 from stalegrad._core.delays import Delay
 from stalegrad._core.registry import Registry
@@ -72,7 +72,7 @@ def as_delay(value: Any) -> Delay:
         shapes = [name.strip() for name in (value.dist.shapes or "").split(",") if name.strip()]
         names = [*shapes, "loc", "scale"]
         return Scipy(value.dist.name, {**dict(zip(names, value.args, strict=False)), **value.kwds})
-    if isinstance(value, stats.rv_continuous | stats.rv_discrete):
+    if isinstance(value, scipy.stats.rv_continuous | scipy.stats.rv_discrete):
         raise ValueError(
             f"{value!r} is not frozen: call it with its parameters, e.g. scipy.stats.expon(scale=2.0)"
         )

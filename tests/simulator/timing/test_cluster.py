@@ -262,7 +262,7 @@ WRONG = {
     "infinite server": (two(server=math.inf), ["server", "inf", "finite"]),
     "zero speed": (two(speeds=[1.0, 0.0]), ["speeds", "worker 1", "0.0", "greater than 0"]),
     "zero speed drawn": (run(two(speeds=Deterministic(0.0))(), updates=1), ["speeds", "worker 0", "speed 0"]),
-    "unknown law": (two(compute={"law": "paretto", "shape": 2.0}), ["compute", "paretto", "'pareto'"]),
+    "unknown law": (two(compute={"delay": "paretto", "shape": 2.0}), ["compute", "paretto", "'pareto'"]),
     "not a law": (two(compute="fast"), ["compute", "'fast'"]),
     "key of a table": (lambda: Cluster.from_table({"workers": 2, "uplinks": 1.0}), ["uplinks", "'uplink'"]),
     "no budget": (run(PAIR), ["exactly one budget", "none"]),

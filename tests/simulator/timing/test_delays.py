@@ -232,8 +232,8 @@ def test_the_tables_above_cover_every_law():
 def test_a_function_of_a_module_survives_its_table(tmp_path, monkeypatch):
     (tmp_path / "stalegrad_test_laws.py").write_text("def slow(rng, size):\n    return 2.0 + rng.random(size)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    law = as_delay({"law": "function", "function": "stalegrad_test_laws:slow"})
-    assert DELAYS.to_table(law) == {"law": "function", "function": "stalegrad_test_laws:slow"}
+    law = as_delay({"delay": "function", "function": "stalegrad_test_laws:slow"})
+    assert DELAYS.to_table(law) == {"delay": "function", "function": "stalegrad_test_laws:slow"}
     assert as_delay(DELAYS.to_table(law)) == law
     assert law.sample(np.random.default_rng(0), 3).min() >= 2
 
@@ -338,10 +338,10 @@ def test_the_survival_function_of_samples_is_the_fraction_above(samples, t):
         (lambda: Function("..:x"), ["'..:x'", "package.module:function"]),
         (lambda: Function("exponential"), ["'exponential'", "package.module:function"]),
         (lambda: Function(3), ["3", "not callable"]),
-        (lambda: as_delay({"law": "exponental"}), ["exponental", "Did you mean 'exponential'", "pareto"]),
+        (lambda: as_delay({"delay": "exponental"}), ["exponental", "Did you mean 'exponential'", "pareto"]),
         (lambda: as_delay({"scale": 1.0}), ["law", "None", "exponential"]),
-        (lambda: as_delay({"law": "exponential", "scal": 1.0}), ["scal", "Did you mean 'scale'"]),
-        (lambda: as_delay({"law": "pareto"}), ["pareto", "shape"]),
+        (lambda: as_delay({"delay": "exponential", "scal": 1.0}), ["scal", "Did you mean 'scale'"]),
+        (lambda: as_delay({"delay": "pareto"}), ["pareto", "shape"]),
         (lambda: as_delay("exponential"), ["'exponential'", "Exponential(1.0)"]),
         (lambda: as_delay(None), ["None", "Exponential(1.0)"]),
         (lambda: as_delay(True), ["True", "Exponential(1.0)"]),
@@ -380,7 +380,7 @@ def test_wrong_values_of_every_kind_are_refused_in_one_sentence(name, data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            law = as_delay({"law": name, **arguments})
+            law = as_delay({"delay": name, **arguments})
         except (ValueError, FileNotFoundError) as error:
             law = str(error)
     assert isinstance(law, Delay) or (law and "\n" not in law)
