@@ -1,9 +1,9 @@
 """Compare what two revisions compute: traces, histories and final parameters of their golden specs.
 
-    python scripts/compare_revisions.py A B            (revisions of git; "." is the working tree)
+    python scripts/compare_revisions.py A B            (revisions of git, "." is the working tree)
 
-Each revision is checked out into a temporary git worktree and runs its own tests/golden/digests.py with its own code
-and specs, in this Python with the packages that it has. Exit status 1 if anything differs.
+Each revision is checked out into a temporary git worktree and runs its own tests/golden/digests.py with its own
+code and specs, in this Python with the packages that it has. The exit status is 1 if anything differs.
 """
 
 import argparse
@@ -22,8 +22,9 @@ PARTS = {"trace": "trace", "history": "history", "per_gradient": "per gradient",
 RUN = """
 import importlib, pkgutil, runpy, sys
 from pathlib import Path
-tree, *sys.argv = sys.argv[1:]
+tree, folder, *sys.argv = sys.argv[1:]
 import stalegrad
+stalegrad.__path__ = [folder]  # without what is installed, which a namespace package would add
 packages = [importlib.import_module(f"stalegrad.{p.name}") for p in pkgutil.iter_modules(stalegrad.__path__)]
 if not packages:
     sys.exit(f"no package of {tree} can be imported")
@@ -77,8 +78,8 @@ def link_packages(tree, folder):
                 target.symlink_to(entry.resolve())
 
 
-def digests_of(revision, scratch):
-    """Return the recording that a revision makes."""
+def digests_of(revision, scratch, only):
+    """Return the recording that a revision makes, of some specs or of all."""
     with checked_out(revision, scratch / "tree") as tree:
         program = tree / "tests" / "golden" / "digests.py"
         if not program.exists():
@@ -86,7 +87,9 @@ def digests_of(revision, scratch):
         packages, out = scratch / "packages", scratch / "digests.json"
         link_packages(tree, packages)
         environment = os.environ | {"PYTHONPATH": str(packages), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-c", RUN, str(tree.resolve()), str(program), "--out", str(out)]
+        where = [str(tree.resolve()), str(packages / "stalegrad")]
+        command = [sys.executable, "-c", RUN, *where, str(program), "--out", str(out)]
+        command += ["--only", *only] if only else []
         done = subprocess.run(command, cwd=scratch, env=environment, stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             sys.exit(f"the digests of {revision} failed with exit status {done.returncode}")
@@ -120,11 +123,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", metavar="A")
     parser.add_argument("second", metavar="B")
+    parser.add_argument("--only", nargs="+", metavar="SPEC", help="names of specs; by default all")
     options = parser.parse_args()
     recordings = []
     for revision in (options.first, options.second):
         with tempfile.TemporaryDirectory() as folder:
-            recordings.append(parts(digests_of(revision, Path(folder))))
+            recordings.append(parts(digests_of(revision, Path(folder), options.only)))
         print(f"{revision}: {len(recordings[-1])} specs", flush=True)
     found = differing(*recordings)
     for name, wrong in found.items():

@@ -1,15 +1,20 @@
 """Digests of what the experiments of specs.toml give: their traces, histories and final parameters.
 
     python tests/golden/digests.py --record            write digests.json
-    python tests/golden/digests.py --out FILE          write the digests of this machine to another file
+    python tests/golden/digests.py --out FILE          write this machine's digests to another file
 
-A digest covers values under fixed names and types, so it survives a new name of a column, a table or a key. Where
-a name of the package changes, this file (or specs.toml) changes in one line and digests.json does not.
+A digest covers values under fixed names and types, so it survives a new name of a column, a table or a key.
+Where a name of the package changes, one line of this file (or of specs.toml) changes; digests.json does not.
 
-What a spec's ``how`` means: ``execution`` (scan, windows, loop), ``lanes`` and ``seeds`` (runs side by side),
-``functions`` (a problem made of the functions below), ``saved`` (the result is saved and loaded), ``replayed`` (the
-trace is saved, loaded, built from its columns and replayed), ``interrupted`` (the run is stopped at a checkpoint and
-continued), ``measured`` (measured times that come with the package).
+Keys of a spec's ``how``:
+
+* ``execution``: scan, windows or loop; by default chosen by the package;
+* ``lanes`` and ``seeds``: the runs of these seeds are executed side by side;
+* ``functions``: the problem is made of functions of this file;
+* ``measured``: compute times are measured ones that come with the package;
+* ``saved``: the result is saved and loaded;
+* ``replayed``: the trace is saved, loaded, built from its columns and replayed;
+* ``interrupted``: the run is stopped at a checkpoint and continued.
 """
 
 from __future__ import annotations
@@ -169,6 +174,8 @@ def describe(results):
         "history": digest_of_table(histories, HISTORY),
         "params": digest_of_arrays(result.params for result in results),
     }
+    if jax.tree.leaves(results[-1].stats):
+        found["stats"] = digest_of_arrays(result.stats for result in results)
     tables = [result.gradients for result in results if result.gradients is not None]
     if tables:
         found["per_gradient"] = digest_of_table(tables, PER_GRADIENT)
@@ -201,11 +208,31 @@ def quadratic(dtypes, noise):
     return Problem.from_functions(init, loss)
 
 
+def convolution():
+    """Return a problem with data and a native convolution: regression on generated images."""
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((48, 6, 6, 1)).astype(np.float32)
+    data = inputs, inputs.mean((1, 2, 3)) + inputs[:, 2, 2, 0]
+
+    def init(key):
+        return {"kernel": 0.3 * jax.random.normal(key, (3, 3, 1, 2)), "out": jnp.ones(2)}
+
+    def loss(params, batch, key):
+        images, targets = batch
+        names = ("NHWC", "HWIO", "NHWC")
+        made = jax.lax.conv_general_dilated(images, params["kernel"], (1, 1), "SAME", dimension_numbers=names)
+        return jnp.mean((jnp.tanh(made).mean((1, 2)) @ params["out"] - targets) ** 2)
+
+    train, test = ([part[cut] for part in data] for cut in (slice(40), slice(40, 48)))
+    return Problem.from_functions(init, loss, train=train, test=test, batch_size=4, sampling="sharded")
+
+
 FUNCTIONS = {
-    "quadratic": (["float32"], 0.0),
-    "16-bit": (["bfloat16", "float16", "float32"], 0.1),
-    "float64": (["float64", "float32"], 0.0),
-    "noise": (["float32"], 0.3),
+    "quadratic": lambda: quadratic(["float32"], 0.0),
+    "16-bit": lambda: quadratic(["bfloat16", "float16", "float32"], 0.1),
+    "float64": lambda: quadratic(["float64", "float32"], 0.0),
+    "noise": lambda: quadratic(["float32"], 0.3),
+    "convolution": convolution,
 }
 
 
@@ -265,7 +292,7 @@ class Spec:
             table = table | {"method": method}
         read: Experiment = from_toml(toml(table))
         if "functions" in self.how:
-            return read.but(problem=quadratic(*FUNCTIONS[self.how["functions"]]))
+            return read.but(problem=FUNCTIONS[self.how["functions"]]())
         if "measured" in self.how:
             law = Empirical.measured(self.how["measured"], median=0.5)
             return read.but(cluster=Cluster(workers=read.cluster.workers, compute=law))
@@ -451,7 +478,7 @@ def collect(names=None):
 
 
 def merged(new, old):
-    """Return a new recording with the bytes of other machines for the specs whose trace and numbers are as before."""
+    """Return a new recording, with the bytes of other machines where trace and numbers are as before."""
     for key, machine in old["bytes"].items():
         kept = {
             name: digests

@@ -17,7 +17,7 @@ NEVER = 1_000_000
 
 @contextmanager
 def countdown(evaluations):
-    """Let the process interrupt itself after so many evaluations; give a function that tells how many were made."""
+    """Let the process interrupt itself after some evaluations; give a function that returns how many were made."""
     made = None
     os.environ[COUNTDOWN] = str(evaluations)
     try:
