@@ -267,13 +267,8 @@ class Spec:
         for part in ("cluster", "problem"):
             complete = part == "problem" and "model" in table.get(part, {})
             self.table[part] = table[part] if complete else base[part] | table.get(part, {})
-        if "compute" in table.get("cluster", {}) and isinstance(table["cluster"]["compute"], list):
-            self.table["cluster"]["workers"] = len(table["cluster"]["compute"])
-            self.table["cluster"] = {
-                key: value
-                for key, value in self.table["cluster"].items()
-                if key in table["cluster"] or not isinstance(value, list)
-            }
+        if isinstance(self.table["cluster"]["compute"], list):
+            self.table["cluster"]["workers"] = len(self.table["cluster"]["compute"])
 
     @property
     def timing(self):
@@ -413,9 +408,9 @@ def specs():
     if "{images}" in text:
         text = text.replace("{images}", Path(images()).as_posix())
     tables = tomllib.loads(text)
-    base, timing = tables["base"], tables["timing"]
-    found = {}
-    for given, default in ((tables["spec"], base), (timing.pop("spec"), {**base, "method": {}, **timing})):
+    base, found = tables["base"], {}
+    timings = [(part.pop("spec"), base | {"method": {}} | part) for part in (tables["timing"], tables["law"])]
+    for given, default in ((tables["spec"], base), *timings):
         for name, table in given.items():
             how = table.pop("how", {})
             found[name] = Spec(name, table, default, how)
