@@ -267,7 +267,7 @@ class Spec:
         for part in ("cluster", "problem"):
             complete = part == "problem" and "model" in table.get(part, {})
             self.table[part] = table[part] if complete else base[part] | table.get(part, {})
-        if isinstance(self.table["cluster"]["compute"], list):
+        if isinstance(self.table["cluster"].get("compute"), list):
             self.table["cluster"]["workers"] = len(self.table["cluster"]["compute"])
 
     @property
