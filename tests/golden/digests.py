@@ -23,6 +23,7 @@ import argparse
 import functools
 import hashlib
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -421,7 +422,10 @@ def specs():
 
 
 def fingerprint():
-    """Return what the bytes of a history depend on beside the package."""
+    """Return what the bytes of a history depend on beside the package.
+
+    The number of CPUs decides how XLA splits a native convolution, and so the order of its sums.
+    """
     packages = {name: version(name) for name in ("jax", "jaxlib", "numpy", "scipy", "optax", "flax")}
     flags = []
     if Path("/proc/cpuinfo").exists():
@@ -433,6 +437,7 @@ def fingerprint():
     return packages | {
         "python": ".".join(platform.python_version_tuple()[:2]),
         "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "backend": jax.default_backend(),
         "cpu_flags": hashlib.sha256(" ".join(flags).encode()).hexdigest()[:16] if flags else "unknown",
     }
