@@ -80,7 +80,7 @@ def _meta(event: str, pid: int, tid: int, **arguments: Any) -> dict[str, Any]:
 
 
 def _worker_events(trace: Trace) -> list[dict[str, Any]]:
-    table = trace.gradients.sort_values(["worker", "read_time"], kind="stable")
+    table = trace.messages.sort_values(["worker", "read_time"], kind="stable")
     last = table["worker"] != table["worker"].shift(-1)
     until = table["read_time"].shift(-1).where(~last, trace.end)  # the next read, or the end
     read = np.fmin(table["read_time"], until)

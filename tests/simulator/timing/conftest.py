@@ -42,7 +42,7 @@ def same() -> Callable[[Trace, Trace], None]:
     """Return a function that asserts that two traces are equal."""
 
     def assert_same(one: Trace, other: Trace) -> None:
-        pd.testing.assert_frame_equal(one.gradients, other.gradients)
+        pd.testing.assert_frame_equal(one.messages, other.messages)
         pd.testing.assert_frame_equal(one.updates, other.updates)
         assert one.used.tolist() == other.used.tolist()
         assert (one.workers, one.end, one.resolution) == (other.workers, other.end, other.resolution)

@@ -8,7 +8,7 @@ import pytest
 
 from stalegrad.policies.synchrony import Async
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.columns import GRADIENT_COLUMNS, TraceError
+from stalegrad.simulator.timing.columns import MESSAGE_COLUMNS, TraceError
 from stalegrad.simulator.timing.delays import Exponential, Gamma
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
@@ -24,13 +24,13 @@ def test_a_measured_trace_is_accepted_with_workers_and_end_found_out(measured, s
 def test_a_measured_trace_without_a_column_is_refused(measured):
     tables = measured()
     with pytest.raises(TraceError, match=r"gradients table lacks the columns \['fate'\]"):
-        Trace(tables.gradients.drop(columns="fate"), tables.updates)
+        Trace(tables.messages.drop(columns="fate"), tables.updates)
     with pytest.raises(TraceError, match=r"updates table lacks the columns \['time'\]"):
-        Trace(tables.gradients, tables.updates.drop(columns="time"))
+        Trace(tables.messages, tables.updates.drop(columns="time"))
 
 
 def test_columns_of_unequal_length_or_with_fractions_of_versions_are_refused(measured):
-    good = {name: [] for name in GRADIENT_COLUMNS}
+    good = {name: [] for name in MESSAGE_COLUMNS}
     with pytest.raises(TraceError, match="differ in length"):
         Trace(good, {"time": [1.0], "messages": [1, 1], "gradients": [1]})
     with pytest.raises(TraceError, match="update of the gradients table must hold whole numbers"):
@@ -102,10 +102,10 @@ def test_verify_catches_an_end_before_the_last_update(measured):
 
 
 def test_rows_of_a_measured_trace_are_put_in_order():
-    table = simulate(Cluster(3, compute=Exponential()), Async(), updates=20).gradients
+    table = simulate(Cluster(3, compute=Exponential()), Async(), updates=20).messages
     updates = simulate(Cluster(3, compute=Exponential()), Async(), updates=20).updates
     shuffled = Trace(table.sample(frac=1.0, random_state=0), updates).verify()
-    pd.testing.assert_frame_equal(shuffled.gradients, table)
+    pd.testing.assert_frame_equal(shuffled.messages, table)
     pd.testing.assert_frame_equal(shuffled.busy(), Trace(table, updates).busy())
 
 
@@ -122,7 +122,7 @@ def test_verify_refuses_a_worker_above_their_number(measured):
     with pytest.raises(
         TraceError, match="row 1 of the gradients table breaks a law: worker is at least 0 and below 1"
     ):
-        Trace(tables.gradients, tables.updates, workers=1).verify()
+        Trace(tables.messages, tables.updates, workers=1).verify()
 
 
 # What is given
@@ -137,7 +137,7 @@ def test_a_trace_cannot_be_changed(measured):
     for name in ("end", "workers", "resolution"):
         with pytest.raises(AttributeError, match="no setter"):
             setattr(trace, name, 3)
-    trace.gradients.loc[0, "update"] = 7
+    trace.messages.loc[0, "update"] = 7
     trace.verify()
 
 
@@ -183,7 +183,7 @@ def test_tables_that_are_none_are_refused(measured, table):
 
 def test_columns_of_pandas_own_types_are_taken(measured, same):
     tables = measured()
-    nullable = tables.gradients.convert_dtypes()
+    nullable = tables.messages.convert_dtypes()
     nullable["fate"] = nullable["fate"].astype("category")
     assert "Int" in str(nullable["worker"].dtype)
     same(Trace(nullable, tables.updates.convert_dtypes()), tables)
@@ -207,13 +207,13 @@ def test_columns_of_pandas_own_types_are_taken(measured, same):
 def test_a_spec_that_json_cannot_hold_is_refused_with_its_key(measured, spec, said):
     tables = measured()
     with pytest.raises(TraceError, match=said):
-        Trace(tables.gradients, tables.updates, spec=spec)
+        Trace(tables.messages, tables.updates, spec=spec)
 
 
 def test_numbers_of_numpy_in_a_spec_become_plain_ones(measured, same, tmp_path):
     tables = measured()
     spec = {"a": np.int64(3), "b": (np.float32(0.5), np.bool_(True)), "c": np.arange(2), "d": pd.Series([1.5])}
-    trace = Trace(tables.gradients, tables.updates, spec=spec)
+    trace = Trace(tables.messages, tables.updates, spec=spec)
     assert trace.spec == {"a": 3, "b": [0.5, True], "c": [0, 1], "d": [1.5]}
     assert type(trace.spec["a"]) is int
     same(Trace.load(trace.save(tmp_path / "a")), trace)
@@ -223,16 +223,16 @@ def test_numbers_of_numpy_in_a_spec_become_plain_ones(measured, same, tmp_path):
 
 
 def backwards(trace: Trace) -> pd.DataFrame:
-    return trace.gradients[::-1]
+    return trace.messages[::-1]
 
 
 def test_a_row_is_numbered_as_in_the_table_given_and_named_by_its_label(measured):
     tables = measured(finish_time=[0.9, -1.0, NAN])
     said = "row {} of the gradients table breaks a law: finish_time >= read_time; it has read_time = 0.0"
-    for table, row in [(tables.gradients, "1"), (backwards(tables).reset_index(), "1")]:
+    for table, row in [(tables.messages, "1"), (backwards(tables).reset_index(), "1")]:
         with pytest.raises(TraceError, match=said.format(row)):
             Trace(table, tables.updates).verify()
-    long = pd.concat([tables.gradients[:1], tables.gradients[2:], tables.gradients[1:2]])
+    long = pd.concat([tables.messages[:1], tables.messages[2:], tables.messages[1:2]])
     with pytest.raises(TraceError, match=said.format(r"2 \(labelled 1\)")):
         Trace(long, tables.updates).verify()
     with pytest.raises(TraceError, match=said.format(r"2 \(labelled late\)")):
@@ -241,7 +241,7 @@ def test_a_row_is_numbered_as_in_the_table_given_and_named_by_its_label(measured
 
 def test_the_first_of_several_rows_that_break_a_law_is_named():
     truth = simulate(Cluster(3, Exponential()), Async(), updates=40)
-    table = truth.gradients.sample(frac=1.0, random_state=1).reset_index(drop=True)
+    table = truth.messages.sample(frac=1.0, random_state=1).reset_index(drop=True)
     wrong = table["finish_time"] > 3.0
     table.loc[wrong, "finish_time"] = table["read_time"] - 0.5
     with pytest.raises(TraceError, match=f"^row {int(np.flatnonzero(wrong)[0])} of the gradients table"):
@@ -265,7 +265,7 @@ def instants(rows, updates) -> Trace:
 def test_messages_read_at_one_moment_keep_the_order_given():
     first, second = (0, 0, 0.0, 0.0, 0), (0, 1, 0.0, 2.0, 1)
     trace = instants([first, second], [0.0, 2.0]).verify()
-    assert trace.gradients["finish_time"].tolist() == [0.0, 2.0]
+    assert trace.messages["finish_time"].tolist() == [0.0, 2.0]
     with pytest.raises(
         TraceError, match="row 1 of the gradients table breaks a law: a worker computes one message"
     ):
@@ -296,7 +296,7 @@ def test_a_worker_reads_at_most_512_times_at_one_moment():
 
 def log_of(trace: Trace, digits: int) -> pd.DataFrame:
     """Return an asynchronous trace as a profiler writes it: start and duration, rounded."""
-    g = trace.gradients[trace.gradients["fate"] == "used"]
+    g = trace.messages[trace.messages["fate"] == "used"]
     start, seconds = g["read_time"].round(digits), (g["finish_time"] - g["read_time"]).round(digits)
     log = pd.DataFrame({"worker": g["worker"], "start": start, "end": start + seconds})
     return log.sort_values(["end", "worker"], ignore_index=True)

@@ -42,7 +42,7 @@ def test_a_saved_trace_is_read_back_equal(trace, same, tmp_path):
     loaded = Trace.load(trace.save(tmp_path / "a"))
     same(loaded, trace)
     assert loaded.spec["seed"] == 7
-    assert loaded.gradients.dtypes.equals(trace.gradients.dtypes)
+    assert loaded.messages.dtypes.equals(trace.messages.dtypes)
 
 
 def test_an_empty_trace_is_read_back_equal(same, tmp_path):
@@ -316,7 +316,7 @@ def stranger_tables(draw):
     """Return changes to a trace's metadata, and to some cells or types of its tables."""
     about = draw(st.dictionaries(st.sampled_from(["format", *WRONG]), json_values, max_size=2))
     file = draw(st.sampled_from(FILES))
-    schema = {FILES[0]: SMALL.gradients, FILES[1]: SMALL.updates}[file]
+    schema = {FILES[0]: SMALL.messages, FILES[1]: SMALL.updates}[file]
     columns = draw(st.lists(st.sampled_from(list(schema.columns)), max_size=3))
     edits = [(c, draw(st.integers(0, len(schema) - 1)), draw(cells), draw(st.booleans())) for c in columns]
     return about, file, edits
