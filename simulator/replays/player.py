@@ -31,7 +31,7 @@ from stalegrad.simulator.replays.executor import Executor, ReplayPlan, Snapshot,
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.record import Record, points
 from stalegrad.simulator.replays.step import Layout, Params
-from stalegrad.simulator.timing.trace import Budget
+from stalegrad.simulator.timing.budget import Budget
 
 Progress = Callable[[int], Any]
 """Told, now and then, how many updates have been made since it was last told."""

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from stalegrad._core.functions import by_name, check_function_name, function_of
 from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.replays.lowering import LoweredTrace
+from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import TOLERANCE
-from stalegrad.simulator.timing.trace import Budget
 
 POINTS = 50
 """Rows of a history, if its cadence is left to us."""

@@ -19,9 +19,10 @@ from stalegrad.simulator.replays.lowering import bucket, lower
 from stalegrad.simulator.replays.player import Player, Progress
 from stalegrad.simulator.replays.record import Record
 from stalegrad.simulator.replays.step import Layout, Params
+from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import Engine
-from stalegrad.simulator.timing.trace import Budget, Trace
+from stalegrad.simulator.timing.trace import Trace
 
 DECISIONS = 100_000
 """Decisions of a controller in a run at most: with each the trace so far is lowered anew."""

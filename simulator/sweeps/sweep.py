@@ -343,10 +343,7 @@ class Job:
         results: Sequence[Result] = [self.results[i] for i in done if i in self.results]
         if self.store is not None:
             results = stored(self.store, [self.made[i] for i in done])
-        failed = {label(self.runs[i]): _last_line(text) for i, text in sorted(self.failed.items())}
+        unread = ["its traceback could not be read"]
+        last = {i: (text.strip().splitlines() or unread)[-1] for i, text in sorted(self.failed.items())}
+        failed = {label(self.runs[i]): line for i, line in last.items()}
         return collect([self.runs[i].point for i in done], [self.done[i] for i in done], results, failed)
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "its traceback could not be read"

@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.timing import laws
 from stalegrad.simulator.timing.columns import (
     MESSAGE_COLUMNS,
@@ -62,28 +61,6 @@ class Message:
             self.steps,
             fate.value,
         )
-
-
-@spec
-class Budget:
-    """When a run ends: exactly one of ``updates``, ``wallclock`` (seconds) and ``gradients``.
-
-    A wallclock of w keeps the updates at times up to w (1 + 1e-12), so that three jobs of 0.1 s, which end at
-    0.30000000000000004 s, fit into 0.3 s. Rows of a history follow the same rule
-    (:data:`~stalegrad.simulator.timing.clock.TOLERANCE`).
-    """
-
-    updates: PositiveInt | None = None
-    wallclock: PositiveFloat | None = None
-    gradients: PositiveInt | None = None
-
-    def check_fields(self) -> None:
-        """Raise ValueError unless exactly one is given."""
-        given = {k: v for k, v in vars(self).items() if v is not None}
-        if len(given) != 1:
-            raise ValueError(
-                f"a run needs exactly one budget of updates, wallclock and gradients; got {given or 'none'}"
-            )
 
 
 class Trace:
