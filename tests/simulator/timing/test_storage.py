@@ -18,7 +18,7 @@ from stalegrad.simulator.timing.delays import Exponential
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
 
-FILES = ("gradients.parquet", "updates.parquet")
+FILES = ("messages.parquet", "updates.parquet")
 
 
 def rewrite(path, file, change):
@@ -141,7 +141,7 @@ def test_missing_checksums_are_named_and_files_beside_the_trace_do_not_matter(tr
     ):
         Trace.load(path)
     (path / SUMS).unlink()
-    with pytest.raises(TraceError, match=r"SHA256SUMS is missing: .* of an older format than stalegrad-trace-2"):
+    with pytest.raises(TraceError, match=r"SHA256SUMS is missing: .* of an older format than stalegrad-trace-3"):
         Trace.load(path)
 
 
@@ -223,7 +223,7 @@ def test_a_stored_trace_that_contradicts_itself_is_refused_with_the_row_of_the_f
 
     with pytest.raises(TraceError, match="row 3 of the updates table"):
         Trace.load(rewrite(trace.save(tmp_path / "a"), FILES[1], change))
-    with pytest.raises(TraceError, match="row 176 of the gradients table"):
+    with pytest.raises(TraceError, match="row 176 of the messages table"):
         Trace.load(rewrite(trace.save(tmp_path / "b"), FILES[0], reverse))
 
 
@@ -252,7 +252,7 @@ def test_metadata_that_are_no_table_are_refused(trace, tmp_path, text):
     path = rewrite(
         trace.save(tmp_path / "a"), FILES[0], lambda table: table.replace_schema_metadata({"stalegrad": text})
     )
-    with pytest.raises(TraceError, match=r"gradients.parquet (are not the JSON|is not a stalegrad trace)"):
+    with pytest.raises(TraceError, match=r"messages.parquet (are not the JSON|is not a stalegrad trace)"):
         Trace.load(path)
 
 
@@ -302,7 +302,7 @@ def test_long_text_is_not_multiplied_by_its_rows(trace, tmp_path):
 SMALL = simulate(Cluster(2, Exponential(1.0), uplink=0.25), Async(), updates=4)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-    | st.sampled_from([2**31, 2**63, -(2**63), 10**30, 1e308, -0.0, "stalegrad-trace-2", 4, 2.0]),
+    | st.sampled_from([2**31, 2**63, -(2**63), 10**30, 1e308, -0.0, "stalegrad-trace-3", 4, 2.0]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from stalegrad.simulator.timing.delays import Exponential, Gamma
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
 
-FILES = ("gradients.parquet", "updates.parquet")
+FILES = ("messages.parquet", "updates.parquet")
 
 
 # Random simulations
