@@ -12,8 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from stalegrad._core.specs import unknown_name
-from stalegrad.models.datasets import SOURCES, data_fingerprint
-from stalegrad.models.datasets.sources import FOLDER
+from stalegrad.models.datasets.sources import FOLDER, SOURCES
 from stalegrad.models.networks import NETWORKS
 
 if TYPE_CHECKING:
@@ -209,6 +208,8 @@ class Problem:
 
     def data_fingerprint(self) -> str | None:
         """Return a digest of local data that have no known checksum; None where there are none."""
+        from stalegrad.models.datasets import data_fingerprint
+
         return data_fingerprint(self.dataset, self.directory) if self.named else None
 
     def table(self) -> dict[str, Any]:

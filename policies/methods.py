@@ -195,7 +195,7 @@ class MethodInfo:
             synchrony = self.synchrony(**{key: value for key, value in arguments.items() if key in own})
         method = Method(self.name, synchrony, as_schedule(learning_rate), parameters)
         # Building a rule imports JAX, so the package's own are built only where there is something to find out.
-        if not self.built_in or isinstance(synchrony, SSP):
+        if not self.built_in or (isinstance(synchrony, SSP) and self.synchrony is not SSP):
             self._check_rule(method.rule(workers=1), synchrony)
         return method
 

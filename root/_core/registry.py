@@ -138,6 +138,9 @@ class Registry(Mapping[str, T], Generic[T]):
             entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
         return entry  # type: ignore[return-value]
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

@@ -20,8 +20,8 @@ from stalegrad._core.specs import (
     spec,
     validate,
 )
-from stalegrad.simulator.timing.columns import MOST_WORKERS
 from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic, Scipy, as_delay
+from stalegrad.simulator.timing.limits import MOST_WORKERS
 
 BLOCK = 256
 """Draws are made in blocks of this size; a constant, because it is part of what a seed means."""

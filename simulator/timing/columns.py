@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from stalegrad._core.specs import builtin
+from stalegrad.simulator.timing.limits import MOST_WORKERS
 
 MESSAGE_COLUMNS: dict[str, Any] = {
     "worker": np.int32,
@@ -24,12 +25,6 @@ MESSAGE_COLUMNS: dict[str, Any] = {
     "fate": "U9",
 }
 UPDATE_COLUMNS: dict[str, Any] = {"time": np.float64, "messages": np.int64, "gradients": np.int64}
-
-ROWS = 50_000_000
-"""Rows that a table may hold unless more are allowed: about 5 GB of memory."""
-
-MOST_WORKERS = 10_000_000
-"""Workers of a cluster or a trace at most; each takes about 14 kB of memory in a simulation."""
 
 DEEPEST = 32
 """Levels of nested tables and lists that the spec of a trace may have."""

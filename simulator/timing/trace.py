@@ -16,7 +16,6 @@ import pandas as pd
 from stalegrad.simulator.timing import laws
 from stalegrad.simulator.timing.columns import (
     MESSAGE_COLUMNS,
-    ROWS,
     UPDATE_COLUMNS,
     Fate,
     checked_columns,
@@ -24,6 +23,7 @@ from stalegrad.simulator.timing.columns import (
     checked_spec,
     checked_workers,
 )
+from stalegrad.simulator.timing.limits import ROWS
 
 
 class Message:

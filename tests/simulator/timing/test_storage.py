@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from stalegrad._core.files import SUMS, write_sums
 from stalegrad.policies.synchrony import Async
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.columns import MOST_WORKERS, TraceError
+from stalegrad.simulator.timing.columns import TraceError
 from stalegrad.simulator.timing.delays import Exponential
 from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.limits import MOST_WORKERS
 from stalegrad.simulator.timing.trace import Trace
 
 FILES = ("messages.parquet", "updates.parquet")
