@@ -1,6 +1,7 @@
 """The registry: one mechanism for everything that has a name."""
 
 import doctest
+import re
 
 import pytest
 
@@ -53,9 +54,8 @@ def test_tables_are_read_and_written_back(table):
     ],
 )
 def test_a_wrong_table_is_refused_with_what_is_allowed(table, said):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=re.escape(said)):
         shapes().from_table(table)
-    assert said in str(raised.value)
 
 
 def test_what_is_registered_is_found_written_and_told_from_the_package_s_own():
@@ -76,7 +76,7 @@ def test_what_is_registered_is_found_written_and_told_from_the_package_s_own():
 def test_a_name_of_the_package_cannot_be_taken_and_another_is_replaced():
     known = shapes(round="circle")
     for name in ("circle", "round", "", 3):
-        with pytest.raises(ValueError, match="name of the shape = .* is not allowed"):
+        with pytest.raises(ValueError, match=r"name of the shape = .* is not allowed"):
             known.register(name, Circle)
     known.register("mine", Circle)
     known.register("mine", Square)
