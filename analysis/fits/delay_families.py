@@ -1,4 +1,4 @@
-"""What measured times follow: each law of the simulator by maximum likelihood, the tail, and how a job ages."""
+"""Laws of delays: the fit of each by maximum likelihood, its distance, the tail, and how a job ages."""
 
 from __future__ import annotations
 

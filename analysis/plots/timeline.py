@@ -1,10 +1,10 @@
-"""Who computed what, and when: a Gantt chart of the workers."""
+"""The timeline of a run: a Gantt chart of the workers."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,10 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from stalegrad.analysis.plots.style import GREY, new_axes
-
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
+from stalegrad._core.protocols import TraceLike
+from stalegrad.analysis.plots.axes import new_axes
+from stalegrad.analysis.plots.style import GREY, USED, WASTED
 
 ROWS = 32
 """Workers drawn if none are named."""
@@ -47,14 +46,14 @@ class _Look(NamedTuple):
 
 
 LOOKS = (
-    _Look("used", ("used",), "#a9bfd9", "#3d5a80", None),
-    _Look("wasted", ("cancelled", "discarded"), "white", "#c08a6c", "////"),
+    _Look("used", ("used",), "#a9bfd9", USED, None),
+    _Look("wasted", ("cancelled", "discarded"), "white", WASTED, "////"),
     _Look("pending", ("pending",), "white", "0.55", None),
 )
 
 
 def plot_timeline(
-    trace: Trace,
+    trace: TraceLike,
     start: float = 0.0,
     end: float | None = None,
     workers: Sequence[int] | None = None,
@@ -139,7 +138,7 @@ def plot_timeline(
     return ax
 
 
-def default_end(trace: Trace, start: float) -> float:
+def default_end(trace: TraceLike, start: float) -> float:
     """Return the end of a window from ``start`` that shows about six messages of a worker, in seconds."""
     spent = np.fmin(trace.column("finish_time"), trace.end) - trace.column("read_time")
     later = spent[(trace.column("read_time") >= start) & (spent > 0)]
@@ -150,7 +149,7 @@ def default_end(trace: Trace, start: float) -> float:
     return min(reach, trace.end)
 
 
-def _workers(trace: Trace, workers: Sequence[int] | None) -> list[int]:
+def _workers(trace: TraceLike, workers: Sequence[int] | None) -> list[int]:
     chosen = list(range(min(ROWS, trace.workers))) if workers is None else [int(w) for w in workers]
     wrong = [worker for worker in chosen if not 0 <= worker < trace.workers]
     if wrong or not chosen or len(set(chosen)) < len(chosen):

@@ -1,4 +1,4 @@
-"""What a history says about convergence: numbers of which less is better."""
+"""Metrics of convergence, taken from histories: numbers of which less is better."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stalegrad.analysis.plots.curves import Floats, diverged
-from stalegrad.analysis.statistics.checks import unknown_name
+from stalegrad._core.specs import unknown_name
+from stalegrad.analysis.statistics.curves import Floats, diverged, shown_column
 from stalegrad.analysis.statistics.targets import arrival
 
 KINDS = ("final", "best", "mean")
@@ -97,25 +97,20 @@ def lost(history: pd.DataFrame) -> bool:
 
 
 def default_target(histories: Sequence[pd.DataFrame]) -> Target | None:
-    """Return a target that a method's own runs reach late: 90 % of their mean way, of test error or else loss.
+    """Return a target that a method's own runs reach late: 90 % of their mean way, of :func:`shown_column`.
 
     None if they got nowhere. It is rounded to three digits, towards the start.
     """
     runs = [history for history in histories if not lost(history)]
     if not runs:
         return None
-    column = target_column(runs[0])
+    column = shown_column(runs[:1])
     start, end = (float(np.mean([history[column].iloc[row] for history in runs])) for row in (0, -1))
     if not end < start:
         return None
     value = start + PROGRESS * (end - start)
     unit = 10.0 ** (np.floor(np.log10(abs(value))) - 2) if value else 1.0
     return Target(column, float(f"{min(np.ceil(value / unit) * unit, start):.6g}"))
-
-
-def target_column(history: pd.DataFrame) -> str:
-    """Return what a method's target is set for: the test error, or where there is none the training loss."""
-    return "train_loss" if history["test_error"].isna().all() else "test_error"
 
 
 def lattice(values: Floats) -> float:

@@ -1,4 +1,4 @@
-"""Whether convergence has become worse: paired runs before and after a change, and what may be said of them."""
+"""Tests for worse convergence: paired runs before and after a change."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def compare_runs(
     tolerance: float = TOLERANCE,
     alpha: float = ALPHA,
 ) -> pd.DataFrame:
-    """Say of every method and metric whether it has become worse, seed by seed.
+    """Compare every method and metric before and after a change, seed by seed.
 
     The margin of a metric is the tolerance times its mean before the change, but no less than 0.1 % of its
     value at the start, and than what it can resolve (an example of the test set, a row of the history). A metric
@@ -293,7 +293,7 @@ def check_pairs(before: Runs, after: Runs) -> None:
 
 
 def check_settings(tolerance: float, alpha: float) -> None:
-    """Raise ValueError unless these can be had of a check."""
+    """Raise ValueError unless the tolerance and alpha of a check are in range."""
     if not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance = {tolerance} is not allowed: a number from 0 on, such as {TOLERANCE}")
     if not 0 < alpha < 0.5:

@@ -1,4 +1,4 @@
-"""How long it takes to a target, where some runs end before they reach it."""
+"""Times to a target, where some runs end before they reach it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from stalegrad.analysis.plots.curves import Floats, Histories, diverged
-from stalegrad.analysis.statistics.checks import check_all_histories, check_target
+from stalegrad.analysis.statistics.curves import Floats, Histories, diverged
+from stalegrad.analysis.statistics.inputs import check_all_histories, check_target
 
 
 class Arrival(NamedTuple):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from stalegrad.analysis.statistics.checks import as_traces
-
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
+from stalegrad._core.protocols import TraceLike
+from stalegrad.analysis.statistics.inputs import as_traces
 
 Floats = npt.NDArray[np.float64]
 
@@ -136,7 +134,7 @@ def measured_noise(
     return max(float(max(excess)), 0.0)
 
 
-def measured_gamma(traces: Trace | Sequence[Trace], gradients: Sequence[npt.ArrayLike]) -> float:
+def measured_gamma(traces: TraceLike | Sequence[TraceLike], gradients: Sequence[npt.ArrayLike]) -> float:
     """Return gamma, how far gradients are off for being stale: the largest, over updates j, of
 
         E||∇F(w_j) - ∇F(w_v)||^2 / E||∇F(w_j)||^2,
@@ -174,7 +172,7 @@ def measured_gamma(traces: Trace | Sequence[Trace], gradients: Sequence[npt.Arra
     return float((off[moved] / size[moved]).max(initial=0.0))
 
 
-def measured_p0(traces: Trace | Sequence[Trace]) -> float:
+def measured_p0(traces: TraceLike | Sequence[TraceLike]) -> float:
     """Return p0, the share of fresh gradients: the smallest over the places (first, second, ...) in an update.
 
     Args:

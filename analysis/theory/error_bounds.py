@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from stalegrad._core.protocols import SynchronyLike
 from stalegrad.analysis.theory.constants import Constants
 from stalegrad.analysis.theory.runtime import expected_update_time, worker_count
-
-if TYPE_CHECKING:
-    from stalegrad.policies.synchrony import Synchrony
 
 Floats = npt.NDArray[np.float64]
 Quantity = Literal["error", "gradient"]
@@ -110,7 +108,7 @@ class ErrorBound:
     def against_wallclock(
         self,
         wallclock: npt.ArrayLike,
-        synchrony: Synchrony,
+        synchrony: SynchronyLike,
         compute: Any,
         workers: int | None = None,
         quantity: Quantity = "error",
@@ -139,7 +137,7 @@ class ErrorBound:
     def best_k(
         self,
         wallclock: float,
-        synchrony: Synchrony,
+        synchrony: SynchronyLike,
         compute: Any,
         workers: int | None = None,
         quantity: Quantity = "error",
@@ -162,14 +160,14 @@ class ErrorBound:
         References:
             Dutta et al., AdaSync, 2020.
         """
-        if not any(field.name == "k" for field in dataclasses.fields(synchrony)):
+        changed: Any = synchrony
+        if not any(field.name == "k" for field in dataclasses.fields(changed)):
             raise ValueError(f"{synchrony.name} has no k to choose: give k-sync, k-async or one of their kin")
         _check("wallclock", wallclock, above=True)
         ks = range(1, worker_count(compute, workers) + 1)
         allowed = [k for k in ks if self.learning_rate <= self.largest_learning_rate(k)]
         if not allowed:
             self._check_step(ks[-1])
-        changed: Any = synchrony
         bounds = [
             self.against_wallclock(wallclock, dataclasses.replace(changed, k=k), compute, workers, quantity)
             for k in allowed
