@@ -12,7 +12,7 @@ GREY = "0.35"
 USED, WASTED = "#3d5a80", "#c08a6c"
 """Colours of computing that was used, and of computing that was cancelled or discarded."""
 
-COLORS = ("#000000", "#a51d0d", "#0c2c8d", "#00795a", "#8171ef", "#c98717", "#2c9fd1", "#973881")
+COLORS = ("#000000", "#ac0000", "#1f3cb1", "#5b9362", "#a459a9", "#c28a26", "#009cee", "#84123d")
 """Colours that differ by a CIELAB distance of 20 or more, with protanopia, deuteranopia and tritanopia too, and
 have a contrast of 3 or more to white."""
 
@@ -27,7 +27,7 @@ MARKERS = (
     ("^", False),
     ("D", True),
     ("v", False),
-    ("P", False),
+    ("P", True),
     ("X", True),
     ("p", True),
 )
@@ -107,7 +107,7 @@ def _free_variant(place: int, used: Collection[Style]) -> Style:
     """Return a free style of the colour of a method: its own, one that belongs to no method, or any other."""
     own = STYLES[place]
     alike = [index for index in range(place % 8, len(STYLES), 8) if index != place]
-    alike.sort(key=lambda index: index < len(METHODS))
+    alike.sort(key=lambda index: (index < len(METHODS), STYLES[index].marker == own.marker))
     further = sorted(FURTHER, key=lambda style: style.color != own.color)
     candidates = (own, *(STYLES[index] for index in alike), *further)
     return next((style for style in candidates if style not in used), own)
@@ -129,8 +129,8 @@ def _natural(label: str) -> list[tuple[float, str]]:
 def marker_style(look: Style) -> dict[str, Any]:
     """Return the markers of a style as keywords of ``Line2D``."""
     return {
-        "color": look.color, "marker": look.marker, "markersize": 3.8, "markeredgewidth": 0.9,
-        "markerfacecolor": look.color if look.filled else "white",
+        "color": look.color, "marker": look.marker, "markersize": 5.0 if look.marker in "PX" else 3.8,
+        "markeredgewidth": 0.5 if look.marker in "PX" else 0.9, "markerfacecolor": look.color if look.filled else "white",
     }  # fmt: skip
 
 
