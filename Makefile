@@ -11,7 +11,7 @@ READY := $(VENV)/ready-$(LIST)
 
 PEERS ?= .venv-peers/bin/python
 
-.PHONY: help demo test test-slow test-lowest lint bench bench-peers validate reproduce notebooks clean
+.PHONY: help demo test test-slow test-lowest golden lint bench bench-peers validate reproduce notebooks clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ test-lowest: .venv-lowest/bin/python  ## Run a part of the tests with the lowest
 		--constraint .venv-lowest/constraints.txt pytest hypothesis .
 	.venv-lowest/bin/python -m pip list --disable-pip-version-check
 	.venv-lowest/bin/pytest -q -o addopts=--import-mode=importlib -o filterwarnings=default -m "not slow" $(LOWEST)
+
+golden: $(READY)  ## Record the golden digests: traces, histories and parameters of tests/golden/specs.toml
+	$(BIN)/python tests/golden/digests.py --record
 
 lint: $(READY)  ## Check style and types
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ import optax
 from stalegrad.models.augmentation import crop_and_flip, crop_to, middle
 from stalegrad.models.datasets import data_fingerprint, load_dataset, load_folder, load_text
 from stalegrad.models.datasets.folder import MEAN, STD
-from stalegrad.models.networks import KINDS, NETWORKS, Network
+from stalegrad.models.networks import NETWORKS, Network
 from stalegrad.models.streams import on_device
 
 Params = Any
@@ -81,8 +81,8 @@ def _named_objective(
     image_size: int | None,
     options: tuple[tuple[str, Any], ...],
 ) -> Objective:
-    make = functools.partial(NETWORKS[model], **dict(options))
-    if KINDS[model] == "text":
+    make = functools.partial(NETWORKS[model].make, **dict(options))
+    if NETWORKS[model].takes == "text":
         assert context is not None
         text = load_text(dataset, directory)
         network = make((context,), len(text.vocabulary))

@@ -6,18 +6,23 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
-import jax
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from stalegrad._core.specs import unknown_name
-from stalegrad.models.datasets import SOURCES, check_name, data_fingerprint
+from stalegrad.models.datasets import SOURCES, data_fingerprint
 from stalegrad.models.datasets.sources import FOLDER
-from stalegrad.models.functions import check_data, check_functions
-from stalegrad.models.networks import KINDS, NETWORKS
-from stalegrad.models.objective import Batch, Objective, Params, named_objective
+from stalegrad.models.networks import NETWORKS
+
+if TYPE_CHECKING:
+    import jax
+
+    from stalegrad.models.objective import Objective
+
+Params = Any
+Batch = Any
 
 Sampling = Literal["epochs", "iid", "sharded"]
 """``epochs``: one shuffled stream shared by all workers, every example once per epoch; ``iid``: with
@@ -60,9 +65,8 @@ class Problem:
         image_size: int | None = None,
         **options: Any,
     ) -> None:
-        if model not in list(NETWORKS):
-            raise ValueError(unknown_name("model", model, NETWORKS))
-        check_name(dataset)
+        NETWORKS.find(model)
+        SOURCES.find(dataset)
         if directory is not None and not isinstance(directory, str | os.PathLike):
             raise ValueError(f"directory = {directory!r} is not a path")
         self.model, self.dataset = model, dataset
@@ -73,7 +77,7 @@ class Problem:
         self.options = _network_options(model, options)
         self._functions: dict[str, Any] = {}
         self._objective: Callable[[], Objective] = functools.partial(
-            named_objective,
+            _named_objective,
             model,
             dataset,
             self.directory,
@@ -124,6 +128,11 @@ class Problem:
             raise ValueError(
                 f"batch_size = {batch_size} is not allowed: give it with training data, and only then"
             )
+        import jax
+
+        from stalegrad.models.functions import check_data, check_functions
+        from stalegrad.models.objective import Objective
+
         train, test = check_data("train", train), check_data("test", test)
 
         def whole_loss(params: Params, data: Batch) -> Mapping[str, jax.Array]:
@@ -240,9 +249,15 @@ class Problem:
         return f"Problem({', '.join(arguments)})"
 
 
+def _named_objective(*arguments: Any) -> Objective:
+    from stalegrad.models.objective import named_objective
+
+    return named_objective(*arguments)
+
+
 def list_models() -> dict[str, str]:
     """Return every network's name and the first line of its description."""
-    return {name: (inspect.getdoc(make) or "").splitlines()[0] for name, make in NETWORKS.items()}
+    return {name: (inspect.getdoc(found.make) or "").splitlines()[0] for name, found in NETWORKS.items()}
 
 
 def _checked(batch_size: Any, sampling: Any) -> tuple[int, Sampling]:
@@ -254,8 +269,10 @@ def _checked(batch_size: Any, sampling: Any) -> tuple[int, Sampling]:
 
 
 def _checked_for(kind: str, model: str, dataset: str, augment: Any, context: Any) -> tuple[bool, int | None]:
-    if KINDS[model] != kind:
-        raise ValueError(f"model {model!r} takes {KINDS[model]}, but the data set {dataset!r} holds {kind}")
+    if NETWORKS[model].takes != kind:
+        raise ValueError(
+            f"model {model!r} takes {NETWORKS[model].takes}, but the data set {dataset!r} holds {kind}"
+        )
     if not isinstance(augment, bool):
         raise ValueError(f"augment = {augment!r} is not allowed: True or False")
     if kind == "images":
@@ -284,8 +301,8 @@ def _checked_size(dataset: str, directory: str | None, image_size: Any) -> int |
 
 
 def _network_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    known = list(inspect.signature(NETWORKS[model]).parameters)[2:]
-    hints = get_type_hints(NETWORKS[model], include_extras=True)
+    known = list(inspect.signature(NETWORKS[model].make).parameters)[2:]
+    hints = get_type_hints(NETWORKS[model].make, include_extras=True)
     checked = {}
     for key, value in options.items():
         if key not in known:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple, Protocol
 
+from stalegrad._core.specs import PositiveFloat, spec
 from stalegrad.policies.synchrony import KAsync, KBatchAsync, KBatchSync, KSync, Synchrony
 
 
@@ -20,8 +21,8 @@ class Observation(NamedTuple):
     learning_rate: float
 
 
-class Decision(NamedTuple):
-    """What a controller decided: at ``time`` (simulated seconds), seeing ``loss``, that k shall be ``k``."""
+class Adjustment(NamedTuple):
+    """What a controller decided at ``time`` (simulated seconds) from ``loss``: the synchrony's k from then on."""
 
     time: float
     loss: float
@@ -42,22 +43,23 @@ class Controller(Protocol):
 Growth = Literal["auto", "quadratic", "square-root"]
 
 
-class AdaSync(NamedTuple):
+@spec
+class AdaSync:
     """Grow k as the loss falls, so that the error bound is least at every moment.
 
     square-root (K-batch-sync, K-batch-async): K = K_0 sqrt(F_0 / F). quadratic (K-sync, K-async): K^2 / (P - K) =
     theta, theta = K_0^2 / (P - K_0) * F_0 / F. F is the training loss above ``floor``. If the learning rate has
     changed, theta (or K^2) is multiplied by the square of its ratio. Rounded to the nearest, kept in [1, P].
 
-    Attributes:
+    Args:
         interval: simulated seconds between decisions.
-        growth: ``auto`` takes the form that belongs to the synchrony.
+        growth: ``quadratic`` or ``square-root``; ``auto``: quadratic for K-sync and K-async.
         floor: F_inf, the least loss possible.
 
     Reference: Dutta et al., Slow and Stale Gradients Can Win the Race, 2020 (journal version), AdaSync.
     """
 
-    interval: float
+    interval: PositiveFloat = 60.0
     growth: Growth = "auto"
     floor: float = 0.0
 

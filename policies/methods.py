@@ -13,8 +13,11 @@ from typing import Any, get_type_hints
 
 from pydantic import InstanceOf
 
+from stalegrad._core.registry import Registry
 from stalegrad._core.specs import kebab, spec, unknown_name, validate
 from stalegrad.policies import rules
+from stalegrad.policies.controllers import AdaSync, Controller
+from stalegrad.policies.papers import PAPERS
 from stalegrad.policies.rules import Rule
 from stalegrad.policies.schedules import Schedule, as_schedule
 from stalegrad.policies.synchrony import (
@@ -30,27 +33,6 @@ from stalegrad.policies.synchrony import (
     Sync,
     Synchrony,
 )
-
-PAPERS = {
-    "dutta2018": "Dutta et al., Slow and Stale Gradients Can Win the Race, AISTATS 2018",
-    "dutta2020": "Dutta et al., Slow and Stale Gradients Can Win the Race (AdaSync), 2020",
-    "mindthestep2019": "Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, IEEE BigData 2019",
-    "asap2022": "Backstrom, Papatriantafilou, Tsigas, ASAP.SGD, ICML 2022",
-    "fleet2020": "Damaskinos et al., FLeet: Online Federated Learning via Staleness Awareness, Middleware 2020",
-    "mishchenko2022": "Mishchenko et al., Asynchronous SGD Beats Minibatch SGD, NeurIPS 2022",
-    "dana2019": "Hakimi et al., Taming Momentum in a Distributed Asynchronous Environment (DANA), 2019",
-    "dcasgd2017": "Zheng et al., Asynchronous SGD with Delay Compensation, ICML 2017",
-    "lwp2020": "Kosson et al., Pipelined Backpropagation at Scale, 2020",
-    "gapaware2020": "Barkai, Hakimi, Schuster, Gap-Aware Mitigation of Gradient Staleness, ICLR 2020",
-    "zhang2016": "Zhang et al., Staleness-aware Async-SGD for Distributed Deep Learning, IJCAI 2016",
-    "smega2022": "Cohen, Hakimi, Schuster, SMEGA2, ICPP 2022",
-    "fasgd2016": "Odena, Faster Asynchronous SGD, 2016",
-    "spectrain2018": "Chen, Yang, Cheng, Efficient and Robust Parallel DNN Training (SpecTrain), 2018",
-    "easgd2015": "Zhang, Choromanska, LeCun, Deep Learning with Elastic Averaging SGD, NIPS 2015",
-    "downpour2012": "Dean et al., Large Scale Distributed Deep Networks, NIPS 2012",
-    "talyansky2018": "Talyansky et al., Asynchronous SGD without gradient delay, ICLR 2019 submission",
-    "ssp2013": "Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Server, NIPS 2013",
-}
 
 
 @spec
@@ -77,12 +59,21 @@ class Method:
         arguments = {**dict(self.parameters), **(numbers or {})}
         if self.knows_workers:
             arguments["workers"] = workers
-        return REGISTRY[self.name].rule(**arguments)
+        info = REGISTRY[self.name]
+        return info.rule(**{name: value for name, value in arguments.items() if name not in info.controls})
+
+    @property
+    def controller(self) -> Controller | None:
+        """What changes the synchrony's k during a run; None: nothing does."""
+        info, given = REGISTRY[self.name], dict(self.parameters)
+        return (
+            None if info.controller is None else info.controller(**{name: given[name] for name in info.controls})
+        )
 
     @property
     def adaptive(self) -> bool:
         """Whether a controller changes the synchrony's k from the loss: timing then needs the training."""
-        return self.rule(1).controller is not None
+        return REGISTRY[self.name].controller is not None
 
     @property
     def knows_workers(self) -> bool:
@@ -110,6 +101,7 @@ class MethodInfo:
         rule: a function of :mod:`rules`; its keyword arguments are the hyper-parameters.
         paper: a key of ``PAPERS``, or a reference.
         allowed: other synchronies that the rule can work with; None: any.
+        controller: a spec class of :mod:`controllers` whose fields are hyper-parameters, too; None: none.
     """
 
     def __init__(
@@ -120,15 +112,32 @@ class MethodInfo:
         paper: str,
         *,
         allowed: tuple[type[Synchrony], ...] | None = None,
+        controller: type[Any] | None = None,
     ) -> None:
         self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, PAPERS.get(paper, paper)
-        self.allowed = allowed
+        self.allowed, self.controller = allowed, controller
         self.__name__ = self.__qualname__ = name.replace("-", "_")
         self.__doc__ = f"{synchrony.__doc__}\n\nRule: {rule.__doc__}\n\nPaper: {self.paper}"
         self.__signature__ = inspect.Signature(list(self._parameters(synchrony).values()))
 
-    def _rule_parameters(self) -> dict[str, inspect.Parameter]:
-        return {k: p for k, p in inspect.signature(self.rule).parameters.items() if k != "workers"}
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The parameters of its controller."""
+        return () if self.controller is None else tuple(f.name for f in fields(self.controller))
+
+    @property
+    def _functions(self) -> list[Callable[..., Any]]:
+        return [self.rule] if self.controller is None else [self.controller, self.rule]
+
+    def _own_parameters(self) -> dict[str, inspect.Parameter]:
+        """Return the parameters of the controller and of the rule."""
+        found = {k: p for function in self._functions for k, p in inspect.signature(function).parameters.items()}
+        return {k: p for k, p in found.items() if k != "workers"}
+
+    def _hints(self) -> dict[str, Any]:
+        return {
+            k: h for function in self._functions for k, h in get_type_hints(function, include_extras=True).items()
+        }
 
     def _parameters(self, synchrony: type[Synchrony] | None) -> dict[str, inspect.Parameter]:
         key = inspect.Parameter.KEYWORD_ONLY
@@ -136,12 +145,12 @@ class MethodInfo:
         for f in (f for f in fields(synchrony) if f.init) if synchrony is not None else ():
             default = inspect.Parameter.empty if f.default is MISSING else f.default
             found[f.name] = inspect.Parameter(f.name, key, default=default, annotation=f.type)
-        return found | self._rule_parameters()
+        return found | self._own_parameters()
 
     @property
     def built_in(self) -> bool:
         """Whether the package itself has it, rather than a user who registered it."""
-        return _BUILT_IN.get(self.name) is self
+        return REGISTRY.built_in(self)
 
     @property
     def synchrony_name(self) -> str:
@@ -175,16 +184,21 @@ class MethodInfo:
         for key, parameter in allowed.items():
             if parameter.default is parameter.empty and key not in arguments:
                 raise ValueError(f"method {self.name!r} needs {key}")
-        hints = get_type_hints(self.rule, include_extras=True)
+        hints = self._hints()
         own = {f.name for f in fields(self.synchrony) if f.init}
         parameters = tuple(
             (key, validate(f"{key} of method {self.name!r}", hints[key], arguments.get(key, parameter.default)))
-            for key, parameter in self._rule_parameters().items()
+            for key, parameter in self._own_parameters().items()
         )
         if synchrony is None:
             synchrony = self.synchrony(**{key: value for key, value in arguments.items() if key in own})
         method = Method(self.name, synchrony, as_schedule(learning_rate), parameters)
-        rule = method.rule(workers=1)
+        # Building a rule imports JAX, so the package's own are built only where there is something to find out.
+        if not self.built_in or isinstance(synchrony, SSP):
+            self._check_rule(method.rule(workers=1), synchrony)
+        return method
+
+    def _check_rule(self, rule: Any, synchrony: Synchrony) -> None:
         if not isinstance(rule, Rule):
             raise ValueError(f"the rule of method {self.name!r} returned {rule!r}: it must return a Rule")
         if rule.own_reads and isinstance(synchrony, SSP):
@@ -193,7 +207,6 @@ class MethodInfo:
                 "worker is sent a point of its own with the update of its message, but under ssp it may read a "
                 "later version; allowed are async, sequential, or nesterov = false"
             )
-        return method
 
     def _check_synchrony(self, synchrony: Any) -> None:
         if not isinstance(synchrony, Synchrony):
@@ -212,9 +225,7 @@ def method(name: str, arguments: Mapping[str, Any] | None = None) -> Method:
     Raises:
         ValueError: for an unknown name (with a suggestion) or wrong parameters.
     """
-    if name not in list(REGISTRY):
-        raise ValueError(unknown_name("method", name, REGISTRY))
-    return REGISTRY[name](**(arguments or {}))
+    return REGISTRY.find(name)(**(arguments or {}))
 
 
 def _hashable(value: Any) -> Any:
@@ -232,7 +243,14 @@ k_batch_sync = MethodInfo("k-batch-sync", KBatchSync, rules.gradient_descent, "d
 async_ = MethodInfo("async", Async, rules.gradient_descent, "dutta2018")
 k_async = MethodInfo("k-async", KAsync, rules.gradient_descent, "dutta2018")
 k_batch_async = MethodInfo("k-batch-async", KBatchAsync, rules.gradient_descent, "dutta2018")
-adasync = MethodInfo("adasync", KAsync, rules.adasync, "dutta2020", allowed=(KSync, KBatchSync, KBatchAsync))
+adasync = MethodInfo(
+    "adasync",
+    KAsync,
+    rules.gradient_descent,
+    "dutta2020",
+    allowed=(KSync, KBatchSync, KBatchAsync),
+    controller=AdaSync,
+)
 gap_limited = MethodInfo("gap-limited", Async, rules.gap_limited_rate, "dutta2018")
 
 mindthestep = MethodInfo("mindthestep", Async, rules.mindthestep, "mindthestep2019")
@@ -273,11 +291,15 @@ delayed_averaging_general = MethodInfo(
     allowed=(),
 )
 
-REGISTRY: dict[str, MethodInfo] = {
-    info.name: info for info in list(globals().values()) if isinstance(info, MethodInfo)
-}
+_METHODS = (
+    sync, k_sync, k_batch_sync, async_, k_async, k_batch_async, adasync, gap_limited, mindthestep, tail,
+    inverse, fleet, delay_adaptive, sgd, ssgd, nag_asgd, multi_asgd, dc_asgd, lwp, dana_zero, dana_slim,
+    dana_dc, gap_aware, staleness_aware, dana_ga, dana_sa, smega2, fasgd, spectrain, ssp, easgd, downpour,
+    delayed_averaging, delayed_averaging_general,
+)  # fmt: skip
 
-_BUILT_IN = dict(REGISTRY)
+REGISTRY = Registry[MethodInfo]("method", {info.name: info for info in _METHODS})
+"""The methods by name; :func:`register` adds one of your own."""
 
 
 def register(
@@ -287,11 +309,12 @@ def register(
     *,
     paper: str = "unpublished",
     allowed: tuple[type[Synchrony], ...] | None = None,
+    controller: type[Any] | None = None,
 ) -> MethodInfo:
     """Add a method of your own to the registry, under a name that specs and sweeps understand.
 
     It is known to this process only: for ``processes`` or a cluster, call it in a module that they import. Given
-    again, a name means the new rule; a store cannot tell the two apart, so use another name there.
+    again, a name means the new rule; a store tells the two apart by what they compute.
 
     Args:
         name: what users type, e.g. ``my-method``.
@@ -300,6 +323,8 @@ def register(
         synchrony: the method's own.
         paper: where it comes from.
         allowed: other synchronies that the rule can work with; None: any.
+        controller: a class with fields and defaults that changes the synchrony's k during a run, see
+            :class:`~stalegrad.policies.controllers.AdaSync`.
 
     Returns:
         The method: call it with hyper-parameters.
@@ -307,7 +332,6 @@ def register(
     Raises:
         ValueError: if the package itself has a method of this name.
     """
-    if name in _BUILT_IN:
-        raise ValueError(f"name of the method = {name!r} is not allowed: the package has one of that name")
-    REGISTRY[name] = MethodInfo(name, synchrony, rule, paper, allowed=allowed)
-    return REGISTRY[name]
+    return REGISTRY.register(
+        name, MethodInfo(name, synchrony, rule, paper, allowed=allowed, controller=controller)
+    )

@@ -11,13 +11,12 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from pydantic import BeforeValidator
 
 from stalegrad._core.functions import by_name, check_function_name, import_function, is_function_name
 from stalegrad._core.specs import unknown_name
@@ -92,6 +91,8 @@ def _made(
 
 def build_optimizer(value: Any) -> Built:
     """Return the optimizer of a rule for a run; a transformation takes the learning rate from outside."""
+    if value is None:
+        value = optax.sgd(1.0)
     if isinstance(value, Optimizer):
         return value.build()
     return Built(lambda rate: optax.with_extra_args_support(value), False)
@@ -142,10 +143,6 @@ def check_optimizer(value: Any) -> Any:
     else:
         _check_alias(name, arguments)
     return value if isinstance(value, str) else {"name": name, **arguments}
-
-
-OptimizerSpec = Annotated[Any, BeforeValidator(check_optimizer)]
-"""An optimizer as :func:`check_optimizer` takes it."""
 
 
 def _named(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field, fields
+from dataclasses import field
 from numbers import Real
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, from_table, kebab, spec, unknown_name
+from stalegrad._core.registry import Registry
+from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, spec
 
 Floats = npt.NDArray[np.floating[Any]]
 Unit = Literal["updates", "epochs"]
@@ -138,15 +139,19 @@ class FromFunction(Schedule):
         return rate
 
 
-SCHEDULES: dict[str, type[Any]] = {kebab(cls.__name__): cls for cls in (Constant, StepDecay, Cosine, InverseSqrt)}
+SCHEDULES = Registry[type[Schedule]]("schedule", [Constant, StepDecay, Cosine, InverseSqrt], key="schedule")
+"""The schedules by name; ``SCHEDULES.register`` adds one of your own."""
 
 
 _WARM: dict[str, Any] = {"warmup": 5.0, "warmup_from": "1/workers"}
-PRESETS: dict[str, Schedule] = {
-    "resnet20-cifar10": StepDecay(0.1, (80.0, 120.0), 0.1, **_WARM),
-    "wrn16x4-cifar10": StepDecay(0.1, (60.0, 120.0, 160.0), 0.2, **_WARM),
-    "resnet50-imagenet": StepDecay(0.1, (30.0, 60.0), 0.1, **_WARM),
-}
+PRESETS = Registry[Schedule](
+    "learning_rate",
+    {
+        "resnet20-cifar10": StepDecay(0.1, (80.0, 120.0), 0.1, **_WARM),
+        "wrn16x4-cifar10": StepDecay(0.1, (60.0, 120.0, 160.0), 0.2, **_WARM),
+        "resnet50-imagenet": StepDecay(0.1, (30.0, 60.0), 0.1, **_WARM),
+    },
+)
 """The schedules of the DANA and Gap-Aware papers: eta / N to eta over 5 epochs, then step decay."""
 
 
@@ -165,31 +170,12 @@ def as_schedule(value: Any) -> Schedule:
         except ValueError:
             raise ValueError(f"learning_rate = {value!r} is not allowed: it must be finite and above 0") from None
     if isinstance(value, str):
-        if value not in PRESETS:
-            raise ValueError(unknown_name("learning_rate", value, PRESETS))
-        return PRESETS[value]
+        return PRESETS.find(value)
     if isinstance(value, dict):
-        schedule: Schedule = from_table("schedule", value, SCHEDULES, "schedule")
+        schedule: Schedule = SCHEDULES.from_table(value)
         return schedule
     if callable(value):
         return FromFunction(value)
     raise ValueError(
         f"learning_rate = {value!r} is not allowed: give a number, a schedule, its name or a function"
     )
-
-
-def schedule_table(schedule: Schedule) -> dict[str, Any]:
-    """Return a schedule as the table that :func:`as_schedule` reads back.
-
-    Raises:
-        ValueError: if it is a function of this process.
-    """
-    name = kebab(type(schedule).__name__)
-    if SCHEDULES.get(name) is not type(schedule):
-        raise ValueError(
-            f"learning_rate = {schedule!r} exists in this process only and cannot be written to a spec"
-        )
-    values = {
-        f.name: getattr(schedule, f.name) for f in fields(schedule) if getattr(schedule, f.name) != f.default
-    }
-    return {"schedule": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -6,7 +6,8 @@ result); and the doors: ``checks`` (does it still converge?), ``cli``, ``testing
 
 from stalegrad.simulator.experiments.experiment import Experiment, from_toml, load_experiment
 from stalegrad.simulator.experiments.observers import MLflow, Observer, TensorBoard
-from stalegrad.simulator.experiments.result import Result, run
+from stalegrad.simulator.experiments.result import Result
+from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.replays.record import Record
 from stalegrad.simulator.replays.run import Replay, replay
 from stalegrad.simulator.sweeps.axes import Range

@@ -129,7 +129,7 @@ def log_density(law: Delay, times: Floats) -> Floats:
     if isinstance(law, HyperExponential):
         means = np.asarray(law.means)
         return np.asarray(logsumexp(np.log(law.weights) - np.log(means) - times[:, None] / means, axis=1))
-    return np.asarray(law.law().logpdf(times))
+    return np.asarray(law.distribution().logpdf(times))
 
 
 def ks_p_value(distance: float, count: int) -> float:

@@ -25,7 +25,7 @@ from stalegrad.analysis.fits.delay_families import (
     tail_index,
 )
 from stalegrad.analysis.fits.imbalance import Imbalance, imbalance
-from stalegrad.simulator.timing.delays import LAWS, Delay, Deterministic
+from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic
 
 FEWEST = 4
 """Least number of times per worker: one more than the largest law has parameters."""
@@ -160,7 +160,7 @@ def _row(law: Delay, times: Floats) -> dict[str, Any]:
         distance = ks_distance(law, times)
         p_value = ks_p_value(distance, n)
     return {
-        "law": next(name for name, cls in LAWS.items() if cls is type(law)),
+        "law": next(name for name, cls in DELAYS.items() if cls is type(law)),
         "delay": law,
         "log_likelihood": log_likelihood,
         "aic": 2 * parameters(law) - 2 * log_likelihood,

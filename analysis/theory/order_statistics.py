@@ -90,7 +90,7 @@ def survival(law: Delay, t: Floats) -> Floats:
     Raises:
         ValueError: if the law cannot say.
     """
-    if isinstance(law, Scipy) and not hasattr(law.law().dist, "pdf"):
+    if isinstance(law, Scipy) and not hasattr(law.distribution().dist, "pdf"):
         raise ValueError(f"compute = {law!r} is a law of whole numbers: theory here needs a continuous one")
     try:
         return law.sf(t)

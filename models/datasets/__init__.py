@@ -3,7 +3,7 @@
 from stalegrad.models.datasets.dataset import Dataset, Text
 from stalegrad.models.datasets.fingerprint import fingerprint
 from stalegrad.models.datasets.folder import ImageFolder, load_folder
-from stalegrad.models.datasets.load import check_name, data_fingerprint, list_datasets, load_dataset, load_text
+from stalegrad.models.datasets.load import data_fingerprint, list_datasets, load_dataset, load_text
 from stalegrad.models.datasets.sources import SOURCES
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Dataset",
     "ImageFolder",
     "Text",
-    "check_name",
     "data_fingerprint",
     "fingerprint",
     "list_datasets",

@@ -8,8 +8,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import pooch
-
 from stalegrad.models.datasets.reading import read_bounded
 
 DATA_VARIABLE = "STALEGRAD_DATA"
@@ -155,6 +153,8 @@ def _path(place: Traversable, file: File, folder: str) -> Traversable | None:
 
 def _download(source: Source, directory: Path) -> str | None:
     """Fetch what ``directory`` lacks; return None, or a sentence on what went wrong."""
+    import pooch
+
     for file in _missing(directory, source) if source.archive is None else [source.archive]:
         fname = f"{file.name}.gz" if source.archive is None else file.name
         url = f"{source.url}{fname}"
@@ -171,6 +171,8 @@ def _unpack(place: Path, source: Source) -> bool:
     """Unpack the official archive, if it lies there; return whether it does."""
     if source.archive is None or not (place / source.archive.name).is_file():
         return False
+    import pooch
+
     archive = place / source.archive.name
     found = pooch.file_hash(str(archive))
     if found != source.archive.gz_sha256:

@@ -7,9 +7,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import pooch
-
-from stalegrad._core.specs import unknown_name
 from stalegrad.models.datasets.dataset import Dataset, Text
 from stalegrad.models.datasets.finding import DATA_VARIABLE, check, content, find, local_files
 from stalegrad.models.datasets.fingerprint import fingerprint
@@ -21,12 +18,6 @@ from stalegrad.models.datasets.sources import FOLDER, SOURCES
 def list_datasets() -> dict[str, str]:
     """Return every name that `load_dataset` knows, with one line on what it is."""
     return {name: source.summary for name, source in SOURCES.items()}
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError unless there is a data set of that name."""
-    if name not in list(SOURCES):
-        raise ValueError(unknown_name("data set", name, SOURCES))
 
 
 def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:
@@ -59,8 +50,7 @@ def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:
         recognition", Proceedings of the IEEE 86(11), 2278-2324.
         CIFAR-10, CIFAR-100: Krizhevsky (2009), "Learning multiple layers of features from tiny images".
     """
-    check_name(name)
-    if SOURCES[name].kind != "images":
+    if SOURCES.find(name).kind != "images":
         raise ValueError(f"The data set {name!r} is a text: load it with load_text.")
     if name == FOLDER:
         raise ValueError(f"The data set {name!r} is not loaded but streamed: give it to a Problem.")
@@ -85,8 +75,7 @@ def load_text(name: str, directory: str | Path | None = None) -> Text:
         Mikolov et al. (2010), "Recurrent neural network based language model".
         WikiText: Merity, Xiong, Bradbury, Socher (2017), "Pointer sentinel mixture models" (ICLR).
     """
-    check_name(name)
-    if SOURCES[name].kind != "text":
+    if SOURCES.find(name).kind != "text":
         raise ValueError(f"The data set {name!r} is made of images: load it with load_dataset.")
     loaded: Text = _find_and_load(name, directory)
     return loaded
@@ -107,8 +96,7 @@ def data_fingerprint(name: str, directory: str | os.PathLike[str] | None = None)
         ValueError: if the name is unknown, or a file is no regular file or cannot be read.
         FileNotFoundError: if files are missing.
     """
-    check_name(name)
-    source = SOURCES[name]
+    source = SOURCES.find(name)
     if name == FOLDER:
         return folder_fingerprint(Path(os.fspath(directory or ".")).expanduser().resolve())
     if source.url is None or all(file.sha256 is not None for file in source.files):
@@ -122,6 +110,8 @@ def _place(name: str, directory: str | os.PathLike[str] | None) -> tuple[Path, b
     """Return where files are sought first, and whether nowhere else."""
     if directory is not None:
         return Path(directory).expanduser().resolve(), True
+    import pooch
+
     root = os.environ.get(DATA_VARIABLE) or pooch.os_cache("stalegrad")
     return Path(root).expanduser().resolve() / name, False
 

@@ -1,17 +1,37 @@
 """Networks: flax nnx layers inside, plain pytrees of parameters outside.
 
-A further network is one function, entered in ``NETWORKS`` by its decorator; a further file is imported here.
+A further network is one function in a file of its own and one line in ``NETWORKS``.
 """
 
+from stalegrad._core.registry import Registry
 from stalegrad.models.networks.convolutional import cnn_mindthestep, lenet_adasync, lenet_mindthestep
 from stalegrad.models.networks.dense import mlp, softmax_regression
-from stalegrad.models.networks.network import KINDS, NETWORKS, Network
+from stalegrad.models.networks.network import Architecture, Network
 from stalegrad.models.networks.residual import resnet20, resnet32, resnet44, resnet50, resnet56, wrn_16_4
 from stalegrad.models.networks.transformer import transformer
 
+NETWORKS = Registry[Architecture](
+    "model",
+    {
+        "cnn-mindthestep": Architecture(cnn_mindthestep),
+        "lenet-mindthestep": Architecture(lenet_mindthestep),
+        "lenet-adasync": Architecture(lenet_adasync),
+        "softmax-regression": Architecture(softmax_regression),
+        "mlp": Architecture(mlp),
+        "resnet-20": Architecture(resnet20),
+        "resnet-32": Architecture(resnet32),
+        "resnet-44": Architecture(resnet44),
+        "resnet-56": Architecture(resnet56),
+        "wrn-16-4": Architecture(wrn_16_4),
+        "resnet-50": Architecture(resnet50),
+        "transformer": Architecture(transformer, takes="text"),
+    },
+)
+"""The networks by name; ``NETWORKS.register`` adds one of your own."""
+
 __all__ = [
-    "KINDS",
     "NETWORKS",
+    "Architecture",
     "Network",
     "cnn_mindthestep",
     "lenet_adasync",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from flax import nnx
 from pydantic import Field
 
-from stalegrad.models.networks.layers import SmallConv, flatten, max_pool
-from stalegrad.models.networks.network import Network, from_module, network
+from stalegrad.models.networks.network import Network, from_module
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 InitScale = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
 
-@network("cnn-mindthestep")
 def cnn_mindthestep(input_shape: tuple[int, ...], classes: int, *, init_scale: InitScale = None) -> Network:
     """Convolutions 4 @ 3 x 3 and 8 @ 3 x 3, each with ReLU and max-pooling, then 128 units.
 
@@ -32,7 +32,6 @@ def cnn_mindthestep(input_shape: tuple[int, ...], classes: int, *, init_scale: I
     return _network("cnn-mindthestep", input_shape, classes, (4, 8), 3, (128,), init_scale)
 
 
-@network("lenet-mindthestep")
 def lenet_mindthestep(input_shape: tuple[int, ...], classes: int, *, init_scale: InitScale = None) -> Network:
     """Convolutions 6 @ 5 x 5 and 16 @ 5 x 5, each with ReLU and max-pooling, then 120 units.
 
@@ -49,7 +48,6 @@ def lenet_mindthestep(input_shape: tuple[int, ...], classes: int, *, init_scale:
     return _network("lenet-mindthestep", input_shape, classes, (6, 16), 5, (120,), init_scale)
 
 
-@network("lenet-adasync")
 def lenet_adasync(input_shape: tuple[int, ...], classes: int, *, init_scale: InitScale = None) -> Network:
     """Convolutions 6 @ 5 x 5 and 16 @ 5 x 5, each with ReLU and max-pooling, then 120 and 84 units.
 
@@ -76,6 +74,10 @@ def _network(
     init_scale: float | None,
 ) -> Network:
     """Convolution, ReLU and 2 x 2 max-pooling once per entry of ``channels``, then dense layers."""
+    from flax import nnx
+
+    from stalegrad.models.networks.layers import SmallConv, flatten, max_pool
+
     height, width, colours = input_shape
     for _ in channels:
         height, width = (height - kernel + 1) // 2, (width - kernel + 1) // 2

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import prod
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
 from pydantic import Field
 
-from stalegrad.models.networks.layers import flatten
-from stalegrad.models.networks.network import Network, Params, from_module, network, no_penalty
+from stalegrad.models.networks.network import Network, Params, from_module, no_penalty
+
+if TYPE_CHECKING:
+    import jax
+    from flax import nnx
 
 
-@network("softmax-regression")
 def softmax_regression(
     input_shape: tuple[int, ...],
     classes: int,
@@ -33,6 +32,12 @@ def softmax_regression(
 
     Reference: Dutta et al. 2018, supplement section 9 (l2 = 0.01 on MNIST, init_scale = 0.01).
     """
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from stalegrad.models.networks.layers import flatten
+
     features = prod(input_shape)
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
@@ -48,7 +53,6 @@ def softmax_regression(
     return from_module(make, penalty if l2 else no_penalty, width=classes)
 
 
-@network("mlp")
 def mlp(
     input_shape: tuple[int, ...],
     classes: int,
@@ -62,6 +66,10 @@ def mlp(
         classes: number of classes.
         hidden: width of each hidden layer.
     """
+    from flax import nnx
+
+    from stalegrad.models.networks.layers import flatten
+
     widths = (prod(input_shape), *hidden)
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:

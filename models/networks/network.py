@@ -1,18 +1,26 @@
-"""What a network is, and the table that holds them all: plain pytrees outside, flax nnx layers inside."""
+"""What a network is: plain pytrees outside, flax nnx layers inside.
+
+Flax is imported when a network is made, so that problems can be named, listed and timed without JAX.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
+if TYPE_CHECKING:
+    import jax
+    from flax import nnx
 
 Params = Any
 Stats = Any
 
 Kind = Literal["images", "text"]
+
+Norm = Literal["batch", "group"]
+"""``batch``: batch norm (Ioffe and Szegedy 2015), which keeps running statistics; ``group``: group norm (Wu and
+He 2018), which keeps none: 32 groups, fewer where that would leave less than two channels in each."""
 
 
 class Apply(Protocol):
@@ -44,23 +52,28 @@ class Network(NamedTuple):
     width: int | None = None
 
 
-NETWORKS: dict[str, Callable[..., Network]] = {}
-KINDS: dict[str, Kind] = {}
-"""What each network takes."""
+@dataclass(frozen=True)
+class Architecture:
+    """An entry of the registry of networks.
 
+    Args:
+        make: ``make(input_shape, classes, **options) -> Network``; its keyword arguments, with type hints and
+            defaults, are the options that a spec may give. It is called when a problem's data are loaded.
+        takes: ``images`` or ``text``.
+    """
 
-def network(name: str, kind: Kind = "images") -> Callable[[Callable[..., Network]], Callable[..., Network]]:
-    """Enter a function ``(input_shape, classes, **options) -> Network`` under a name."""
+    make: Callable[..., Network]
+    takes: Kind = "images"
 
-    def enter(function: Callable[..., Network]) -> Callable[..., Network]:
-        NETWORKS[name], KINDS[name] = function, kind
-        return function
-
-    return enter
+    def __call__(self, input_shape: tuple[int, ...], classes: int, **options: Any) -> Network:
+        """Make the network for inputs of a shape."""
+        return self.make(input_shape, classes, **options)
 
 
 def no_penalty(params: Params) -> jax.Array:
     """Return 0."""
+    import jax.numpy as jnp
+
     return jnp.zeros(())
 
 
@@ -70,6 +83,9 @@ def from_module(
     width: int | None = None,
 ) -> Network:
     """Return the network of an nnx module; parameters and statistics travel as nested dicts of arrays."""
+    import jax
+    from flax import nnx
+
     module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     module.train()
     training, *templates = nnx.split(module, nnx.Param, nnx.BatchStat)

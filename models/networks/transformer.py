@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import Annotated
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
 from pydantic import Field
 
-from stalegrad.models.networks.network import Network, from_module, network
+from stalegrad.models.networks.network import Network, from_module
 
 Count = Annotated[int, Field(ge=1)]
 
 
-@network("transformer", kind="text")
 def transformer(
     input_shape: tuple[int, ...],
     classes: int,
@@ -42,45 +37,6 @@ def transformer(
     """
     if width % heads:
         raise ValueError(f"width = {width} is not allowed: a multiple of heads = {heads}")
+    from stalegrad.models.networks.blocks import Decoder
+
     return from_module(lambda rngs: Decoder(classes, input_shape[0], layers, width, heads, rngs))
-
-
-class Decoder(nnx.Module):
-    """From tokens to logits."""
-
-    def __init__(self, vocabulary: int, context: int, layers: int, width: int, heads: int, rngs: nnx.Rngs) -> None:
-        normal = nnx.initializers.normal(0.02)
-        self.tokens = nnx.Embed(vocabulary, width, embedding_init=normal, rngs=rngs)
-        self.positions = nnx.Embed(context, width, embedding_init=normal, rngs=rngs)
-        self.blocks = nnx.Sequential(*(Block(width, heads, 0.02 / sqrt(2 * layers), rngs) for _ in range(layers)))
-        self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Map (batch, context) to (batch, context, vocabulary); row t depends on tokens 0, ..., t only."""
-        x = self.tokens(tokens) + self.positions(jnp.arange(tokens.shape[1]))
-        return jnp.asarray(self.tokens.attend(self.norm(self.blocks(x))))
-
-
-class Block(nnx.Module):
-    """``x + attention(norm(x))``, then ``x + dense(norm(x))`` with four times the width inside."""
-
-    def __init__(self, width: int, heads: int, last_scale: float, rngs: nnx.Rngs) -> None:
-        normal, last = nnx.initializers.normal(0.02), nnx.initializers.normal(last_scale)
-        self.heads = heads
-        self.before_attention = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-        self.queries_keys_values = nnx.Linear(width, 3 * width, kernel_init=normal, rngs=rngs)
-        self.mixed = nnx.Linear(width, width, kernel_init=last, rngs=rngs)
-        self.dense = nnx.Sequential(
-            nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs),
-            nnx.Linear(width, 4 * width, kernel_init=normal, rngs=rngs),
-            nnx.gelu,
-            nnx.Linear(4 * width, width, kernel_init=last, rngs=rngs),
-        )
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map (batch, context, width) to the same shape."""
-        split = self.queries_keys_values(self.before_attention(x)).reshape(*x.shape[:2], 3, self.heads, -1)
-        queries, keys, values = jnp.moveaxis(split, 2, 0)
-        attended = jax.nn.dot_product_attention(queries, keys, values, is_causal=True)
-        x = x + self.mixed(attended.reshape(x.shape))
-        return jnp.asarray(x + self.dense(x))

@@ -18,7 +18,7 @@ else there is decides the structure. ``workers`` is filled in by the run.
 """
 
 from stalegrad.policies.rules.dana import dana_dc, dana_ga, dana_sa, dana_slim, dana_zero
-from stalegrad.policies.rules.descent import adasync, gap_limited_rate, gradient_descent, scaled_momentum
+from stalegrad.policies.rules.descent import gap_limited_rate, gradient_descent, scaled_momentum
 from stalegrad.policies.rules.gap import fasgd_rule, gap_aware_momentum
 from stalegrad.policies.rules.local import (
     delayed_averaging,
@@ -39,7 +39,6 @@ from stalegrad.policies.rules.staleness import (
 
 __all__ = [
     "Rule",
-    "adasync",
     "dana_dc",
     "dana_ga",
     "dana_sa",

@@ -7,30 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from stalegrad._core.specs import NonNegativeFloat
-from stalegrad._core.trees import at_worker, tree_map
-from stalegrad.policies.rules.parts import staleness_weights
-from stalegrad.policies.rules.parts.corrections import (
-    Granularity,
-    delay_compensation,
-    gap_aware,
-    weight_decay as decay_weights,
-)
-from stalegrad.policies.rules.parts.momentum import per_worker_momentum
-from stalegrad.policies.rules.rule import Decay, LookAhead, Momentum, Params, Rule, chain, decayed
+from stalegrad.policies.rules import parts
+from stalegrad.policies.rules.rule import Decay, Granularity, Momentum, Params, Rule, chain, decayed
 
 
-def _dana_look_ahead(momentum: Any) -> LookAhead:
-    """theta - eta gamma sum_j v^j: where the server will be once every worker's momentum has acted."""
-
-    def estimate(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
-        return tree_map(lambda p, s: p - learning_rate * momentum * s, params, state.total)
-
-    return estimate
-
-
-def _dana(workers: int, momentum: Any, correction: Any, weight: staleness_weights.Weight | None = None) -> Rule:
-    optimizer = per_worker_momentum(momentum, workers, running_sum=True)
-    return Rule(optimizer, correction, weight, _dana_look_ahead(momentum), single=True)
+def _dana(workers: int, momentum: Any, correction: Any, weight: Any = None) -> Rule:
+    optimizer = parts.momentum.per_worker_momentum(momentum, workers, running_sum=True)
+    return Rule(optimizer, correction, weight, parts.look_ahead.dana(momentum), single=True)
 
 
 def dana_zero(*, workers: int, momentum: Momentum = 0.9, weight_decay: Decay = None) -> Rule:
@@ -57,8 +40,8 @@ def dana_slim(*, workers: int, momentum: Momentum = 0.9, weight_decay: Decay = N
         momentum: gamma.
         weight_decay: L2 decay at the parameters read (a worker has no others).
     """
-    correction = None if weight_decay is None else decay_weights(weight_decay, at_read=True)
-    return Rule(per_worker_momentum(momentum, workers, nesterov=True), correction, single=True)
+    correction = None if weight_decay is None else parts.corrections.weight_decay(weight_decay, at_read=True)
+    return Rule(parts.momentum.per_worker_momentum(momentum, workers, nesterov=True), correction, single=True)
 
 
 def dana_dc(
@@ -72,7 +55,7 @@ def dana_dc(
         strength: lambda of the compensation.
         weight_decay: L2 decay, added after the compensation.
     """
-    return _dana(workers, momentum, chain(delay_compensation(strength), decayed(weight_decay)))
+    return _dana(workers, momentum, chain(parts.corrections.delay_compensation(strength), decayed(weight_decay)))
 
 
 def dana_sa(
@@ -86,10 +69,12 @@ def dana_sa(
         momentum: gamma.
         weight_decay: L2 decay, divided too.
     """
-    return _dana(workers, momentum, decayed(weight_decay), staleness_weights.staleness_aware(offset))
+    return _dana(workers, momentum, decayed(weight_decay), parts.staleness_weights.staleness_aware(offset))
 
 
 def _own_velocity(message: Params, state: Any, worker: Any) -> Params:
+    from stalegrad._core.trees import at_worker
+
     return at_worker(state.velocity, worker)
 
 
@@ -112,7 +97,7 @@ def dana_ga(
         running_peak: see ``gap-aware``.
         weight_decay: L2 decay, penalised.
     """
-    penalty = gap_aware(
+    penalty = parts.corrections.gap_aware(
         _own_velocity,
         decay=gap_decay,
         granularity=granularity,

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import optax
 from pydantic import Field
 
 from stalegrad._core.specs import NonNegativeFloat
-from stalegrad.policies.rules.parts.corrections import Granularity, gap_aware, gap_aware_adam
-from stalegrad.policies.rules.parts.momentum import Spread, fasgd, momentum as one_momentum
-from stalegrad.policies.rules.rule import Decay, Momentum, Params, Rule, UnitInterval, chain, decayed
+from stalegrad.policies.rules import parts
+from stalegrad.policies.rules.rule import (
+    Decay,
+    Granularity,
+    Momentum,
+    Params,
+    Rule,
+    Spread,
+    UnitInterval,
+    chain,
+    decayed,
+)
 
 
 def _velocity(message: Params, state: Any, worker: Any) -> Params:
@@ -46,17 +54,19 @@ def gap_aware_momentum(
         weight_decay: L2 decay at the server's parameters.
     """
     if optimizer == "adam":
+        import optax
+
         b1, b2 = 0.0 if momentum is None else momentum, gap_decay
-        parts = [decayed(weight_decay), gap_aware_adam(b1=b1, b2=b2, granularity=granularity)]
-        return Rule(optax.adam(1.0, b1, b2), chain(*(parts if penalise_weight_decay else reversed(parts))))
-    penalty = gap_aware(
+        ordered = [decayed(weight_decay), parts.corrections.gap_aware_adam(b1=b1, b2=b2, granularity=granularity)]
+        return Rule(optax.adam(1.0, b1, b2), chain(*(ordered if penalise_weight_decay else reversed(ordered))))
+    penalty = parts.corrections.gap_aware(
         _message if momentum is None else _velocity,
         decay=gap_decay,
         granularity=granularity,
         running_peak=running_peak,
         weight_decay=weight_decay if penalise_weight_decay else None,
     )
-    step = optax.sgd(1.0) if momentum is None else one_momentum(momentum, nesterov=nesterov)
+    step = None if momentum is None else parts.momentum.momentum(momentum, nesterov=nesterov)
     return Rule(step, penalty if penalise_weight_decay else chain(penalty, decayed(weight_decay)))
 
 
@@ -80,4 +90,4 @@ def fasgd_rule(
         floor: added to v.
         spread: ``deviation``, or ``magnitude`` for |g|.
     """
-    return Rule(fasgd(square_decay, deviation_decay, eps, floor, spread), single=True)
+    return Rule(parts.momentum.fasgd(square_decay, deviation_decay, eps, floor, spread), single=True)

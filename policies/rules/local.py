@@ -7,10 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from stalegrad._core.specs import PositiveInt
-from stalegrad.policies.optimizers import Optimizer, OptimizerSpec
-from stalegrad.policies.rules.parts import work
-from stalegrad.policies.rules.parts.staleness_weights import sum_per_worker
-from stalegrad.policies.rules.rule import Momentum, Rule
+from stalegrad.policies.rules import parts
+from stalegrad.policies.rules.rule import Momentum, OptimizerSpec, Rule
 
 
 def delayed_averaging(*, workers: int) -> Rule:
@@ -22,7 +20,7 @@ def delayed_averaging(*, workers: int) -> Rule:
     Args:
         workers: filled in by the run.
     """
-    return Rule(work=work.delayed_averaging(workers), displaces=True)
+    return Rule(work=parts.work.delayed_averaging(workers), displaces=True)
 
 
 def delayed_averaging_general(*, workers: int) -> Rule:
@@ -32,8 +30,8 @@ def delayed_averaging_general(*, workers: int) -> Rule:
         workers: filled in by the run.
     """
     return Rule(
-        work=work.delayed_averaging_general(workers),
-        weight=sum_per_worker(),
+        work=parts.work.delayed_averaging_general(workers),
+        weight=parts.staleness_weights.sum_per_worker(),
         displaces=True,
     )
 
@@ -55,7 +53,7 @@ def elastic_averaging(
         momentum: local Nesterov momentum (EAMSGD); None: none.
     """
     return Rule(
-        work=work.elastic(workers, 0.9 / workers if alpha is None else alpha, momentum),
+        work=parts.work.elastic(workers, 0.9 / workers if alpha is None else alpha, momentum),
         displaces=True,
         single=True,
     )
@@ -69,4 +67,6 @@ def downpour(*, workers: int, fetch_every: PositiveInt = 1, optimizer: Optimizer
         fetch_every: pushes between two fetches.
         optimizer: at the server; DistBelief uses ``adagrad``.
     """
-    return Rule(Optimizer(optimizer), work=work.downpour(workers, fetch_every))
+    from stalegrad.policies.optimizers import Optimizer
+
+    return Rule(Optimizer(optimizer), work=parts.work.downpour(workers, fetch_every))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-import optax
+from typing import Literal
 
 from stalegrad._core.specs import NonNegativeFloat
-from stalegrad._core.trees import at_worker, tree_map
-from stalegrad.policies.rules.parts.corrections import adaptive_delay_compensation, delay_compensation
-from stalegrad.policies.rules.parts.momentum import momentum as one_momentum, per_worker_momentum, smega2
-from stalegrad.policies.rules.rule import Decay, Momentum, Params, Rule, UnitInterval, chain, decayed
+from stalegrad.policies.rules import parts
+from stalegrad.policies.rules.rule import Decay, Momentum, Rule, UnitInterval, chain, decayed
 
 
 def nag_asgd(*, momentum: Momentum = 0.9, weight_decay: Decay = None, nesterov: bool = True) -> Rule:
@@ -23,7 +19,7 @@ def nag_asgd(*, momentum: Momentum = 0.9, weight_decay: Decay = None, nesterov: 
         weight_decay: L2 decay at the server's parameters.
         nesterov: False: heavy ball, theta <- theta - eta v.
     """
-    return Rule(one_momentum(momentum, nesterov=nesterov), decayed(weight_decay))
+    return Rule(parts.momentum.momentum(momentum, nesterov=nesterov), decayed(weight_decay))
 
 
 def multi_asgd(
@@ -40,15 +36,12 @@ def multi_asgd(
         nesterov: False: theta itself is sent. (The one-buffer form theta - eta (gamma v^i + d), theta sent,
             would be DANA-Slim: its offset is the sum of all workers' momenta.)
     """
-    optimizer = per_worker_momentum(momentum, workers)
+    optimizer = parts.momentum.per_worker_momentum(momentum, workers)
     if not nesterov:
         return Rule(optimizer, decayed(weight_decay), single=True)
 
-    def own(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
-        velocity = at_worker(state.velocity, worker)
-        return tree_map(lambda p, v: p - learning_rate * momentum * v, params, velocity)
-
-    return Rule(optimizer, decayed(weight_decay), look_ahead=own, single=True, own_reads=True)
+    look_ahead = parts.look_ahead.own_momentum(momentum)
+    return Rule(optimizer, decayed(weight_decay), look_ahead=look_ahead, single=True, own_reads=True)
 
 
 def dc_asgd(
@@ -75,15 +68,15 @@ def dc_asgd(
         weight_decay: L2 decay, added after the compensation.
     """
     if adaptive:
-        compensation = adaptive_delay_compensation(strength, mean_square_decay, workers)
+        compensation = parts.corrections.adaptive_delay_compensation(strength, mean_square_decay, workers)
     else:
-        compensation = delay_compensation(strength)
+        compensation = parts.corrections.delay_compensation(strength)
     correction = chain(compensation, decayed(weight_decay))
     if momentum is None:
         return Rule(correction=correction)
     if buffer == "shared":
-        return Rule(one_momentum(momentum, nesterov=nesterov), correction)
-    return Rule(per_worker_momentum(momentum, workers, nesterov=nesterov), correction, single=True)
+        return Rule(parts.momentum.momentum(momentum, nesterov=nesterov), correction)
+    return Rule(parts.momentum.per_worker_momentum(momentum, workers, nesterov=nesterov), correction, single=True)
 
 
 def lwp(
@@ -103,10 +96,8 @@ def lwp(
     """
     steps = float(workers - 1) if horizon is None else horizon
 
-    def predict(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
-        return tree_map(lambda p, v: p - steps * learning_rate * v, params, state.velocity)
-
-    return Rule(one_momentum(momentum), decayed(weight_decay), look_ahead=predict)
+    step = parts.momentum.momentum(momentum)
+    return Rule(step, decayed(weight_decay), look_ahead=parts.look_ahead.linear(steps))
 
 
 def spectrain(
@@ -121,13 +112,10 @@ def spectrain(
         weight_decay: L2 decay.
     """
     steps = float(workers - 1) if horizon is None else horizon
-    smoothed = one_momentum(momentum)
+    import optax
 
-    def predict(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
-        scale = steps * (1 - momentum)
-        return tree_map(lambda p, v: p - scale * learning_rate * v, params, state[0].velocity)
-
-    return Rule(optax.chain(smoothed, optax.scale(1 - momentum)), decayed(weight_decay), look_ahead=predict)
+    step = optax.chain(parts.momentum.momentum(momentum), optax.scale(1 - momentum))
+    return Rule(step, decayed(weight_decay), look_ahead=parts.look_ahead.smoothed(steps, momentum))
 
 
 def smega2_rule(
@@ -143,17 +131,5 @@ def smega2_rule(
         naive: the simpler estimate.
         weight_decay: L2 decay.
     """
-    n = float(workers)
-
-    def estimate(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
-        c = 0.0 if naive else state.phase
-        return tree_map(
-            lambda p, m, a: (p - learning_rate * momentum * (m * (n + c * (momentum - 1)) + a * c / n)).astype(
-                p.dtype
-            ),
-            params,
-            state.velocity,
-            state.gathered,
-        )
-
-    return Rule(smega2(momentum, workers), decayed(weight_decay), look_ahead=estimate, single=True)
+    step, look_ahead = parts.momentum.smega2(momentum, workers), parts.look_ahead.smega2(momentum, workers, naive)
+    return Rule(step, decayed(weight_decay), look_ahead=look_ahead, single=True)

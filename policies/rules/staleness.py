@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import optax
 from pydantic import Field
 
 from stalegrad._core.specs import PositiveFloat, PositiveInt
-from stalegrad.policies.rules.parts import staleness_weights
-from stalegrad.policies.rules.parts.momentum import momentum as one_momentum
-from stalegrad.policies.rules.rule import Decay, Momentum, Rule, UnitInterval, decayed
+from stalegrad.policies.rules import parts
+from stalegrad.policies.rules.rule import Decay, Momentum, Rule, StalenessModel, UnitInterval, decayed
 
 
-def _weighted(
-    weight: staleness_weights.Weight, momentum: Momentum | None, nesterov: bool, weight_decay: Decay
-) -> Rule:
-    optimizer = optax.sgd(1.0) if momentum is None else one_momentum(momentum, nesterov=nesterov)
+def _weighted(weight: Any, momentum: Momentum | None, nesterov: bool, weight_decay: Decay) -> Rule:
+    optimizer = None if momentum is None else parts.momentum.momentum(momentum, nesterov=nesterov)
     return Rule(optimizer, decayed(weight_decay), weight)
 
 
@@ -35,22 +31,22 @@ def staleness_aware(
         nesterov: Nesterov's form.
         weight_decay: L2 decay, divided too.
     """
-    return _weighted(staleness_weights.staleness_aware(offset), momentum, nesterov, weight_decay)
+    return _weighted(parts.staleness_weights.staleness_aware(offset), momentum, nesterov, weight_decay)
 
 
 def inverse_staleness(*, weight_decay: Decay = None) -> Rule:
     """Learning rate eta / (tau + 1)."""
-    return _weighted(staleness_weights.staleness_aware(1), None, False, weight_decay)
+    return _weighted(parts.staleness_weights.staleness_aware(1), None, False, weight_decay)
 
 
 def fleet(*, integer_division: bool = False, weight_decay: Decay = None) -> Rule:
     """Learning rate eta exp(-beta tau), beta = (2 / T) ln(1 + T / 2), T = N + 1."""
-    return _weighted(staleness_weights.fleet(integer_division), None, False, weight_decay)
+    return _weighted(parts.staleness_weights.fleet(integer_division), None, False, weight_decay)
 
 
 def delay_adaptive(*, weight_decay: Decay = None) -> Rule:
     """Learning rate eta N / max(N, tau)."""
-    return _weighted(staleness_weights.delay_adaptive(), None, False, weight_decay)
+    return _weighted(parts.staleness_weights.delay_adaptive(), None, False, weight_decay)
 
 
 def tail(
@@ -66,12 +62,12 @@ def tail(
         cdf: ``midpoint`` keeps the mean step; ``strict`` is what the authors' code does.
         weight_decay: L2 decay.
     """
-    return _weighted(staleness_weights.tail(amplitude, cdf), None, False, weight_decay)
+    return _weighted(parts.staleness_weights.tail(amplitude, cdf), None, False, weight_decay)
 
 
 def mindthestep(
     *,
-    model: staleness_weights.StalenessModel = "poisson",
+    model: StalenessModel = "poisson",
     mean: PositiveFloat | None = None,
     nu: PositiveFloat = 1.0,
     damping: UnitInterval = 1.0,
@@ -84,7 +80,7 @@ def mindthestep(
     drop_above: PositiveInt | None = 150,
     weight_decay: Decay = None,
 ) -> Rule:
-    """Learning rate alpha(tau) from a model of staleness: see :func:`staleness_weights.mindthestep`.
+    """Learning rate alpha(tau) from a model of staleness (``rules/parts/staleness_weights.py`` has the formulas).
 
     Args:
         model: ``geometric``, ``poisson``, ``cmp`` or ``uniform``.
@@ -100,7 +96,7 @@ def mindthestep(
         drop_above: staler messages count nothing.
         weight_decay: L2 decay.
     """
-    weight = staleness_weights.mindthestep(
+    weight = parts.staleness_weights.mindthestep(
         model,
         mean=mean,
         nu=nu,

@@ -11,24 +11,24 @@ Floats = npt.NDArray[np.float64]
 
 
 class Delay:
-    """Base of all laws of a non-negative random time in seconds."""
+    """Base of all delays: distributions of a non-negative random time in seconds."""
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Return ``size`` independent draws."""
         raise TypeError(f"{type(self).__name__} cannot be drawn from: define sample(rng, size)")
 
-    def law(self) -> Any:
-        """Return the frozen ``scipy.stats`` distribution of this law."""
-        raise TypeError(f"{type(self).__name__} is not a scipy.stats law")
+    def distribution(self) -> Any:
+        """Return the frozen ``scipy.stats`` distribution of this delay."""
+        raise TypeError(f"{type(self).__name__} has no scipy.stats distribution")
 
     def expectation(self) -> float:
         """Return the expected time (may be infinite)."""
-        return float(self.law().mean())
+        return float(self.distribution().mean())
 
     def sf(self, t: npt.ArrayLike) -> Floats:
         """Return the survival function P(X > t)."""
-        return np.asarray(self.law().sf(t), float)
+        return np.asarray(self.distribution().sf(t), float)
 
     def realise(self, rng: np.random.Generator) -> Delay:
-        """Return the law of one worker: laws with a random machine draw it here, once per run."""
+        """Return the delay of one worker: delays with a random machine draw it here, once per run."""
         return self

@@ -52,30 +52,28 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(names)}."
 
 
-def from_table(kind: str, table: Mapping[str, Any], classes: Mapping[str, type[Any]], name_key: str) -> Any:
-    """Return the spec that a table (of TOML, say) describes: its class by name, its fields by the other keys.
+def check_keys(where: str, table: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    """Raise ValueError for a key that ``where`` does not have, with a suggestion."""
+    names = list(allowed)
+    for key in table:
+        if key not in names:
+            raise ValueError(unknown_name(f"key of {where}:", key, names))
 
-    Args:
-        kind: what it is, for errors.
-        table: ``{name_key: name, field: value, ...}``.
-        classes: the classes by name.
-        name_key: the key of the name.
 
-    Raises:
-        ValueError: for an unknown name or key, a missing key or a wrong value, naming it and what is allowed.
+def changed_fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a spec that differ from their defaults."""
+    return {f.name: v for f in dataclasses.fields(value) if f.init and (v := getattr(value, f.name)) != f.default}
+
+
+def settings_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a spec that differ from their defaults, as tables, lists, texts and numbers.
+
+    A class whose fields hold anything else says how in a method ``settings``.
     """
-    arguments = dict(table)
-    name = arguments.pop(name_key, None)
-    if name not in list(classes):
-        raise ValueError(unknown_name(kind, name, classes))
-    known = [field for field in dataclasses.fields(classes[name]) if field.init]
-    for key in arguments:
-        if key not in [field.name for field in known]:
-            raise ValueError(unknown_name(f"key of {kind} {name!r}:", key, [field.name for field in known]))
-    missing = [f.name for f in known if f.default is dataclasses.MISSING and f.name not in arguments]
-    if missing:
-        raise ValueError(f"{kind} {name!r} needs {', '.join(missing)}")
-    return classes[name](**arguments)
+    if hasattr(value, "settings"):
+        settings: dict[str, Any] = value.settings()
+        return settings
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in changed_fields(value).items()}
 
 
 def validate(where: str, annotation: Any, value: Any) -> Any:

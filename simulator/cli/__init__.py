@@ -17,15 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from stalegrad._core.specs import changed_fields
 from stalegrad.simulator.cli.checks import app as check_app
 from stalegrad.simulator.cli.example import EXAMPLE
 from stalegrad.simulator.cli.lists import LISTS, rows
 from stalegrad.simulator.experiments.experiment import load_experiment
-from stalegrad.simulator.experiments.result import Result, load_results, run
+from stalegrad.simulator.experiments.result import Result, load_results
+from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.replays.compiling import keep_compiled
 from stalegrad.simulator.sweeps.axes import Run, load_sweep
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import changed_fields
 
 
 class Commands(TyperGroup):
@@ -211,7 +212,7 @@ def list_command(
     what: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(LISTS)}.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Show what there is: methods, synchronies, laws, models, datasets, schedules, optimizers."""
+    """Show what there is: methods, synchronies, delays, models, datasets, schedules, optimizers."""
     chosen = {name: rows(name) for name in ([what] if what else LISTS)}
     if as_json:
         print(json.dumps(chosen[what] if what else chosen, indent=2))

@@ -18,7 +18,8 @@ from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator.cli.pictures import save
 from stalegrad.simulator.experiments.experiment import Experiment
-from stalegrad.simulator.experiments.result import Result, run
+from stalegrad.simulator.experiments.result import Result
+from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.replays.record import Record
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import ShiftedExponential

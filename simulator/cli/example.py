@@ -20,13 +20,13 @@ hidden = [64]
 
 [cluster]
 workers = 16
-# How long one gradient takes, in seconds: one law for all, or a list of one per worker.
-compute = { law = "shifted-exponential", shift = 1.0, scale = 1.0 }
+# How long one gradient takes, in seconds: one delay for all, or a list of one per worker.
+compute = { delay = "shifted-exponential", shift = 1.0, scale = 1.0 }
 # speeds = [1.0, 1.0, ...]   # a worker of speed 2 needs half the time
 # uplink = 0.1               # seconds from worker to server
 # downlink = 0.1             # and back
 # server = 0.01              # seconds the server spends on each message, one at a time
-# join = { law = "uniform", low = 0.0, high = 100.0 }
+# join = { delay = "uniform", low = 0.0, high = 100.0 }
 
 [method]
 name = "k-async"         # sync, k-sync, k-batch-sync, async, k-async, k-batch-async

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -13,7 +13,7 @@ from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.optimizers import optimizer_names
 from stalegrad.policies.schedules import SCHEDULES
 from stalegrad.policies.synchrony import SYNCHRONIES
-from stalegrad.simulator.timing.delays import LAWS
+from stalegrad.simulator.timing.delays import DELAYS
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ def _methods() -> list[Row]:
     ]
 
 
-def _classes(table: dict[str, type[Any]]) -> list[Row]:
+def _classes(table: Mapping[str, type[Any]]) -> list[Row]:
     return [{"name": name, "parameters": _fields(cls), "what": _first_line(cls)} for name, cls in table.items()]
 
 
@@ -55,7 +55,7 @@ def _first_line(thing: Any) -> str:
 LISTS: dict[str, Callable[[], list[Row]]] = {
     "methods": _methods,
     "synchronies": lambda: _classes(SYNCHRONIES),
-    "laws": lambda: _classes(LAWS),
+    "delays": lambda: _classes(DELAYS),
     "models": lambda: _described(list_models()),
     "datasets": lambda: _described(list_datasets()),
     "schedules": lambda: _classes(SCHEDULES),

@@ -23,19 +23,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.special
+import scipy
 
+from stalegrad._core.errors import UnknownPartError
 from stalegrad._core.specs import builtin
 
 LARGEST = 100_000
 """Parts of an object that are described at most."""
-
-
-class UnknownPartError(ValueError):
-    """An object has a part of which nobody can tell whether another one is the same."""
 
 
 def described(value: Any, *, content: bool) -> Any:
@@ -105,6 +100,8 @@ class _Description:
             self.above.pop()
 
     def _compound(self, value: Any) -> Any:
+        import jax
+
         if isinstance(value, np.ndarray | jax.Array):
             return self._array(value)
         if isinstance(value, Enum):
@@ -172,6 +169,9 @@ class _Description:
         return {"opaque": kind}
 
     def _array(self, value: Any) -> Any:
+        import jax
+        import jax.numpy as jnp
+
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             value = jax.random.key_data(value)
         about = {"array": str(value.dtype), "shape": list(value.shape)}
@@ -239,6 +239,8 @@ def _hashed(array: Any) -> str:
         return _HASHED[key][1]
     contiguous: Any = np.ascontiguousarray(array)
     digest = hashlib.sha256(contiguous.view(np.uint8) if contiguous.size else b"").hexdigest()
+    import jax
+
     if isinstance(array, jax.Array):
 
         def forget(_: Any) -> None:

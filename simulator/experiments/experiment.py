@@ -13,21 +13,13 @@ from pydantic import InstanceOf
 
 from stalegrad._core.files import read_regular
 from stalegrad._core.functions import name_of
-from stalegrad._core.specs import PositiveFloat, PositiveInt, Seed, spec, validate
+from stalegrad._core.specs import PositiveFloat, PositiveInt, Seed, changed_fields, check_keys, spec, validate
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
-from stalegrad.policies.schedules import Constant, Schedule, schedule_table
-from stalegrad.policies.synchrony import Synchrony
+from stalegrad.policies.schedules import SCHEDULES, Constant, Schedule
+from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
 from stalegrad.simulator.replays.record import Record
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.tables import (
-    changed_fields,
-    check_keys,
-    cluster_table,
-    read_cluster,
-    read_synchrony,
-    synchrony_table,
-)
 from stalegrad.simulator.timing.trace import Budget
 
 Table = dict[str, Any]
@@ -94,7 +86,7 @@ class Experiment:
         table: Table = {k: v for k in ("updates", "wallclock", "gradients") if (v := getattr(self, k)) is not None}
         table["seed"] = self.seed
         table["problem"] = self.problem.table()
-        table["cluster"] = cluster_table(self.cluster)
+        table["cluster"] = self.cluster.table()
         table["method"] = method_table(self.method)
         record = changed_fields(self.record)
         if "fn" in record:
@@ -115,7 +107,7 @@ def read_experiment(table: Mapping[str, Any]) -> Experiment:
             raise ValueError(f"the experiment needs a table [{part}]")
     arguments = dict(table)
     arguments["problem"] = read_problem(arguments["problem"])
-    arguments["cluster"] = read_cluster(arguments["cluster"])
+    arguments["cluster"] = Cluster.from_table(arguments["cluster"])
     arguments["method"] = read_method(arguments["method"])
     if "record" in arguments:
         record = validate("record", dict[str, Any], arguments["record"])
@@ -182,7 +174,9 @@ def read_method(table: Mapping[str, Any]) -> Method:
     if "name" not in arguments:
         raise ValueError("[method] needs name")
     if not isinstance(arguments.get("synchrony"), Synchrony | None):
-        arguments["synchrony"] = read_synchrony(validate("synchrony", dict[str, Any], arguments["synchrony"]))
+        arguments["synchrony"] = SYNCHRONIES.from_table(
+            validate("synchrony", dict[str, Any], arguments["synchrony"])
+        )
     arguments = {k: None if isinstance(v, str) and v == "none" else v for k, v in arguments.items()}
     return methods.method(arguments.pop("name"), arguments)
 
@@ -208,13 +202,13 @@ def method_table(method: Method) -> Table:
     table = method_settings(method)
     rate: Schedule = table.pop("learning_rate")
     if "synchrony" in table:
-        table["synchrony"] = synchrony_table(method.synchrony)
+        table["synchrony"] = SYNCHRONIES.to_table(method.synchrony)
     table = {
         name: "none" if value is None else value if name == "synchrony" else _plain(f"{name} of method", value)
         for name, value in table.items()
     }
     plain = type(rate) is Constant and changed_fields(rate) == {"peak": rate.peak}
-    return table | {"learning_rate": rate.peak if plain else schedule_table(rate)}
+    return table | {"learning_rate": rate.peak if plain else SCHEDULES.to_table(rate)}
 
 
 def differs(value: Any, default: Any) -> bool:

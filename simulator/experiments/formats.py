@@ -9,12 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stalegrad._core.files import read_regular
 
@@ -29,11 +25,16 @@ MAX_ROWS = 100_000_000
 
 def write_table(table: pd.DataFrame, file: Path, *, index: bool = False) -> None:
     """Write a table as Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     pq.write_table(pa.Table.from_pandas(table, preserve_index=None if index else False), file)
 
 
 def read_table(file: Path) -> pd.DataFrame:
     """Return a table of a Parquet file; the numbers of rows that it announces are looked at first."""
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(file) as opened:
         rows = opened.metadata.num_rows
         if rows > MAX_ROWS:
@@ -64,7 +65,11 @@ def read_arrays(file: Path) -> dict[str, Any]:
 
 def _restored(name: str, value: Any) -> tuple[str, Any]:
     name, _, dtype = name.partition(BITS)
-    return name, value.view(jnp.dtype(dtype)) if dtype else value
+    if not dtype:
+        return name, value
+    import jax.numpy as jnp
+
+    return name, value.view(jnp.dtype(dtype))
 
 
 def read_text(file: Path) -> str:
@@ -106,6 +111,8 @@ def flush(directory: Path) -> None:
 
 def flat(params: Any) -> dict[str, Any]:
     """Return a pytree as ``{"path/to/leaf": array}``."""
+    import jax
+
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {
         "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from stalegrad._core.errors import UnknownPartError
 from stalegrad._core.functions import import_function, is_function_name
+from stalegrad._core.specs import changed_fields
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
-from stalegrad.policies.schedules import Schedule, schedule_table
+from stalegrad.policies.schedules import SCHEDULES, Schedule
 from stalegrad.policies.synchrony import Synchrony
-from stalegrad.simulator.experiments.describe import UnknownPartError, described, digest_of
+from stalegrad.simulator.experiments.describe import described, digest_of
 from stalegrad.simulator.experiments.experiment import (
     Experiment,
     differs,
@@ -27,8 +29,7 @@ from stalegrad.simulator.experiments.experiment import (
     parse_toml,
 )
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.delays import Delay, delay_table
-from stalegrad.simulator.timing.tables import changed_fields, cluster_table
+from stalegrad.simulator.timing.delays import DELAYS, Delay
 
 SEMANTICS = 2
 """Raised whenever the same experiment begins to give other numbers: its runs then have other keys.
@@ -156,7 +157,7 @@ def name_table(experiment: Experiment) -> dict[str, Any]:
     """Return the name of an experiment as nested tables: its spec, and descriptions of what that cannot hold."""
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "problem": experiment.problem.table,
-        "cluster": lambda: cluster_table(experiment.cluster),
+        "cluster": lambda: experiment.cluster.table(),
         "method": lambda: method_table(experiment.method),
     }
     named: dict[str, Any] = changed_fields(experiment.budget) | {"seed": experiment.seed}
@@ -217,13 +218,11 @@ def _is_spec(value: Any) -> bool:
     """Return whether a value can be written to a spec, so that its ``repr`` holds no address."""
     try:
         if isinstance(value, Delay):
-            delay_table(value)
+            DELAYS.to_table(value)
         elif isinstance(value, Schedule):
-            schedule_table(value)
-        elif isinstance(value, Problem):
+            SCHEDULES.to_table(value)
+        elif isinstance(value, Problem | Cluster):
             value.table()
-        elif isinstance(value, Cluster):
-            cluster_table(value)
         else:
             return isinstance(value, Synchrony)
     except ValueError:

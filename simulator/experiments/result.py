@@ -1,31 +1,24 @@
-"""Running an experiment, and what comes of it."""
+"""The result of a run, in memory and on disk."""
 
 from __future__ import annotations
 
-import functools
 import html
 import importlib.metadata
 import json
-import logging
 import math
 import os
 import platform
 import re
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import jax
 import pandas as pd
-from tqdm.auto import tqdm
 
 from stalegrad._core.files import check_sums, write_sums
-from stalegrad.simulator.experiments.describe import UnknownPartError
 from stalegrad.simulator.experiments.experiment import Experiment, from_toml
 from stalegrad.simulator.experiments.formats import (
     flat,
@@ -38,16 +31,13 @@ from stalegrad.simulator.experiments.formats import (
     write_arrays,
     write_table,
 )
-from stalegrad.simulator.experiments.identity import Identity, canonical, digest, parts_of
-from stalegrad.simulator.experiments.traces import trace_of
-from stalegrad.simulator.replays.checkpoint import Checkpoint
-from stalegrad.simulator.replays.run import Replay, check, replay, simulate_and_replay
+from stalegrad.simulator.experiments.identity import Identity, canonical
 from stalegrad.simulator.timing.trace import Trace
 
 if TYPE_CHECKING:
     from stalegrad._core.protocols import ResultLike, SynchronyLike
     from stalegrad.policies.synchrony import Synchrony
-    from stalegrad.simulator.experiments.observers import Observer
+    from stalegrad.simulator.replays.run import Replay
 
     def _as_analysis_sees_them(result: Result, synchrony: Synchrony) -> tuple[ResultLike, SynchronyLike]:
         """Let mypy check that the concrete classes satisfy the protocols of analysis."""
@@ -169,8 +159,8 @@ class Result:
             if self.gradients is not None:
                 write_table(self.gradients, fresh / "gradients.parquet", index=True)
             write_arrays(flat(self.params), fresh / "params.npz")
-            if jax.tree.leaves(self.stats):
-                write_arrays(flat(self.stats), fresh / "stats.npz")
+            if stats := flat(self.stats):
+                write_arrays(stats, fresh / "stats.npz")
             write_sums(fresh)
             fresh.chmod(0o755)
             flush(fresh)
@@ -232,106 +222,6 @@ class Result:
     def _repr_html_(self) -> str:
         table = pd.Series(self.summary(), name="").to_frame().to_html(header=False)
         return f"<b>{html.escape(self.experiment.method.name)}</b>, seed {self.experiment.seed}{table}"
-
-
-def run(
-    experiment: Experiment,
-    *,
-    progress: bool = True,
-    path: str | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    checkpoint_every: float = 60.0,
-    observers: Sequence[Observer] = (),
-) -> Result:
-    """Run an experiment: simulate its timing, then replay it.
-
-    Args:
-        experiment: what to run.
-        progress: show a progress bar (in a terminal or notebook).
-        path: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
-        checkpoint: a file that keeps the state of the run. Whatever interrupts it, the same call goes on from
-            there and gives the same bytes; Ctrl-C saves and stops. The file stays: remove it when the result
-            is safe.
-        checkpoint_every: real seconds from one state to the next.
-        observers: told about the result, e.g. ``[TensorBoard("logs")]``.
-
-    Returns:
-        The result. A run that diverges is one, too.
-
-    Raises:
-        ValueError: if the experiment is impossible, or the checkpoint is damaged or that of another run; before
-            any work.
-        KeyboardInterrupt: after Ctrl-C, when the state is safe.
-    """
-    check(experiment.problem, experiment.method, experiment.cluster.size, path)
-    e, silent = experiment, None if progress else True
-    bar = functools.partial(tqdm, desc=f"{e.method.name}, seed {e.seed}", unit=" updates", disable=silent)
-    how: dict[str, Any] = {"record": e.record, "seed": e.seed, "path": path}
-    with ExitStack() as stack:
-        if checkpoint is not None:
-            how["checkpoint"] = Checkpoint(checkpoint, _checkpoint_identity(experiment, path), checkpoint_every)
-            stack.enter_context(how["checkpoint"].guarding())
-        result = _run(experiment, bar, how)
-    for observer in observers:
-        with never_failing(observer, f"the run ({e.method.name}, seed {e.seed})"):
-            observer.finished(result)
-    return result
-
-
-@contextmanager
-def never_failing(observer: Observer, run: str) -> Iterator[None]:
-    """Let an observer take note of a run; what it raises becomes a warning, so that no run is lost."""
-    try:
-        yield
-    except Exception as error:
-        name = type(observer).__name__
-        said = f"observer {name} missed {run}: {type(error).__name__}: {error}"
-        try:
-            warnings.warn(said, stacklevel=4)
-        except Warning:  # where warnings are errors
-            logging.getLogger("stalegrad").error(said)
-
-
-def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:
-    parts = known_parts(e)
-    if e.method.adaptive:
-        with bar() as told:
-            trace, done = simulate_and_replay(
-                e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
-            )
-        return Result.of(e, trace, done, parts)
-    trace = trace_of(e)
-    with bar(total=len(trace.update_times)) as told:
-        done = replay(trace, e.problem, e.method, progress=told.update, **how)
-    return Result.of(e, trace, done, parts)
-
-
-def known_parts(experiment: Experiment) -> dict[str, str]:
-    """Return the digests of what the experiment's spec names; a part that cannot be compared is called unknown."""
-    try:
-        return parts_of(experiment)
-    except UnknownPartError as error:
-        return {"unknown": str(error)}
-
-
-def _checkpoint_identity(experiment: Experiment, path: str | None) -> dict[str, str]:
-    """Return all that decides the bytes of a run.
-
-    Raises:
-        ValueError: if nobody can tell whether a part of the experiment is the same in another process.
-    """
-    found = digest(experiment)
-    if found is None:
-        raise ValueError(
-            "a checkpoint is not allowed for this experiment: it holds an object that cannot be compared with one "
-            "of another process"
-        )
-    try:
-        about = {"spec": experiment.to_toml()}
-    except ValueError:
-        about = {}
-    about |= {"spec's functions or data": found, "path": str(path), "device": jax.devices()[0].device_kind}
-    return about | {f"version of {name}": version for name, version in versions().items()}
 
 
 def load_results(directory: str | os.PathLike[str]) -> list[Result]:

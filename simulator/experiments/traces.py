@@ -5,16 +5,11 @@ from __future__ import annotations
 import functools
 import json
 
+from stalegrad._core.specs import changed_fields
 from stalegrad.policies.synchrony import SYNCHRONIES
 from stalegrad.simulator.experiments.experiment import Experiment
+from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import (
-    changed_fields,
-    cluster_table,
-    read_cluster,
-    read_synchrony,
-    synchrony_table,
-)
 from stalegrad.simulator.timing.trace import Trace
 
 KEPT = 8
@@ -30,11 +25,13 @@ def trace_text(experiment: Experiment) -> str | None:
     if experiment.method.adaptive or SYNCHRONIES.get(synchrony.name) is not type(synchrony):
         return None
     try:
-        cluster = cluster_table(experiment.cluster)
+        cluster = experiment.cluster.table()
     except ValueError:
         return None
     run = {"seed": experiment.seed, **changed_fields(experiment.budget)}
-    return json.dumps({"cluster": cluster, "synchrony": synchrony_table(synchrony), "run": run}, sort_keys=True)
+    return json.dumps(
+        {"cluster": cluster, "synchrony": SYNCHRONIES.to_table(synchrony), "run": run}, sort_keys=True
+    )
 
 
 def trace_of(experiment: Experiment) -> Trace:
@@ -49,4 +46,6 @@ def trace_of(experiment: Experiment) -> Trace:
 @functools.lru_cache(maxsize=KEPT)
 def _simulated(text: str) -> Trace:
     table = json.loads(text)
-    return simulate(read_cluster(table["cluster"]), read_synchrony(table["synchrony"]), **table["run"])
+    return simulate(
+        Cluster.from_table(table["cluster"]), SYNCHRONIES.from_table(table["synchrony"]), **table["run"]
+    )

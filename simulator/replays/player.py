@@ -16,7 +16,7 @@ from stalegrad._core.specs import Seed, validate
 from stalegrad.models import Objective, Problem
 from stalegrad.models.streams import Stream
 from stalegrad.policies import Method, Rule
-from stalegrad.policies.controllers import Decision
+from stalegrad.policies.controllers import Adjustment
 from stalegrad.simulator.replays.batches import key_of, sampler
 from stalegrad.simulator.replays.checkpoint import Checkpoint, Saved
 from stalegrad.simulator.replays.execution import (
@@ -71,7 +71,7 @@ class Player:
         self.problem, self.method, self.workers = problem, method, workers
         self.seed = validate("seed", Seed, seed)
         self.record, self.budget, self.progress = record, budget, progress
-        self.checkpoint, self.decisions = checkpoint, list[Decision]()
+        self.checkpoint, self.decisions = checkpoint, list[Adjustment]()
         self.saved = checkpoint.load() if checkpoint is not None else None
         self.objective = problem.objective()
         self.rule = method.rule(workers)
@@ -181,9 +181,9 @@ class Player:
         checkpoint.save(about, [*kept, *jax.device_get(jax.tree.leaves(self.executor.state))])
 
     @property
-    def decisions_before(self) -> list[Decision]:
+    def decisions_before(self) -> list[Adjustment]:
         """The controller's decisions up to the state that the checkpoint held."""
-        return [Decision(*made) for made in self.saved.about["decisions"]] if self.saved is not None else []
+        return [Adjustment(*made) for made in self.saved.about["decisions"]] if self.saved is not None else []
 
     def resume(self, saved: Saved) -> None:
         """Go on from a state that :meth:`save` has kept."""

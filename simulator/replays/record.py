@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -159,6 +158,8 @@ def _scalar(name: Any, value: Any) -> float:
             f"fn of record returned an array of shape {array.shape} for the column {name!r}: a column holds one "
             "scalar per row"
         )
+    import jax.numpy as jnp
+
     # JAX's own floating dtypes, such as bfloat16, are of kind V.
     if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"fn of record returned {value!r:.60} for the column {name!r}: give a real number")

@@ -11,7 +11,7 @@ import pandas as pd
 from stalegrad._core.specs import unknown_name
 from stalegrad.models import Problem
 from stalegrad.policies import Method
-from stalegrad.policies.controllers import Decision, Observation
+from stalegrad.policies.controllers import Adjustment, Observation
 from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.execution import PATHS
 from stalegrad.simulator.replays.lanes import Part, grouped, play_on
@@ -147,7 +147,7 @@ def simulate_and_replay(
     """
     check(problem, method, cluster.size, path)
     player = Player(problem, method, cluster.size, record or Record(), budget, seed, path, progress, checkpoint)
-    controller = player.rule.controller
+    controller = method.controller
     assert controller is not None
     engine = Engine(cluster, method.synchrony, seed)
     engine.start(budget)
@@ -182,7 +182,7 @@ def simulate_and_replay(
             loss = player.train_loss()
             k = controller.decide(method.synchrony, cluster.size, Observation(first_loss, loss, *now))
             engine.change_k(k)
-            player.decisions.append(Decision(tick, loss, k))
+            player.decisions.append(Adjustment(tick, loss, k))
             tick += controller.interval
     trace.spec["decisions"] = [list(decision) for decision in player.decisions]
     return trace, _result(player)

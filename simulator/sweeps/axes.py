@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from stalegrad._core.specs import NonNegativeInt, PositiveInt, builtin, spec, unknown_name, validate
+from stalegrad._core.specs import NonNegativeInt, PositiveInt, builtin, check_keys, spec, unknown_name, validate
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
 from stalegrad.simulator.experiments.experiment import (
@@ -24,7 +24,6 @@ from stalegrad.simulator.experiments.experiment import (
     read_toml,
 )
 from stalegrad.simulator.experiments.identity import canonical, digest
-from stalegrad.simulator.timing.tables import check_keys
 
 Mode = Literal["grid", "zip", "random"]
 FIELDS = tuple(f.name for f in fields(Experiment))

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from stalegrad._core.specs import changed_fields
 from stalegrad.simulator.experiments.experiment import Experiment
-from stalegrad.simulator.experiments.result import run
+from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.experiments.traces import trace_text
 from stalegrad.simulator.replays.executor import Stand
 from stalegrad.simulator.replays.lowering import lower
@@ -21,7 +22,6 @@ from stalegrad.simulator.replays.record import cadence_of, points
 from stalegrad.simulator.sweeps.axes import Run
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import changed_fields
 from stalegrad.simulator.timing.trace import Trace
 
 try:

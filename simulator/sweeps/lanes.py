@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
-
 from stalegrad.simulator.experiments.experiment import Experiment
-from stalegrad.simulator.experiments.result import Result, known_parts, run
+from stalegrad.simulator.experiments.result import Result
+from stalegrad.simulator.experiments.run import known_parts, run
 from stalegrad.simulator.experiments.traces import trace_of
-from stalegrad.simulator.replays.run import Request, check, replay_together
 
 ACCELERATOR_WIDTH = 16
 
 
 def default_width() -> int:
     """Return in how many lanes runs are executed: one on CPU, where more gain little, several elsewhere."""
+    import jax
+
     return 1 if jax.default_backend() == "cpu" else ACCELERATOR_WIDTH
 
 
@@ -28,11 +28,13 @@ def run_together(experiments: Sequence[Experiment], width: int) -> list[Result]:
     """Run experiments, those that share their compiled code in ``width`` lanes.
 
     The bytes of a run depend on ``width``, but not on who runs beside it; in one lane they are those of
-    :func:`~stalegrad.simulator.experiments.result.run`, and so they are if a controller decides from the loss.
+    :func:`~stalegrad.simulator.experiments.run.run`, and so they are if a controller decides from the loss.
 
     Raises:
         ValueError: if one of them is impossible, before anything runs.
     """
+    from stalegrad.simulator.replays.run import Request, check, replay_together
+
     for e in experiments:
         check(e.problem, e.method, e.cluster.size, None)
     if width == 1:

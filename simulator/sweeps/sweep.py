@@ -16,7 +16,8 @@ from stalegrad._core.specs import PositiveInt, validate
 from stalegrad.simulator.experiments.experiment import Experiment
 from stalegrad.simulator.experiments.identity import SEMANTICS, canonical, canonical_text, digest, key_of
 from stalegrad.simulator.experiments.observers import Observer
-from stalegrad.simulator.experiments.result import Result, never_failing
+from stalegrad.simulator.experiments.result import Result
+from stalegrad.simulator.experiments.run import never_failing
 from stalegrad.simulator.experiments.traces import trace_text
 from stalegrad.simulator.sweeps.axes import Axis, Mode, Run, Sampling, plan
 from stalegrad.simulator.sweeps.executors import Outcome, as_executor, attempt, attempt_text

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
+from stalegrad._core.specs import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    changed_fields,
+    check_keys,
+    spec,
+    validate,
+)
 from stalegrad.simulator.timing.columns import MOST_WORKERS
-from stalegrad.simulator.timing.delays import Delay, Deterministic, Scipy, as_delay
+from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic, Scipy, as_delay
 
 BLOCK = 256
 """Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
@@ -38,15 +47,15 @@ class Cluster:
 
     Args:
         workers: how many, at most 10,000,000; may be left out where ``compute``, ``speeds`` or ``join`` is a list.
-        compute: law of the time of one mini-batch gradient, for all workers or a list of one per worker
+        compute: delay of the time of one mini-batch gradient, for all workers or a list of one per worker
             (see :mod:`stalegrad.simulator.timing.delays`; a number, a frozen ``scipy.stats`` distribution
             or a function ``f(rng, size)`` will do).
-        speeds: a worker of speed 2 needs half the time; a list of one per worker, or a law that is drawn
+        speeds: a worker of speed 2 needs half the time; a list of one per worker, or a delay that is drawn
             once per run and worker. Default: all 1.
         uplink: seconds that a message travels to the server.
         downlink: seconds that a model travels to a worker.
         server: seconds that the server spends on each message; one at a time, first in, first out.
-        join: when each worker joins (it reads the version of that moment): a list, or a law drawn once
+        join: when each worker joins (it reads the version of that moment): a list, or a delay drawn once
             per run and worker. Default: all at 0.
 
     The clock is a float64: at t seconds it counts in steps of about t / 10^16. A positive delay that is lost in
@@ -68,7 +77,7 @@ class Cluster:
     join: Any = None
 
     def check_fields(self) -> None:
-        """Agree on the number of workers and turn every law into one."""
+        """Agree on the number of workers and turn every delay into one."""
         lengths = {
             name: len(value) for name in ("compute", "speeds", "join") if _is_list(value := getattr(self, name))
         }
@@ -83,17 +92,17 @@ class Cluster:
             if length != workers:
                 raise ValueError(f"{name} of cluster has {length} entries, but there are {workers} workers")
         object.__setattr__(self, "workers", workers)
-        object.__setattr__(self, "compute", self._laws("compute"))
+        object.__setattr__(self, "compute", self._delays("compute"))
         for worker in range(workers if isinstance(self.compute, tuple) else 1):
-            if _always_zero(self.law_of(worker)):
+            if _always_zero(self.delay_of(worker)):
                 raise ValueError(f"compute of worker {worker} always takes 0 seconds: time would never advance")
         if self.speeds is not None:
-            speeds = self._numbers("speeds", PositiveFloat) if _is_list(self.speeds) else self._laws("speeds")
+            speeds = self._numbers("speeds", PositiveFloat) if _is_list(self.speeds) else self._delays("speeds")
             object.__setattr__(self, "speeds", speeds)
         if self.join is not None:
-            object.__setattr__(self, "join", self._join_times() if _is_list(self.join) else self._laws("join"))
+            object.__setattr__(self, "join", self._join_times() if _is_list(self.join) else self._delays("join"))
 
-    def _laws(self, name: str) -> Delay | tuple[Delay, ...]:
+    def _delays(self, name: str) -> Delay | tuple[Delay, ...]:
         value = getattr(self, name)
         try:
             return tuple(as_delay(v) for v in value) if _is_list(value) else as_delay(value)
@@ -114,16 +123,34 @@ class Cluster:
                 )
         return self._numbers("join", NonNegativeFloat)
 
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Cluster:
+        """Return the cluster that a table describes, e.g. ``{"workers": 4, "compute": {"delay": "exponential"}}``.
+
+        Raises:
+            ValueError: for an unknown key or a wrong value, naming it and what is allowed.
+        """
+        check_keys("cluster", table, [field.name for field in fields(cls)])
+        return cls(**table)
+
+    def table(self) -> dict[str, Any]:
+        """Return the cluster as the table that :meth:`from_table` reads back; defaults are left out.
+
+        Raises:
+            ValueError: if one of its delays exists in this process only.
+        """
+        return {name: _plain(value) for name, value in changed_fields(self).items()}
+
     @property
     def size(self) -> int:
         """The number of workers."""
         assert self.workers is not None
         return self.workers
 
-    def law_of(self, worker: int) -> Delay:
-        """Return the compute law of a worker, before its machine and its speed are drawn."""
-        law: Delay = self.compute[worker] if isinstance(self.compute, tuple) else self.compute
-        return law
+    def delay_of(self, worker: int) -> Delay:
+        """Return the compute delay of a worker, before its machine and its speed are drawn."""
+        delay: Delay = self.compute[worker] if isinstance(self.compute, tuple) else self.compute
+        return delay
 
     def compute_times(self, seed: int, worker: int) -> Iterator[float]:
         """Yield a worker's compute times, one per gradient, for ever.
@@ -138,10 +165,10 @@ class Cluster:
         """Yield a worker's compute times in blocks of 256, for ever.
 
         Raises:
-            ValueError: if a law of the user's own yields a negative or non-finite time, or a block of zeros; it
+            ValueError: if a delay of the user's own yields a negative or non-finite time, or a block of zeros; it
                 names the worker and the draw.
         """
-        law = self.law_of(worker).realise(stream(seed, Purpose.MACHINE, worker))
+        delay = self.delay_of(worker).realise(stream(seed, Purpose.MACHINE, worker))
         speed = self._once(self.speeds, "speeds", seed, Purpose.SPEED, worker, default=1.0)
         if speed == 0:
             raise ValueError(f"speeds of cluster: worker {worker} drew speed 0; allowed is any above 0")
@@ -149,7 +176,7 @@ class Cluster:
         what = f"compute of worker {worker}"
         draws = 0
         while True:
-            block = _checked(law.sample(rng, BLOCK), what, draws)
+            block = _checked(delay.sample(rng, BLOCK), what, draws)
             if not block.any():
                 raise ValueError(f"{what} drew {BLOCK} times 0: time would never advance")
             with np.errstate(over="ignore", under="ignore"):
@@ -178,10 +205,10 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
 
-def _always_zero(law: Delay) -> bool:
-    if isinstance(law, Scipy):
-        return bool(law.law().sf(0.0) == 0)
-    return isinstance(law, Deterministic) and law.value == 0
+def _always_zero(delay: Delay) -> bool:
+    if isinstance(delay, Scipy):
+        return bool(delay.distribution().sf(0.0) == 0)
+    return isinstance(delay, Deterministic) and delay.value == 0
 
 
 def _checked(block: Any, what: str, first: int) -> Any:
@@ -191,3 +218,9 @@ def _checked(block: Any, what: str, first: int) -> Any:
         at = int(np.argmax(bad))
         raise ValueError(f"{what}: draw {first + at} is {block[at]}; allowed are finite times of at least 0")
     return block
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Delay):
+        return DELAYS.to_table(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value

@@ -14,12 +14,11 @@ from typing import Any
 
 import simpy
 
-from stalegrad._core.specs import Seed, validate
-from stalegrad.policies.synchrony import Decision, Synchrony
+from stalegrad._core.specs import Seed, changed_fields, validate
+from stalegrad.policies.synchrony import SYNCHRONIES, Decision, Synchrony
 from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, check_advance, no_full_collections, reach
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.columns import Fate
-from stalegrad.simulator.timing.tables import changed_fields, cluster_table, synchrony_table
 from stalegrad.simulator.timing.trace import Budget, Message, Trace
 
 _WORKER_RANK = 2
@@ -54,7 +53,7 @@ def simulate(
 
     Raises:
         ValueError: unless exactly one budget is given and is positive; if the synchrony cannot work with
-            this cluster; if a law draws a negative or non-finite time; as soon as the clock would no longer
+            this cluster; if a delay draws a negative or non-finite time; as soon as the clock would no longer
             advance or overflow (see :class:`~stalegrad.simulator.timing.cluster.Cluster`).
     """
     budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
@@ -158,12 +157,12 @@ class Engine:
         return {self.version} | held | {m.read_version for m in self.open} | set(self.on_the_way)
 
     def describe(self, budget: Budget) -> dict[str, Any]:
-        """Return what the trace comes from; a cluster with laws of this process only is merely named."""
+        """Return what the trace comes from; a cluster with delays of this process only is merely named."""
         try:
-            cluster: Any = cluster_table(self.cluster)
+            cluster: Any = self.cluster.table()
         except ValueError:
-            cluster = f"{self.cluster.size} workers with laws of another process"
-        synchrony = synchrony_table(self.synchrony)
+            cluster = f"{self.cluster.size} workers with delays of another process"
+        synchrony = SYNCHRONIES.to_table(self.synchrony)
         return {"cluster": cluster, "synchrony": synchrony, "seed": self.seed, **changed_fields(budget)}
 
     def close(self, message: Message, fate: Fate, update: int = -1) -> None:

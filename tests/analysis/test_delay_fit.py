@@ -31,7 +31,6 @@ from stalegrad.simulator import (
     Weibull,
     simulate,
 )
-from stalegrad.simulator.timing.tables import cluster_table
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "validate_slow_workers.py"
 
@@ -66,7 +65,7 @@ def test_the_law_of_the_draws_wins_with_its_parameters(law, name, parameters):
     assert {key: getattr(best["delay"], key) for key in parameters} == pytest.approx(parameters, rel=0.05)
     assert best["p_value"] > 0.01
     assert fit.compute == best["delay"]
-    assert Cluster(3, fit.compute).law_of(2) == best["delay"]
+    assert Cluster(3, fit.compute).delay_of(2) == best["delay"]
 
 
 def test_both_branches_of_a_hyper_exponential_are_found():
@@ -382,7 +381,7 @@ def test_a_fit_of_many_times_can_stand_in_a_spec():
     times[:, 3] += 0.7
     fit = fit_delays(log(times), **COLUMNS)
     assert not fit.fits
-    assert cluster_table(Cluster(compute=fit.compute))
+    assert Cluster(compute=fit.compute).table()
     for law, own in zip(fit.compute, times.T, strict=True):
         assert law.expectation() == pytest.approx(own.mean(), rel=1e-12)
         assert max(law.samples) == own.max()

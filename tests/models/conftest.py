@@ -51,7 +51,7 @@ def offline(data: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Serve]
     for name, source in sources.SOURCES.items():
         if source.system is not None:
             nowhere = dataclasses.replace(source, system=data / "nowhere")
-            monkeypatch.setitem(sources.SOURCES, name, nowhere)
+            monkeypatch.setitem(sources.SOURCES._entries, name, nowhere)
     load._load.cache_clear()
     yield
     load._load.cache_clear()

@@ -49,7 +49,7 @@ def tiny(request, monkeypatch):
     source = SOURCES[request.param]
     packed = archive(files, source.folder)
     monkeypatch.setitem(
-        SOURCES,
+        SOURCES._entries,
         request.param,
         dataclasses.replace(
             source,
@@ -117,7 +117,7 @@ def test_an_archive_cannot_write_outside_its_directory(tiny, tmp_path, monkeypat
     evil = archive(files, "../../outside")
     source = SOURCES[name]
     changed = File(source.archive.name, gz_sha256=hashlib.sha256(evil).hexdigest())
-    monkeypatch.setitem(SOURCES, name, dataclasses.replace(source, archive=changed))
+    monkeypatch.setitem(SOURCES._entries, name, dataclasses.replace(source, archive=changed))
     with pytest.raises(tarfile.OutsideDestinationError):
         load_dataset(name, lay(tmp_path / "deep" / "er", {source.archive.name: evil}))
     assert not (tmp_path / "outside").exists()

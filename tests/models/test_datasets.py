@@ -111,7 +111,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
         system=tmp_path / "system",
         package="dataset-tiny",
     )
-    monkeypatch.setitem(sources.SOURCES, "tiny", source)
+    monkeypatch.setitem(sources.SOURCES._entries, "tiny", source)
     return "tiny"
 
 
@@ -525,7 +525,7 @@ def test_a_gz_file_of_many_zeros_is_refused_before_memory_is_taken(data, header,
 def test_a_text_that_is_too_large_is_refused(data, monkeypatch):
     lay(data, {"ptb.train.txt": b"a b\n", "ptb.test.txt": b"b\n" * 9})
     small = dataclasses.replace(sources.SOURCES["penn-treebank"], largest=10)
-    monkeypatch.setitem(sources.SOURCES, "penn-treebank", small)
+    monkeypatch.setitem(sources.SOURCES._entries, "penn-treebank", small)
     with pytest.raises(ValueError, match=r"ptb\.test\.txt: expected 10 bytes at most, found more"):
         load.load_text("penn-treebank", data)
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from stalegrad.models.networks import KINDS, NETWORKS, mlp, softmax_regression
+from stalegrad.models.networks import NETWORKS, mlp, softmax_regression
 from stalegrad.models.networks.layers import SameConv, shifted_conv
 from stalegrad.models.networks.residual import _conv, _norm
 
@@ -103,7 +103,7 @@ TOKENS = np.random.default_rng(1).integers(0, 11, (4, 7)).astype(np.int32)
 @functools.cache
 def example(name):
     """A network, its parameters (for key 0) and inputs for it."""
-    inputs = IMAGES if KINDS[name] == "images" else TOKENS
+    inputs = IMAGES if NETWORKS[name].takes == "images" else TOKENS
     network = NETWORKS[name](inputs.shape[1:], 11)
     return network, network.init(jax.random.key(0)), inputs
 
@@ -117,7 +117,7 @@ def test_a_network_is_a_function_of_its_key_with_a_row_of_logits_per_target(name
     assert all(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(a))
     apply = jax.jit(network.apply)
     logits = apply(a, inputs)
-    assert logits.shape == ((4, 11) if KINDS[name] == "images" else (4, 7, 11))
+    assert logits.shape == ((4, 11) if NETWORKS[name].takes == "images" else (4, 7, 11))
     others = np.concatenate([inputs[:2], inputs[2:][::-1] // 2])  # the rest of the batch does not matter
     np.testing.assert_allclose(logits[:2], apply(a, others)[:2], rtol=1e-4, atol=1e-5)
     assert not np.allclose(logits[2:], apply(a, others)[2:])
@@ -126,7 +126,7 @@ def test_a_network_is_a_function_of_its_key_with_a_row_of_logits_per_target(name
 @pytest.mark.parametrize("name", EVERY)
 def test_a_few_steps_lower_the_loss_of_a_mini_batch(name):
     network, params, inputs = example(name)
-    targets = np.arange(4) if KINDS[name] == "images" else np.roll(TOKENS, -1, axis=1)
+    targets = np.arange(4) if NETWORKS[name].takes == "images" else np.roll(TOKENS, -1, axis=1)
 
     @jax.jit
     def step(params):
@@ -171,9 +171,9 @@ def test_networks_have_the_published_number_of_parameters(name, shape, classes, 
     shapes = jax.eval_shape(network.init, jax.random.key(0))
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == parameters
     assert network.stats == {}
-    inputs = jax.ShapeDtypeStruct((2, *shape), jnp.int32 if KINDS[name] == "text" else jnp.float32)
+    inputs = jax.ShapeDtypeStruct((2, *shape), jnp.int32 if NETWORKS[name].takes == "text" else jnp.float32)
     logits = jax.eval_shape(network.apply, shapes, inputs)
-    assert logits.shape == (2, *([128] if KINDS[name] == "text" else []), classes)
+    assert logits.shape == (2, *([128] if NETWORKS[name].takes == "text" else []), classes)
 
 
 # Small convolutional networks

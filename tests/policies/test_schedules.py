@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from stalegrad.policies import Constant, Cosine, InverseSqrt, StepDecay
-from stalegrad.policies.schedules import PRESETS, SCHEDULES, FromFunction, as_schedule, schedule_table
+from stalegrad.policies.schedules import PRESETS, SCHEDULES, FromFunction, as_schedule
 
 UPDATES = np.arange(9.0)
 EPOCHS = UPDATES / 4
@@ -63,7 +63,7 @@ def test_presets_are_the_schedules_of_the_papers():
     decays = as_schedule("wrn16x4-cifar10").values(epochs * 391, epochs, 1)
     np.testing.assert_allclose(decays, [0.1, 0.1, 0.1, 0.02, 0.02, 0.004, 0.004], rtol=1e-12)
     for schedule in PRESETS.values():
-        assert as_schedule(schedule_table(schedule)) == schedule
+        assert as_schedule(SCHEDULES.to_table(schedule)) == schedule
 
 
 def test_a_misspelt_preset_is_corrected():
@@ -167,7 +167,7 @@ def test_a_number_means_a_constant():
 
 @given(ANY)
 def test_every_schedule_comes_back_from_its_table(schedule):
-    again = as_schedule(schedule_table(schedule))
+    again = as_schedule(SCHEDULES.to_table(schedule))
     assert again == schedule
     assert hash(again) == hash(schedule)
     assert type(again) is type(schedule)
@@ -185,7 +185,7 @@ def test_rates_never_exceed_the_peak_and_are_never_negative(schedule):
 
 def test_a_function_cannot_be_written_to_a_table():
     with pytest.raises(ValueError, match="this process only and cannot be written"):
-        schedule_table(FromFunction(float))
+        SCHEDULES.to_table(FromFunction(float))
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_trace_overwrites_no_events_and_says_so_before_any_work(spec, capsys, mo
         ("updates = 4", "updates = = 4", "line 2"),
         ("updates = 4", 'record.fn = "nowhere.f"', "fn of record = 'nowhere.f' is not allowed"),
         ('"k-async"', '["k-async"]', "unknown method"),
-        ("workers = 3", 'workers = 3\ncompute = { law = "empirical", file = "." }', "is not a regular file"),
+        ("workers = 3", 'workers = 3\ncompute = { delay = "empirical", file = "." }', "is not a regular file"),
     ],
 )
 def test_a_wrong_spec_is_one_sentence(spec, old, new, said, capsys, monkeypatch):

@@ -22,12 +22,12 @@ FULL = tomllib.loads(EXAMPLE) | {
     "cluster": {
         "workers": 3,
         "compute": [
-            {"law": "two-level-gamma", "mean": 1.0, "task_cv": 0.1, "machine_cv": 0.6},
-            {"law": "hyper-exponential", "weights": [0.5, 0.5], "means": [1.0, 2.0]},
-            {"law": "scipy", "name": "gamma", "parameters": {"a": 2.0, "scale": 0.5}},
+            {"delay": "two-level-gamma", "mean": 1.0, "task_cv": 0.1, "machine_cv": 0.6},
+            {"delay": "hyper-exponential", "weights": [0.5, 0.5], "means": [1.0, 2.0]},
+            {"delay": "scipy", "name": "gamma", "parameters": {"a": 2.0, "scale": 0.5}},
         ],
         "speeds": [1.0, 2.0, 0.5],
-        "join": {"law": "uniform", "low": 0.0, "high": 2.0},
+        "join": {"delay": "uniform", "low": 0.0, "high": 2.0},
         "uplink": 0.1,
     },
     "method": {
@@ -48,7 +48,7 @@ SIMPLE = {
     "updates": 4,
     "seed": 0,
     "problem": {"model": "mlp", "dataset": "fashion-mnist-small", "batch_size": 8, "hidden": [4]},
-    "cluster": {"workers": 2, "compute": {"law": "empirical", "samples": [1.0, 2.0], "weights": [1.0, 3.0]}},
+    "cluster": {"workers": 2, "compute": {"delay": "empirical", "samples": [1.0, 2.0], "weights": [1.0, 3.0]}},
     "method": {"name": "async", "optimizer": {"name": "adam", "b1": 0.9}, "weight_decay": "none"},
     "sweep": {"seed": {"low": 0, "high": 9}, "mode": "random", "samples": 2, "sampling_seed": 1},
 }

@@ -12,7 +12,7 @@ Chain them with ``optax.chain``; the order matters and is part of a method.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,9 @@ from stalegrad._core.trees import (
     tree_map,
     wide,
 )
+from stalegrad.policies.rules.rule import Granularity
 
 Params = Any
-Granularity = Literal["elementwise", "layer", "global"]
 
 
 def _stateless(update: Callable[..., Params]) -> optax.GradientTransformationExtraArgs:

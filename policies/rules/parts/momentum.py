@@ -8,13 +8,14 @@ the message; those with a buffer per worker need updates of one message.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from stalegrad._core.trees import after, at_worker, put_worker, stacked, tree_map
+from stalegrad.policies.rules.rule import Spread
 
 Params = Any
 
@@ -119,9 +120,6 @@ class FASGDState(NamedTuple):
     square: Params
     mean: Params
     deviation: Params
-
-
-Spread = Literal["deviation", "magnitude"]
 
 
 def fasgd(

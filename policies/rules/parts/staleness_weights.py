@@ -15,10 +15,11 @@ import numpy.typing as npt
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import gammaln, logsumexp
 
+from stalegrad.policies.rules.rule import StalenessModel
+
 Array = npt.NDArray[Any]
 Weight = Callable[[Array, Array, int], Array]
 
-StalenessModel = Literal["geometric", "poisson", "cmp", "uniform"]
 
 _SUPPORT = 4_096
 """Models are tabulated for staleness below this, or up to the largest observed."""

@@ -1,7 +1,6 @@
-"""Delays: distributions of random times. One class each; the registry is in ``convert.py``."""
+"""Delays: distributions of random times. One class each; the registry is in ``registry.py``."""
 
 from stalegrad._core.delays import Delay
-from stalegrad.simulator.timing.delays.convert import LAWS, as_delay, delay_table
 from stalegrad.simulator.timing.delays.external import Function, Scipy
 from stalegrad.simulator.timing.delays.measured import Empirical
 from stalegrad.simulator.timing.delays.parametric import (
@@ -17,9 +16,10 @@ from stalegrad.simulator.timing.delays.parametric import (
     Uniform,
     Weibull,
 )
+from stalegrad.simulator.timing.delays.registry import DELAYS, as_delay
 
 __all__ = [
-    "LAWS",
+    "DELAYS",
     "Delay",
     "Deterministic",
     "Empirical",
@@ -36,5 +36,4 @@ __all__ = [
     "Uniform",
     "Weibull",
     "as_delay",
-    "delay_table",
 ]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from stalegrad._core.delays import Delay, Floats
-from stalegrad._core.functions import by_name, check_function_name, function_of
+from stalegrad._core.functions import by_name, check_function_name, function_of, name_of
 from stalegrad._core.specs import builtin, spec, unknown_name
 
 
@@ -29,15 +29,17 @@ class Scipy(Delay):
 
     def check_fields(self) -> None:
         """Raise ValueError for unknown names, bad parameters or a support below 0."""
-        if not isinstance(getattr(stats, self.name, None), stats.rv_continuous | stats.rv_discrete):
-            known = [n for n in dir(stats) if isinstance(getattr(stats, n), stats.rv_continuous)]
+        if not isinstance(
+            getattr(scipy.stats, self.name, None), scipy.stats.rv_continuous | scipy.stats.rv_discrete
+        ):
+            known = [n for n in dir(scipy.stats) if isinstance(getattr(scipy.stats, n), scipy.stats.rv_continuous)]
             raise ValueError(unknown_name("scipy.stats distribution", self.name, known))
         where = f"parameters of scipy.stats.{self.name}"
         object.__setattr__(self, "parameters", _named_numbers(where, self.parameters))
         given = dict(self.parameters)
         try:
             with np.errstate(all="ignore"):
-                low = float(self.law().support()[0])
+                low = float(self.distribution().support()[0])
         except (TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"{where} = {given} are not allowed: {error}") from None
         if np.isnan(low):
@@ -47,11 +49,15 @@ class Scipy(Delay):
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Draw."""
-        return np.asarray(self.law().rvs(size=size, random_state=rng), float)
+        return np.asarray(self.distribution().rvs(size=size, random_state=rng), float)
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return the frozen distribution."""
-        return getattr(stats, self.name)(**dict(self.parameters))
+        return getattr(scipy.stats, self.name)(**dict(self.parameters))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields as plain tables."""
+        return {"name": self.name, "parameters": dict(self.parameters)}
 
 
 def _named_numbers(where: str, parameters: Any) -> tuple[tuple[str, float], ...]:
@@ -106,3 +112,11 @@ class Function(Delay):
                 f"{self.function!r} must return {size} times, an array of that length; got {times.shape}"
             )
         return times
+
+    def settings(self) -> dict[str, Any]:
+        """Return the function by its name.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        return {"function": name_of(self.function)}

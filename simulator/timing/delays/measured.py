@@ -1,4 +1,4 @@
-"""Measured times: a law that draws from them, text files of them, and factors that come with the package."""
+"""Measured times: a delay that draws from them, text files of them, and factors that come with the package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stalegrad._core.delays import Delay, Floats
 from stalegrad._core.files import read_regular
-from stalegrad._core.specs import PositiveFloat, PositiveInt, spec, unknown_name, validate
+from stalegrad._core.specs import PositiveFloat, PositiveInt, changed_fields, spec, unknown_name, validate
 
 LARGEST_FILE = 2**26
 """Largest number of bytes of a file of times: about six million of them."""
@@ -53,7 +53,7 @@ class Empirical(Delay):
 
     @classmethod
     def measured(cls, name: str, median: PositiveFloat = 1.0) -> Self:
-        """Return a law that comes with the package, scaled to ``median`` seconds.
+        """Return a delay that comes with the package, scaled to ``median`` seconds.
 
         ``nn-training-times``: times of 995,328 trainings of a network over the median of four repetitions, in
         346 weighted values that keep mean and maximum exactly and the quantiles to 0.2 % (its file says more).
@@ -64,7 +64,7 @@ class Empirical(Delay):
 
     @classmethod
     def thinned(cls, samples: npt.ArrayLike, most: PositiveInt = 1_000) -> Self:
-        """Return a law of at most ``most`` weighted values that stand for any number of measured times.
+        """Return a delay of at most ``most`` weighted values that stand for any number of measured times.
 
         Up to 1,000 times (what a spec can hold) are kept as they are. Of more, neighbours in order of size become
         one value, their mean, in groups that grow from single times at either end towards the middle: the mean,
@@ -111,7 +111,7 @@ class Empirical(Delay):
             raise ValueError(f"weights of empirical sum to {sum(self.weights)}: allowed is a finite sum")
 
     def times(self) -> Floats:
-        """Return the measured times (of the file as it was when the law was made)."""
+        """Return the measured times (of the file as it was when the delay was made)."""
         return load_times(self.file, self.sha256) if self.file is not None else np.asarray(self.samples, float)
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
@@ -129,6 +129,19 @@ class Empirical(Delay):
         late = np.append(np.cumsum(self._shares()[order][::-1])[::-1], 0.0)
         return np.asarray(np.minimum(late[np.searchsorted(times[order], np.asarray(t), side="right")], 1.0))
 
+    def settings(self) -> dict[str, Any]:
+        """Return the fields as plain tables.
+
+        Raises:
+            ValueError: if there are more than 1,000 samples.
+        """
+        if len(self.samples) > INLINE_SAMPLES:
+            raise ValueError(
+                f"empirical with {len(self.samples)} samples cannot stand in a spec (at most {INLINE_SAMPLES}): "
+                "write them to a file, one a line, and use Empirical(file=...), or use Empirical.thinned(samples)"
+            )
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in changed_fields(self).items()}
+
     def _shares(self) -> Floats:
         weights = np.asarray(self.weights) if self.weights else np.ones(len(self.times()))
         return np.asarray(weights / weights.sum())
@@ -143,7 +156,7 @@ def load_times(file: str, sha256: str) -> Floats:
     """
     content = _read(file)
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"file of empirical = {file!r} has changed since the law was made")
+        raise ValueError(f"file of empirical = {file!r} has changed since the delay was made")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -167,7 +180,7 @@ def load_factors(name: str) -> tuple[list[float], list[float]]:
     folder = importlib.resources.files(__package__) / "data"
     files = {file.name.removesuffix(".txt"): file for file in folder.iterdir()}
     if name not in list(files):
-        raise ValueError(unknown_name("measured law", name, files))
+        raise ValueError(unknown_name("measured delay", name, files))
     factors, weights = np.loadtxt(files[name].read_text(encoding="utf-8").splitlines(), unpack=True)
     return factors.tolist(), weights.tolist()
 

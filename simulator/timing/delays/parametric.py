@@ -1,7 +1,7 @@
-"""Laws of random times given by parameters. All times are simulated seconds.
+"""Delays given by parameters. All times are simulated seconds.
 
-A law is drawn from with :meth:`Delay.sample`; theory uses :meth:`Delay.expectation` and :meth:`Delay.sf`. The two
-sides are written independently (numpy draws, scipy knows the law) and the tests compare them.
+A simulation calls :meth:`Delay.sample`; theory uses :meth:`Delay.expectation` and :meth:`Delay.sf`. The two sides are
+written independently (numpy draws, scipy knows the distribution) and the tests compare them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import Field
-from scipy import stats
 
 from stalegrad._core.delays import Delay, Floats
 from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
@@ -42,7 +42,7 @@ class Deterministic(Delay):
 
 @spec
 class Exponential(Delay):
-    """Exponential with mean ``scale``: memoryless, the law of most closed forms."""
+    """Exponential with mean ``scale``: memoryless, the delay of most closed forms."""
 
     scale: PositiveFloat = 1.0
 
@@ -50,9 +50,9 @@ class Exponential(Delay):
         """Draw."""
         return rng.exponential(self.scale, size)
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return ``scipy.stats.expon``."""
-        return stats.expon(scale=self.scale)
+        return scipy.stats.expon(scale=self.scale)
 
 
 @spec
@@ -66,9 +66,9 @@ class ShiftedExponential(Delay):
         """Draw."""
         return self.shift + rng.exponential(self.scale, size)
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return ``scipy.stats.expon`` with its location."""
-        return stats.expon(loc=self.shift, scale=self.scale)
+        return scipy.stats.expon(loc=self.shift, scale=self.scale)
 
 
 @spec
@@ -82,9 +82,9 @@ class Pareto(Delay):
         """Draw."""
         return self.scale * (1.0 + rng.pareto(self.shape, size))
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return ``scipy.stats.pareto``."""
-        return stats.pareto(self.shape, scale=self.scale)
+        return scipy.stats.pareto(self.shape, scale=self.scale)
 
 
 @spec
@@ -98,9 +98,9 @@ class Gamma(Delay):
         """Draw."""
         return rng.gamma(self.cv**-2, self.mean * self.cv**2, size)
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return ``scipy.stats.gamma``."""
-        return stats.gamma(self.cv**-2, scale=self.mean * self.cv**2)
+        return scipy.stats.gamma(self.cv**-2, scale=self.mean * self.cv**2)
 
 
 @spec
@@ -114,9 +114,9 @@ class Erlang(Delay):
         """Draw."""
         return rng.gamma(self.shape, self.mean / self.shape, size)
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return ``scipy.stats.erlang``."""
-        return stats.erlang(self.shape, scale=self.mean / self.shape)
+        return scipy.stats.erlang(self.shape, scale=self.mean / self.shape)
 
 
 @spec
@@ -162,9 +162,9 @@ class LogNormal(Delay):
         """Draw."""
         return rng.lognormal(math.log(self.median), self.sigma, size)
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return ``scipy.stats.lognorm``."""
-        return stats.lognorm(self.sigma, scale=self.median)
+        return scipy.stats.lognorm(self.sigma, scale=self.median)
 
 
 @spec
@@ -178,9 +178,9 @@ class Weibull(Delay):
         """Draw."""
         return self.scale * rng.weibull(self.shape, size)
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return ``scipy.stats.weibull_min``."""
-        return stats.weibull_min(self.shape, scale=self.scale)
+        return scipy.stats.weibull_min(self.shape, scale=self.scale)
 
 
 @spec
@@ -199,9 +199,9 @@ class Uniform(Delay):
         """Draw."""
         return rng.uniform(self.low, self.high, size)
 
-    def law(self) -> Any:
+    def distribution(self) -> Any:
         """Return ``scipy.stats.uniform``."""
-        return stats.uniform(self.low, self.high - self.low)
+        return scipy.stats.uniform(self.low, self.high - self.low)
 
 
 @spec

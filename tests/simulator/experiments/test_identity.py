@@ -125,11 +125,11 @@ def test_a_key_is_of_spec_parts_and_lanes(base):
 LAWS = [
     1,
     np.float32(0.5),
-    {"law": "two-level-gamma"},
-    {"law": "hyper-exponential", "weights": [0.5, 0.5], "means": [1, 2]},
-    {"law": "scipy", "name": "gamma", "parameters": {"scale": 2, "a": 1}},
-    {"law": "empirical", "samples": [1, 2.5], "weights": [1, 3]},
-    {"law": "function", "function": "mine:times"},
+    {"delay": "two-level-gamma"},
+    {"delay": "hyper-exponential", "weights": [0.5, 0.5], "means": [1, 2]},
+    {"delay": "scipy", "name": "gamma", "parameters": {"scale": 2, "a": 1}},
+    {"delay": "empirical", "samples": [1, 2.5], "weights": [1, 3]},
+    {"delay": "function", "function": "mine:times"},
 ]
 RATES = [1, {"schedule": "step-decay", "peak": 1, "milestones": [1, 2]}, "resnet20-cifar10", 0.1]
 
@@ -182,7 +182,7 @@ def test_a_key_changes_with_a_method_that_was_registered_anew(base):
         assert key_of(register(1)) != key_of(register(2))
         assert key_of(register(1)) == key_of(register(1))
     finally:
-        methods.REGISTRY.pop("ours-for-keys")
+        methods.REGISTRY._entries.pop("ours-for-keys")
 
 
 def test_a_key_changes_with_local_data(base, tmp_path):

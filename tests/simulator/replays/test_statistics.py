@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from stalegrad.models import Problem
-from stalegrad.models.networks import KINDS, NETWORKS
+from stalegrad.models.networks import NETWORKS, Architecture
 from stalegrad.models.networks.layers import flatten
 from stalegrad.models.networks.network import from_module
 from stalegrad.policies import methods
@@ -29,8 +29,7 @@ def problem(monkeypatch):
             )
         )
 
-    monkeypatch.setitem(NETWORKS, "tiny", tiny)
-    monkeypatch.setitem(KINDS, "tiny", "images")
+    monkeypatch.setitem(NETWORKS._entries, "tiny", Architecture(tiny))
     return Problem("tiny", "fashion-mnist-small", batch_size=16)
 
 

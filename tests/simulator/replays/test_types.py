@@ -160,7 +160,7 @@ dataset = "fashion-mnist-small"
 batch_size = 4
 [cluster]
 workers = 3
-compute = { law = "exponential", scale = 1.0 }
+compute = { delay = "exponential", scale = 1.0 }
 [method]
 name = "dana-zero"
 learning_rate = 0.01

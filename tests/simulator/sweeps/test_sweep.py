@@ -121,7 +121,7 @@ def test_a_notebook_shows_the_means_and_what_failed(swept, silent, failing):
 
 
 def test_values_that_are_tables_or_lists_are_shown_as_text(silent):
-    laws = [{"law": "exponential"}, {"law": "uniform", "low": 1.0, "high": 2.0}]
+    laws = [{"delay": "exponential"}, {"delay": "uniform", "low": 1.0, "high": 2.0}]
     found = silent(**{"cluster.compute": laws, "cluster.speeds": [[1.0, 2.0, 1.0, 1.0]]}, mode="grid")
     assert len(found) == 2
     assert len(found.by("cluster.compute")) == 2

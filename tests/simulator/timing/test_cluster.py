@@ -13,7 +13,6 @@ from stalegrad.simulator.timing.cluster import BLOCK, Cluster, Purpose, stream
 from stalegrad.simulator.timing.columns import TraceError
 from stalegrad.simulator.timing.delays import Deterministic, Exponential, TwoLevelGamma, Uniform
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import cluster_table, read_cluster
 
 NAN = math.nan
 
@@ -217,7 +216,7 @@ def test_the_number_of_workers_follows_from_any_list():
     ids=["plain", "lists", "laws"],
 )
 def test_a_cluster_survives_its_table(cluster):
-    assert read_cluster(cluster_table(cluster)) == cluster
+    assert Cluster.from_table(cluster.table()) == cluster
 
 
 # What users may get wrong
@@ -263,9 +262,9 @@ WRONG = {
     "infinite server": (two(server=math.inf), ["server", "inf", "finite"]),
     "zero speed": (two(speeds=[1.0, 0.0]), ["speeds", "worker 1", "0.0", "greater than 0"]),
     "zero speed drawn": (run(two(speeds=Deterministic(0.0))(), updates=1), ["speeds", "worker 0", "speed 0"]),
-    "unknown law": (two(compute={"law": "paretto", "shape": 2.0}), ["compute", "paretto", "'pareto'"]),
+    "unknown law": (two(compute={"delay": "paretto", "shape": 2.0}), ["compute", "paretto", "'pareto'"]),
     "not a law": (two(compute="fast"), ["compute", "'fast'"]),
-    "key of a table": (lambda: read_cluster({"workers": 2, "uplinks": 1.0}), ["uplinks", "'uplink'"]),
+    "key of a table": (lambda: Cluster.from_table({"workers": 2, "uplinks": 1.0}), ["uplinks", "'uplink'"]),
     "no budget": (run(PAIR), ["exactly one budget", "none"]),
     "two budgets": (
         run(PAIR, updates=3, wallclock=2.0),

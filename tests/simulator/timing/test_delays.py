@@ -16,7 +16,7 @@ from scipy import stats
 from stalegrad.policies.synchrony import Async, Sync
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import (
-    LAWS,
+    DELAYS,
     Delay,
     Deterministic,
     Empirical,
@@ -35,7 +35,6 @@ from stalegrad.simulator.timing.delays import (
     as_delay,
 )
 from stalegrad.simulator.timing.engine import simulate
-from stalegrad.simulator.timing.tables import cluster_table, delay_table, read_cluster
 
 # law, expected value by hand
 CONTINUOUS: list[tuple[Delay, float]] = [
@@ -203,7 +202,7 @@ def test_a_frozen_scipy_distribution_is_accepted_and_keeps_its_law(frozen):
     t = np.array([0.1, 1.0, 2.5, 7.0])
     np.testing.assert_allclose(law.sf(t), frozen.sf(t), rtol=1e-14)
     assert law.expectation() == pytest.approx(frozen.mean())
-    assert as_delay(delay_table(law)) == law
+    assert as_delay(DELAYS.to_table(law)) == law
 
 
 def test_a_function_is_accepted_and_called_with_generator_and_size():
@@ -220,28 +219,28 @@ def test_a_function_drives_a_simulation():
 
 @pytest.mark.parametrize(("law", "_"), [*ALL, (HETEROGENEOUS, 0), (HOMOGENEOUS, 0)])
 def test_every_law_survives_its_table_even_through_json(law, _):
-    table = delay_table(law)
+    table = DELAYS.to_table(law)
     assert as_delay(table) == law
     assert as_delay(json.loads(json.dumps(table))) == law
 
 
 def test_the_tables_above_cover_every_law():
     named = {type(law) for law, _ in ALL} | {TwoLevelGamma, Function}
-    assert named == set(LAWS.values())
+    assert named == set(DELAYS.values())
 
 
 def test_a_function_of_a_module_survives_its_table(tmp_path, monkeypatch):
     (tmp_path / "stalegrad_test_laws.py").write_text("def slow(rng, size):\n    return 2.0 + rng.random(size)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    law = as_delay({"law": "function", "function": "stalegrad_test_laws:slow"})
-    assert delay_table(law) == {"law": "function", "function": "stalegrad_test_laws:slow"}
-    assert as_delay(delay_table(law)) == law
+    law = as_delay({"delay": "function", "function": "stalegrad_test_laws:slow"})
+    assert DELAYS.to_table(law) == {"delay": "function", "function": "stalegrad_test_laws:slow"}
+    assert as_delay(DELAYS.to_table(law)) == law
     assert law.sample(np.random.default_rng(0), 3).min() >= 2
 
 
 def test_a_lambda_cannot_be_written_to_a_table():
     with pytest.raises(ValueError, match="this process only"):
-        delay_table(as_delay(lambda rng, size: rng.random(size)))
+        DELAYS.to_table(as_delay(lambda rng, size: rng.random(size)))
 
 
 def test_a_class_of_the_user_s_own_runs_but_has_no_table():
@@ -251,7 +250,7 @@ def test_a_class_of_the_user_s_own_runs_but_has_no_table():
 
     assert simulate(Cluster(1, Always()), Async(), updates=2).end == 6.0
     with pytest.raises(ValueError, match="class of your own"):
-        delay_table(Always())
+        DELAYS.to_table(Always())
 
 
 def test_empirical_reads_a_file_and_checks_its_sum(tmp_path):
@@ -261,10 +260,10 @@ def test_empirical_reads_a_file_and_checks_its_sum(tmp_path):
     assert law.expectation() == 2.0
     assert set(draws_of(law, 50)) == {1.0, 3.0}
     assert law.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert as_delay(delay_table(law)) == law
+    assert as_delay(DELAYS.to_table(law)) == law
     file.write_text("1.0\n2.0\n")
     with pytest.raises(ValueError, match=r"sha256 of .*times\.txt"):
-        as_delay(delay_table(law))
+        as_delay(DELAYS.to_table(law))
 
 
 def test_weights_count_samples_several_times():
@@ -289,7 +288,7 @@ def test_a_measured_law_is_scaled_by_its_median_and_survives_a_specification():
     law = Empirical.measured("nn-training-times", median=0.2)
     assert law.expectation() == pytest.approx(0.2 * 1.0031266, abs=1e-6)
     cluster = Cluster(4, law)
-    assert read_cluster(tomllib.loads(tomli_w.dumps(cluster_table(cluster)))) == cluster
+    assert Cluster.from_table(tomllib.loads(tomli_w.dumps(cluster.table()))) == cluster
     assert simulate(cluster, Sync(), updates=50, seed=0).verify().end == pytest.approx(50 * 0.2, rel=0.1)
 
 
@@ -339,10 +338,10 @@ def test_the_survival_function_of_samples_is_the_fraction_above(samples, t):
         (lambda: Function("..:x"), ["'..:x'", "package.module:function"]),
         (lambda: Function("exponential"), ["'exponential'", "package.module:function"]),
         (lambda: Function(3), ["3", "not callable"]),
-        (lambda: as_delay({"law": "exponental"}), ["exponental", "Did you mean 'exponential'", "pareto"]),
+        (lambda: as_delay({"delay": "exponental"}), ["exponental", "Did you mean 'exponential'", "pareto"]),
         (lambda: as_delay({"scale": 1.0}), ["law", "None", "exponential"]),
-        (lambda: as_delay({"law": "exponential", "scal": 1.0}), ["scal", "Did you mean 'scale'"]),
-        (lambda: as_delay({"law": "pareto"}), ["pareto", "shape"]),
+        (lambda: as_delay({"delay": "exponential", "scal": 1.0}), ["scal", "Did you mean 'scale'"]),
+        (lambda: as_delay({"delay": "pareto"}), ["pareto", "shape"]),
         (lambda: as_delay("exponential"), ["'exponential'", "Exponential(1.0)"]),
         (lambda: as_delay(None), ["None", "Exponential(1.0)"]),
         (lambda: as_delay(True), ["True", "Exponential(1.0)"]),
@@ -371,17 +370,17 @@ WRONG = st.one_of(
 )
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", DELAYS)
 @given(data=st.data())
 def test_wrong_values_of_every_kind_are_refused_in_one_sentence(name, data):
-    fields = [field.name for field in dataclasses.fields(LAWS[name])]
+    fields = [field.name for field in dataclasses.fields(DELAYS[name])]
     arguments = {field: data.draw(WRONG, field) for field in data.draw(st.sets(st.sampled_from(fields)))}
     if name == "scipy" and data.draw(st.booleans()):
         arguments["name"] = data.draw(st.sampled_from(["gamma", "expon", "geom", "rv_continuous", "levy_stable"]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            law = as_delay({"law": name, **arguments})
+            law = as_delay({"delay": name, **arguments})
         except (ValueError, FileNotFoundError) as error:
             law = str(error)
     assert isinstance(law, Delay) or (law and "\n" not in law)

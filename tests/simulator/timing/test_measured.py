@@ -12,8 +12,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stalegrad.simulator import Cluster, Empirical
-from stalegrad.simulator.timing.delays import as_delay, measured
-from stalegrad.simulator.timing.tables import delay_table
+from stalegrad.simulator.timing.delays import DELAYS, as_delay, measured
 
 
 def written(place: Path, content: bytes) -> Path:
@@ -39,7 +38,7 @@ def test_a_file_is_read_whatever_wrote_it(tmp_path, content):
         law = Empirical(file=path)
         assert law.times().tolist() == [0.3, 0.4, 0.5]
         assert law.sha256 == hashlib.sha256(content).hexdigest()
-        assert as_delay(delay_table(law)) == law
+        assert as_delay(DELAYS.to_table(law)) == law
 
 
 @pytest.mark.parametrize(
@@ -120,7 +119,7 @@ def test_samples_are_a_list_an_array_or_a_column(samples):
     law = Empirical(samples)
     assert law == Empirical((0.3, 0.4))
     assert hash(law) == hash(Empirical((0.3, 0.4)))
-    assert as_delay(delay_table(law)) == law
+    assert as_delay(DELAYS.to_table(law)) == law
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def test_few_times_are_kept_and_a_cluster_of_thinned_ones_is_written():
     assert Empirical.thinned([3.0, 1.0, 2.0]) == Empirical((1.0, 2.0, 3.0))
     rng = np.random.default_rng(0)
     laws = [Empirical.thinned(rng.gamma(4.0, 0.1, 10_000)) for _ in range(4)]
-    assert [as_delay(delay_table(law)) for law in laws] == laws
+    assert [as_delay(DELAYS.to_table(law)) for law in laws] == laws
     assert Cluster(compute=laws).size == 4
     with pytest.raises(ValueError, match="most = 5 is not allowed: a whole number of 64 to 1000"):
         Empirical.thinned([1.0], 5)

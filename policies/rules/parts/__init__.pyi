@@ -1,0 +1,7 @@
+from . import (
+    corrections as corrections,
+    look_ahead as look_ahead,
+    momentum as momentum,
+    staleness_weights as staleness_weights,
+    work as work,
+)

@@ -1,0 +1,69 @@
+"""Look-aheads: the point that is sent to a worker, from the new parameters and the optimizer's state.
+
+Each is a function ``(params, state, learning_rate, worker) -> params``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stalegrad._core.trees import Params, at_worker, tree_map
+
+LookAhead = Callable[[Params, Any, Any, Any], Params]
+
+
+def dana(momentum: Any) -> LookAhead:
+    """theta - eta gamma sum_j v^j: where the server will be once every worker's momentum has acted."""
+
+    def estimate(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
+        return tree_map(lambda p, s: p - learning_rate * momentum * s, params, state.total)
+
+    return estimate
+
+
+def own_momentum(momentum: Any) -> LookAhead:
+    """theta - eta gamma v^i, v^i the momentum of the worker that it is sent to."""
+
+    def own(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
+        velocity = at_worker(state.velocity, worker)
+        return tree_map(lambda p, v: p - learning_rate * momentum * v, params, velocity)
+
+    return own
+
+
+def linear(steps: Any) -> LookAhead:
+    """theta - T eta v: the weights predicted ``steps`` = T updates ahead."""
+
+    def predict(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
+        return tree_map(lambda p, v: p - steps * learning_rate * v, params, state.velocity)
+
+    return predict
+
+
+def smoothed(steps: Any, momentum: Any) -> LookAhead:
+    """theta - s eta v, with v smoothed by 1 - gamma (the first state of a chain holds v / (1 - gamma))."""
+
+    def predict(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
+        scale = steps * (1 - momentum)
+        return tree_map(lambda p, v: p - scale * learning_rate * v, params, state[0].velocity)
+
+    return predict
+
+
+def smega2(momentum: Any, workers: int, naive: bool) -> LookAhead:
+    """theta - eta gamma (m (N + c (gamma - 1)) + a c / N), a the sum of c messages (``naive``: gamma N m)."""
+    n = float(workers)
+
+    def estimate(params: Params, state: Any, learning_rate: Any, worker: Any) -> Params:
+        c = 0.0 if naive else state.phase
+        return tree_map(
+            lambda p, m, a: (p - learning_rate * momentum * (m * (n + c * (momentum - 1)) + a * c / n)).astype(
+                p.dtype
+            ),
+            params,
+            state.velocity,
+            state.gathered,
+        )
+
+    return estimate

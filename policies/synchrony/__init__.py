@@ -1,0 +1,44 @@
+"""Who waits for whom, and who is cancelled: the synchrony of a method. One file per family; no clock in here."""
+
+from stalegrad._core.registry import Registry
+from stalegrad.policies.synchrony.asynchronous import Async, KAsync, KBatchAsync
+from stalegrad.policies.synchrony.base import Decision, Message, Server, Synchrony
+from stalegrad.policies.synchrony.bounded import SSP
+from stalegrad.policies.synchrony.delayed_averaging import DelayedAveraging, DelayedAveragingGeneral
+from stalegrad.policies.synchrony.rounds import KBatchSync, KSync, Sync
+from stalegrad.policies.synchrony.sequential import Sequential
+
+SYNCHRONIES = Registry[type[Synchrony]](
+    "synchrony",
+    [
+        Sync,
+        KSync,
+        KBatchSync,
+        Async,
+        KAsync,
+        KBatchAsync,
+        SSP,
+        Sequential,
+        DelayedAveraging,
+        DelayedAveragingGeneral,
+    ],
+)
+"""The synchronies by name; ``SYNCHRONIES.register`` adds one of your own."""
+
+__all__ = [
+    "SSP",
+    "SYNCHRONIES",
+    "Async",
+    "Decision",
+    "DelayedAveraging",
+    "DelayedAveragingGeneral",
+    "KAsync",
+    "KBatchAsync",
+    "KBatchSync",
+    "KSync",
+    "Message",
+    "Sequential",
+    "Server",
+    "Sync",
+    "Synchrony",
+]

@@ -1,0 +1,142 @@
+"""The registry: names of the things of one kind, for specs, sweeps and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from stalegrad._core.specs import kebab, settings_of, unknown_name
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A mapping of names to the things of one kind: classes of specs, functions, or descriptions.
+
+    Args:
+        kind: what the things are, for error messages, e.g. ``delay``.
+        entries: the package's own things by name; classes may be listed without names, which are then their class
+            names in kebab case (``KBatchAsync``: ``k-batch-async``).
+        key: the key that holds the name in a table, e.g. ``delay`` in ``{ delay = "gamma", mean = 1.0 }``.
+        aliases: further names, by alias.
+
+    Example:
+        >>> from stalegrad._core.specs import spec
+        >>> @spec
+        ... class Fixed:
+        ...     seconds: float = 1.0
+        >>> DELAYS = Registry("delay", [Fixed], key="delay")
+        >>> DELAYS.from_table({"delay": "fixed", "seconds": 2.0})
+        Fixed(seconds=2.0)
+        >>> DELAYS.to_table(Fixed(2.0))
+        {'delay': 'fixed', 'seconds': 2.0}
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        entries: Mapping[str, T] | Iterable[T],
+        *,
+        key: str = "name",
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        named = entries if isinstance(entries, Mapping) else {kebab(entry.__name__): entry for entry in entries}  # type: ignore[attr-defined]
+        self.kind, self.key, self.aliases = kind, key, dict(aliases or {})
+        self._own: dict[str, T] = dict(named)
+        self._entries: dict[str, T] = dict(named)
+
+    def register(self, name: str, entry: T) -> T:
+        """Add a thing under a name that specs and sweeps understand, in this process; return it.
+
+        A name that is registered again means the new thing.
+
+        Raises:
+            ValueError: if the name is not a text, or the package itself has a thing of this name.
+        """
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"name of the {self.kind} = {name!r} is not allowed: give a text")
+        if name in self._own or name in self.aliases:
+            raise ValueError(
+                f"name of the {self.kind} = {name!r} is not allowed: the package has one of that name"
+            )
+        self._entries[name] = entry
+        return entry
+
+    def find(self, name: object) -> T:
+        """Return the thing of a name or alias.
+
+        Raises:
+            ValueError: if there is none, with a suggestion and what is allowed.
+        """
+        found = self.aliases.get(name, name) if isinstance(name, str) else name
+        if not isinstance(found, str) or found not in self._entries:
+            raise ValueError(unknown_name(self.kind, name, self._entries))
+        return self._entries[found]
+
+    def has(self, entry: object) -> bool:
+        """Return whether a thing is registered."""
+        return any(entry is known for known in self._entries.values())
+
+    def built_in(self, entry: object) -> bool:
+        """Return whether a thing is the package's own, rather than registered by a user."""
+        return any(entry is own for own in self._own.values())
+
+    def name_of(self, entry: object) -> str:
+        """Return the name of a registered thing.
+
+        Raises:
+            ValueError: if it is not registered.
+        """
+        for name, known in self._entries.items():
+            if known is entry:
+                return name
+        raise ValueError(f"{self.kind} {entry!r} exists in this process only and cannot be written to a spec")
+
+    def from_table(self, table: Mapping[str, Any]) -> Any:
+        """Return the spec that a table describes: its class by name, its fields by the other keys.
+
+        Args:
+            table: ``{key: name, field: value, ...}``, e.g. a table of TOML.
+
+        Raises:
+            ValueError: for an unknown name or key, a missing key or a wrong value, naming it and what is allowed.
+        """
+        arguments = dict(table)
+        name = arguments.pop(self.key, None)
+        cls: Any = self.find(name)
+        known = [field for field in dataclasses.fields(cls) if field.init]
+        for key in arguments:
+            if key not in [field.name for field in known]:
+                raise ValueError(
+                    unknown_name(f"key of {self.kind} {name!r}:", key, [field.name for field in known])
+                )
+        missing = [f.name for f in known if f.default is dataclasses.MISSING and f.name not in arguments]
+        if missing:
+            raise ValueError(f"{self.kind} {name!r} needs {', '.join(missing)}")
+        return cls(**arguments)
+
+    def to_table(self, spec: Any) -> dict[str, Any]:
+        """Return a spec as the table that :meth:`from_table` reads back; fields with their defaults are left out.
+
+        Raises:
+            ValueError: if its class is not registered, or a field exists in this process only.
+        """
+        if not self.has(type(spec)):
+            raise ValueError(
+                f"{self.kind} {spec!r} exists in this process only and cannot be written to a spec: "
+                "its class is not registered"
+            )
+        return {self.key: self.name_of(type(spec)), **settings_of(spec)}
+
+    def __getitem__(self, name: str) -> T:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r}: {', '.join(self._entries)})"

@@ -1,0 +1,129 @@
+"""Run an experiment: simulate its timing, then replay it. JAX is imported when a run begins."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from stalegrad._core.errors import UnknownPartError
+from stalegrad.simulator.experiments.experiment import Experiment
+from stalegrad.simulator.experiments.identity import digest, parts_of
+from stalegrad.simulator.experiments.result import Result, versions
+from stalegrad.simulator.experiments.traces import trace_of
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.experiments.observers import Observer
+
+
+def run(
+    experiment: Experiment,
+    *,
+    progress: bool = True,
+    path: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
+    observers: Sequence[Observer] = (),
+) -> Result:
+    """Run an experiment: simulate its timing, then replay it.
+
+    Args:
+        experiment: what to run.
+        progress: show a progress bar (in a terminal or notebook).
+        path: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
+        checkpoint: a file that keeps the state of the run. Whatever interrupts it, the same call goes on from
+            there and gives the same bytes; Ctrl-C saves and stops. The file stays: remove it when the result
+            is safe.
+        checkpoint_every: real seconds from one state to the next.
+        observers: told about the result, e.g. ``[TensorBoard("logs")]``.
+
+    Returns:
+        The result. A run that diverges is one, too.
+
+    Raises:
+        ValueError: if the experiment is impossible, or the checkpoint is damaged or that of another run; before
+            any work.
+        KeyboardInterrupt: after Ctrl-C, when the state is safe.
+    """
+    from stalegrad.simulator.replays.checkpoint import Checkpoint
+    from stalegrad.simulator.replays.run import check
+
+    check(experiment.problem, experiment.method, experiment.cluster.size, path)
+    e, silent = experiment, None if progress else True
+    bar = functools.partial(tqdm, desc=f"{e.method.name}, seed {e.seed}", unit=" updates", disable=silent)
+    how: dict[str, Any] = {"record": e.record, "seed": e.seed, "path": path}
+    with ExitStack() as stack:
+        if checkpoint is not None:
+            how["checkpoint"] = Checkpoint(checkpoint, _checkpoint_identity(experiment, path), checkpoint_every)
+            stack.enter_context(how["checkpoint"].guarding())
+        result = _run(experiment, bar, how)
+    for observer in observers:
+        with never_failing(observer, f"the run ({e.method.name}, seed {e.seed})"):
+            observer.finished(result)
+    return result
+
+
+@contextmanager
+def never_failing(observer: Observer, run: str) -> Iterator[None]:
+    """Let an observer take note of a run; what it raises becomes a warning, so that no run is lost."""
+    try:
+        yield
+    except Exception as error:
+        name = type(observer).__name__
+        said = f"observer {name} missed {run}: {type(error).__name__}: {error}"
+        try:
+            warnings.warn(said, stacklevel=4)
+        except Warning:  # where warnings are errors
+            logging.getLogger("stalegrad").error(said)
+
+
+def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:
+    from stalegrad.simulator.replays.run import replay, simulate_and_replay
+
+    parts = known_parts(e)
+    if e.method.adaptive:
+        with bar() as told:
+            trace, done = simulate_and_replay(
+                e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
+            )
+        return Result.of(e, trace, done, parts)
+    trace = trace_of(e)
+    with bar(total=len(trace.update_times)) as told:
+        done = replay(trace, e.problem, e.method, progress=told.update, **how)
+    return Result.of(e, trace, done, parts)
+
+
+def known_parts(experiment: Experiment) -> dict[str, str]:
+    """Return the digests of what the experiment's spec names; a part that cannot be compared is called unknown."""
+    try:
+        return parts_of(experiment)
+    except UnknownPartError as error:
+        return {"unknown": str(error)}
+
+
+def _checkpoint_identity(experiment: Experiment, path: str | None) -> dict[str, str]:
+    """Return all that decides the bytes of a run.
+
+    Raises:
+        ValueError: if nobody can tell whether a part of the experiment is the same in another process.
+    """
+    import jax
+
+    found = digest(experiment)
+    if found is None:
+        raise ValueError(
+            "a checkpoint is not allowed for this experiment: it holds an object that cannot be compared with one "
+            "of another process"
+        )
+    try:
+        about = {"spec": experiment.to_toml()}
+    except ValueError:
+        about = {}
+    about |= {"spec's functions or data": found, "path": str(path), "device": jax.devices()[0].device_kind}
+    return about | {f"version of {name}": version for name, version in versions().items()}
