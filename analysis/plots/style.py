@@ -128,9 +128,10 @@ def _natural(label: str) -> list[tuple[float, str]]:
 
 def marker_style(look: Style) -> dict[str, Any]:
     """Return the markers of a style as keywords of ``Line2D``."""
+    size, edge = (5.0, 0.5) if look.marker in "PX" else (3.8, 0.9)  # a small cross looks like a diamond
     return {
-        "color": look.color, "marker": look.marker, "markersize": 5.0 if look.marker in "PX" else 3.8,
-        "markeredgewidth": 0.5 if look.marker in "PX" else 0.9, "markerfacecolor": look.color if look.filled else "white",
+        "color": look.color, "marker": look.marker, "markersize": size, "markeredgewidth": edge,
+        "markerfacecolor": look.color if look.filled else "white",
     }  # fmt: skip
 
 

@@ -50,10 +50,12 @@ def test_curves_have_a_frontier_too() -> None:
 
 def test_the_picture_shows_all_points_and_the_staircase() -> None:
     ax = plot_pareto(K)
-    beaten, best = ax.lines
-    np.testing.assert_array_equal(beaten.get_xydata(), [[5, 0.3]])
-    np.testing.assert_array_equal(best.get_xydata(), [[4, 0.2], [9, 0.1]])
-    assert best.get_drawstyle() == "steps-post"
+    staircase, *points = ax.lines
+    assert staircase.get_drawstyle() == "steps-post"
+    np.testing.assert_array_equal(staircase.get_xydata(), [[4, 0.2], [9, 0.1]])
+    drawn = {tuple(line.get_xydata()[0]): line.get_alpha() for line in points}
+    assert drawn.keys() == {(5, 0.3), (4, 0.2), (9, 0.1)}
+    assert drawn[5, 0.3] < drawn[4, 0.2] == drawn[9, 0.1] == 1
     assert sorted(text.get_text() for text in ax.texts) == ["k=1", "k=4", "k=8"]
     assert ax.get_xlabel() == "wallclock (simulated s)"
     ax.figure.draw_without_rendering()
