@@ -82,7 +82,7 @@ def method_of(label: str) -> str | None:
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """Return the style of every label of a picture; no two are the same, up to 512 labels.
+    """Return the style of every label of a picture; no two are the same, up to 384 labels.
 
     A label that is the name of a method has the style of the method, in every picture and in any order. Variants
     of a method have its colour; the first, in natural order of the labels, has its whole style unless the method
