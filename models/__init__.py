@@ -1,16 +1,5 @@
 """Problems: model + data + loss. Knows neither time nor workers nor algorithms."""
 
-from stalegrad.models.datasets import Dataset, Text, list_datasets, load_dataset, load_text
-from stalegrad.models.objective import Objective
-from stalegrad.models.problem import Problem, list_models
+import lazy_loader
 
-__all__ = [
-    "Dataset",
-    "Objective",
-    "Problem",
-    "Text",
-    "list_datasets",
-    "list_models",
-    "load_dataset",
-    "load_text",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,7 +15,7 @@ import optax
 
 from stalegrad.models.augmentation import crop_and_flip, crop_to, middle
 from stalegrad.models.datasets import data_fingerprint, load_dataset, load_folder, load_text
-from stalegrad.models.datasets.folder import MEAN, STD
+from stalegrad.models.datasets.sources import MEAN, STD
 from stalegrad.models.networks import NETWORKS, Network
 from stalegrad.models.streams import on_device
 

@@ -255,11 +255,6 @@ def _named_objective(*arguments: Any) -> Objective:
     return named_objective(*arguments)
 
 
-def list_models() -> dict[str, str]:
-    """Return every network's name and the first line of its description."""
-    return {name: (inspect.getdoc(found.make) or "").splitlines()[0] for name, found in NETWORKS.items()}
-
-
 def _checked(batch_size: Any, sampling: Any) -> tuple[int, Sampling]:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"batch_size = {batch_size!r} is not allowed: a whole number of at least 1")

@@ -132,7 +132,8 @@ class MethodInfo:
     def _own_parameters(self) -> dict[str, inspect.Parameter]:
         """Return the parameters of the controller and of the rule."""
         found = {k: p for function in self._functions for k, p in inspect.signature(function).parameters.items()}
-        return {k: p for k, p in found.items() if k != "workers"}
+        key = inspect.Parameter.KEYWORD_ONLY
+        return {k: p.replace(kind=key) for k, p in found.items() if k != "workers"}
 
     def _hints(self) -> dict[str, Any]:
         return {

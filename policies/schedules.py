@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import field
 from numbers import Real
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from stalegrad._core.registry import Registry
 from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, spec
 
-Floats = npt.NDArray[np.floating[Any]]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.floating[Any]]
+
 Unit = Literal["updates", "epochs"]
 
 
@@ -36,6 +39,8 @@ class Schedule:
 
     def values(self, updates: Floats, epochs: Floats, workers: int = 1) -> Floats:
         """Return the learning rate of each update from its index and the epochs passed before it."""
+        import numpy as np
+
         position = epochs if self.unit == "epochs" else updates
         rate = self.peak * self.shape(position)
         if self.warmup:
@@ -55,6 +60,8 @@ class Schedule:
 
     def shape(self, position: Floats) -> Floats:
         """Return the fraction of the peak at each position, warm-up aside."""
+        import numpy as np
+
         return np.ones_like(position)
 
 
@@ -72,6 +79,8 @@ class StepDecay(Schedule):
 
     def shape(self, position: Floats) -> Floats:
         """Return ``factor`` to the number of milestones reached."""
+        import numpy as np
+
         reached = np.searchsorted(np.sort(self.milestones), position, side="right")
         return np.asarray(self.factor**reached, float)
 
@@ -85,6 +94,8 @@ class Cosine(Schedule):
 
     def shape(self, position: Floats) -> Floats:
         """Return the cosine, held at the floor beyond the horizon."""
+        import numpy as np
+
         done = np.minimum(position / self.horizon, 1.0)
         return np.asarray(self.floor + (1.0 - self.floor) * 0.5 * (1.0 + np.cos(np.pi * done)))
 
@@ -95,6 +106,8 @@ class InverseSqrt(Schedule):
 
     def shape(self, position: Floats) -> Floats:
         """Return 1 / sqrt(1 + position)."""
+        import numpy as np
+
         return np.asarray(1.0 / np.sqrt(1.0 + position))
 
 
@@ -113,6 +126,8 @@ class FromFunction(Schedule):
 
     def peak_of(self, rates: Floats) -> float:
         """Return the largest learning rate of the run: of a function we know no other."""
+        import numpy as np
+
         return float(np.max(rates, initial=0.0))
 
     def shape(self, position: Floats) -> Floats:
@@ -121,10 +136,14 @@ class FromFunction(Schedule):
         Raises:
             ValueError: if it returns no number, or one that is no learning rate, naming the update or epoch.
         """
+        import numpy as np
+
         count = int if self.unit == "updates" else float
         return np.array([self._rate(count(p)) for p in position.tolist()], float)
 
     def _rate(self, position: float) -> float:
+        import numpy as np
+
         where = f"learning_rate of {self.unit.removesuffix('s')} {position}"
         try:
             value = self.function(position)
@@ -143,16 +162,20 @@ SCHEDULES = Registry[type[Schedule]]("schedule", [Constant, StepDecay, Cosine, I
 """The schedules by name; ``SCHEDULES.register`` adds one of your own."""
 
 
-_WARM: dict[str, Any] = {"warmup": 5.0, "warmup_from": "1/workers"}
-PRESETS = Registry[Schedule](
+def _decay(factor: float, *milestones: float) -> Schedule:
+    return StepDecay(0.1, milestones, factor, warmup=5.0, warmup_from="1/workers")
+
+
+PRESETS = Registry[Callable[[], Schedule]](
     "learning_rate",
     {
-        "resnet20-cifar10": StepDecay(0.1, (80.0, 120.0), 0.1, **_WARM),
-        "wrn16x4-cifar10": StepDecay(0.1, (60.0, 120.0, 160.0), 0.2, **_WARM),
-        "resnet50-imagenet": StepDecay(0.1, (30.0, 60.0), 0.1, **_WARM),
+        "resnet20-cifar10": lambda: _decay(0.1, 80.0, 120.0),
+        "wrn16x4-cifar10": lambda: _decay(0.2, 60.0, 120.0, 160.0),
+        "resnet50-imagenet": lambda: _decay(0.1, 30.0, 60.0),
     },
 )
-"""The schedules of the DANA and Gap-Aware papers: eta / N to eta over 5 epochs, then step decay."""
+"""The schedules of the DANA and Gap-Aware papers, as functions that make them: eta / N to eta over 5 epochs, then
+step decay."""
 
 
 def as_schedule(value: Any) -> Schedule:
@@ -170,7 +193,7 @@ def as_schedule(value: Any) -> Schedule:
         except ValueError:
             raise ValueError(f"learning_rate = {value!r} is not allowed: it must be finite and above 0") from None
     if isinstance(value, str):
-        return PRESETS.find(value)
+        return PRESETS.find(value)()
     if isinstance(value, dict):
         schedule: Schedule = SCHEDULES.from_table(value)
         return schedule

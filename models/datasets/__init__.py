@@ -1,20 +1,8 @@
-"""Data sets: what they are made of, where they are sought, and what they are once loaded."""
+"""Data sets: what they are made of, where they are looked for, and what they are once loaded.
 
-from stalegrad.models.datasets.dataset import Dataset, Text
-from stalegrad.models.datasets.fingerprint import fingerprint
-from stalegrad.models.datasets.folder import ImageFolder, load_folder
-from stalegrad.models.datasets.load import data_fingerprint, list_datasets, load_dataset, load_text
-from stalegrad.models.datasets.sources import SOURCES
+A new one is an entry of ``sources.py``; a new format is a function of ``formats.py``.
+"""
 
-__all__ = [
-    "SOURCES",
-    "Dataset",
-    "ImageFolder",
-    "Text",
-    "data_fingerprint",
-    "fingerprint",
-    "list_datasets",
-    "load_dataset",
-    "load_folder",
-    "load_text",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stalegrad.models.datasets.fingerprint import fingerprint
-from stalegrad.models.datasets.reading import LARGEST_IMAGE, check_regular, read_image
+from stalegrad.models.datasets.fingerprints import fingerprint
+from stalegrad.models.datasets.images import LARGEST_IMAGE, read_image
+from stalegrad.models.datasets.reading import check_regular
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's training images, per channel."""
 
 
 class ImageFolder:

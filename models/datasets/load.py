@@ -9,15 +9,10 @@ from typing import Any
 
 from stalegrad.models.datasets.dataset import Dataset, Text
 from stalegrad.models.datasets.finding import DATA_VARIABLE, check, content, find, local_files
-from stalegrad.models.datasets.fingerprint import fingerprint
+from stalegrad.models.datasets.fingerprints import fingerprint
 from stalegrad.models.datasets.folder import folder_fingerprint
 from stalegrad.models.datasets.formats import Arrays
 from stalegrad.models.datasets.sources import FOLDER, SOURCES
-
-
-def list_datasets() -> dict[str, str]:
-    """Return every name that `load_dataset` knows, with one line on what it is."""
-    return {name: source.summary for name, source in SOURCES.items()}
 
 
 def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:

@@ -3,13 +3,30 @@
 A further data set is one entry; a further format is an entry with its own ``read``.
 """
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from stalegrad._core.registry import Registry
 from stalegrad.models.datasets.finding import File, Source
-from stalegrad.models.datasets.folder import MEAN, STD, load_folder
-from stalegrad.models.datasets.formats import idx_bytes, read_characters, read_cifar, read_idx, read_words
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's training images, per channel."""
+
+
+def _later(module: str, name: str) -> Callable[..., Any]:
+    """Return a function that is imported when it is called: to name data sets, NumPy need not be imported."""
+
+    def call(*arguments: Any) -> Any:
+        return getattr(importlib.import_module(f"stalegrad.models.datasets.{module}"), name)(*arguments)
+
+    return call
+
+
+read_idx, idx_bytes = _later("formats", "read_idx"), _later("formats", "idx_bytes")
+read_cifar, read_characters = _later("formats", "read_cifar"), _later("formats", "read_characters")
+read_words, load_folder = _later("formats", "read_words"), _later("folder", "load_folder")
 
 _IDX_NAMES = (
     "train-images-idx3-ubyte",
@@ -166,3 +183,8 @@ SOURCES = Registry[Source](
     },
 )
 """The data sets by name; ``SOURCES.register`` adds one of your own."""
+
+
+def list_datasets() -> dict[str, str]:
+    """Return every name that `load_dataset` knows, with one line on what it is."""
+    return {name: source.summary for name, source in SOURCES.items()}

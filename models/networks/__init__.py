@@ -3,6 +3,8 @@
 A further network is one function in a file of its own and one line in ``NETWORKS``.
 """
 
+import inspect
+
 from stalegrad._core.registry import Registry
 from stalegrad.models.networks.convolutional import cnn_mindthestep, lenet_adasync, lenet_mindthestep
 from stalegrad.models.networks.dense import mlp, softmax_regression
@@ -29,6 +31,12 @@ NETWORKS = Registry[Architecture](
 )
 """The networks by name; ``NETWORKS.register`` adds one of your own."""
 
+
+def list_models() -> dict[str, str]:
+    """Return every network's name and the first line of its description."""
+    return {name: (inspect.getdoc(found.make) or "").splitlines()[0] for name, found in NETWORKS.items()}
+
+
 __all__ = [
     "NETWORKS",
     "Architecture",
@@ -36,6 +44,7 @@ __all__ = [
     "cnn_mindthestep",
     "lenet_adasync",
     "lenet_mindthestep",
+    "list_models",
     "mlp",
     "resnet20",
     "resnet32",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +18,8 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
         kind: what the things are, for error messages, e.g. ``delay``.
         entries: the package's own things by name; classes may be listed without names, which are then their class
-            names in kebab case (``KBatchAsync``: ``k-batch-async``).
+            names in kebab case (``KBatchAsync``: ``k-batch-async``). A text ``module:name`` stands for a thing
+            that is imported when it is first asked for.
         key: the key that holds the name in a table, e.g. ``delay`` in ``{ delay = "gamma", mean = 1.0 }``.
         aliases: further names, by alias.
 
@@ -36,15 +38,15 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(
         self,
         kind: str,
-        entries: Mapping[str, T] | Iterable[T],
+        entries: Mapping[str, T | str] | Iterable[T],
         *,
         key: str = "name",
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         named = entries if isinstance(entries, Mapping) else {kebab(entry.__name__): entry for entry in entries}  # type: ignore[attr-defined]
         self.kind, self.key, self.aliases = kind, key, dict(aliases or {})
-        self._own: dict[str, T] = dict(named)
-        self._entries: dict[str, T] = dict(named)
+        self._own: dict[str, T | str] = dict(named)
+        self._entries: dict[str, T | str] = dict(named)
 
     def register(self, name: str, entry: T) -> T:
         """Add a thing under a name that specs and sweeps understand, in this process; return it.
@@ -72,15 +74,15 @@ class Registry(Mapping[str, T], Generic[T]):
         found = self.aliases.get(name, name) if isinstance(name, str) else name
         if not isinstance(found, str) or found not in self._entries:
             raise ValueError(unknown_name(self.kind, name, self._entries))
-        return self._entries[found]
+        return self[found]
 
     def has(self, entry: object) -> bool:
         """Return whether a thing is registered."""
-        return any(entry is known for known in self._entries.values())
+        return any(_same(entry, known) for known in self._entries.values())
 
     def built_in(self, entry: object) -> bool:
         """Return whether a thing is the package's own, rather than registered by a user."""
-        return any(entry is own for own in self._own.values())
+        return any(_same(entry, own) for own in self._own.values())
 
     def name_of(self, entry: object) -> str:
         """Return the name of a registered thing.
@@ -89,7 +91,7 @@ class Registry(Mapping[str, T], Generic[T]):
             ValueError: if it is not registered.
         """
         for name, known in self._entries.items():
-            if known is entry:
+            if _same(entry, known):
                 return name
         raise ValueError(f"{self.kind} {entry!r} exists in this process only and cannot be written to a spec")
 
@@ -130,7 +132,11 @@ class Registry(Mapping[str, T], Generic[T]):
         return {self.key: self.name_of(type(spec)), **settings_of(spec)}
 
     def __getitem__(self, name: str) -> T:
-        return self._entries[name]
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
+        return entry  # type: ignore[return-value]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -140,3 +146,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __repr__(self) -> str:
         return f"Registry({self.kind!r}: {', '.join(self._entries)})"
+
+
+def _same(entry: object, known: object) -> bool:
+    if isinstance(known, str):
+        return known == f"{getattr(entry, '__module__', None)}:{getattr(entry, '__qualname__', None)}"
+    return entry is known

@@ -1,4 +1,4 @@
-"""``stalegrad demo``: the main job, on the embedded data."""
+"""``stalegrad demo``: five methods on the embedded data, with pictures and a table."""
 
 from __future__ import annotations
 
@@ -6,30 +6,38 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
-from rich.console import Console
+import typer
 from rich.progress import track
 from rich.table import Table
 
-from stalegrad.analysis import comparison, plot_curves, plot_staleness, plot_timeline
-from stalegrad.models import Problem
-from stalegrad.policies import methods
-from stalegrad.simulator.cli.pictures import save
-from stalegrad.simulator.experiments.experiment import Experiment
-from stalegrad.simulator.experiments.result import Result
-from stalegrad.simulator.experiments.run import run
-from stalegrad.simulator.replays.record import Record
-from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.delays import ShiftedExponential
+from stalegrad.simulator.cli.console import console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stalegrad.simulator import Result
 
 TARGET = 0.25
 LEARNING_RATE = 0.0125
 
 
-def demo(out: Path, seeds: int, console: Console) -> None:
-    """Race five methods on a straggling cluster; write a table and pictures to ``out``."""
+def demo_command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to put pictures and table.")] = Path(
+        "results/demo"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per method.")] = 3,
+) -> None:
+    """Race five methods on 16 straggling workers; ends with a table and pictures."""
+    from stalegrad.analysis import comparison, plot_curves, plot_staleness, plot_timeline
+    from stalegrad.models import Problem
+    from stalegrad.policies import methods
+    from stalegrad.simulator import Cluster, Experiment, Record, ShiftedExponential, run
+    from stalegrad.simulator.cli.pictures import save
+    from stalegrad.simulator.replays.compiling import keep_compiled
+
+    keep_compiled()
     base = Experiment(
         problem=Problem("mlp", "fashion-mnist-small", batch_size=1),
         cluster=Cluster(workers=16, compute=ShiftedExponential(shift=1.0, scale=1.0)),

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import jax
-import pooch
-
 PLACE, LEAST = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
@@ -18,6 +15,9 @@ def keep_compiled() -> None:
     """
     if PLACE in os.environ:
         return
+    import jax
+    import pooch
+
     place = str(Path(pooch.os_cache("stalegrad")) / "compiled")
     os.environ[PLACE], os.environ[LEAST] = place, "0.1"
     jax.config.update("jax_compilation_cache_dir", place)

@@ -29,8 +29,6 @@ FORMAT = "stalegrad-trace-2"
 
 TABLES = {"gradients": GRADIENT_COLUMNS, "updates": UPDATE_COLUMNS}
 
-ROWS = 50_000_000
-"""Rows that a table may hold unless more are allowed: about 5 GB of memory."""
 
 ROW_BYTES = 128
 """Bytes of a row, uncompressed, that a table may announce: twice what those of a trace have."""

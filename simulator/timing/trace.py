@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
-from stalegrad.simulator.timing import laws, storage
+from stalegrad.simulator.timing import laws
 from stalegrad.simulator.timing.columns import (
     GRADIENT_COLUMNS,
+    ROWS,
     UPDATE_COLUMNS,
     Fate,
     checked_columns,
@@ -313,11 +314,13 @@ class Trace:
         path = Path(path)
         about = {"workers": self.workers, "end": self.end, "resolution": self.resolution}
         tables = {"gradients": self._gradients, "updates": self._updates}
+        from stalegrad.simulator.timing import storage
+
         storage.write(path, tables, about | {"spec": checked_spec(self.spec)})
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, at_most: int = storage.ROWS) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, at_most: int = ROWS) -> Self:
         """Read a trace that :meth:`save` wrote.
 
         Args:
@@ -329,6 +332,8 @@ class Trace:
             TraceError: if a file is damaged, foreign, of another format or too large, or the trace fails
                 :meth:`verify`.
         """
+        from stalegrad.simulator.timing import storage
+
         tables, about = storage.read(path, at_most)
         return cls(tables["gradients"], tables["updates"], **about).verify()
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from stalegrad.models import Problem
 from stalegrad.models.datasets import data_fingerprint, fingerprint, load_text
-from stalegrad.models.datasets.fingerprint import _known
+from stalegrad.models.datasets.fingerprints import _known
 
 
 def tree(place, files):

@@ -62,7 +62,7 @@ def test_presets_are_the_schedules_of_the_papers():
     np.testing.assert_allclose(values, [start, (start + 0.1) / 2, 0.1, 0.1, 0.01, 0.001, 0.001], rtol=1e-12)
     decays = as_schedule("wrn16x4-cifar10").values(epochs * 391, epochs, 1)
     np.testing.assert_allclose(decays, [0.1, 0.1, 0.1, 0.02, 0.02, 0.004, 0.004], rtol=1e-12)
-    for schedule in PRESETS.values():
+    for schedule in (make() for make in PRESETS.values()):
         assert as_schedule(SCHEDULES.to_table(schedule)) == schedule
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from stalegrad.simulator import Result, Trace, load, load_experiment, run
 from stalegrad.simulator.cli import app, main
-from stalegrad.simulator.cli.lists import LISTS
+from stalegrad.simulator.cli.list import LISTS
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "stalegrad"
 SHORT = """
@@ -126,7 +126,9 @@ def test_every_list_names_all_its_entries(what):
 
 def test_list_shows_everything():
     assert json.loads(call("list", "--json")).keys() == LISTS.keys()
-    assert all(f"\n{name}" in "\n" + call("list") for name in LISTS)
+    shown = call("list")
+    assert all(f"\n{name}: " in "\n" + shown for name in LISTS)
+    assert [name for kind in LISTS if kind != "optimizers" for name in LISTS[kind]() if name not in shown] == []
 
 
 def test_every_listed_method_says_its_synchrony_parameters_and_paper():
@@ -167,7 +169,7 @@ def test_init_overwrites_nothing(spec, capsys, monkeypatch):
 
 
 def test_run_overwrites_nothing_and_says_so_before_any_work(spec, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("stalegrad.simulator.cli.run", lambda *a, **k: pytest.fail("work was done"))
+    monkeypatch.setattr("stalegrad.simulator.run", lambda *a, **k: pytest.fail("work was done"))
     said = refused(capsys, monkeypatch, "run", spec, "-o", tmp_path)
     assert f"{tmp_path} exists and is not empty: choose another place" in said
 
@@ -201,7 +203,7 @@ def test_report_of_what_is_no_result_is_one_sentence_and_no_file(spec, harm, sai
 
 
 def test_trace_overwrites_no_events_and_says_so_before_any_work(spec, capsys, monkeypatch):
-    monkeypatch.setattr("stalegrad.simulator.cli.simulate", lambda *a, **k: pytest.fail("work was done"))
+    monkeypatch.setattr("stalegrad.simulator.simulate", lambda *a, **k: pytest.fail("work was done"))
     said = refused(capsys, monkeypatch, "trace", spec, "--perfetto", spec)
     assert f"{spec} exists already: choose another name" in said
     assert spec.read_text() == SHORT

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from stalegrad.simulator import Experiment
 from stalegrad.simulator.cli import demo
 from stalegrad.simulator.experiments.result import load_results
 
@@ -21,10 +22,13 @@ PICTURES = [
 def race(out, monkeypatch, *, wallclock=None):
     """Run the demo with one seed, cut short where a wallclock is given; return its table and what it said."""
     if wallclock is not None:
-        short = demo.Experiment
-        monkeypatch.setattr(demo, "Experiment", lambda **parts: short(**{**parts, "wallclock": wallclock}))
+        short = Experiment
+        monkeypatch.setattr(
+            "stalegrad.simulator.Experiment", lambda **parts: short(**{**parts, "wallclock": wallclock})
+        )
     said = StringIO()
-    demo.demo(out, 1, Console(file=said, width=120))
+    monkeypatch.setattr(demo, "console", Console(file=said, width=120))
+    demo.demo_command(out, 1)
     return pd.read_csv(out / "table.csv", index_col=0), said.getvalue()
 
 

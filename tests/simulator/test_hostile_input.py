@@ -13,7 +13,7 @@ from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential
 from stalegrad.simulator.cli import main
-from stalegrad.simulator.cli.example import EXAMPLE
+from stalegrad.simulator.cli.init import EXAMPLE
 from stalegrad.simulator.regression import Plan, Recording, record
 from stalegrad.simulator.regression.recording import _checksum
 from stalegrad.simulator.sweeps.axes import load_sweep, plan as planned

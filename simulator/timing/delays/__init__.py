@@ -1,39 +1,8 @@
-"""Delays: distributions of random times. One class each; the registry is in ``registry.py``."""
+"""Delays: distributions of random times.
 
-from stalegrad._core.delays import Delay
-from stalegrad.simulator.timing.delays.external import Function, Scipy
-from stalegrad.simulator.timing.delays.measured import Empirical
-from stalegrad.simulator.timing.delays.parametric import (
-    Deterministic,
-    Erlang,
-    Exponential,
-    Gamma,
-    HyperExponential,
-    LogNormal,
-    Pareto,
-    ShiftedExponential,
-    TwoLevelGamma,
-    Uniform,
-    Weibull,
-)
-from stalegrad.simulator.timing.delays.registry import DELAYS, as_delay
+A new one is a class in a file of its family and a line in ``registry.py``.
+"""
 
-__all__ = [
-    "DELAYS",
-    "Delay",
-    "Deterministic",
-    "Empirical",
-    "Erlang",
-    "Exponential",
-    "Function",
-    "Gamma",
-    "HyperExponential",
-    "LogNormal",
-    "Pareto",
-    "Scipy",
-    "ShiftedExponential",
-    "TwoLevelGamma",
-    "Uniform",
-    "Weibull",
-    "as_delay",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

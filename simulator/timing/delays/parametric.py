@@ -1,7 +1,7 @@
 """Delays given by parameters. All times are simulated seconds.
 
-A simulation calls :meth:`Delay.sample`; theory uses :meth:`Delay.expectation` and :meth:`Delay.sf`. The two sides are
-written independently (numpy draws, scipy knows the distribution) and the tests compare them.
+A simulation calls :meth:`Delay.sample`; theory uses :meth:`Delay.expectation` and :meth:`Delay.sf`. The two sides
+are written independently (numpy draws, scipy knows the distribution) and the tests compare them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import scipy
 from pydantic import Field
 
-from stalegrad._core.delays import Delay, Floats
+from stalegrad._core.delays import Delay as Delay, Floats
 from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
 
 Spread = Annotated[PositiveFloat, Field(ge=1e-150, le=1e150)]

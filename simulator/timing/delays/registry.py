@@ -1,81 +1,32 @@
-"""The registry of delays, and the values that may stand for one."""
+"""The registry of delays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING
 
-import scipy
-
-from stalegrad._core.delays import Delay
 from stalegrad._core.registry import Registry
-from stalegrad.simulator.timing.delays.external import Function, Scipy
-from stalegrad.simulator.timing.delays.measured import Empirical
-from stalegrad.simulator.timing.delays.parametric import (
-    Deterministic,
-    Erlang,
-    Exponential,
-    Gamma,
-    HyperExponential,
-    LogNormal,
-    Pareto,
-    ShiftedExponential,
-    TwoLevelGamma,
-    Uniform,
-    Weibull,
-)
 
-DELAYS = Registry[type[Delay]](
+if TYPE_CHECKING:
+    from stalegrad._core.delays import Delay
+
+DELAYS: Registry[type[Delay]] = Registry(
     "delay",
-    [
-        Deterministic,
-        Exponential,
-        ShiftedExponential,
-        Pareto,
-        Gamma,
-        Erlang,
-        HyperExponential,
-        LogNormal,
-        Weibull,
-        Uniform,
-        TwoLevelGamma,
-        Empirical,
-        Scipy,
-        Function,
-    ],
+    {
+        "deterministic": "stalegrad.simulator.timing.delays.parametric:Deterministic",
+        "exponential": "stalegrad.simulator.timing.delays.parametric:Exponential",
+        "shifted-exponential": "stalegrad.simulator.timing.delays.parametric:ShiftedExponential",
+        "pareto": "stalegrad.simulator.timing.delays.parametric:Pareto",
+        "gamma": "stalegrad.simulator.timing.delays.parametric:Gamma",
+        "erlang": "stalegrad.simulator.timing.delays.parametric:Erlang",
+        "hyper-exponential": "stalegrad.simulator.timing.delays.parametric:HyperExponential",
+        "log-normal": "stalegrad.simulator.timing.delays.parametric:LogNormal",
+        "weibull": "stalegrad.simulator.timing.delays.parametric:Weibull",
+        "uniform": "stalegrad.simulator.timing.delays.parametric:Uniform",
+        "two-level-gamma": "stalegrad.simulator.timing.delays.parametric:TwoLevelGamma",
+        "empirical": "stalegrad.simulator.timing.delays.measured:Empirical",
+        "scipy": "stalegrad.simulator.timing.delays.external:Scipy",
+        "function": "stalegrad.simulator.timing.delays.external:Function",
+    },
     key="delay",
 )
 """The delays by name; ``DELAYS.register`` adds one of your own, ``DELAYS.to_table`` writes one to a spec."""
-
-
-def as_delay(value: Any) -> Delay:
-    """Return the delay that a value stands for.
-
-    Args:
-        value: a :class:`Delay`; a number (deterministic seconds); a frozen ``scipy.stats`` distribution; a
-            function ``f(rng, size)``; or a table as in TOML, ``{"delay": "exponential", "scale": 1.0}``.
-
-    Raises:
-        ValueError: for anything else, naming it.
-    """
-    if isinstance(value, Delay):
-        return value
-    if isinstance(value, bool) or value is None:
-        raise ValueError(f"{value!r} is not a delay: give e.g. Exponential(1.0)")
-    if isinstance(value, Real):
-        return Deterministic(value)  # type: ignore[arg-type]
-    if isinstance(value, Mapping):
-        delay: Delay = DELAYS.from_table(value)
-        return delay
-    if hasattr(value, "dist") and hasattr(value, "kwds"):
-        shapes = [name.strip() for name in (value.dist.shapes or "").split(",") if name.strip()]
-        names = [*shapes, "loc", "scale"]
-        return Scipy(value.dist.name, {**dict(zip(names, value.args, strict=False)), **value.kwds})
-    if isinstance(value, scipy.stats.rv_continuous | scipy.stats.rv_discrete):
-        raise ValueError(
-            f"{value!r} is not frozen: call it with its parameters, e.g. scipy.stats.expon(scale=2.0)"
-        )
-    if callable(value):
-        return Function(value)
-    raise ValueError(f"{value!r} is not a delay: give e.g. Exponential(1.0)")

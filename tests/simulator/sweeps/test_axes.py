@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Range, run, sweep
-from stalegrad.simulator.cli.example import EXAMPLE
+from stalegrad.simulator.cli.init import EXAMPLE
 from stalegrad.simulator.sweeps import lanes as sweep_lanes
 from stalegrad.simulator.sweeps.axes import Sampling, load_sweep, plan
 

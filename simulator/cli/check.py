@@ -1,4 +1,4 @@
-"""``stalegrad check record | run | power``."""
+"""``stalegrad check record | run | power``: tell whether a change makes convergence worse."""
 
 from __future__ import annotations
 
@@ -6,30 +6,26 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from stalegrad.analysis.statistics.convergence import METRICS
-from stalegrad.analysis.statistics.regression import ALPHA, TOLERANCE, power_table
-from stalegrad.simulator.cli.sweeps import executor_of, say_functions
-from stalegrad.simulator.regression import Plan, Recording, compare, record
-from stalegrad.simulator.regression.comparison import check_plan
-from stalegrad.simulator.regression.outputs import github, junit, pictures, text
-from stalegrad.simulator.regression.recording import check_new
-from stalegrad.simulator.sweeps.axes import load_sweep
+from stalegrad.simulator.cli.console import print_functions
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.regression import Recording
 
 app = typer.Typer(help="Tell whether a change makes convergence worse.", no_args_is_help=True)
 
 Baseline = Annotated[Path, typer.Argument(help="A file that `stalegrad check record` wrote.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes.")]
-Tolerance = Annotated[float, typer.Option(help="Worsening that does not matter, relative to the baseline's mean.")]
-Alpha = Annotated[float, typer.Option(help="Chance that a check says worse by accident.")]
-Metric = Annotated[
-    list[str] | None,
-    typer.Option(help=f"Judge this instead; may be repeated. By default: {', '.join(METRICS)}."),
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="Worsening that does not matter, relative to the baseline's mean; by default 0.02."),
 ]
+Alpha = Annotated[float | None, typer.Option(help="Chance that a check says worse by accident; by default 0.01.")]
+Metric = Annotated[list[str] | None, typer.Option(help="Judge this metric instead; may be repeated.")]
 
 
 @app.command("record")
@@ -43,9 +39,16 @@ def record_command(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
     """Run a spec over its seeds and keep what it came to as a baseline."""
+    from stalegrad.simulator.cli.sweep import executor_of
+    from stalegrad.simulator.regression import Plan, record
+    from stalegrad.simulator.regression.recording import check_new
+    from stalegrad.simulator.replays.compiling import keep_compiled
+    from stalegrad.simulator.sweeps.axes import load_sweep
+
+    keep_compiled()
     check_new(out, force)
     plan = Plan.of_sweep(load_sweep(spec))
-    say_functions([run for _, run in plan.runs], Console(stderr=True), "importing")
+    print_functions([run for _, run in plan.runs], Console(stderr=True))
     with executor_of(jobs, None) as executor:
         recording = _ended_well(lambda: record(plan, target=target, executor=executor, progress=_watched()))
     recording.save(out, force=force)
@@ -56,8 +59,8 @@ def record_command(
 def run_command(
     baseline: Baseline,
     spec: Annotated[Path | None, typer.Option(help="Make sure that the baseline is of this spec.")] = None,
-    tolerance: Tolerance = TOLERANCE,
-    alpha: Alpha = ALPHA,
+    tolerance: Tolerance = None,
+    alpha: Alpha = None,
     metric: Metric = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if anything is different, too.")] = False,
     jobs: Jobs = 1,
@@ -72,16 +75,24 @@ def run_command(
 
     Ends with 0 if everything is the same, or different but not worse; with 1 if something is worse.
     """
+    from stalegrad.simulator.cli.sweep import executor_of
+    from stalegrad.simulator.regression import Plan, Recording, compare, record
+    from stalegrad.simulator.regression.comparison import check_plan
+    from stalegrad.simulator.regression.outputs import github, junit, pictures, text
+    from stalegrad.simulator.replays.compiling import keep_compiled
+    from stalegrad.simulator.sweeps.axes import load_sweep
+
+    keep_compiled()
     before = Recording.load(baseline)
     plan = before.plan
     if spec is not None:
         check_plan(before, Plan.of_sweep(load_sweep(spec)), str(baseline))
-    metrics = tuple(metric or METRICS)
-    compare(before, before, metrics, tolerance=tolerance, alpha=alpha)  # wrong settings are found before any run
-    say_functions([run for _, run in plan.runs], Console(stderr=True), "importing")
+    settings = _settings(tolerance, alpha, metric)
+    compare(before, before, **settings)  # wrong settings are found before any run
+    print_functions([run for _, run in plan.runs], Console(stderr=True))
     with executor_of(jobs, None) as executor:
         after = _ended_well(lambda: record(plan, executor=executor, progress=_watched()))
-    check = compare(before, after, metrics, tolerance=tolerance, alpha=alpha)
+    check = compare(before, after, **settings)
     print(text(check))
     if os.environ.get("GITHUB_ACTIONS") == "true" if annotate is None else annotate:
         print("\n".join(github(check, str(baseline))))
@@ -97,8 +108,8 @@ def run_command(
 @app.command("power")
 def power_command(
     baseline: Baseline,
-    tolerance: Tolerance = TOLERANCE,
-    alpha: Alpha = ALPHA,
+    tolerance: Tolerance = None,
+    alpha: Alpha = None,
     metric: Metric = None,
     power: Annotated[float, typer.Option(help="Probability that it is found.")] = 0.8,
     correlation: Annotated[
@@ -107,11 +118,13 @@ def power_command(
     seeds: Annotated[list[int] | None, typer.Option(max=100_000, help="So many; may be repeated.")] = None,
 ) -> None:
     """Say which worsening would be found with so many seeds, from how the baseline's runs scatter."""
-    recording = Recording.load(baseline)
-    table = power_table(
-        recording.histories, recording.targets, tuple(metric or METRICS), tuple(seeds or (3, 5, 10, 20)),
-        tolerance=tolerance, alpha=alpha, power=power, correlation=correlation,
-    )  # fmt: skip
+    from stalegrad.analysis.statistics.regression import ALPHA, TOLERANCE, power_table
+    from stalegrad.simulator.regression import Recording
+
+    recording, counts = Recording.load(baseline), tuple(seeds or (3, 5, 10, 20))
+    tolerance, alpha = TOLERANCE if tolerance is None else tolerance, ALPHA if alpha is None else alpha
+    settings = _settings(tolerance, alpha, metric) | {"power": power, "correlation": correlation}
+    table = power_table(recording.histories, recording.targets, seeds=counts, **settings)
     shown = table.assign(mean=table["mean"].map("{:.4g}".format)).rename(
         columns={n: f"{n} seeds" for n in table.columns[4:]}
     )
@@ -121,6 +134,12 @@ def power_command(
         f"smallest worsening called worse with probability {power:g}, tolerance {tolerance:.2%}, alpha {alpha:g}"
     )
     print(shown.to_string(index=False))
+
+
+def _settings(tolerance: float | None, alpha: float | None, metrics: list[str] | None) -> dict[str, Any]:
+    """Return the settings of a comparison that were given."""
+    given = {"tolerance": tolerance, "alpha": alpha, "metrics": tuple(metrics) if metrics else None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _watched() -> bool:

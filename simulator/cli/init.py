@@ -1,4 +1,13 @@
-"""The commented experiment that ``stalegrad init`` writes."""
+"""``stalegrad init``: a commented example of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stalegrad.simulator.cli.console import check_new, console
 
 EXAMPLE = """\
 # An experiment of stalegrad. Run it:  stalegrad run THIS_FILE -o results/first
@@ -52,3 +61,12 @@ gap = true               # distance between what a gradient was computed at and 
 # samples = 30
 # "method.learning_rate" = { low = 0.001, high = 1.0, log = true }
 """
+
+
+def init_command(
+    spec: Annotated[Path, typer.Argument(help="The TOML file to write.")] = Path("spec.toml"),
+) -> None:
+    """Write a commented example of an experiment."""
+    check_new(spec)
+    spec.write_text(EXAMPLE, encoding="utf-8")
+    console.print(f"Wrote {spec}. Run it: stalegrad run {spec} -o results/first", highlight=False, soft_wrap=True)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from stalegrad.simulator.cli.console import console, print_functions, print_plainly, short
 from stalegrad.simulator.experiments.identity import canonical, canonical_text, functions_in
 from stalegrad.simulator.sweeps.axes import Run
 from stalegrad.simulator.sweeps.executors import dask_client, processes
@@ -23,50 +23,43 @@ SHOWN = 20
 """So many runs of a plan are listed."""
 
 
-def dry_run(runs: Sequence[Run], out: Path, jobs: int, console: Console) -> None:
+def dry_run(runs: Sequence[Run], out: Path, jobs: int) -> None:
     """Print what would be run, how much of it is done, and what the rest would cost."""
     # By specs and not by keys, for which functions would have to be imported.
     specs = Store(out).specs().values() if (out / "store.json").exists() else ()
     done = set(map(canonical_text, specs))
     missing = [run for run in runs if canonical(run.experiment) not in done]
-    say = _plainly(console)
-    say_functions(runs, console, "a run imports")
-    say(
+    print_functions(runs, what="a run imports")
+    print_plainly(
         f"{_count(len(runs), 'run')}, {len(runs) - len(missing)} of them done already",
         "; to be run:" if missing else "",
     )
     for run in missing[:SHOWN]:
-        say(f"  {label(run) or run.experiment.method.name}")
+        print_plainly(f"  {label(run) or run.experiment.method.name}")
     if len(missing) > SHOWN:
-        say(f"  and {len(missing) - SHOWN} more")
+        print_plainly(f"  and {len(missing) - SHOWN} more")
     if not missing:
         return
-    say(f"{_count(distinct_traces(missing), 'distinct trace')}: runs that differ in the rule only share one")
+    print_plainly(
+        f"{_count(distinct_traces(missing), 'distinct trace')}: runs that differ in the rule only share one"
+    )
     if any(functions_in(run.experiment) for run in missing):
-        say("no estimate of time and memory: a trial would import these functions")
+        print_plainly("no estimate of time and memory: a trial would import these functions")
         return
     with console.status("trying the beginning of one run of each kind"):
         costs = forecast(missing)
     processes = f", by {jobs} processes at best {told(costs.seconds / jobs)}" if jobs > 1 else ""
-    say(f"about {told(costs.seconds)} of real time one after the other{processes}")
-    say(f"about {costs.memory / 2**30:.3g} GiB of memory", " for each process" if jobs > 1 else "")
+    print_plainly(f"about {told(costs.seconds)} of real time one after the other{processes}")
+    print_plainly(f"about {costs.memory / 2**30:.3g} GiB of memory", " for each process" if jobs > 1 else "")
     tried = _count(costs.kinds, "run")
-    say(f"(an estimate: the first gradients of {tried}, one of each problem and method, were made here)")
+    print_plainly(f"(an estimate: the first gradients of {tried}, one of each problem and method, were made here)")
     if costs.sampled:
-        say("(long or wide traces were simulated in part, and the rest was extrapolated)")
-
-
-def say_functions(runs: Sequence[Run], console: Console, what: str) -> None:
-    """Print which functions of the user's own the runs will import, and so execute; nothing is imported here."""
-    names = dict.fromkeys(name for run in runs for name in functions_in(run.experiment).values())
-    if names:
-        _plainly(console)(f"{what} {', '.join(names)}")
+        print_plainly("(long or wide traces were simulated in part, and the rest was extrapolated)")
 
 
 def run_sweep(
     runs: Sequence[Run],
     out: Path,
-    console: Console,
     jobs: int,
     scheduler: str | None,
     fail_fast: bool,
@@ -74,14 +67,14 @@ def run_sweep(
 ) -> bool:
     """Run a sweep into a store and print a table; return whether every run finished."""
     try:
-        say_functions(runs, console, "importing")
+        print_functions(runs)
         with executor_of(jobs, scheduler) as executor:
             result = execute(runs, store=out, executor=executor, fail_fast=fail_fast, retry_failed=retry_failed)
     except RuntimeError as error:  # fail_fast, or a broken executor
         console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         return False
-    show(result, console)
-    _plainly(console)(f"wrote {out}")
+    show(result)
+    print_plainly(f"wrote {out}")
     return not result.failed
 
 
@@ -103,7 +96,7 @@ def executor_of(jobs: int, scheduler: str | None) -> Iterator[Any]:
         yield None
 
 
-def show(result: SweepResult, console: Console) -> None:
+def show(result: SweepResult) -> None:
     """Print the mean over what is otherwise equal, and what raised."""
     if len(result):
         means = result.means()
@@ -124,15 +117,6 @@ def show(result: SweepResult, console: Console) -> None:
             )
     for point, said in result.failed.items():
         console.print(f"failed: {point}: {said}", style="red", highlight=False, markup=False, soft_wrap=True)
-
-
-def short(value: Any) -> str:
-    """Return a value as tables on the terminal show it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plainly(console: Console) -> Any:
-    return lambda *words: console.print(*words, sep="", highlight=False, markup=False, soft_wrap=True)
 
 
 def _count(number: int, what: str) -> str:

@@ -1,0 +1,63 @@
+"""Images of every mode as 8-bit RGB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from stalegrad.models.datasets.reading import check_regular
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that Pillow may decode; no other one is tried, whatever a file is called."""
+
+LARGEST_IMAGE = 2**26
+"""Largest number of pixels of an image, before and after it is brought to size."""
+
+PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+"""Modes that Pillow converts to RGB as they are meant."""
+
+ALPHA = ("LA", "PA", "RGBA", "La", "RGBa")
+
+
+def read_image(file: Path) -> Image.Image:
+    """Return an image in the mode RGB, turned as its EXIF orientation says.
+
+    Grey images of 16 bits are scaled to 8, transparent ones laid on white; an animation gives its first frame.
+
+    Raises:
+        ValueError: naming the file, if it is no regular file, no image of the formats above, damaged, larger than
+            2^26 pixels, or of a mode whose range is not known (32-bit integers, floating point).
+    """
+    check_regular(file)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height <= LARGEST_IMAGE:
+                return _as_rgb(ImageOps.exif_transpose(image), str(image.format))
+            reason = f"it has {width} x {height} pixels, and {LARGEST_IMAGE} are allowed"
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        reason = str(error) or type(error).__name__
+    raise ValueError(f"{file} cannot be read as an image: {reason}")
+
+
+def _as_rgb(image: Image.Image, kind: str) -> Image.Image:
+    if image.mode in ALPHA or "transparency" in image.info:
+        if image.mode in ("La", "RGBa"):  # multiplied by alpha already
+            image = image.convert(image.mode.replace("a", "A"))
+        layer = _eight_bits(image, kind).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layer).convert("RGB")
+    return _eight_bits(image, kind).convert("RGB")
+
+
+def _eight_bits(image: Image.Image, kind: str) -> Image.Image:
+    """Return an image of 8 bits a channel, scaled from 16 where it has them."""
+    if image.mode in (*PLAIN, *ALPHA):
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
+        values = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    raise ValueError(
+        f"mode {image.mode!r} is not supported, as the range of its values is unknown: save it with 8 or 16 bits"
+    )

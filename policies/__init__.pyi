@@ -1,0 +1,24 @@
+from . import methods as methods
+from .methods import Method as Method
+from .rules import Rule as Rule
+from .schedules import (
+    Constant as Constant,
+    Cosine as Cosine,
+    InverseSqrt as InverseSqrt,
+    Schedule as Schedule,
+    StepDecay as StepDecay,
+)
+from .synchrony import (
+    SSP as SSP,
+    Async as Async,
+    Decision as Decision,
+    DelayedAveraging as DelayedAveraging,
+    DelayedAveragingGeneral as DelayedAveragingGeneral,
+    KAsync as KAsync,
+    KBatchAsync as KBatchAsync,
+    KBatchSync as KBatchSync,
+    KSync as KSync,
+    Sequential as Sequential,
+    Sync as Sync,
+    Synchrony as Synchrony,
+)

@@ -1,0 +1,35 @@
+from .experiments.experiment import (
+    Experiment as Experiment,
+    from_toml as from_toml,
+    load_experiment as load_experiment,
+)
+from .experiments.observers import MLflow as MLflow, Observer as Observer, TensorBoard as TensorBoard
+from .experiments.result import Result as Result
+from .experiments.run import run as run
+from .replays.record import Record as Record
+from .replays.run import Replay as Replay, replay as replay
+from .sweeps.axes import Range as Range
+from .sweeps.executors import processes as processes
+from .sweeps.results import SweepResult as SweepResult, load as load
+from .sweeps.sweep import sweep as sweep
+from .timing.cluster import Cluster as Cluster
+from .timing.columns import TraceError as TraceError
+from .timing.delays import (
+    Delay as Delay,
+    Deterministic as Deterministic,
+    Empirical as Empirical,
+    Erlang as Erlang,
+    Exponential as Exponential,
+    Function as Function,
+    Gamma as Gamma,
+    HyperExponential as HyperExponential,
+    LogNormal as LogNormal,
+    Pareto as Pareto,
+    Scipy as Scipy,
+    ShiftedExponential as ShiftedExponential,
+    TwoLevelGamma as TwoLevelGamma,
+    Uniform as Uniform,
+    Weibull as Weibull,
+)
+from .timing.engine import simulate as simulate
+from .timing.trace import Budget as Budget, Trace as Trace

@@ -1,0 +1,57 @@
+"""The console, and what several commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.sweeps.axes import Run
+
+console = Console()
+
+Spec = Annotated[Path, typer.Argument(help="A TOML file; `stalegrad init` writes one.")]
+
+
+def check_new(file: Path, otherwise: str = "") -> None:
+    """Raise FileExistsError if there is a file already."""
+    if file.exists():
+        raise FileExistsError(f"{file} exists already: choose another name{otherwise}")
+
+
+def print_summary(title: str, summary: dict[str, Any]) -> None:
+    """Print names and values as a table."""
+    table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
+    for name, value in summary.items():
+        table.add_row(name.replace("_", " "), short(value))
+    console.print(table)
+
+
+def print_written(paths: Iterable[Path]) -> None:
+    """Print which files were written."""
+    for path in paths:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def print_plainly(*words: object, to: Console = console) -> None:
+    """Print words as they are, without markup or wrapping."""
+    to.print(*words, sep="", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_functions(runs: Sequence[Run], to: Console = console, what: str = "importing") -> None:
+    """Print which functions of a user the runs will import, and so execute; nothing is imported here."""
+    from stalegrad.simulator.experiments.identity import functions_in
+
+    names = dict.fromkeys(name for run in runs for name in functions_in(run.experiment).values())
+    if names:
+        print_plainly(f"{what} {', '.join(names)}", to=to)
+
+
+def short(value: Any) -> str:
+    """Return a value as tables on the terminal show it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

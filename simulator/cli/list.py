@@ -1,0 +1,142 @@
+"""``stalegrad list``: what there is to choose from."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, fields
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from stalegrad.simulator.cli.console import console, print_plainly
+
+Row = dict[str, Any]
+
+
+def rows(what: str) -> list[Row]:
+    """Return the entries of one list.
+
+    Raises:
+        ValueError: for an unknown list, with a suggestion.
+    """
+    from stalegrad._core.specs import unknown_name
+
+    if what not in LISTS:
+        raise ValueError(unknown_name("list", what, LISTS))
+    return [_row(name, entry) for name, entry in LISTS[what]().items()]
+
+
+def list_command(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="methods, synchronies, delays, models, datasets, schedules or optimizers."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Name what there is to choose from; of one kind, say what each is and which parameters it has."""
+    if as_json:
+        print(json.dumps(rows(what) if what else {name: rows(name) for name in LISTS}, indent=2))
+    elif what:
+        _print_rows(what, rows(what))
+    else:
+        # Without the optimizers: those are optax's, and it takes JAX to name them.
+        for name in [name for name in LISTS if name != "optimizers"]:
+            print_plainly(f"{name}: {', '.join(LISTS[name]())}\n")
+        print_plainly("optimizers: those of optax, see stalegrad list optimizers\n")
+        print_plainly("stalegrad list KIND says what each is and which parameters it has.")
+
+
+def _methods() -> Mapping[str, Any]:
+    from stalegrad.policies.methods import REGISTRY
+
+    return REGISTRY
+
+
+def _synchronies() -> Mapping[str, Any]:
+    from stalegrad.policies.synchrony import SYNCHRONIES
+
+    return SYNCHRONIES
+
+
+def _delays() -> Mapping[str, Any]:
+    from stalegrad.simulator.timing.delays import DELAYS
+
+    return DELAYS
+
+
+def _models() -> Mapping[str, Any]:
+    from stalegrad.models import list_models
+
+    return list_models()
+
+
+def _datasets() -> Mapping[str, Any]:
+    from stalegrad.models import list_datasets
+
+    return list_datasets()
+
+
+def _schedules() -> Mapping[str, Any]:
+    from stalegrad.policies.schedules import SCHEDULES
+
+    return SCHEDULES
+
+
+def _optimizers() -> Mapping[str, Any]:
+    from stalegrad.policies.optimizers import optimizer_names
+
+    return {name: f"optax.{name}" for name in optimizer_names()}
+
+
+LISTS: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "methods": _methods,
+    "synchronies": _synchronies,
+    "delays": _delays,
+    "models": _models,
+    "datasets": _datasets,
+    "schedules": _schedules,
+    "optimizers": _optimizers,
+}
+"""By kind, what there is: methods, classes or one line about each, by name."""
+
+
+def _row(name: str, entry: Any) -> Row:
+    if isinstance(entry, str):
+        return {"name": name, "what": entry}
+    if isinstance(entry, type):
+        parameters = {f.name: None if f.default is MISSING else f.default for f in fields(entry) if f.init}
+        return {"name": name, "parameters": parameters, "what": (inspect.getdoc(entry) or "").splitlines()[0]}
+    return {
+        "name": name,
+        "synchrony": entry.synchrony_name,
+        "parameters": entry.parameters,
+        "paper": entry.paper,
+    }
+
+
+def _print_rows(title: str, entries: list[Row]) -> None:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in entries[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    shared = _shared(entries)
+    for entry in entries:
+        table.add_row(*(_cell(value, shared) for value in entry.values()))
+    console.print(table)
+    if shared:
+        console.print(f"and all have {_cell(shared)}")
+
+
+def _shared(entries: list[Row]) -> dict[str, Any]:
+    """Return the parameters that all of several entries have, with the same defaults."""
+    first, *others = (entry.get("parameters", {}) for entry in entries)
+    return {k: v for k, v in first.items() if others and all(k in other and other[k] == v for other in others)}
+
+
+def _cell(value: Any, besides: Iterable[str] = ()) -> str:
+    if isinstance(value, dict):
+        own = {k: v for k, v in value.items() if k not in besides}
+        return ", ".join(f"{k}={v!r}" if v is not None else k for k, v in own.items())
+    return str(value)

@@ -1,0 +1,54 @@
+"""``stalegrad trace``: simulate the timing only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stalegrad.simulator.cli.console import (
+    Spec,
+    check_new,
+    console,
+    print_functions,
+    print_summary,
+    print_written,
+)
+
+
+def trace_command(
+    spec: Spec,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Save the trace in this directory.")] = None,
+    perfetto: Annotated[
+        Path | None, typer.Option(help="A new JSON file for ui.perfetto.dev or chrome://tracing.")
+    ] = None,
+) -> None:
+    """Simulate an experiment's timing only: no model, no training."""
+    from stalegrad._core.specs import changed_fields
+    from stalegrad.simulator import load_experiment, run, simulate
+    from stalegrad.simulator.replays.compiling import keep_compiled
+    from stalegrad.simulator.sweeps.axes import Run
+
+    experiment = load_experiment(spec)
+    if perfetto is not None:
+        check_new(perfetto)
+    print_functions([Run({}, experiment)])
+    if experiment.method.adaptive:
+        console.print("The timing of this method depends on the loss, so the training runs too.")
+        keep_compiled()
+        trace = run(experiment).trace
+    else:
+        trace = simulate(
+            experiment.cluster,
+            experiment.method.synchrony,
+            seed=experiment.seed,
+            **changed_fields(experiment.budget),
+        )
+    print_summary(f"Trace of {experiment.method.synchrony.name}, seed {experiment.seed}", trace.summary())
+    if out is not None:
+        print_written([trace.save(out)])
+    if perfetto is not None:
+        from stalegrad.analysis import to_perfetto
+
+        print_written([to_perfetto(trace, perfetto)])

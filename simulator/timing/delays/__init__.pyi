@@ -1,0 +1,18 @@
+from .convert import as_delay as as_delay
+from .external import Function as Function, Scipy as Scipy
+from .measured import Empirical as Empirical
+from .parametric import (
+    Delay as Delay,
+    Deterministic as Deterministic,
+    Erlang as Erlang,
+    Exponential as Exponential,
+    Gamma as Gamma,
+    HyperExponential as HyperExponential,
+    LogNormal as LogNormal,
+    Pareto as Pareto,
+    ShiftedExponential as ShiftedExponential,
+    TwoLevelGamma as TwoLevelGamma,
+    Uniform as Uniform,
+    Weibull as Weibull,
+)
+from .registry import DELAYS as DELAYS
