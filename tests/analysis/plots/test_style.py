@@ -164,3 +164,9 @@ def test_every_picture_takes_the_style_from_the_table(trace: Trace) -> None:
         assert patches[2 * len(others) + 1].get_edgecolor()[:3] == pytest.approx(
             [int(look.color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         )
+
+
+def test_curves_take_other_styles_where_they_are_given() -> None:
+    frame = pd.DataFrame({"wallclock": [0.0, 1.0], "test_error": [0.9, 0.2]})
+    (line,) = plot_curves({"before": [frame]}, styles={"before": STYLES[5]}).lines
+    assert (line.get_color(), line.get_marker()) == (STYLES[5].color, STYLES[5].marker)
