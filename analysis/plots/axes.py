@@ -25,11 +25,11 @@ LABELS = {
     "mean_gap": "mean gap (RMSE over parameters)",
     "learning_rate": "learning rate (per update)",
 }
-"""What the columns of a history are called on an axis, with their units."""
+"""Labels of the columns of a history, with their units."""
 
 
 class NotebookFigure(Figure):
-    """A figure that pyplot does not know, and that a notebook shows all the same (``axes.figure``)."""
+    """A figure that pyplot does not know, and that a notebook shows (``axes.figure``)."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -46,11 +46,11 @@ class NotebookAxes(Axes):
 
 
 def new_axes(ax: Axes | None, aspect: float = 0.62) -> Axes:
-    """Return ``ax``, or the axes of a fresh figure that belongs to no pyplot; hide two spines.
+    """Return ``ax``, or the axes of a new figure that pyplot does not know; hide two spines.
 
     Args:
-        ax: axes of the caller's, or None.
-        aspect: height over width of the fresh figure, whose width is ``rcParams["figure.figsize"][0]``.
+        ax: existing axes, or None.
+        aspect: height over width of the new figure, whose width is ``rcParams["figure.figsize"][0]``.
     """
     if ax is None:
         width = mpl.rcParams["figure.figsize"][0]
@@ -62,15 +62,15 @@ def new_axes(ax: Axes | None, aspect: float = 0.62) -> Axes:
 
 
 def axis_label(column: str) -> str:
-    """Return what a history's column is called on an axis; a column of the user's own keeps its name."""
+    """Return the label of a column on an axis; a column without a label keeps its name."""
     return LABELS.get(column) or plain(column)
 
 
 def note(ax: Axes, text: str) -> None:
-    """Say in small grey letters above the axes what the marks mean."""
+    """Write a note in small grey letters above the axes."""
     ax.set_title(text, loc="right", fontsize="small", color=GREY)
 
 
 def plain_number(value: float, _: object = None) -> str:
-    """Return a tick's number as people write it: 0.2, 1, 50."""
+    """Return the number of a tick without padding or exponent where possible: 0.2, 1, 50."""
     return f"{value:g}"

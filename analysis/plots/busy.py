@@ -22,7 +22,7 @@ def plot_busy(trace: TraceLike, ax: Axes | None = None) -> Axes:
     never joined is blank. The legend gives the means over workers.
 
     Args:
-        trace: what happened.
+        trace: the run.
         ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:

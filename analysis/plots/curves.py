@@ -31,7 +31,7 @@ def plot_curves(
 
     The points are those of :func:`on_grid`, joined by straight lines, and reach as far as *all* seeds of
     a method have a finite value (up to 1e100). A cross ends a curve that stops because a seed diverged (its last
-    ``train_loss`` is not finite); the label counts such seeds. Names stand at the line ends, to the right
+    ``train_loss`` is not finite); the label counts such seeds. Names are at the line ends, to the right
     of the axes: use a figure with ``layout="constrained"``, or leave room there.
 
     Args:

@@ -21,7 +21,7 @@ KEY = 7.0
 
 
 class _Label(Annotation):
-    """A name, the marker before it and a leader to what it names."""
+    """A name, the marker before it and a leader to the end of its line."""
 
     def __init__(self, text: str, xy: tuple[float, float], slot: Any, look: Style) -> None:
         leader = {
@@ -50,13 +50,13 @@ class _Label(Annotation):
 
 
 class EndLabels:
-    """Names at the ends of lines, moved apart vertically where they would overlap.
+    """Labels at the ends of lines, moved apart vertically where they would overlap.
 
-    Places are found when the figure is drawn, so they hold for every size, scale and zoom. The labels
-    stand to the right of the axes: give your figure ``layout="constrained"``, or leave room there.
+    Places are computed when the figure is drawn, so they fit every size, scale and zoom. The labels
+    are to the right of the axes: give your figure ``layout="constrained"``, or leave room there.
 
     Args:
-        ax: where the lines are.
+        ax: axes of the lines.
     """
 
     offset = 16.0
@@ -80,7 +80,7 @@ class EndLabels:
         return Affine2D().translate(x, y)
 
     def places(self, renderer: Any) -> Any:
-        """Return where the labels stand, as an array (labels, 2) in pixels."""
+        """Return the places of the labels, an array (labels, 2) in pixels."""
         ends = np.array([self.ax.transData.transform(label.xy) for label in self.labels])
         size = renderer.points_to_pixels(max(label.get_fontsize() for label in self.labels))
         ends[:, 0] += renderer.points_to_pixels(self.offset)

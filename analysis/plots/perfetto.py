@@ -20,7 +20,7 @@ COLUMNS = ("worker", "read_time", "finish_time", "receive_time", *FACTS)
 """Columns of the message table that are written; the facts are arguments of an event."""
 
 LATEST = 2**53
-"""Microseconds that a time may have: beyond that, viewers would not tell neighbouring ones apart."""
+"""Largest time, in microseconds: beyond it, viewers could not distinguish neighbouring times."""
 
 
 def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
@@ -38,10 +38,10 @@ def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
     each update.
 
     The unit of the format is the microsecond; times are rounded to whole ones, so that neighbours touch
-    and never overlap. Times that the trace takes for equal, up to rounding, are drawn as if they were.
+    and never overlap. Times that are equal up to rounding are drawn as equal.
 
     Args:
-        trace: what happened.
+        trace: the run.
         path: the file to write.
 
     Returns:

@@ -17,13 +17,13 @@ from stalegrad.analysis.plots.style import styles
 from stalegrad.analysis.statistics.staleness import pooled_staleness
 
 FINE = 8
-"""Below this staleness every bar of a histogram is one update wide."""
+"""Staleness below which every bar of a histogram is one update wide."""
 
 GROWTH = 1.12
-"""From there on, bars widen by this factor, so that they keep a visible width on the logarithmic axis."""
+"""Factor by which bars widen above it, so that they stay visible on the logarithmic axis."""
 
 HEIGHT = 0.8
-"""Of the highest bar, in rows."""
+"""Height of the highest bar, in rows."""
 
 
 def plot_staleness(traces: Mapping[str, TraceLike | Sequence[TraceLike]], ax: Axes | None = None) -> Axes:

@@ -17,10 +17,10 @@ from stalegrad.analysis.plots.style import curve_style, styles
 from stalegrad.analysis.statistics.inputs import as_traces, check_mapping
 
 BINS = 100
-"""Most spans of time in a picture."""
+"""Largest number of spans of time in a picture."""
 
 PER_BIN, PER_CELL = 20, 2
-"""Messages that a span, and a span of one worker, should hold on average."""
+"""Average number of messages in a span, and in a span of one worker."""
 
 
 def plot_staleness_time(traces: Mapping[str, TraceLike | Sequence[TraceLike]], ax: Axes | None = None) -> Axes:
@@ -70,7 +70,7 @@ def plot_staleness_map(trace: TraceLike, ax: Axes | None = None) -> Axes:
     blank cell has none.
 
     Args:
-        trace: what happened.
+        trace: the run.
         ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
@@ -108,13 +108,13 @@ def _used(trace: TraceLike) -> pd.DataFrame:
 
 
 def _edges(rows: pd.DataFrame, messages: int) -> np.ndarray:
-    """Return the edges of equal spans from 0 to the last message, each with about so many messages."""
+    """Return the edges of equal spans from 0 to the last message, each with about this number of messages."""
     spans = int(np.clip(len(rows) // messages, 1, BINS))
     return np.linspace(0.0, float(rows["time"].max()) or 1.0, spans + 1)
 
 
 def _span(rows: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
-    """Return in which span each message lies; an update on an edge belongs to the span that it ends."""
+    """Return the span of each message; an update on an edge belongs to the span that it ends."""
     return np.clip(np.searchsorted(edges, rows["time"]) - 1, 0, len(edges) - 2)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Collection, Hashable, Iterable
+from typing import Any, NamedTuple, TypeVar
+
+Label = TypeVar("Label", bound=Hashable)
 
 GREY = "0.35"
 """Colour of notes and leaders."""
@@ -72,16 +74,16 @@ FURTHER = tuple(_style(c, line, marker) for marker in range(8) for line in range
 """Every combination, for pictures in which a colour is needed more than eight times."""
 
 
-def method_of(label: str) -> str | None:
+def method_of(label: object) -> str | None:
     """Return the method that a label names first, None if there is none.
 
     Labels of variants are read as well: ``k-async k=4``, ``k-async (k = 4)``, ``k-async, method.k=2``.
     """
-    found = re.match(r"[a-z0-9]+(-[a-z0-9]+)*(?![\w-])", label.strip().lower().replace("_", "-"))
+    found = re.match(r"[a-z0-9]+(-[a-z0-9]+)*(?![\w-])", str(label).strip().lower().replace("_", "-"))
     return found[0] if found and found[0] in METHODS else None
 
 
-def styles(labels: Iterable[str]) -> dict[str, Style]:
+def styles(labels: Iterable[Label]) -> dict[Label, Style]:
     """Return the style of every label of a picture; no two are the same, up to 384 labels.
 
     A label that is the name of a method has the style of the method, in every picture and in any order. Variants
@@ -93,7 +95,7 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
         labels: all labels of the picture.
     """
     names = list(dict.fromkeys(labels))
-    found = {name: STYLES[METHODS.index(name)] for name in names if name in METHODS}
+    found: dict[Any, Style] = {name: STYLES[METHODS.index(name)] for name in names if name in METHODS}
     methods = {name: method for name in names if name not in found and (method := method_of(name)) is not None}
     for name in sorted(methods, key=_natural):
         found[name] = _free_variant(METHODS.index(methods[name]), found.values())
@@ -120,9 +122,9 @@ def _least_used(used: Collection[Style]) -> Style:
     return min(free, key=lambda style: colors.count(style.color))
 
 
-def _natural(label: str) -> list[tuple[float, str]]:
+def _natural(label: object) -> list[tuple[float, str]]:
     """Return a key that sorts ``k=2`` before ``k=16``."""
-    parts = re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", label)
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", str(label))
     return [(float(part), "") if place % 2 else (-1.0, part) for place, part in enumerate(parts)]
 
 

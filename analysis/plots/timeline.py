@@ -18,19 +18,19 @@ from stalegrad.analysis.plots.axes import new_axes
 from stalegrad.analysis.plots.style import GREY, USED, WASTED
 
 ROWS = 32
-"""Workers drawn if none are named."""
+"""Workers that are drawn by default."""
 
 MESSAGES, UPDATES = 6.0, 5
-"""The default window spans about so many messages of a worker, and at least so many updates."""
+"""Messages of a worker, and least number of updates, in the default window."""
 
 LINES = 40
-"""Up to so many updates are drawn as lines across all workers; more, as ticks at the top."""
+"""Largest number of updates that are drawn as lines across all workers; more are ticks at the top."""
 
 NUMBER = 7.0
 """Size of update numbers, in points."""
 
 DENSE = 5000
-"""More bars than this are plain areas in the colour of their edges: edges and hatches would cover one another,
+"""Above this number, bars are plain areas in the colour of their edges: edges and hatches would cover one another,
 and a hundred thousand hatched bars take minutes."""
 
 HALF = 0.38
@@ -59,7 +59,7 @@ def plot_timeline(
     workers: Sequence[int] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw what each worker did, as bars from read to finish; blank is idle (or waiting for the network).
+    """Draw the work of each worker as bars from read to finish; blank is idle (or waiting for the network).
 
     Filled bars were used, and carry their staleness where there is room; hatched ones were cancelled or
     discarded; hollow ones were pending when the trace ended. Vertical lines are updates (if there are
@@ -67,7 +67,7 @@ def plot_timeline(
     edges and hatches, used ones darkest.
 
     Args:
-        trace: what happened.
+        trace: the run.
         start: of the window, in simulated seconds.
         end: of the window; by default about six messages of a worker and at least five updates after
             start, but not beyond the end of the trace.
@@ -170,7 +170,7 @@ def _bars(begin: Any, finish: Any, row: Any) -> Any:
 
 
 def _annotate(ax: Axes, begin: Any, finish: Any, row: Any, staleness: Any) -> bool:
-    """Write the staleness on the bars that have room, in letters that fit the rows; tell if any had."""
+    """Write the staleness on the bars that have room; return whether any bar had."""
     points = 72.0 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
     box = ax.get_window_extent()
     left, right = ax.get_xlim()
@@ -190,7 +190,7 @@ def _annotate(ax: Axes, begin: Any, finish: Any, row: Any, staleness: Any) -> bo
 
 
 def _updates(ax: Axes, times: Any, numbers: Any) -> Line2D:
-    """Mark updates; return what the legend shows for them."""
+    """Draw the updates; return their entry of the legend."""
     few = len(times) <= LINES
     low = 0.0 if few else 1.0
     segments = [[(time, low), (time, 1.02)] for time in times]

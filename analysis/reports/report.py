@@ -41,7 +41,7 @@ Runs = dict[str, dict[int, ResultLike]]
 """Label -> seed -> result."""
 
 LONG = 24
-"""Letters of a setting's value that a label shows."""
+"""Characters of the value of a setting in a label."""
 
 TIMES = {
     "seeds": ("seeds", number), "diverged": ("diverged", number), "updates": ("updates", number),
@@ -50,12 +50,12 @@ TIMES = {
 """Columns of outcomes that need no finite loss."""
 
 TIMELINES = 8
-"""So many methods are shown worker by worker."""
+"""Largest number of methods that are shown worker by worker."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report.
+    """One HTML document.
 
     Attributes:
         html: a whole document, pictures included.
@@ -139,7 +139,7 @@ def _by_method(results: Sequence[ResultLike]) -> Runs:
 
 
 def _label(kind: _Kind, alike: Sequence[dict[str, str]]) -> str:
-    """Return the method's name, and what tells it from others of that name."""
+    """Return the method's name, and the settings that differ from others of that name."""
     differing = [key for key in sorted(set().union(*alike)) if len({other.get(key) for other in alike}) > 1]
     told = [f"{key.removeprefix('method.')} = {kind.settings.get(key, 'default')[:LONG]}" for key in differing]
     return visible(f"{kind.name} ({', '.join(told)})" if told else kind.name)
@@ -270,7 +270,7 @@ def _staleness(runs: Runs) -> list[str]:
     if any(len(trace.used) for found in traces.values() for trace in found):
         parts += [
             picture(plot_staleness(traces), "Histogram of staleness; the triangle is the mean."),
-            picture(plot_staleness_time(traces), "Staleness as time goes by."),
+            picture(plot_staleness_time(traces), "Staleness over time."),
         ]
     return parts
 

@@ -24,14 +24,13 @@ COLUMNS = ("test_error", "test_loss", "train_loss")
 def on_grid(
     histories: Sequence[pd.DataFrame], x: str, y: str, grid: npt.ArrayLike | None = None
 ) -> tuple[Floats, Floats]:
-    """Read histories off a common grid, without inventing anything.
+    """Evaluate histories on a common grid, without extrapolation.
 
     A history is a step function: its value at t is that of the last row with ``x <= t`` (of several rows
     with the same x, the last). It is known from its first row to its last, and NaN outside: before the
     first nothing was measured, and after the last the run was no longer watched, because its budget was
-    spent or because it diverged. A value is never carried on beyond a run's end. Whoever averages should
-    do so only where all seeds have a value: a mean over the survivors would leap, and flatter a method,
-    each time a seed diverges.
+    spent or because it diverged. Average only where all seeds have a value: a mean over the remaining seeds
+    would jump, in favour of the method, each time a seed diverges.
 
     Args:
         histories: one DataFrame per seed, rows in the order of x.
@@ -84,7 +83,7 @@ def mean_curves(histories: Histories, x: str = "wallclock", y: str = "test_error
 
 
 def diverged(history: pd.DataFrame) -> bool:
-    """Tell whether a run diverged: its last training loss is not finite."""
+    """Return whether a run diverged: its last training loss is not finite."""
     return "train_loss" in history and not np.isfinite(history["train_loss"].to_numpy(float)[-1])
 
 

@@ -11,7 +11,7 @@ def pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error") -> 
 
     Any table will do: :func:`~stalegrad.analysis.comparison` over K and learning rate (wallclock to the
     target against final error), or :func:`~stalegrad.analysis.mean_curves` (error against wallclock, the
-    best that can be had by any time).
+    best error by any time).
 
     Args:
         table: one row per choice; both columns are to become small.

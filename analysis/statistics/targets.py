@@ -15,14 +15,14 @@ from stalegrad.analysis.statistics.inputs import check_all_histories, check_targ
 
 
 class Arrival(NamedTuple):
-    """When a run first reached a target (inf if it did not), and how long one would have seen it do so."""
+    """The time at which a run first reached a target (inf if it did not), and until when it was watched."""
 
     time: float
     watched: float
 
     @property
     def reached(self) -> bool:
-        """Tell whether it was seen to reach the target."""
+        """Whether it was seen to reach the target."""
         return self.time < np.inf
 
 

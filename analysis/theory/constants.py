@@ -1,4 +1,4 @@
-"""The constants that error bounds ask for: of a problem from its arrays, of a run from its trace."""
+"""Constants of error bounds: of a problem from its arrays, of a run from its trace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Constants(NamedTuple):
-    """What bounds need to know of a function F and of its gradient at one example.
+    """The constants of a function F and of its gradient at one example.
 
     Attributes:
         smoothness: L, with ||∇F(u) - ∇F(w)|| <= L ||u - w||.
@@ -135,7 +135,7 @@ def measured_noise(
 
 
 def measured_gamma(traces: TraceLike | Sequence[TraceLike], gradients: Sequence[npt.ArrayLike]) -> float:
-    """Return gamma, how far gradients are off for being stale: the largest, over updates j, of
+    """Return gamma, the relative error of gradients due to staleness: the largest, over updates j, of
 
         E||∇F(w_j) - ∇F(w_v)||^2 / E||∇F(w_j)||^2,
 

@@ -1,4 +1,4 @@
-"""How large the error may be after so many updates, and after so much wallclock: proven bounds."""
+"""Error bounds: proven limits of the error after a number of updates or a wallclock."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class ErrorBound:
         workers: int | None = None,
         quantity: Quantity = "error",
     ) -> Floats:
-        """Return the bound after so many simulated seconds, t / E[T] updates having been made.
+        """Return the bound after t simulated seconds, that is, after t / E[T] updates.
 
         Args:
             wallclock: t, one or many.
@@ -142,7 +142,7 @@ class ErrorBound:
         workers: int | None = None,
         quantity: Quantity = "error",
     ) -> int:
-        """Return the k, from 1 to the number of workers, whose bound is least after so many simulated seconds.
+        """Return the k, from 1 to the number of workers, with the least bound after a number of simulated seconds.
 
         Values of k for which the step is too large are passed over. ``gamma`` and ``p0`` are taken as they are,
         though they depend on k; they do not matter where, as in AdaSync, only the gradient is bounded.

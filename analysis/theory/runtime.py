@@ -1,4 +1,4 @@
-"""How long an update takes, how stale its gradients are: theory to set beside a simulation.
+"""Expected runtimes and staleness: theory to compare simulations with.
 
 All of it is for the long run, workers with independent times, messages that travel at once and a server that takes
 no time.
@@ -34,7 +34,7 @@ KNOWN = (*ROUNDS, "async", "k-async", "k-batch-async")
 
 
 class Estimate(NamedTuple):
-    """A number of theory, and what it is worth.
+    """A number of theory, with its kind and source.
 
     Attributes:
         value: the number.
@@ -180,7 +180,7 @@ def fresh_probability(synchrony: SynchronyLike, compute: Any, workers: int | Non
 
 
 def longer_when_new(law: Delay, *, shorter: bool = False) -> bool:
-    """Tell whether a new job lasts longer than the rest of one in progress: P(X > u + t) <= P(X > u) P(X > t).
+    """Return whether a new job lasts longer than the rest of one in progress: P(X > u + t) <= P(X > u) P(X > t).
 
     It holds for the exponential (with equality), shifted exponential, Erlang, uniform and constant law, and for
     gamma and Weibull laws of shape 1 and above; the reverse (``shorter``) for hyper-exponential ones. For Pareto
@@ -188,7 +188,7 @@ def longer_when_new(law: Delay, *, shorter: bool = False) -> bool:
 
     Args:
         law: of the times.
-        shorter: tell instead whether the reverse inequality holds.
+        shorter: return instead whether the reverse inequality holds.
 
     Raises:
         ValueError: if its survival function is not known.

@@ -243,7 +243,7 @@ def record(
 
 
 def _target(curves: list[pd.DataFrame], value: float | None) -> Target | None:
-    return default_target(curves) if value is None else Target(shown_column(curves[:1]), value)
+    return default_target(curves) if value is None else Target(shown_column(curves), value)
 
 
 def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:

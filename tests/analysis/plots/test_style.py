@@ -110,9 +110,10 @@ def test_a_method_has_its_style_in_every_picture_and_order(labels: list[str], ra
         ("async-ish", None),
         ("", None),
         ("$\\sync", None),
+        (4, None),
     ],
 )
-def test_labels_name_their_method_first(label: str, method: str | None) -> None:
+def test_labels_name_their_method_first(label: object, method: str | None) -> None:
     assert method_of(label) == method
 
 
