@@ -18,8 +18,19 @@ def main() -> None:
 
 
 def _interrupted(number: int, frame: Any) -> None:
+    if _in_import(frame):
+        _ended("interrupted")(number, frame)
     signal.signal(signal.SIGINT, _ended("interrupted twice: ended at once; what is finished is kept"))
     raise KeyboardInterrupt
+
+
+def _in_import(frame: Any) -> bool:
+    """Return whether a module is being imported: commands import what they need when they start."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _ended(sentence: str) -> Any:
@@ -30,3 +41,7 @@ def _ended(sentence: str) -> Any:
         os._exit(130)
 
     return end
+
+
+if __name__ == "__main__":
+    main()

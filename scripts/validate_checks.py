@@ -82,7 +82,7 @@ FAULTS = [
     ),
     Fault("weight decay dropped", "nag-asgd", MOMENTUM, "decayed(weight_decay)", "None"),
     Fault(
-        "learning rate x 0.9", "k-async", "simulator.replays.player:Player.score",
+        "learning rate x 0.9", "k-async", "simulator.replays.player:Player.plan_of",
         "rates = self", "rates = 0.9 * self",
     ),
     Fault(
@@ -110,7 +110,7 @@ FAULTS = [
         "old = at_worker(state.velocity, worker)", "old = at_worker(state.velocity, 0 * worker)",
     ),
     Fault(
-        "the last of K gradients is lost", "sync", "simulator.replays.scan:passage",
+        "the last of K gradients is lost", "sync", "simulator.replays.scan:run_chunk",
         "lax.fori_loop(0, count, add", "lax.fori_loop(0, count - 1, add",
     ),
     Fault(
@@ -125,7 +125,7 @@ FAULTS = [
         "steps, -1)", "steps, -1)[..., ::-1]", True,
     ),
     Fault(
-        "learning rate x 1.001", "sync", "simulator.replays.player:Player.score",
+        "learning rate x 1.001", "sync", "simulator.replays.player:Player.plan_of",
         "rates = self", "rates = 1.001 * self", True,
     ),
     Fault(
@@ -137,7 +137,7 @@ FAULTS = [
         "(engine.seed, index)", "(engine.seed + 1000, index)", True,
     ),
     Fault(
-        "runs in four lanes of one program", "k-async", "simulator.sweeps.lanes:default_width",
+        "runs in four lanes of one program", "k-async", "simulator.sweeps.lanes:default_lanes",
         "return 1 if", "return 4 if", True,
     ),
 ]  # fmt: skip

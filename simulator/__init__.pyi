@@ -12,6 +12,7 @@ from .sweeps.axes import Range as Range
 from .sweeps.executors import processes as processes
 from .sweeps.results import SweepResult as SweepResult, load as load
 from .sweeps.sweep import sweep as sweep
+from .timing.budget import Budget as Budget
 from .timing.cluster import Cluster as Cluster
 from .timing.columns import TraceError as TraceError
 from .timing.delays import (
@@ -32,4 +33,4 @@ from .timing.delays import (
     Weibull as Weibull,
 )
 from .timing.engine import simulate as simulate
-from .timing.trace import Budget as Budget, Trace as Trace
+from .timing.trace import Trace as Trace

@@ -2,7 +2,7 @@
 
 from stalegrad._core.registry import Registry
 from stalegrad.policies.synchrony.asynchronous import Async, KAsync, KBatchAsync
-from stalegrad.policies.synchrony.base import Decision, Message, Server, Synchrony
+from stalegrad.policies.synchrony.base import DISCARD, WAIT, Decision, Message, Server, Synchrony
 from stalegrad.policies.synchrony.bounded import SSP
 from stalegrad.policies.synchrony.delayed_averaging import DelayedAveraging, DelayedAveragingGeneral
 from stalegrad.policies.synchrony.rounds import KBatchSync, KSync, Sync
@@ -26,8 +26,10 @@ SYNCHRONIES = Registry[type[Synchrony]](
 """The synchronies by name; ``SYNCHRONIES.register`` adds one of your own."""
 
 __all__ = [
+    "DISCARD",
     "SSP",
     "SYNCHRONIES",
+    "WAIT",
     "Async",
     "Decision",
     "DelayedAveraging",

@@ -33,7 +33,7 @@ RECORD = Record(gradients=1_280)
 def idle(synchrony: object, law: object, workers: int = 4) -> float:
     """Return the share of time that workers wait, after the first tenth of the run."""
     trace = simulate(Cluster(workers, compute=law, uplink=LINK, downlink=LINK), synchrony, wallclock=2_000.0)
-    g = trace.gradients.query("fate == 'used' and read_time > 200")
+    g = trace.messages.query("fate == 'used' and read_time > 200")
     waits = [
         own["read_time"].to_numpy()[1:] - own["finish_time"].to_numpy()[:-1] for _, own in g.groupby("worker")
     ]

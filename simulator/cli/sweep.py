@@ -14,7 +14,7 @@ from stalegrad.simulator.cli.console import console, print_functions, print_plai
 from stalegrad.simulator.experiments.identity import canonical, canonical_text, functions_in
 from stalegrad.simulator.sweeps.axes import Run
 from stalegrad.simulator.sweeps.executors import dask_client, processes
-from stalegrad.simulator.sweeps.forecast import distinct_traces, forecast, told
+from stalegrad.simulator.sweeps.forecast import distinct_traces, forecast, format_duration
 from stalegrad.simulator.sweeps.results import SweepResult, label
 from stalegrad.simulator.sweeps.store import Store
 from stalegrad.simulator.sweeps.sweep import execute
@@ -48,8 +48,8 @@ def dry_run(runs: Sequence[Run], out: Path, jobs: int) -> None:
         return
     with console.status("trying the beginning of one run of each kind"):
         costs = forecast(missing)
-    processes = f", by {jobs} processes at best {told(costs.seconds / jobs)}" if jobs > 1 else ""
-    print_plainly(f"about {told(costs.seconds)} of real time one after the other{processes}")
+    processes = f", by {jobs} processes at best {format_duration(costs.seconds / jobs)}" if jobs > 1 else ""
+    print_plainly(f"about {format_duration(costs.seconds)} of real time one after the other{processes}")
     print_plainly(f"about {costs.memory / 2**30:.3g} GiB of memory", " for each process" if jobs > 1 else "")
     tried = _count(costs.kinds, "run")
     print_plainly(f"(an estimate: the first gradients of {tried}, one of each problem and method, were made here)")

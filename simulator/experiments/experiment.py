@@ -19,8 +19,8 @@ from stalegrad.policies import Method, methods
 from stalegrad.policies.schedules import SCHEDULES, Constant, Schedule
 from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
 from stalegrad.simulator.replays.record import Record
+from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.trace import Budget
 
 Table = dict[str, Any]
 

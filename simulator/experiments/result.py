@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         return result, synchrony
 
 
-FORMAT = "stalegrad-result-2"
+FORMAT = "stalegrad-result-3"
 
 FILES = ("spec.toml", "result.json", "history.parquet", "params.npz", "gradients.parquet", "stats.npz")
 """What a result consists of, beside its trace; the last two are there if there is something to hold."""
@@ -71,7 +71,7 @@ class Result:
         params: the server's parameters at the end (a flat ``{path: array}`` if loaded from disk).
         diverged_at: wallclock of the first recorded point whose loss is not finite, where the run ended; or
             None.
-        path: how the replay was executed, see ``Replay``.
+        execution: how the replay was executed, see ``Replay``.
         gradients: one row per used message, if the record asks for it (see
             :class:`~stalegrad.simulator.replays.run.Replay`).
         stats: the running statistics of batch norm at the end, like ``params``; empty where there is none.
@@ -85,7 +85,7 @@ class Result:
     history: pd.DataFrame
     params: Any
     diverged_at: float | None
-    path: str
+    execution: str
     gradients: pd.DataFrame | None = None
     stats: Any = ()
     versions: Mapping[str, str] = field(default_factory=versions)
@@ -99,8 +99,8 @@ class Result:
     @property
     def lanes(self) -> int | None:
         """In how many lanes it was executed beside other runs; None: alone."""
-        group = re.fullmatch(r"group of (\d+)", self.path)
-        return int(group[1]) if group else None
+        lanes = re.fullmatch(r"(\d+) lanes", self.execution)
+        return int(lanes[1]) if lanes else None
 
     @property
     def identity(self) -> Identity:
@@ -133,7 +133,7 @@ class Result:
         """Return the run in a few numbers: the trace's, and the last row's losses."""
         last = self.history.iloc[-1]
         final = {name: float(last[name]) for name in ("train_loss", "test_loss", "test_error")}
-        return self.trace.summary() | final | {"diverged_at": self.diverged_at, "path": self.path}
+        return self.trace.summary() | final | {"diverged_at": self.diverged_at, "execution": self.execution}
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write everything to a new directory, which appears whole or not at all, whatever fails meanwhile.
@@ -147,7 +147,7 @@ class Result:
         """
         directory = self.check_free(directory)
         spec = self.experiment.to_toml()
-        about: dict[str, Any] = {"format": FORMAT, "diverged_at": self.diverged_at, "path": self.path}
+        about: dict[str, Any] = {"format": FORMAT, "diverged_at": self.diverged_at, "execution": self.execution}
         about |= {"versions": dict(self.versions), "parts": dict(self.parts)}
         directory.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -248,4 +248,4 @@ def _about(file: Path) -> dict[str, Any]:
         name: {str(key): str(value) for key, value in dict(about[name]).items()} for name in ("versions", "parts")
     }
     diverged_at = None if about["diverged_at"] is None else float(about["diverged_at"])
-    return {"diverged_at": diverged_at, "path": str(about["path"]), **tables}
+    return {"diverged_at": diverged_at, "execution": str(about["execution"]), **tables}

@@ -26,7 +26,7 @@ def run(
     experiment: Experiment,
     *,
     progress: bool = True,
-    path: str | None = None,
+    execution: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
     observers: Sequence[Observer] = (),
@@ -36,7 +36,7 @@ def run(
     Args:
         experiment: what to run.
         progress: show a progress bar (in a terminal or notebook).
-        path: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
+        execution: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
         checkpoint: a file that keeps the state of the run. Whatever interrupts it, the same call goes on from
             there and gives the same bytes; Ctrl-C saves and stops. The file stays: remove it when the result
             is safe.
@@ -54,13 +54,15 @@ def run(
     from stalegrad.simulator.replays.checkpoint import Checkpoint
     from stalegrad.simulator.replays.run import check
 
-    check(experiment.problem, experiment.method, experiment.cluster.size, path)
+    check(experiment.problem, experiment.method, experiment.cluster.size, execution)
     e, silent = experiment, None if progress else True
     bar = functools.partial(tqdm, desc=f"{e.method.name}, seed {e.seed}", unit=" updates", disable=silent)
-    how: dict[str, Any] = {"record": e.record, "seed": e.seed, "path": path}
+    how: dict[str, Any] = {"record": e.record, "seed": e.seed, "execution": execution}
     with ExitStack() as stack:
         if checkpoint is not None:
-            how["checkpoint"] = Checkpoint(checkpoint, _checkpoint_identity(experiment, path), checkpoint_every)
+            how["checkpoint"] = Checkpoint(
+                checkpoint, _checkpoint_identity(experiment, execution), checkpoint_every
+            )
             stack.enter_context(how["checkpoint"].guarding())
         result = _run(experiment, bar, how)
     for observer in observers:
@@ -107,7 +109,7 @@ def known_parts(experiment: Experiment) -> dict[str, str]:
         return {"unknown": str(error)}
 
 
-def _checkpoint_identity(experiment: Experiment, path: str | None) -> dict[str, str]:
+def _checkpoint_identity(experiment: Experiment, execution: str | None) -> dict[str, str]:
     """Return all that decides the bytes of a run.
 
     Raises:
@@ -125,5 +127,9 @@ def _checkpoint_identity(experiment: Experiment, path: str | None) -> dict[str, 
         about = {"spec": experiment.to_toml()}
     except ValueError:
         about = {}
-    about |= {"spec's functions or data": found, "path": str(path), "device": jax.devices()[0].device_kind}
+    about |= {
+        "spec's functions or data": found,
+        "execution": str(execution),
+        "device": jax.devices()[0].device_kind,
+    }
     return about | {f"version of {name}": version for name, version in versions().items()}

@@ -3,6 +3,6 @@ it uses everything, and only the command line and the pytest plugin use it."""
 
 from stalegrad.simulator.regression.comparison import Check, compare
 from stalegrad.simulator.regression.plan import Plan
-from stalegrad.simulator.regression.recording import Recording, Run, record
+from stalegrad.simulator.regression.recording import RecordedRun, Recording, record
 
-__all__ = ["Check", "Plan", "Recording", "Run", "compare", "record"]
+__all__ = ["Check", "Plan", "RecordedRun", "Recording", "compare", "record"]

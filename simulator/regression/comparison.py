@@ -12,7 +12,7 @@ from stalegrad.analysis.statistics.convergence import METRICS, measure
 from stalegrad.analysis.statistics.regression import ALPHA, TOLERANCE, check_pairs, check_settings, compare_runs
 from stalegrad.simulator.experiments.describe import unsure
 from stalegrad.simulator.regression.plan import Plan
-from stalegrad.simulator.regression.recording import Recording, Run
+from stalegrad.simulator.regression.recording import RecordedRun, Recording
 
 Outcome = Literal["same", "different but not worse", "worse"]
 OUTCOMES: tuple[Outcome, ...] = ("same", "different but not worse", "worse")
@@ -145,12 +145,12 @@ def _is_flat(values: list[Any]) -> bool:
     return not any(isinstance(value, Mapping | list) for value in values)
 
 
-def _pairs(before: Recording, after: Recording) -> Iterator[tuple[Run, Run]]:
+def _pairs(before: Recording, after: Recording) -> Iterator[tuple[RecordedRun, RecordedRun]]:
     now = {(run.method, run.seed): run for run in after.runs}
     return ((run, now[run.method, run.seed]) for run in before.runs)
 
 
-def _same_curve(a: Run, b: Run) -> bool:
+def _same_curve(a: RecordedRun, b: RecordedRun) -> bool:
     return a.curve.equals(b.curve)
 
 

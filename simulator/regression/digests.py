@@ -14,7 +14,7 @@ import numpy as np
 
 from stalegrad.simulator.experiments.formats import flat
 from stalegrad.simulator.experiments.result import Result
-from stalegrad.simulator.timing.columns import GRADIENT_COLUMNS
+from stalegrad.simulator.timing.columns import MESSAGE_COLUMNS
 
 WHOLE = ("worker", "read_version", "update", "steps", "fate")
 """Columns of a trace that say what happened; the others say when."""
@@ -31,7 +31,7 @@ class Digests(NamedTuple):
     def of(cls, result: Result) -> Digests:
         """Return the digests of a run."""
         trace = result.trace
-        when = [name for name in GRADIENT_COLUMNS if name not in (*WHOLE, "staleness")]
+        when = [name for name in MESSAGE_COLUMNS if name not in (*WHOLE, "staleness")]
         return cls(
             digest({name: trace.column(name) for name in WHOLE}),
             digest({name: trace.column(name) for name in when} | {"updates": trace.update_times}),

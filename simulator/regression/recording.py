@@ -40,7 +40,7 @@ UNUSED = ("gradients", "epoch", "mean_staleness", "max_staleness", "mean_gap", "
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class RecordedRun:
     """What is kept of a run.
 
     Attributes:
@@ -58,7 +58,7 @@ class Run:
     curve: pd.DataFrame
 
     @classmethod
-    def of(cls, method: str, result: Result) -> Run:
+    def of(cls, method: str, result: Result) -> RecordedRun:
         """Return what is to be kept of a result."""
         digests, staleness = Digests.of(result), rounded(result.trace.summary()["mean_staleness"])
         kept = result.history.drop(columns=list(UNUSED), errors="ignore").dropna(axis="columns", how="all")
@@ -93,7 +93,7 @@ class Recording:
     targets: Mapping[str, Target]
     versions: Mapping[str, str]
     machine: Mapping[str, str]
-    runs: tuple[Run, ...]
+    runs: tuple[RecordedRun, ...]
 
     @property
     def plan(self) -> Plan:
@@ -233,7 +233,7 @@ def record(
         check_target(target, "the test error")
     todo = plan.runs
     made = execute([run for _, run in todo], executor=executor, progress=progress, fail_fast=True)
-    runs = tuple(Run.of(label, result) for (label, _), result in zip(todo, made.results, strict=True))
+    runs = tuple(RecordedRun.of(label, result) for (label, _), result in zip(todo, made.results, strict=True))
     by_method: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
         by_method.setdefault(run.method, []).append(run.curve)
@@ -278,11 +278,13 @@ def _read(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _read_run(table: Mapping[str, Any]) -> Run:
+def _read_run(table: Mapping[str, Any]) -> RecordedRun:
     curve = pd.DataFrame({name: [_read(v) for v in column] for name, column in table["curve"].items()})
     if missing := {"wallclock", "update", "train_loss", "test_error"} - set(curve.columns):
         raise ValueError(f"a curve lacks {sorted(missing)}")
     if not len(curve) or curve[["wallclock", "update"]].isna().any(axis=None):
         raise ValueError("a curve has no rows, or a row has no wallclock or update")
     digests = Digests(**table["digests"])
-    return Run(str(table["method"]), int(table["seed"]), digests, _read(table["summary"]["mean_staleness"]), curve)
+    return RecordedRun(
+        str(table["method"]), int(table["seed"]), digests, _read(table["summary"]["mean_staleness"]), curve
+    )

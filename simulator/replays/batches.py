@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from stalegrad.simulator.replays.lowering import Schedule
+from stalegrad.simulator.replays.lowering import LoweredTrace
 
 Ints = npt.NDArray[np.int32]
 
@@ -25,7 +25,7 @@ Draw = Callable[[int, int], Ints]
 """(first, last) gradient id -> example indices of shape (messages, steps, batch size)."""
 
 
-def sampler(kind: str, examples: int, batch_size: int, seed: int, schedule: Schedule, workers: int) -> Draw:
+def sampler(kind: str, examples: int, batch_size: int, seed: int, lowered: LoweredTrace, workers: int) -> Draw:
     """Return how the mini-batches of a run are drawn.
 
     Args:
@@ -33,10 +33,10 @@ def sampler(kind: str, examples: int, batch_size: int, seed: int, schedule: Sche
         examples: size of the training set.
         batch_size: examples in a mini-batch.
         seed: seed of the run.
-        schedule: for the worker of each message.
+        lowered: for the worker of each message.
         workers: number of shards, if sharded; each must hold a mini-batch at least.
     """
-    steps = schedule.steps
+    steps = lowered.steps
     if kind == "iid":
         return functools.partial(_iid, examples=examples, size=steps * batch_size, seed=seed, steps=steps)
     if kind == "epochs":
@@ -45,8 +45,8 @@ def sampler(kind: str, examples: int, batch_size: int, seed: int, schedule: Sche
     return functools.partial(
         _sharded,
         shards=shards,
-        schedule=schedule,
-        rank=_rank(schedule.worker),
+        lowered=lowered,
+        rank=_rank(lowered.worker),
         batch_size=batch_size,
         seed=seed,
     )
@@ -100,17 +100,17 @@ def _iid(first: int, last: int, *, examples: int, size: int, seed: int, steps: i
 
 
 def _sharded(
-    first: int, last: int, *, shards: list[Any], schedule: Schedule, rank: Any, batch_size: int, seed: int
+    first: int, last: int, *, shards: list[Any], lowered: LoweredTrace, rank: Any, batch_size: int, seed: int
 ) -> Ints:
-    drawn = np.empty((last - first, schedule.steps, batch_size), np.int32)
-    size = schedule.steps * batch_size
-    workers = schedule.worker[first:last]
+    drawn = np.empty((last - first, lowered.steps, batch_size), np.int32)
+    size = lowered.steps * batch_size
+    workers = lowered.worker[first:last]
     for worker in np.unique(workers):
         here = workers == worker
         positions = rank[first:last][here][:, None] * size + np.arange(size)
         shard = shards[worker]
         entries = shard[_stream(positions, len(shard), seed, _SHARD, int(worker))]
-        drawn[here] = entries.reshape(-1, schedule.steps, batch_size)
+        drawn[here] = entries.reshape(-1, lowered.steps, batch_size)
     return drawn
 
 

@@ -14,11 +14,11 @@ from stalegrad.policies import Rule
 from stalegrad.policies.optimizers import build_optimizer, needs_loss
 from stalegrad.simulator.replays.executor import Executor, Structure
 from stalegrad.simulator.replays.loop import Loop
-from stalegrad.simulator.replays.lowering import Schedule, windows
+from stalegrad.simulator.replays.lowering import LoweredTrace, windows
 from stalegrad.simulator.replays.scan import Scan
 from stalegrad.simulator.replays.step import Layout, Params
 
-PATHS: dict[str, type[Executor]] = {"scan": Scan, "windows": Scan, "loop": Loop}
+EXECUTIONS: dict[str, type[Executor]] = {"scan": Scan, "windows": Scan, "loop": Loop}
 
 WINDOW = 4
 """Messages in a window at most."""
@@ -61,8 +61,8 @@ def asks_for_loss(structure: Structure, signature: Signature) -> bool:
     return needs_loss(build_optimizer(rule.optimizer), signature.tree)
 
 
-def choose_path(
-    objective: Objective, params: Params, batch_size: int, rule: Rule, layout: Layout, schedule: Schedule
+def choose_execution(
+    objective: Objective, params: Params, batch_size: int, rule: Rule, layout: Layout, lowered: LoweredTrace
 ) -> str:
     """Return ``scan``, but on CPU ``loop`` for native convolutions, whose backward pass is slow inside a compiled
     loop, and ``windows`` where a gradient is so small that most of its time goes into starting operations.
@@ -76,7 +76,7 @@ def choose_path(
     small = batch_size * layout.steps <= EXAMPLES and largest <= NUMBERS
     if not small or not has_windows(objective, rule, layout):
         return "scan"
-    reads = schedule.read_version[:NUMBERS]
+    reads = lowered.read_version[:NUMBERS]
     return "windows" if len(reads) >= FULL * (len(windows(reads, WINDOW)) - 1) > 0 else "scan"
 
 

@@ -16,7 +16,7 @@ from stalegrad.models.streams import Stream
 from stalegrad.policies import Method
 from stalegrad.simulator.replays.batches import Draw
 from stalegrad.simulator.replays.feed import Feed
-from stalegrad.simulator.replays.lowering import Schedule
+from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.step import Layout, Params, Step, make_step
 
 FETCHED_AHEAD = 16
@@ -29,7 +29,7 @@ fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 Loss = Callable[..., tuple[jax.Array, Any]]
 
 
-class Stand(NamedTuple):
+class Snapshot(NamedTuple):
     """Where a run stands: the server's parameters, and running statistics."""
 
     params: Params
@@ -46,25 +46,25 @@ class State(NamedTuple):
     optimizer: Any
 
 
-class Score(NamedTuple):
-    """A schedule and what goes with each of its messages and updates.
+class ReplayPlan(NamedTuple):
+    """A lowered and what goes with each of its messages and updates.
 
     Attributes:
-        schedule: when what is read and used.
+        lowered: when what is read and used.
         draw: draws mini-batches.
         epochs: passed before each update, and in all; NaN without data.
         rates: learning rate of each update.
         weights: the factor that each message's staleness has earned it.
     """
 
-    schedule: Schedule
+    lowered: LoweredTrace
     draw: Draw
     epochs: npt.NDArray[np.floating[Any]]
     rates: npt.NDArray[np.floating[Any]]
     weights: npt.NDArray[np.floating[Any]]
 
-    def cast(self, dtype: Any) -> Score:
-        """Return the score with learning rates and weights of this type."""
+    def cast(self, dtype: Any) -> ReplayPlan:
+        """Return the plan with learning rates and weights of this type."""
         return self._replace(rates=np.asarray(self.rates, dtype), weights=np.asarray(self.weights, dtype))
 
 
@@ -117,7 +117,7 @@ class Executor(ABC):
         workers: their number.
         key: from which the key of every mini-batch is folded.
         longest: updates in the longest stretch that is asked for without a stop.
-        schedule: the lowered trace, or its first part.
+        lowered: the lowered trace, or its first part.
     """
 
     state: State
@@ -129,43 +129,43 @@ class Executor(ABC):
         loss: Loss,
         method: Method,
         layout: Layout,
-        initial: Stand,
+        initial: Snapshot,
         train: Any,
         workers: int,
         key: jax.Array,
         longest: int,
-        schedule: Schedule,
+        lowered: LoweredTrace,
     ) -> None:
         self.program = Program(loss, Structure(method, workers), layout)
         self.method, self.layout, self.train, self.key, self.longest = method, layout, train, key, longest
         self.feed = Feed(train, FETCHED_AHEAD) if isinstance(train, Stream) else None
         self.dtype, self.workers = scalar_type(initial.params), workers
         self.numbers = numbers_of(method, workers, np.zeros(0), self.dtype)
-        self.start(initial, schedule.initial_slot)
+        self.start(initial, lowered.initial_slot)
 
-    def follow(self, score: Score) -> None:
-        """Go on with this score, which continues the one before."""
-        self.score = score.cast(self.dtype)
-        self.numbers = numbers_of(self.method, self.workers, self.score.rates, self.dtype)
+    def follow(self, plan: ReplayPlan) -> None:
+        """Go on with this plan, which continues the one before."""
+        self.plan = plan.cast(self.dtype)
+        self.numbers = numbers_of(self.method, self.workers, self.plan.rates, self.dtype)
 
     def mini_batches(self, first: int, last: int) -> tuple[Any, Any]:
         """Return data, and which of them messages are computed from: indices (messages, steps, batch)."""
         if self.train is None:
             return None, None
         if self.feed is None:
-            return self.train, self.score.draw(first, last)
-        data = self.feed.take(self.score.draw, first, last, len(self.score.schedule.worker))
+            return self.train, self.plan.draw(first, last)
+        data = self.feed.take(self.plan.draw, first, last, len(self.plan.lowered.worker))
         examples = np.arange(len(jax.tree.leaves(data)[0]), dtype=np.int32)
         return data, examples.reshape(last - first, self.layout.steps, -1)
 
     @abstractmethod
-    def start(self, initial: Stand, slot: int) -> None:
+    def start(self, initial: Snapshot, slot: int) -> None:
         """Set the state up for version 0, kept in that slot."""
 
     @property
-    def stand(self) -> Stand:
+    def snapshot(self) -> Snapshot:
         """Where the run stands now; good until it is advanced."""
-        return Stand(self.state.params, self.state.kept.stats)
+        return Snapshot(self.state.params, self.state.kept.stats)
 
     def restore(self, leaves: Sequence[Any]) -> None:
         """Go on from another state, of which these are the leaves (as bytes, where NumPy has no such type)."""

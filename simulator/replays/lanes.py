@@ -20,18 +20,18 @@ import numpy as np
 from stalegrad._core.trees import scalar_type
 from stalegrad.models import Objective
 from stalegrad.models.streams import Stream
-from stalegrad.simulator.replays.executor import Program, Stand, Structure, numbers_of
-from stalegrad.simulator.replays.lowering import Schedule
+from stalegrad.simulator.replays.executor import Program, Snapshot, Structure, numbers_of
+from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.player import Player, sample, values_of
 from stalegrad.simulator.replays.record import cadence_of
-from stalegrad.simulator.replays.scan import CHUNK, compiled_length, cut, passage, state_of
+from stalegrad.simulator.replays.scan import CHUNK, compiled_length, cut, run_chunk, state_of
 
 
 class Part(NamedTuple):
-    """A run to be played in a group: its player, its schedule, and the simulated seconds that it reaches to."""
+    """A run to be played in a group: its player, its lowered, and the simulated seconds that it reaches to."""
 
     player: Player
-    schedule: Schedule
+    lowered: LoweredTrace
     end: float
 
     @property
@@ -41,7 +41,7 @@ class Part(NamedTuple):
         None if updates of this run differ in their number of messages, for lanes would wait for each other, or if
         its data are streamed.
         """
-        player, layout = self.player, self.player.layout(self.schedule)
+        player, layout = self.player, self.player.layout(self.lowered)
         if layout.messages is None or isinstance(player.objective.train, Stream):
             return None
         structure = Structure(player.method, player.workers)
@@ -54,7 +54,7 @@ class Group:
 
     Args:
         program: what they share.
-        players: theirs; they have read their schedules.
+        players: theirs; they have read their lowered traces.
         objective: theirs, with its data on the device that is to do the work.
         device: that device.
     """
@@ -65,12 +65,12 @@ class Group:
         self.players, self.objective, self.most = players, objective, program.layout.most
         self.keys = jax.device_put(jnp.stack([p.loss_key for p in players]), device)
         dtype = scalar_type(players[0].initial.params)
-        self.scores = [p.last.cast(dtype) for p in players]
+        self.plans = [p.last.cast(dtype) for p in players]
         self.numbers = stack(
-            [numbers_of(p.method, p.workers, s.rates, dtype) for p, s in zip(players, self.scores, strict=True)]
+            [numbers_of(p.method, p.workers, s.rates, dtype) for p, s in zip(players, self.plans, strict=True)]
         )
-        slots = np.array([s.schedule.initial_slot for s in self.scores], np.int32)
-        longest = max(s.schedule.updates for s in self.scores)
+        slots = np.array([s.lowered.initial_slot for s in self.plans], np.int32)
+        longest = max(s.lowered.updates for s in self.plans)
         self.window = max(1, min(CHUNK // self.most, compiled_length(longest)))
         self.chunk = functools.lru_cache(maxsize=1)(lambda start: jax.device_put(self.cut(start), device))
         self.start, self.run = compiled(program)
@@ -92,20 +92,20 @@ class Group:
         """Put version 0 into its slots."""
         self.state = self.start(*self.initial)
 
-    def stand(self, index: int) -> Stand:
+    def snapshot(self, index: int) -> Snapshot:
         """Return where a run stands."""
-        now = Stand(self.state.params, self.state.kept.stats)
-        return Stand(*jax.tree.map(lambda leaf: leaf[index], tuple(now)))
+        now = Snapshot(self.state.params, self.state.kept.stats)
+        return Snapshot(*jax.tree.map(lambda leaf: leaf[index], tuple(now)))
 
     def cut(self, start: int) -> Any:
-        """Return a window of all schedules; that of a run that is over is empty."""
+        """Return a window of all lowered traces; that of a run that is over is empty."""
         chunks = []
-        for score in self.scores:
-            end = score.schedule.updates
+        for plan in self.plans:
+            end = plan.lowered.updates
             ours = min(start, end), min(start + self.window, end)
-            a, b = (int(score.schedule.first[u]) for u in ours)
-            indices = None if self.objective.train is None else score.draw(a, max(b, a + 1))[: b - a]
-            chunks.append(cut(score, *ours, self.window, self.most, indices))
+            a, b = (int(plan.lowered.first[u]) for u in ours)
+            indices = None if self.objective.train is None else plan.draw(a, max(b, a + 1))[: b - a]
+            chunks.append(cut(plan, *ours, self.window, self.most, indices))
         return jax.tree.map(lambda *leaves: np.stack(leaves), *chunks)
 
     def advance(self, first: int, last: int) -> list[Any]:
@@ -132,17 +132,17 @@ class Group:
 
         def of(i: int, player: Player) -> dict[str, float]:
             train, test = ({name: values[i] for name, values in metric.items()} for metric in found)
-            return values_of(train, test, self.stand(i).params if player.record.fn else None, player.record)
+            return values_of(train, test, self.snapshot(i).params if player.record.fn else None, player.record)
 
         return [of(i, player) for i, player in enumerate(self.players)]
 
 
 @functools.lru_cache(maxsize=64)
 def compiled(program: Program) -> tuple[Any, Any]:
-    """Return the compiled start and passage of a group."""
+    """Return the compiled start and run_chunk of a group."""
     return (
         jax.jit(jax.vmap(state_of(program))),
-        jax.jit(jax.vmap(passage(program), (0, 0, None, 0, 0, None, None)), donate_argnums=0),
+        jax.jit(jax.vmap(run_chunk(program), (0, 0, None, 0, 0, None, None)), donate_argnums=0),
     )
 
 
@@ -156,12 +156,12 @@ def stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def grouped(parts: Sequence[Part], width: int) -> list[list[Part]]:
-    """Return which parts to play together, ``width`` at a time; those that cannot be are alone."""
+def grouped(parts: Sequence[Part], lanes: int) -> list[list[Part]]:
+    """Return which parts to play together, ``lanes`` at a time; those that cannot be are alone."""
     alike: dict[Any, list[Part]] = {}
     for i, part in enumerate(parts):
         alike.setdefault(part.shape or i, []).append(part)
-    return [same[i : i + width] for same in alike.values() for i in range(0, len(same), width)]
+    return [same[i : i + lanes] for same in alike.values() for i in range(0, len(same), lanes)]
 
 
 def memory(device: jax.Device) -> int:
@@ -176,38 +176,38 @@ def memory(device: jax.Device) -> int:
     return machine // 2
 
 
-def play_together(parts: Sequence[Part], width: int, objective: Objective, device: jax.Device) -> None:
-    """Play runs of one shape to their ends, in ``width`` lanes, or in as many as the memory holds.
+def play_together(parts: Sequence[Part], lanes: int, objective: Objective, device: jax.Device) -> None:
+    """Play runs of one shape to their ends, in ``lanes`` lanes, or in as many as the memory holds.
 
     Args:
         parts: the runs.
-        width: number of lanes.
+        lanes: number of lanes.
         objective: that of the runs, with its data on ``device``.
         device: where to play them.
     """
     players = [part.player for part in parts]
-    for player, schedule, end in parts:
-        player.read(schedule, end)
-        player.path, player.objective = f"group of {width}", objective
+    for player, lowered, end in parts:
+        player.read(lowered, end)
+        player.execution, player.objective = f"{lanes} lanes", objective
     assert parts[0].shape is not None
     program, *_ = parts[0].shape
-    slots = max(player.layout(schedule).slots for player, schedule, _ in parts)
-    lanes = [*players, *[players[-1]] * (width - len(players))]
-    group = Group(program._replace(layout=program.layout._replace(slots=slots)), lanes, objective, device)
-    if width > 1 and group.bytes() > memory(device):
-        for i in range(0, len(parts), width // 2):
-            play_together(parts[i : i + width // 2], width // 2, objective, device)
+    slots = max(player.layout(lowered).slots for player, lowered, _ in parts)
+    padded = [*players, *[players[-1]] * (lanes - len(players))]
+    group = Group(program._replace(layout=program.layout._replace(slots=slots)), padded, objective, device)
+    if lanes > 1 and group.bytes() > memory(device):
+        for i in range(0, len(parts), lanes // 2):
+            play_together(parts[i : i + lanes // 2], lanes // 2, objective, device)
         return
     group.begin()
 
-    stops = {int(u) for p in players for u in p.due.update} | {p.last.schedule.updates for p in players}
+    stops = {int(u) for p in players for u in p.due.update} | {p.last.lowered.updates for p in players}
     done = 0
     for update in sorted(stops):
         measured = group.advance(done, update)
         done = update
         values = group.evaluate() if any(map(in_step, players)) else []
         for i, player in enumerate(players):
-            last = player.last.schedule.updates
+            last = player.last.lowered.updates
             if player.diverged_at is not None or update > last:
                 continue
             if update > player.done:
@@ -215,13 +215,13 @@ def play_together(parts: Sequence[Part], width: int, objective: Objective, devic
             if in_step(player):
                 player.values = values[i]
             else:
-                player.stand = group.stand(i)
+                player.snapshot = group.snapshot(i)
             player.write_rows()
             if player.diverged_at is not None or update == last:
-                player.stand = group.stand(i)
+                player.snapshot = group.snapshot(i)
 
 
-def play_on(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], width: int) -> None:
+def play_on(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], lanes: int) -> None:
     """Play groups of runs of one shape, each device its share of them at the same time as the others."""
     placed: dict[Any, Objective] = {}
     for i, group in enumerate(groups):
@@ -233,7 +233,7 @@ def play_on(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], wid
     def play(share: int) -> None:
         device = devices[share]
         for group in groups[share :: len(devices)]:
-            play_together(group, width, placed[group[0].player.objective.loss, device], device)
+            play_together(group, lanes, placed[group[0].player.objective.loss, device], device)
 
     if len(devices) == 1:  # here, where settings hold that are those of this thread: jax.enable_x64, say
         play(0)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stalegrad._core.trees import at_worker, put_worker
-from stalegrad.simulator.replays.executor import Executor, Program, Stand, State, fold_in
+from stalegrad.simulator.replays.executor import Executor, Program, Snapshot, State, fold_in
 from stalegrad.simulator.replays.step import Inputs, Params, Sent
 
 
@@ -23,7 +23,7 @@ class Loop(Executor):
 
     stride = 16
 
-    def start(self, initial: Stand, slot: int) -> None:
+    def start(self, initial: Snapshot, slot: int) -> None:
         """Put version 0 into its slot."""
         init, self.message, self.apply = compiled(self.program)
         own, kept, optimizer, sent = init(*initial, self.numbers)
@@ -31,15 +31,15 @@ class Loop(Executor):
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
-        score, measured = self.score, []
-        s, (params, slots, own, kept, optimizer) = score.schedule, self.state
+        plan, measured = self.plan, []
+        s, (params, slots, own, kept, optimizer) = plan.lowered, self.state
         for u in range(first, last):
             a, b = int(s.first[u]), int(s.first[u + 1])
-            rate, total = score.rates[u], None
+            rate, total = plan.rates[u], None
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
                 train, indices = self.mini_batches(m, m + 1)
-                event = None if indices is None else indices[0], batch, *who, score.weights[m]
+                event = None if indices is None else indices[0], batch, *who, plan.weights[m]
                 state = (params, slots[s.read_slot[m]], own, kept, optimizer)
                 total, own, kept, measures = self.message(
                     self.numbers, *state, total, event, rate, train, self.key

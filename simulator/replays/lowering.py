@@ -1,4 +1,4 @@
-"""Lowering: from a trace to a schedule of array operations, as a compiler lowers variables to registers.
+"""Lowering: from a trace to a lowered of array operations, as a compiler lowers variables to registers.
 
 A version that somebody will read again gets a *slot*. Version v is live from the update that creates it to the
 update that last uses it (half-open), and slots are reused as soon as they are free, so memory grows with the
@@ -18,7 +18,7 @@ from stalegrad.simulator.timing.trace import Trace
 Ints = npt.NDArray[np.int32]
 
 
-class Schedule(NamedTuple):
+class LoweredTrace(NamedTuple):
     """A trace as the replay sees it. The first axis of ``worker``, ``staleness``, ``read_version``, ``read_slot``
     and ``batch`` is the gradient id (rank of a used message by update, receive time, worker); of ``first``,
     ``write_slot`` and ``time`` the update.
@@ -80,8 +80,8 @@ class Schedule(NamedTuple):
         return self.first * self.steps
 
 
-def lower(trace: Trace, live: Iterable[int] = ()) -> Schedule:
-    """Return the schedule of a trace.
+def lower(trace: Trace, live: Iterable[int] = ()) -> LoweredTrace:
+    """Return the lowered of a trace.
 
     Args:
         trace: what happened (so far).
@@ -100,7 +100,7 @@ def lower(trace: Trace, live: Iterable[int] = ()) -> Schedule:
     first = np.searchsorted(update, np.arange(updates + 1))
     slot_of, slots, scratch = allocate(read, update, updates, live)
     steps_each = int(steps[0]) if len(steps) else 1
-    return Schedule(
+    return LoweredTrace(
         worker=trace.column("worker")[used].astype(np.int32),
         staleness=(update - read).astype(np.int32),
         read_version=read,

@@ -20,18 +20,18 @@ from stalegrad.policies.controllers import Adjustment
 from stalegrad.simulator.replays.batches import key_of, sampler
 from stalegrad.simulator.replays.checkpoint import Checkpoint, Saved
 from stalegrad.simulator.replays.execution import (
-    PATHS,
+    EXECUTIONS,
     WINDOW,
     Signature,
     asks_for_loss,
-    choose_path,
+    choose_execution,
     has_windows,
 )
-from stalegrad.simulator.replays.executor import Executor, Score, Stand, Structure
-from stalegrad.simulator.replays.lowering import Schedule
+from stalegrad.simulator.replays.executor import Executor, ReplayPlan, Snapshot, Structure
+from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.record import Record, points
 from stalegrad.simulator.replays.step import Layout, Params
-from stalegrad.simulator.timing.trace import Budget
+from stalegrad.simulator.timing.budget import Budget
 
 Progress = Callable[[int], Any]
 """Told, now and then, how many updates have been made since it was last told."""
@@ -42,7 +42,7 @@ SAMPLE, BLOCK = 2_048, 256
 
 
 class Player:
-    """Plays scores, each a continuation of the one before.
+    """Plays plans, each a continuation of the one before.
 
     Args:
         problem: what is trained.
@@ -51,7 +51,7 @@ class Player:
         record: what the history holds.
         budget: when the run ends.
         seed: of initial parameters, mini-batches and the keys given to the loss.
-        path: ``scan``, ``windows`` or ``loop``, or None to choose.
+        execution: ``scan``, ``windows`` or ``loop``, or None to choose.
         progress: told about updates as they are made.
         checkpoint: where the state is kept, now and then; the run goes on from what it holds.
     """
@@ -64,7 +64,7 @@ class Player:
         record: Record,
         budget: Budget,
         seed: int,
-        path: str | None,
+        execution: str | None,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
@@ -78,8 +78,8 @@ class Player:
         init_key, self.loss_key = jax.random.split(key_of(self.seed))
         # Copied, because the buffers will be donated.
         start = jax.tree.map(jnp.array, (self.objective.init(init_key), self.objective.stats))
-        self.initial = self.stand = Stand(*start)
-        self.path = path or ""
+        self.initial = self.snapshot = Snapshot(*start)
+        self.execution = execution or ""
         self.loss_needed = asks_for_loss(Structure(method, workers), Signature(self.initial.params))
         self.executor: Executor | None = None
         self.rows: list[dict[str, float]] = []
@@ -89,65 +89,65 @@ class Player:
         self.diverged_at: float | None = None
         self.values = evaluate(self.objective, self.initial, record)
 
-    def layout(self, schedule: Schedule) -> Layout:
-        """Return what to compile for, if this is the whole schedule."""
+    def layout(self, lowered: LoweredTrace) -> Layout:
+        """Return what to compile for, if this is the whole lowered."""
         return Layout(
-            messages=schedule.messages_per_update,
-            steps=schedule.steps,
-            fresh=schedule.always_fresh and self.rule.look_ahead is None,
+            messages=lowered.messages_per_update,
+            steps=lowered.steps,
+            fresh=lowered.always_fresh and self.rule.look_ahead is None,
             measures=self.record.measures,
-            slots=schedule.bucket,
-            most=int(np.diff(schedule.first).max(initial=1)),
+            slots=lowered.bucket,
+            most=int(np.diff(lowered.first).max(initial=1)),
             loss=self.loss_needed,
         )
 
-    def score(self, schedule: Schedule) -> Score:
-        """Return what goes with each message and update of a schedule."""
-        check_rule(self.method.name, self.rule, schedule)
+    def plan_of(self, lowered: LoweredTrace) -> ReplayPlan:
+        """Return what goes with each message and update of a lowered."""
+        check_rule(self.method.name, self.rule, lowered)
         examples, size = self.objective.examples, self.problem.batch_size
-        draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, schedule, self.workers)
-        epochs = schedule.gradients_before * (size / examples if examples else math.nan)
+        draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, lowered, self.workers)
+        epochs = lowered.gradients_before * (size / examples if examples else math.nan)
         rates = self.method.learning_rate.values(
-            np.arange(schedule.updates, dtype=float), epochs[:-1], self.workers
+            np.arange(lowered.updates, dtype=float), epochs[:-1], self.workers
         )
-        update = np.repeat(np.arange(schedule.updates), np.diff(schedule.first))
+        update = np.repeat(np.arange(lowered.updates), np.diff(lowered.first))
         weigh = self.rule.weight
-        weights = np.ones(len(update)) if weigh is None else weigh(schedule.staleness, update, self.workers)
-        return Score(schedule, draw, epochs, rates, weights)
+        weights = np.ones(len(update)) if weigh is None else weigh(lowered.staleness, update, self.workers)
+        return ReplayPlan(lowered, draw, epochs, rates, weights)
 
-    def read(self, schedule: Schedule, end: float, *, final: bool = True) -> None:
-        """Take a schedule up, a continuation of the one before, and note what goes with it and when rows are due.
+    def read(self, lowered: LoweredTrace, end: float, *, final: bool = True) -> None:
+        """Take a lowered up, a continuation of the one before, and note what goes with it and when rows are due.
 
         Args:
-            schedule: the lowered trace (so far).
+            lowered: the lowered trace (so far).
             end: simulated seconds that it reaches to.
             final: whether it is the whole of the run.
         """
-        self.last = self.score(schedule)
-        self.due = points(self.record, self.budget, schedule, end, final=final)
+        self.last = self.plan_of(lowered)
+        self.due = points(self.record, self.budget, lowered, end, final=final)
 
-    def play(self, schedule: Schedule, end: float, layout: Layout, *, final: bool = True) -> bool:
-        """Play a schedule to its end; return whether the run has diverged.
+    def play(self, lowered: LoweredTrace, end: float, layout: Layout, *, final: bool = True) -> bool:
+        """Play a lowered to its end; return whether the run has diverged.
 
         Args:
-            schedule: a continuation of the one played before.
+            lowered: a continuation of the one played before.
             end: simulated seconds that it reaches to.
             layout: the same in all calls.
             final: whether it is the whole of the run.
         """
-        self.read(schedule, end, final=final)
+        self.read(lowered, end, final=final)
         if self.executor is None:
             params, batch_size = self.initial.params, self.problem.batch_size
-            if not self.path:
-                self.path = choose_path(self.objective, params, batch_size, self.rule, layout, schedule)
-            if self.path == "windows":
+            if not self.execution:
+                self.execution = choose_execution(self.objective, params, batch_size, self.rule, layout, lowered)
+            if self.execution == "windows":
                 if not has_windows(self.objective, self.rule, layout):
                     raise ValueError(
-                        f'path = "windows" is not allowed for {self.method.name}: it needs stale updates of one '
-                        "message each, workers that keep nothing between messages, and no batch norm"
+                        f'execution = "windows" is not allowed for {self.method.name}: it needs stale updates of '
+                        "one message each, workers that keep nothing between messages, and no batch norm"
                     )
                 layout = layout._replace(window=WINDOW)
-            self.executor = PATHS[self.path](
+            self.executor = EXECUTIONS[self.execution](
                 self.objective.loss,
                 self.method,
                 layout,
@@ -156,16 +156,16 @@ class Player:
                 self.workers,
                 self.loss_key,
                 longest=int(np.diff(self.due.update).max(initial=1)),
-                schedule=schedule,
+                lowered=lowered,
             )
             if self.saved is not None:
                 self.resume(self.saved)
         self.executor.follow(self.last)
-        for update in [*self.due.update[len(self.rows) :], schedule.updates]:
+        for update in [*self.due.update[len(self.rows) :], lowered.updates]:
             while self.done < update:
                 stop = min(int(update), self.done + self.executor.stride)
                 self.note(self.executor.advance(self.done, stop), stop)
-                self.stand = self.executor.stand
+                self.snapshot = self.executor.snapshot
                 if self.checkpoint is not None and self.checkpoint.due:
                     self.save(self.checkpoint)
             self.write_rows()
@@ -194,7 +194,7 @@ class Player:
         self.shown, self.rows = saved.about["shown"], saved.about["rows"]
         if self.progress is not None:
             self.progress(saved.about["done"])
-        self.done, self.stand, self.values = saved.about["done"], self.executor.stand, {}
+        self.done, self.snapshot, self.values = saved.about["done"], self.executor.snapshot, {}
 
     def note(self, measured: Any, update: int) -> None:
         """Take notice that all updates before this one have been made, and of what was measured of them."""
@@ -217,19 +217,19 @@ class Player:
 
     def row(self, wallclock: float) -> dict[str, float]:
         """Return the history's row of this moment."""
-        score = self.last
-        self.values = self.values or evaluate(self.objective, self.stand, self.record)
+        plan = self.last
+        self.values = self.values or evaluate(self.objective, self.snapshot, self.record)
         if self.record.per_gradient:
             self.measured += self.recent
         gaps = np.concatenate(self.recent)[:, 0] if self.record.measures and self.recent else np.array([math.nan])
-        rates = score.rates
+        rates = plan.rates
         row = {
             "wallclock": wallclock,
             "update": self.done,
-            "gradients": score.schedule.gradients_before[self.done],
-            "epoch": score.epochs[self.done],
+            "gradients": plan.lowered.gradients_before[self.done],
+            "epoch": plan.epochs[self.done],
             **{name: self.values[name] for name in ("train_loss", "test_loss", "test_error")},
-            **_staleness(score.schedule, self.shown, self.done),
+            **_staleness(plan.lowered, self.shown, self.done),
             "mean_gap": float(np.mean(gaps)),
             "learning_rate": rates[max(self.done - 1, 0)] if len(rates) else math.nan,
         }
@@ -240,20 +240,20 @@ class Player:
         """Return what was recorded of every message, in the order of gradient ids; None if that was not asked."""
         if not self.record.per_gradient:
             return None
-        schedule = self.last.schedule
-        count = int(schedule.first[self.done])
+        lowered = self.last.lowered
+        count = int(lowered.first[self.done])
         measured = np.concatenate([*self.measured, *self.recent]) if self.done else np.empty((0, 3))
         gap, gradient_norm, message_norm = measured.T
-        update = np.repeat(np.arange(schedule.updates), np.diff(schedule.first))[:count]
+        update = np.repeat(np.arange(lowered.updates), np.diff(lowered.first))[:count]
         rate = self.last.rates[update]
         with np.errstate(divide="ignore", invalid="ignore"):
             effective = (1.0 if self.rule.displaces else rate) * message_norm / gradient_norm
         return pd.DataFrame(
             {
-                "worker": schedule.worker[:count],
+                "worker": lowered.worker[:count],
                 "update": update,
-                "wallclock": schedule.time[update],
-                "staleness": schedule.staleness[:count],
+                "wallclock": lowered.time[update],
+                "staleness": lowered.staleness[:count],
                 "gap": gap,
                 "gradient_norm": gradient_norm,
                 "learning_rate": rate,
@@ -263,41 +263,45 @@ class Player:
 
     def train_loss(self) -> float:
         """Return the training loss of the current version."""
-        self.values = self.values or evaluate(self.objective, self.stand, self.record)
+        self.values = self.values or evaluate(self.objective, self.snapshot, self.record)
         return self.values["train_loss"]
 
 
-def check_rule(name: str, rule: Rule, schedule: Schedule) -> None:
+def check_rule(name: str, rule: Rule, lowered: LoweredTrace) -> None:
     """Raise ValueError if a trace asks of a rule what it cannot do."""
-    if rule.single and schedule.updates and schedule.messages_per_update != 1:
+    if rule.single and lowered.updates and lowered.messages_per_update != 1:
         raise ValueError(f"method {name!r} needs updates of one message each; those of this trace have others")
-    if rule.own_reads and schedule.updates:
-        later = schedule.read_version > 0
-        maker = schedule.worker[schedule.read_version[later] - 1]
-        if (maker != schedule.worker[later]).any():
+    if rule.own_reads and lowered.updates:
+        later = lowered.read_version > 0
+        maker = lowered.worker[lowered.read_version[later] - 1]
+        if (maker != lowered.worker[later]).any():
             raise ValueError(
                 f"method {name!r} sends each worker a point of its own, but in this trace a worker reads a "
                 "version that another one's message made (a late joiner, say)"
             )
 
 
-def evaluate(objective: Objective, stand: Stand, record: Record) -> dict[str, float]:
+def evaluate(objective: Objective, snapshot: Snapshot, record: Record) -> dict[str, float]:
     """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
     streamed = isinstance(objective.train, Stream)
-    train = _measured(objective, stand, objective.train, record.train_examples or (SAMPLE if streamed else None))
-    test = _measured(objective, stand, objective.test) if objective.test is not None else {}
-    return values_of(train, test, stand.params, record)
+    train = _measured(
+        objective, snapshot, objective.train, record.train_examples or (SAMPLE if streamed else None)
+    )
+    test = _measured(objective, snapshot, objective.test) if objective.test is not None else {}
+    return values_of(train, test, snapshot.params, record)
 
 
-def _measured(objective: Objective, stand: Stand, data: Any, at_most: int | None = None) -> Mapping[str, Any]:
+def _measured(
+    objective: Objective, snapshot: Snapshot, data: Any, at_most: int | None = None
+) -> Mapping[str, Any]:
     """Evaluate on data, or on ``at_most`` of its examples; on a stream block by block."""
     metrics = _evaluator(objective.evaluate)
     if not isinstance(data, Stream):
-        return metrics(*stand, sample(data, at_most))  # type: ignore[no-any-return]
+        return metrics(*snapshot, sample(data, at_most))  # type: ignore[no-any-return]
     chosen = spaced(len(data), at_most)
     count = len(chosen)
     blocks = [chosen[i : i + BLOCK] for i in range(0, count, BLOCK)]
-    parts = [metrics(*stand, data.fetch(block)) for block in blocks]
+    parts = [metrics(*snapshot, data.fetch(block)) for block in blocks]
     weights = [len(block) / count for block in blocks]
     return {name: sum(w * float(part[name]) for w, part in zip(weights, parts, strict=True)) for name in parts[0]}
 
@@ -334,8 +338,8 @@ def _evaluator(function: Callable[..., Any]) -> Any:
     return jax.jit(function)
 
 
-def _staleness(schedule: Schedule, first: int, last: int) -> dict[str, float]:
-    staleness = schedule.staleness[schedule.first[first] : schedule.first[last]]
+def _staleness(lowered: LoweredTrace, first: int, last: int) -> dict[str, float]:
+    staleness = lowered.staleness[lowered.first[first] : lowered.first[last]]
     if not len(staleness):
         return {"mean_staleness": math.nan, "max_staleness": math.nan}
     return {"mean_staleness": float(staleness.mean()), "max_staleness": float(staleness.max())}

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from stalegrad._core.functions import by_name, check_function_name, function_of
 from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
-from stalegrad.simulator.replays.lowering import Schedule
+from stalegrad.simulator.replays.lowering import LoweredTrace
+from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import TOLERANCE
-from stalegrad.simulator.timing.trace import Budget
 
 POINTS = 50
 """Rows of a history, if its cadence is left to us."""
@@ -111,14 +111,14 @@ def cadence_of(record: Record, budget: Budget) -> Record:
     return Record(updates=math.ceil(budget.updates / POINTS))
 
 
-def points(record: Record, budget: Budget, schedule: Schedule, end: float, *, final: bool = True) -> Points:
+def points(record: Record, budget: Budget, lowered: LoweredTrace, end: float, *, final: bool = True) -> Points:
     """Return when rows are due: at the start, at the cadence, and (if this is all) at the end.
 
     Raises:
         ValueError: if the wallclock cadence asks for more than :data:`ROWS` rows.
     """
     cadence = cadence_of(record, budget)
-    times = np.concatenate([[0.0], schedule.time])
+    times = np.concatenate([[0.0], lowered.time])
     if cadence.wallclock:
         rows = end / cadence.wallclock * (1 + TOLERANCE)
         if not rows < ROWS:
@@ -127,19 +127,19 @@ def points(record: Record, budget: Budget, schedule: Schedule, end: float, *, fi
                 f"has at most {ROWS} rows; give at least {end / ROWS:.3g}"
             )
         wallclock = np.arange(math.floor(rows) + 1) * cadence.wallclock
-        update = np.searchsorted(schedule.time, wallclock * (1 + TOLERANCE), side="right")
+        update = np.searchsorted(lowered.time, wallclock * (1 + TOLERANCE), side="right")
         if final and wallclock[-1] < end * (1 - TOLERANCE):
-            wallclock, update = np.append(wallclock, end), np.append(update, schedule.updates)
+            wallclock, update = np.append(wallclock, end), np.append(update, lowered.updates)
         return Points(wallclock, update)
     if cadence.updates:
-        update = np.arange(0, schedule.updates + 1, min(cadence.updates, schedule.updates + 1))
+        update = np.arange(0, lowered.updates + 1, min(cadence.updates, lowered.updates + 1))
     else:
         assert cadence.gradients
-        due = np.arange(0, schedule.gradients_before[-1] + 1, cadence.gradients)
-        update = np.searchsorted(schedule.gradients_before, due)
-    update = update[update <= schedule.updates]
+        due = np.arange(0, lowered.gradients_before[-1] + 1, cadence.gradients)
+        update = np.searchsorted(lowered.gradients_before, due)
+    update = update[update <= lowered.updates]
     if final:
-        update = np.append(update, schedule.updates)
+        update = np.append(update, lowered.updates)
     update = np.unique(update)
     return Points(times[update], update)
 

@@ -1,4 +1,4 @@
-"""Replay: put gradients to a trace. The schedule says when, the problem and the rule say what."""
+"""Replay: put gradients to a trace. The lowered says when, the problem and the rule say what."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from stalegrad.models import Problem
 from stalegrad.policies import Method
 from stalegrad.policies.controllers import Adjustment, Observation
 from stalegrad.simulator.replays.checkpoint import Checkpoint
-from stalegrad.simulator.replays.execution import PATHS
+from stalegrad.simulator.replays.execution import EXECUTIONS
 from stalegrad.simulator.replays.lanes import Part, grouped, play_on
 from stalegrad.simulator.replays.lowering import bucket, lower
 from stalegrad.simulator.replays.player import Player, Progress
 from stalegrad.simulator.replays.record import Record
 from stalegrad.simulator.replays.step import Layout, Params
+from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import Engine
-from stalegrad.simulator.timing.trace import Budget, Trace
+from stalegrad.simulator.timing.trace import Trace
 
 DECISIONS = 100_000
 """Decisions of a controller in a run at most: with each the trace so far is lowered anew."""
@@ -34,7 +35,7 @@ class Replay(NamedTuple):
         history: one row per recorded point, see :func:`replay`.
         params: the server's parameters at the end.
         diverged_at: wallclock of the first recorded point whose loss is not finite, or None.
-        path: how it was executed: ``scan``, ``windows``, ``loop`` or a group of so many lanes.
+        execution: how it was executed: ``scan``, ``windows``, ``loop`` or ``N lanes``.
         gradients: if the record asks for it, one row per used message, in the order of gradient ids: ``worker``,
             ``update``, ``wallclock`` (of the update), ``staleness``, ``gap``, ``gradient_norm`` (L2; of
             the displacement, where workers send one), ``learning_rate`` and ``effective_step``: the learning rate
@@ -45,7 +46,7 @@ class Replay(NamedTuple):
     history: pd.DataFrame
     params: Params
     diverged_at: float | None
-    path: str
+    execution: str
     gradients: pd.DataFrame | None = None
     stats: Any = ()
 
@@ -57,7 +58,7 @@ def replay(
     *,
     record: Record | None = None,
     seed: int = 0,
-    path: str | None = None,
+    execution: str | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Replay:
@@ -70,7 +71,7 @@ def replay(
             the decisions of its controller, if it has one).
         record: what the history holds.
         seed: of initial parameters, mini-batches and the keys given to the loss.
-        path: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
+        execution: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
         progress: told about updates as they are made.
         checkpoint: where the state is kept now and then; the replay goes on from what it holds.
 
@@ -81,15 +82,17 @@ def replay(
         whether it diverged. A run that diverges ends there.
 
     Raises:
-        ValueError: if the mini-batch is larger than the data set, a message's local steps vary, the path cannot be
-            taken, or the trace cannot have happened (see :meth:`Trace.verify`).
+        ValueError: if the mini-batch is larger than the data set, a message's local steps vary, the execution is
+            impossible for the method, or the trace cannot have happened (see :meth:`Trace.verify`).
     """
     trace.verify()
-    check(problem, method, trace.workers, path)
+    check(problem, method, trace.workers, execution)
     budget = _budget(trace)
-    player = Player(problem, method, trace.workers, record or Record(), budget, seed, path, progress, checkpoint)
-    schedule = lower(trace)
-    player.play(schedule, trace.end, player.layout(schedule))
+    player = Player(
+        problem, method, trace.workers, record or Record(), budget, seed, execution, progress, checkpoint
+    )
+    lowered = lower(trace)
+    player.play(lowered, trace.end, player.layout(lowered))
     return _result(player)
 
 
@@ -103,11 +106,11 @@ class Request(NamedTuple):
     seed: int
 
 
-def replay_together(requests: Sequence[Request], width: int) -> list[Replay]:
-    """Replay several traces, those that share their compiled code ``width`` at a time by ``vmap``.
+def replay_together(requests: Sequence[Request], lanes: int) -> list[Replay]:
+    """Replay several traces, those that share their compiled code ``lanes`` at a time by ``vmap``.
 
     The devices of this process share the work.
-    Numbers are those of :func:`replay` up to rounding; they depend on ``width``, but on nobody else's run.
+    Numbers are those of :func:`replay` up to rounding; they depend on ``lanes``, but on nobody else's run.
     A run whose updates differ in their number of messages is played alone.
 
     Raises:
@@ -120,10 +123,10 @@ def replay_together(requests: Sequence[Request], width: int) -> list[Replay]:
         check(problem, method, trace.workers, None)
         player = Player(problem, method, trace.workers, record, _budget(trace), seed, None)
         parts.append(Part(player, lower(trace), trace.end))
-    groups = grouped(parts, width)
-    play_on(jax.local_devices(), [group for group in groups if group[0].shape is not None], width)
-    for player, schedule, end in (part for group in groups if group[0].shape is None for part in group):
-        player.play(schedule, end, player.layout(schedule))
+    groups = grouped(parts, lanes)
+    play_on(jax.local_devices(), [group for group in groups if group[0].shape is not None], lanes)
+    for player, lowered, end in (part for group in groups if group[0].shape is None for part in group):
+        player.play(lowered, end, player.layout(lowered))
     return [_result(part.player) for part in parts]
 
 
@@ -135,7 +138,7 @@ def simulate_and_replay(
     *,
     record: Record | None = None,
     seed: int = 0,
-    path: str | None = None,
+    execution: str | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Trace, Replay]:
@@ -145,8 +148,10 @@ def simulate_and_replay(
     decided is in ``trace.spec["decisions"]``: (time, loss, k). Arguments as of :func:`replay`; ``progress`` is
     told about updates. A run that goes on from a checkpoint takes the decisions made before from it.
     """
-    check(problem, method, cluster.size, path)
-    player = Player(problem, method, cluster.size, record or Record(), budget, seed, path, progress, checkpoint)
+    check(problem, method, cluster.size, execution)
+    player = Player(
+        problem, method, cluster.size, record or Record(), budget, seed, execution, progress, checkpoint
+    )
     controller = method.controller
     assert controller is not None
     engine = Engine(cluster, method.synchrony, seed)
@@ -172,9 +177,9 @@ def simulate_and_replay(
             tick += controller.interval
             continue
         trace = engine.trace()
-        schedule = lower(trace, () if over else engine.live_versions())
+        lowered = lower(trace, () if over else engine.live_versions())
         end = trace.end if over else tick
-        if player.play(schedule, end, layout, final=over):
+        if player.play(lowered, end, layout, final=over):
             break
         if not over:
             rates = player.last.rates
@@ -190,15 +195,15 @@ def simulate_and_replay(
 
 def _result(player: Player) -> Replay:
     history, gradients = pd.DataFrame(player.rows), player.gradients()
-    params, stats = player.stand
-    return Replay(history, params, player.diverged_at, player.path, gradients, stats)
+    params, stats = player.snapshot
+    return Replay(history, params, player.diverged_at, player.execution, gradients, stats)
 
 
-def check(problem: Problem, method: Method, workers: int, path: str | None) -> None:
+def check(problem: Problem, method: Method, workers: int, execution: str | None) -> None:
     """Load the problem's data; raise ValueError if it does not go together with the rest."""
     examples = problem.objective().examples
-    if path is not None and path not in PATHS:
-        raise ValueError(unknown_name("path", path, PATHS))
+    if execution is not None and execution not in EXECUTIONS:
+        raise ValueError(unknown_name("execution", execution, EXECUTIONS))
     if not examples and method.learning_rate.needs_epochs:
         raise ValueError(
             f"learning_rate = {method.learning_rate} counts epochs, but the problem has no data: "

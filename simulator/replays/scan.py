@@ -16,7 +16,15 @@ import numpy as np
 from jax import lax
 
 from stalegrad._core.trees import at_worker, put_worker, scalar_type
-from stalegrad.simulator.replays.executor import FETCHED_AHEAD, Executor, Program, Score, Stand, State, fold_in
+from stalegrad.simulator.replays.executor import (
+    FETCHED_AHEAD,
+    Executor,
+    Program,
+    ReplayPlan,
+    Snapshot,
+    State,
+    fold_in,
+)
 from stalegrad.simulator.replays.lowering import windows
 from stalegrad.simulator.replays.step import Inputs, Params, Sent
 
@@ -25,7 +33,7 @@ CHUNK = 4_096
 
 
 class Chunk(NamedTuple):
-    """A stretch of the schedule, padded to a compiled length. The first six have one entry per message;
+    """A stretch of the lowered, padded to a compiled length. The first six have one entry per message;
     ``windows`` says where each window starts and the last one ends, if there are any."""
 
     worker: Any
@@ -44,7 +52,7 @@ class Chunk(NamedTuple):
 class Scan(Executor):
     """The state of one replay, advanced by whole chunks."""
 
-    def start(self, initial: Stand, slot: int) -> None:
+    def start(self, initial: Snapshot, slot: int) -> None:
         """Put version 0 into its slot."""
         self.state = start_of(self.program)(*initial, self.numbers, slot)
         chunk = CHUNK if self.feed is None else FETCHED_AHEAD
@@ -52,15 +60,15 @@ class Scan(Executor):
 
     def advance(self, first: int, last: int) -> Any:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
-        a, b = (int(self.score.schedule.first[u]) for u in (first, last))
+        a, b = (int(self.plan.lowered.first[u]) for u in (first, last))
         train, indices = self.mini_batches(a, b)
         if self.feed is not None:
             length = self.stride * self.layout.most * indices[0].size
             train = jax.tree.map(lambda leaf: _padded(leaf, length), train)
-        chunk = cut(self.score, first, last, self.stride, self.layout.most, indices)
+        chunk = cut(self.plan, first, last, self.stride, self.layout.most, indices)
         count = last - first
         if self.layout.window > 1:
-            starts = windows(self.score.schedule.read_version[first:last] - first, self.layout.window)
+            starts = windows(self.plan.lowered.read_version[first:last] - first, self.layout.window)
             chunk, count = chunk._replace(windows=_padded(starts, self.stride + 1)), len(starts) - 1
         self.state, measured = compiled(self.program)(
             self.state, self.numbers, train, self.key, chunk, np.int32(0), np.int32(count)
@@ -68,9 +76,9 @@ class Scan(Executor):
         return None if measured is None else np.asarray(measured)[: b - a]
 
 
-def cut(score: Score, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
+def cut(plan: ReplayPlan, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
     """Return the updates ``start`` to ``stop - 1``, padded to ``updates`` updates of ``most`` messages."""
-    s, messages = score.schedule, updates * most
+    s, messages = plan.lowered, updates * most
     a, b = int(s.first[start]), int(s.first[stop])
     return Chunk(
         worker=_padded(s.worker[a:b], messages),
@@ -81,8 +89,8 @@ def cut(score: Score, start: int, stop: int, updates: int, most: int, indices: A
         batch=_padded(s.batch[a:b].astype(np.uint32), messages),
         first=_padded((s.first[start : stop + 1] - a).astype(np.int32), updates + 1),
         write_slot=_padded(s.write_slot[start:stop], updates),
-        learning_rate=_padded(score.rates[start:stop], updates),
-        weight=_padded(score.weights[a:b], messages),
+        learning_rate=_padded(plan.rates[start:stop], updates),
+        weight=_padded(plan.weights[a:b], messages),
     )
 
 
@@ -108,11 +116,11 @@ def state_of(program: Program) -> Callable[..., State]:
 
 @functools.lru_cache(maxsize=64)
 def compiled(program: Program) -> Any:
-    """Return the compiled :func:`passage` of a program."""
-    return jax.jit(passage(program), donate_argnums=0)
+    """Return the compiled :func:`run_chunk` of a program."""
+    return jax.jit(run_chunk(program), donate_argnums=0)
 
 
-def passage(program: Program) -> Callable[..., tuple[State, Any]]:
+def run_chunk(program: Program) -> Callable[..., tuple[State, Any]]:
     """Return ``(state, numbers, train, key, chunk, first, last) -> (state, measured)``.
 
     It makes the updates (in windows: the windows) ``first`` to ``last - 1`` of the chunk; ``measured`` has a row

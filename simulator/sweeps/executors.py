@@ -34,14 +34,14 @@ class Outcome(NamedTuple):
     log: dict[str, Any]
 
 
-def attempt(experiments: Sequence[Experiment], width: int = 1) -> list[Outcome]:
-    """Run experiments in ``width`` lanes, whatever they raise; the real time of a group is shared out evenly."""
+def attempt(experiments: Sequence[Experiment], lanes: int = 1) -> list[Outcome]:
+    """Run experiments in ``lanes`` lanes, whatever they raise; the real time of a group is shared out evenly."""
     start, results, raised = time.perf_counter(), list[Result | None](), None
     try:
-        results = [*run_together(experiments, width)]
+        results = [*run_together(experiments, lanes)]
     except Exception:
         if len(experiments) > 1:  # find out who it was
-            return [outcome for experiment in experiments for outcome in attempt([experiment], width)]
+            return [outcome for experiment in experiments for outcome in attempt([experiment], lanes)]
         results, raised = [None], traceback.format_exc()
     log = {
         "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

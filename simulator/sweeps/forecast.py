@@ -15,7 +15,7 @@ from stalegrad._core.specs import changed_fields
 from stalegrad.simulator.experiments.experiment import Experiment
 from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.experiments.traces import trace_text
-from stalegrad.simulator.replays.executor import Stand
+from stalegrad.simulator.replays.executor import Snapshot
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.player import evaluate
 from stalegrad.simulator.replays.record import cadence_of, points
@@ -146,12 +146,12 @@ def size_of(experiment: Experiment) -> Size:
         if whole or len(trace.column("worker")) >= SAMPLE_MESSAGES or spent > ENOUGH:
             break
         updates *= 4
-    schedule = lower(trace)
-    gradients, made = int(schedule.gradients_before[-1]), max(schedule.updates, 1)
+    lowered = lower(trace)
+    gradients, made = int(lowered.gradients_before[-1]), max(lowered.updates, 1)
     messages = len(trace.column("worker"))
     if whole and scale == 1:
-        rows = len(points(e.record, e.budget, schedule, trace.end).update)
-        return Size(gradients, rows, schedule.bucket, seconds, _bytes(e.cluster.size, messages))
+        rows = len(points(e.record, e.budget, lowered, trace.end).update)
+        return Size(gradients, rows, lowered.bucket, seconds, _bytes(e.cluster.size, messages))
     # What an update takes of all workers grows with their number, what it takes of a few does not.
     wide = scale if gradients / made >= e.cluster.size else 1.0
     part = {
@@ -164,7 +164,7 @@ def size_of(experiment: Experiment) -> Size:
     return Size(
         gradients=_whole(all_gradients),
         rows=_rows(experiment, all_updates, all_gradients, end),
-        versions=_whole(min(schedule.bucket * (1.0 if schedule.always_fresh else scale), all_updates + 1)),
+        versions=_whole(min(lowered.bucket * (1.0 if lowered.always_fresh else scale), all_updates + 1)),
         seconds=beginning * scale + max(seconds - beginning, 0.0) * part * wide,
         bytes=_bytes(experiment.cluster.size, messages * part * wide),
         sampled=True,
@@ -227,32 +227,32 @@ def trial(experiment: Experiment, gradients: int) -> Cost:
     experiment = _with_fewer_workers(experiment)
     short = experiment.but(updates=None, wallclock=None, gradients=1, record=once)
 
-    def timed(count: int) -> tuple[float, Stand]:
+    def timed(count: int) -> tuple[float, Snapshot]:
         start = time.perf_counter()
         result = run(short.but(gradients=count), progress=False)
-        stand = jax.block_until_ready(Stand(result.params, result.stats))
-        return time.perf_counter() - start, stand
+        snapshot = jax.block_until_ready(Snapshot(result.params, result.stats))
+        return time.perf_counter() - start, snapshot
 
     few = many = min(32, max(1, gradients))
-    (first, stand), (least, _) = timed(few), timed(few)
+    (first, snapshot), (least, _) = timed(few), timed(few)
     longer = least
     while longer - least < ENOUGH and many < gradients:
         many = min(8 * many, gradients)
         timed(many)  # compiles
         longer, _ = timed(many)
     objective = experiment.problem.objective()
-    evaluate(objective, stand, once)
+    evaluate(objective, snapshot, once)
     start = time.perf_counter()
-    evaluate(objective, stand, once)
+    evaluate(objective, snapshot, once)
     row = time.perf_counter() - start
     gradient = (longer - least) / (many - few) if many > few else (least - 2 * row) / few
     gradient = max(gradient, 0.0)  # of a run that takes no time to speak of
     fixed = max(least - few * gradient - 2 * row, 0.0)
-    version = sum(leaf.nbytes for leaf in jax.tree.leaves(stand.params))
+    version = sum(leaf.nbytes for leaf in jax.tree.leaves(snapshot.params))
     return Cost(max(first - least, 0.0), fixed, gradient, row, version)
 
 
-def told(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a length of time as people say it."""
     if seconds > 100 * 365 * 86_400:
         return "more than 100 years"

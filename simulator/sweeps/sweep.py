@@ -21,7 +21,7 @@ from stalegrad.simulator.experiments.run import never_failing
 from stalegrad.simulator.experiments.traces import trace_text
 from stalegrad.simulator.sweeps.axes import Axis, Mode, Run, Sampling, plan
 from stalegrad.simulator.sweeps.executors import Outcome, as_executor, attempt, attempt_text
-from stalegrad.simulator.sweeps.lanes import default_width, planned_lanes
+from stalegrad.simulator.sweeps.lanes import default_lanes, planned_lanes
 from stalegrad.simulator.sweeps.results import SweepResult, collect, label, stored
 from stalegrad.simulator.sweeps.store import Outline, Store
 
@@ -53,7 +53,7 @@ def sweep(
     progress: bool = True,
     fail_fast: bool = False,
     retry_failed: bool = False,
-    width: int | None = None,
+    lanes: int | None = None,
     **axes: Axis,
 ) -> SweepResult:
     """Run an experiment at every combination of its axes' values.
@@ -76,7 +76,7 @@ def sweep(
         progress: show a progress bar.
         fail_fast: raise as soon as a run raises; otherwise it is written down and the sweep goes on.
         retry_failed: run again what the store says has raised.
-        width: in how many lanes runs that share their compiled code are executed together in this process; by
+        lanes: in how many lanes runs that share their compiled code are executed together in this process; by
             default one on CPU, where more gain nothing, and several on an accelerator. It changes the rounding.
         **axes: as of :func:`stalegrad.simulator.sweeps.axes.plan`; those with a dot as
             ``**{"cluster.workers": [8, 16]}``.
@@ -99,7 +99,7 @@ def sweep(
         progress=progress,
         fail_fast=fail_fast,
         retry_failed=retry_failed,
-        width=width,
+        lanes=lanes,
     )
 
 
@@ -112,14 +112,14 @@ def execute(
     progress: bool = True,
     fail_fast: bool = False,
     retry_failed: bool = False,
-    width: int | None = None,
+    lanes: int | None = None,
 ) -> SweepResult:
     """Make these runs; arguments, result and errors as of :func:`sweep`."""
     executor = None if executor is None else as_executor(executor)
-    if executor is not None and width is not None:
-        raise ValueError(f"width = {width} is not allowed with an executor: it is given one run at a time")
+    if executor is not None and lanes is not None:
+        raise ValueError(f"lanes = {lanes} is not allowed with an executor: it is given one run at a time")
     lanes = (
-        1 if executor is not None else default_width() if width is None else validate("width", PositiveInt, width)
+        1 if executor is not None else default_lanes() if lanes is None else validate("lanes", PositiveInt, lanes)
     )
     job = Job(runs, store, observers, fail_fast, retry_failed, lanes)
     known = len(runs) - len(job.left())
@@ -157,10 +157,10 @@ class Job:
         observers: Sequence[Observer],
         fail_fast: bool,
         retry_failed: bool,
-        width: int,
+        lanes: int,
     ) -> None:
         self.runs, self.observers, self.fail_fast, self.retry_failed = runs, observers, fail_fast, retry_failed
-        self.width = width
+        self.lanes = lanes
         self.keys = [self.key(run, stored=store is not None) for run in runs]
         self.store = Store(store) if store is not None else None
         self.made: dict[int, str] = {}  # the keys of what is done: in a store those of how it was executed
@@ -182,7 +182,7 @@ class Job:
         Raises:
             ValueError: if it is to be stored and has none.
         """
-        lanes = planned_lanes(run.experiment, self.width)
+        lanes = planned_lanes(run.experiment, self.lanes)
         if stored:
             return key_of(run.experiment, lanes)
         found = digest(run.experiment)
@@ -228,14 +228,14 @@ class Job:
 
     def run_here(self, tell: Tell) -> None:
         """Make what is left in this process; what other processes hold comes last."""
-        at_once = 1 if self.width == 1 else GROUPS * self.width
+        at_once = 1 if self.lanes == 1 else GROUPS * self.lanes
         while left := self.left():
             for start in range(0, len(left), at_once):
                 with ExitStack() as claims:
                     ours = [i for i in left[start : start + at_once] if claims.enter_context(self.claim(i))]
                     tell(len(ours))
                     if ours:
-                        outcomes = attempt([self.runs[i].experiment for i in ours], self.width)
+                        outcomes = attempt([self.runs[i].experiment for i in ours], self.lanes)
                         for i, outcome in zip(ours, outcomes, strict=True):
                             self.finish(i, outcome)
             if self.left() == left:
@@ -343,10 +343,7 @@ class Job:
         results: Sequence[Result] = [self.results[i] for i in done if i in self.results]
         if self.store is not None:
             results = stored(self.store, [self.made[i] for i in done])
-        failed = {label(self.runs[i]): _last_line(text) for i, text in sorted(self.failed.items())}
+        unread = ["its traceback could not be read"]
+        last = {i: (text.strip().splitlines() or unread)[-1] for i, text in sorted(self.failed.items())}
+        failed = {label(self.runs[i]): line for i, line in last.items()}
         return collect([self.runs[i].point for i in done], [self.done[i] for i in done], results, failed)
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "its traceback could not be read"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from stalegrad._core.specs import builtin
 
-GRADIENT_COLUMNS: dict[str, Any] = {
+MESSAGE_COLUMNS: dict[str, Any] = {
     "worker": np.int32,
     "read_version": np.int64,
     "read_time": np.float64,
@@ -119,7 +119,7 @@ def _fates(values: Any, where: str) -> Any:
     if not known.all():
         row = int(np.argmin(known))
         raise TraceError(f"row {row} of {where} is {values[row]!s:.40}: fate is one of {', '.join(Fate)}")
-    return values.astype(GRADIENT_COLUMNS["fate"])
+    return values.astype(MESSAGE_COLUMNS["fate"])
 
 
 def checked_workers(workers: Any) -> int:

@@ -1,7 +1,7 @@
 """The discrete-event engine: SimPy decides when every gradient is read, finished, received and applied.
 
-Nothing here knows an algorithm by name. A worker's life is the generator :meth:`Worker.live`; what the server
-does about a message is the synchrony's :class:`~stalegrad.policies.synchrony.Decision`.
+Nothing here knows an algorithm by name. A worker's life is the generator ``Worker.live`` of ``worker.py``; what
+the server does about a message is the synchrony's :class:`~stalegrad.policies.synchrony.Decision`.
 
 Ties: what happens to workers at one and the same instant (float64) happens in the order of their indices.
 """
@@ -9,23 +9,22 @@ Ties: what happens to workers at one and the same instant (float64) happens in t
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
 from typing import Any
 
 import simpy
 
 from stalegrad._core.specs import Seed, changed_fields, validate
-from stalegrad.policies.synchrony import SYNCHRONIES, Decision, Synchrony
-from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, check_advance, no_full_collections, reach
+from stalegrad.policies.synchrony import Decision, Synchrony
+from stalegrad.simulator.timing.budget import Budget
+from stalegrad.simulator.timing.clock import check_advance, no_full_collections, reach
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.columns import Fate
-from stalegrad.simulator.timing.trace import Budget, Message, Trace
+from stalegrad.simulator.timing.trace import Message, Trace
+from stalegrad.simulator.timing.worker import Collector, Process, Worker
 
 _WORKER_RANK = 2
 """Worker i's events have SimPy priority 2 + i: after everything else of that instant, lowest index first."""
 _LAST = math.inf
-
-Process = Generator[simpy.Event, Any, None]
 
 
 def simulate(
@@ -44,7 +43,7 @@ def simulate(
         synchrony: who waits for whom, e.g. ``KAsync(4)``.
         updates: stop after so many server updates.
         wallclock: keep the updates with time <= so many simulated seconds, up to rounding (see
-            :class:`~stalegrad.simulator.timing.trace.Budget`).
+            :class:`~stalegrad.simulator.timing.budget.Budget`).
         gradients: stop after the first update with at least so many used mini-batch gradients in all.
         seed: 0 to 2^64 - 1; every random stream is spawned from it.
 
@@ -162,7 +161,7 @@ class Engine:
             cluster: Any = self.cluster.table()
         except ValueError:
             cluster = f"{self.cluster.size} workers with delays of another process"
-        synchrony = SYNCHRONIES.to_table(self.synchrony)
+        synchrony = {"name": self.synchrony.name, **changed_fields(self.synchrony)}
         return {"cluster": cluster, "synchrony": synchrony, "seed": self.seed, **changed_fields(budget)}
 
     def close(self, message: Message, fate: Fate, update: int = -1) -> None:
@@ -253,150 +252,6 @@ class Engine:
         yield self.env.timeout(self.cluster.downlink)
         self.on_the_way.remove(version)
         worker.take(version)
-
-
-class Worker:
-    """One worker: it reads, computes, sends, and waits for an answer."""
-
-    def __init__(self, engine: Engine, index: int) -> None:
-        self.engine, self.index = engine, index
-        self.times = self.draws()
-        self.usual = 0.0
-        self.read_time, self.reads = -1.0, 0
-        self.version: int | None = None
-        self.unanswered = 0
-        self.computing = False
-        self.answer: simpy.Event | None = None
-        self.process = engine.env.process(self.live())
-
-    def draws(self) -> Iterator[float]:
-        """Yield compute times, and note the mean of those among which they were drawn."""
-        for block in self.engine.cluster.compute_blocks(self.engine.seed, self.index):
-            self.usual = float((block / len(block)).sum())
-            yield from block.tolist()
-
-    def read(self, version: int, steps: int) -> Message:
-        """Begin a message.
-
-        Raises:
-            ValueError: if this worker has done so too often at this moment for time ever to advance.
-        """
-        now = self.engine.env.now
-        self.reads = self.reads + 1 if now == self.read_time else 1
-        self.read_time = now
-        if self.reads > READS:
-            raise ValueError(
-                f"compute of worker {self.index}: it reads more than {READS} times at {now!r} s, because too many "
-                "compute times are 0 there; time would never advance"
-            )
-        return self.engine.begin(self.index, version, steps)
-
-    def compute(self, steps: int) -> simpy.Event:
-        """Return the event that ends the computation of a message."""
-        duration = next(self.times) if steps == 1 else sum(next(self.times) for _ in range(steps))
-        now = self.engine.env.now
-        if not now < now + duration < math.inf:
-            check_advance(now, duration, f"compute of worker {self.index}", NEGLIGIBLE * self.usual)
-        return self.engine.after(duration, self.index)
-
-    def join(self) -> Process:
-        """Wait until it is time to join."""
-        join_time = self.engine.cluster.join_time(self.engine.seed, self.index)
-        if join_time:
-            yield self.engine.after(join_time, self.index)
-
-    def live(self) -> Process:
-        """Join; then read, compute, send, wait, for ever."""
-        engine, env = self.engine, self.engine.env
-        synchrony, steps = engine.synchrony, engine.synchrony.local_steps
-        # A worker that holds back goes on with the model it has, even if its own release completes the next one.
-        instant = engine.cluster.uplink == engine.cluster.server == 0 and not synchrony.holds
-
-        yield from self.join()
-        self.version = engine.version
-        while True:
-            message = self.read(self.version, steps)
-            job = self.compute(steps)
-            self.computing = True
-            try:
-                yield job
-            except simpy.Interrupt:
-                message.finish_time = env.now
-                engine.close(message, Fate.CANCELLED)
-                continue
-            self.computing = False
-            message.finish_time = env.now
-            if synchrony.holds:
-                yield from self.wait_while_more_than(0)
-            self.unanswered += 1
-            if instant:
-                engine.receive_at_once(message)
-            else:
-                env.process(engine.receive(message))
-            yield from self.wait_while_more_than(synchrony.ahead)
-
-    def wait_while_more_than(self, unanswered: float) -> Process:
-        """Wait until no more than so many messages are unanswered."""
-        while self.unanswered > unanswered:
-            self.answer = simpy.Event(self.engine.env)
-            yield self.answer
-
-    def take(self, version: int) -> None:
-        """A model has come: a computing worker drops its job for it, a waiting one goes on."""
-        self.version = version
-        if self.unanswered:
-            self.unanswered -= 1
-        if self.computing:
-            if self.engine.synchrony.cancels:
-                self.computing = False
-                self.process.interrupt()
-        elif self.answer is not None:
-            self.answer.succeed()
-            self.answer = None
-
-
-class Collector(Worker):
-    """A worker that keeps its messages, as part of its own model, until the server asks for them."""
-
-    def __init__(self, engine: Engine, index: int) -> None:
-        self.collected: list[Message] = []
-        self.beyond = self.releases = 0
-        self.tau = getattr(engine.synchrony, "tau", 1)
-        super().__init__(engine, index)
-
-    def live(self) -> Process:
-        """Join; then compute and collect for ever, but no more than tau messages beyond the model held."""
-        engine, env = self.engine, self.engine.env
-        yield from self.join()
-        self.version = engine.version
-        while True:
-            message = self.read(self.version, 1)
-            yield self.compute(1)
-            message.finish_time = env.now
-            self.collected.append(message)
-            self.beyond += 1
-            engine.ask()
-            self.release()
-            while self.beyond >= self.tau:
-                self.answer = simpy.Event(env)
-                yield self.answer
-
-    def release(self) -> None:
-        """Send what has been collected, if asked and not yet done, and if the newest model has come."""
-        engine = self.engine
-        if not self.releases == self.version == engine.version == engine.asked:
-            return
-        released, self.collected = self.collected, []
-        self.releases += 1
-        engine.env.process(engine.receive(*released))
-
-    def take(self, version: int) -> None:
-        """A model has come that contains all that was released."""
-        self.version, self.beyond = version, len(self.collected)
-        if self.answer is not None:
-            self.release()
-            self.answer.succeed()
-            self.answer = None
 
 
 def _occurred(event: simpy.Event) -> simpy.Event:

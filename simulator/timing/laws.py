@@ -16,7 +16,7 @@ class Table(NamedTuple):
     """A table, and which row of the table that was given each of its rows is.
 
     Attributes:
-        name: ``gradients`` or ``updates``.
+        name: ``messages`` or ``updates``.
         columns: column -> array (rows,).
         given: row of the given table (rows,), or None if the order is the given one.
         labels: index of the given table, if its rows are labelled otherwise than 0, 1, ...

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from stalegrad._core.files import SUMS, check_sums, write_sums
 from stalegrad.simulator.timing.columns import (
-    GRADIENT_COLUMNS,
+    MESSAGE_COLUMNS,
     UPDATE_COLUMNS,
     Fate,
     TraceError,
@@ -25,9 +25,9 @@ from stalegrad.simulator.timing.columns import (
     checked_workers,
 )
 
-FORMAT = "stalegrad-trace-2"
+FORMAT = "stalegrad-trace-3"
 
-TABLES = {"gradients": GRADIENT_COLUMNS, "updates": UPDATE_COLUMNS}
+TABLES = {"messages": MESSAGE_COLUMNS, "updates": UPDATE_COLUMNS}
 
 
 ROW_BYTES = 128
@@ -42,7 +42,7 @@ def write(path: Path, tables: Mapping[str, Mapping[str, Any]], about: Mapping[st
 
     Args:
         path: the directory.
-        tables: columns of ``gradients`` and ``updates``.
+        tables: columns of ``messages`` and ``updates``.
         about: the other fields of the trace, plain values.
 
     Raises:
@@ -159,11 +159,11 @@ def _values(column: Any, file: Path) -> Any:
     """Return a column as an array; text is looked at once per distinct value, whatever it would take in full."""
     if not pa.types.is_dictionary(column.type):
         return column.to_numpy()
-    parts = [np.empty(0, GRADIENT_COLUMNS["fate"])]
+    parts = [np.empty(0, MESSAGE_COLUMNS["fate"])]
     for chunk in column.chunks:
         names = chunk.dictionary.to_pylist()
         if chunk.null_count or not set(names) <= set(Fate):
             wrong = next((name for name in names if name not in set(Fate)), None)
             raise TraceError(f"{file} holds the fate {wrong!r:.60}: fate is one of {', '.join(Fate)}")
-        parts.append(np.array(names, GRADIENT_COLUMNS["fate"])[chunk.indices.to_numpy(zero_copy_only=False)])
+        parts.append(np.array(names, MESSAGE_COLUMNS["fate"])[chunk.indices.to_numpy(zero_copy_only=False)])
     return np.concatenate(parts)

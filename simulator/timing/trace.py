@@ -13,10 +13,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.simulator.timing import laws
 from stalegrad.simulator.timing.columns import (
-    GRADIENT_COLUMNS,
+    MESSAGE_COLUMNS,
     ROWS,
     UPDATE_COLUMNS,
     Fate,
@@ -64,33 +63,11 @@ class Message:
         )
 
 
-@spec
-class Budget:
-    """When a run ends: exactly one of ``updates``, ``wallclock`` (seconds) and ``gradients``.
-
-    A wallclock of w keeps the updates at times up to w (1 + 1e-12), so that three jobs of 0.1 s, which end at
-    0.30000000000000004 s, fit into 0.3 s. Rows of a history follow the same rule
-    (:data:`~stalegrad.simulator.timing.clock.TOLERANCE`).
-    """
-
-    updates: PositiveInt | None = None
-    wallclock: PositiveFloat | None = None
-    gradients: PositiveInt | None = None
-
-    def check_fields(self) -> None:
-        """Raise ValueError unless exactly one is given."""
-        given = {k: v for k, v in vars(self).items() if v is not None}
-        if len(given) != 1:
-            raise ValueError(
-                f"a run needs exactly one budget of updates, wallclock and gradients; got {given or 'none'}"
-            )
-
-
 class Trace:
     """Two columnar tables, messages and updates, and the spec they came from. It cannot be changed.
 
     Args:
-        gradients: columns ``worker, read_version, read_time, finish_time, receive_time, update,
+        messages: columns ``worker, read_version, read_time, finish_time, receive_time, update,
             staleness, steps, fate``, one row per message, times in seconds. ``update`` is the index j of
             the update j -> j + 1 that consumed it (the first is 0), -1 (as ``staleness``) if none did; ``steps``
             counts its local mini-batch gradients, 1 without local steps; ``fate`` is ``used``, ``discarded``,
@@ -117,7 +94,7 @@ class Trace:
 
     def __init__(
         self,
-        gradients: pd.DataFrame | Mapping[str, Any],
+        messages: pd.DataFrame | Mapping[str, Any],
         updates: pd.DataFrame | Mapping[str, Any],
         *,
         workers: int | None = None,
@@ -125,13 +102,13 @@ class Trace:
         spec: Mapping[str, Any] | None = None,
         resolution: float = 0.0,
     ) -> None:
-        columns = checked_columns(gradients, GRADIENT_COLUMNS, "gradients")
+        columns = checked_columns(messages, MESSAGE_COLUMNS, "messages")
         self._updates = _read_only(checked_columns(updates, UPDATE_COLUMNS, "updates"))
         worker, times = columns["worker"], self._updates["time"]
         order = np.lexsort((worker, columns["read_time"]))  # stable
-        self._gradients = _read_only({name: values[order] for name, values in columns.items()})
+        self._messages = _read_only({name: values[order] for name, values in columns.items()})
         self._given = None if np.array_equal(order, np.arange(len(order))) else order
-        self._labels = _labels(gradients), _labels(updates)
+        self._labels = _labels(messages), _labels(updates)
         self._workers = checked_workers(workers if workers is not None else int(worker.max(initial=-1)) + 1)
         last = float(times[-1]) if len(times) else 0.0
         self._end = checked_seconds("end", end) if end is not None else last
@@ -150,10 +127,10 @@ class Trace:
         spec: Mapping[str, Any],
     ) -> Self:
         """Build the trace of a simulation from the rows of its messages, in the order in which they were begun."""
-        transposed = zip(*rows, strict=True) if rows else [()] * len(GRADIENT_COLUMNS)
+        transposed = zip(*rows, strict=True) if rows else [()] * len(MESSAGE_COLUMNS)
         columns = {
             name: np.fromiter(values, dtype, len(rows))
-            for (name, dtype), values in zip(GRADIENT_COLUMNS.items(), transposed, strict=True)
+            for (name, dtype), values in zip(MESSAGE_COLUMNS.items(), transposed, strict=True)
         }
         used = columns["update"] >= 0
         count = np.bincount(columns["update"][used], minlength=len(update_times))
@@ -181,9 +158,9 @@ class Trace:
         return self._resolution
 
     @cached_property
-    def gradients(self) -> pd.DataFrame:
+    def messages(self) -> pd.DataFrame:
         """One row per message, in the order of (read_time, worker, which the worker computed first)."""
-        return pd.DataFrame(self._gradients)
+        return pd.DataFrame(self._messages)
 
     @cached_property
     def updates(self) -> pd.DataFrame:
@@ -192,7 +169,7 @@ class Trace:
 
     def column(self, name: str) -> Any:
         """Return a column of the message table as a numpy array that cannot be written to."""
-        return self._gradients[name]
+        return self._messages[name]
 
     @property
     def update_times(self) -> Any:
@@ -202,7 +179,7 @@ class Trace:
     @cached_property
     def used(self) -> Any:
         """Rows of the used messages in the order of gradient ids: by (update, receive_time, worker), then row."""
-        g = self._gradients
+        g = self._messages
         rows = np.flatnonzero(g["update"] >= 0)
         return rows[np.lexsort((g["worker"][rows], g["receive_time"][rows], g["update"][rows]))]
 
@@ -211,7 +188,7 @@ class Trace:
     @property
     def staleness(self) -> Any:
         """Return the staleness of every used message, in the order of gradient ids."""
-        return self._gradients["staleness"][self.used]
+        return self._messages["staleness"][self.used]
 
     def staleness_histogram(self) -> pd.Series[float]:
         """Return the fraction of used messages at each staleness 0, 1, ..."""
@@ -233,7 +210,7 @@ class Trace:
         Columns: ``used`` (computing what was used, or still may be), ``wasted`` (cancelled or discarded),
         ``idle``; NaN for a worker that never joined.
         """
-        g = self._gradients
+        g = self._messages
         finish = np.where(np.isnan(g["finish_time"]), self.end, np.minimum(g["finish_time"], self.end))
         spent = np.maximum(finish - np.minimum(g["read_time"], self.end), 0.0)
         wasted = np.isin(g["fate"], [str(Fate.CANCELLED), str(Fate.DISCARDED)])
@@ -274,7 +251,7 @@ class Trace:
     def __repr__(self) -> str:
         return (
             f"Trace({self.workers} workers, {len(self.update_times)} updates, {len(self.used)} used of "
-            f"{len(self._gradients['worker'])} messages, {self.end:g} s)"
+            f"{len(self._messages['worker'])} messages, {self.end:g} s)"
         )
 
     def _repr_html_(self) -> str:
@@ -296,7 +273,7 @@ class Trace:
         """
         if not self._verified:
             laws.verify(
-                laws.Table("gradients", self._gradients, self._given, self._labels[0]),
+                laws.Table("messages", self._messages, self._given, self._labels[0]),
                 laws.Table("updates", self._updates, None, self._labels[1]),
                 workers=self.workers, end=self.end, resolution=self.resolution,
             )  # fmt: skip
@@ -313,7 +290,7 @@ class Trace:
         """
         path = Path(path)
         about = {"workers": self.workers, "end": self.end, "resolution": self.resolution}
-        tables = {"gradients": self._gradients, "updates": self._updates}
+        tables = {"messages": self._messages, "updates": self._updates}
         from stalegrad.simulator.timing import storage
 
         storage.write(path, tables, about | {"spec": checked_spec(self.spec)})
@@ -335,7 +312,7 @@ class Trace:
         from stalegrad.simulator.timing import storage
 
         tables, about = storage.read(path, at_most)
-        return cls(tables["gradients"], tables["updates"], **about).verify()
+        return cls(tables["messages"], tables["updates"], **about).verify()
 
 
 def _read_only(columns: dict[str, Any]) -> dict[str, Any]:

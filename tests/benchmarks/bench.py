@@ -182,7 +182,7 @@ def workload_1(_, repeats):
             "plain SGD": plain_sgd(problem, indices),
             "hand-written": slot_scan(problem, indices, schedule),
             "replay": lambda: replay(trace, problem, method, **SILENT).params,
-            "replay, one at a time": lambda: replay(trace, problem, method, path="scan", **SILENT).params,
+            "replay, one at a time": lambda: replay(trace, problem, method, execution="scan", **SILENT).params,
             "end to end, with gap": lambda: (
                 replay(simulate(cluster, Async(), updates=gradients, seed=0), problem, method, **with_gap).params
             ),
@@ -212,7 +212,7 @@ def in_windows(gradients, repeats):
         seconds = clock(
             {
                 path: lambda p=path, q=problem, t=trace: (
-                    replay(t, q, methods.async_(learning_rate=RATE), path=p, **SILENT).params
+                    replay(t, q, methods.async_(learning_rate=RATE), execution=p, **SILENT).params
                 )
                 for path in ("scan", "windows")
             },
@@ -330,7 +330,7 @@ def groups(gradients, repeats):
         requests = [Request(trace, problem, method, record, seed) for seed, trace in enumerate(traces)]
         seconds = clock(
             {
-                1: lambda p=problem, t=traces[0]: replay(t, p, method, record=record, path="scan").params,
+                1: lambda p=problem, t=traces[0]: replay(t, p, method, record=record, execution="scan").params,
                 **{
                     width: lambda r=requests[:width], w=width: [done.params for done in replay_together(r, w)]
                     for width in (8, 32)

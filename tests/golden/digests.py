@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import tomllib
@@ -93,12 +94,12 @@ WHOLE = {"worker", "read_version", "update", "staleness", "steps", "messages", "
 
 def tables_of(trace):
     """Return the tables of messages and of updates of a trace."""
-    return trace.gradients, trace.updates
+    return trace.messages, trace.updates
 
 
 def execution_of(result):
     """Return how a run was executed: scan, windows, loop or lanes-N."""
-    return result.path.replace("group of ", "lanes-")
+    return re.sub(r"(\d+) lanes", r"lanes-\1", result.execution)
 
 
 # What is digested.
@@ -323,8 +324,8 @@ class Spec:
         """
         if "lanes" in self.how:
             seeds = {"seed": self.how["seeds"]}
-            return list(sweep(self.experiment, width=self.how["lanes"], progress=False, **seeds).results)
-        how = {"path": self.how.get("execution")}
+            return list(sweep(self.experiment, lanes=self.how["lanes"], progress=False, **seeds).results)
+        how = {"execution": self.how.get("execution")}
         with golden_functions.countdown(golden_functions.NEVER) as evaluations:
             whole = run(self.experiment, progress=False, **how)
         self.evaluations = evaluations()

@@ -84,7 +84,7 @@ def test_streaming_gives_what_memory_gives(directory, path, k):
     method = methods.k_async(k=k, learning_rate=0.05)
     trace = simulate(Cluster(workers=3, compute=Exponential(1.0)), method.synchrony, updates=50, seed=0)
     found, expected = (
-        replay(trace, problem, method, path=path, record=Record(updates=7)) for problem in (streamed, kept)
+        replay(trace, problem, method, execution=path, record=Record(updates=7)) for problem in (streamed, kept)
     )
     for column in ("train_loss", "test_loss", "test_error", "mean_gap"):
         np.testing.assert_allclose(found.history[column], expected.history[column], rtol=1e-4)

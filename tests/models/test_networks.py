@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 
 from stalegrad.models.networks import NETWORKS, mlp, softmax_regression
+from stalegrad.models.networks.blocks import conv, norm_layer
 from stalegrad.models.networks.layers import SameConv, shifted_conv
-from stalegrad.models.networks.residual import _conv, _norm
 
 SHAPE, CLASSES = (28, 28, 1), 10
 INPUTS = np.random.default_rng(0).normal(size=(7, *SHAPE)).astype(np.float32)
@@ -318,16 +318,16 @@ def test_batch_norm_uses_the_batch_in_training_and_the_statistics_in_evaluation(
 
 
 def test_group_norm_has_two_channels_or_more_in_each_of_at_most_32_groups():
-    assert [_norm("group", nnx.Rngs(0), c).num_groups for c in (16, 32, 64, 256)] == [8, 16, 32, 32]
+    assert [norm_layer("group", nnx.Rngs(0), c).num_groups for c in (16, 32, 64, 256)] == [8, 16, 32, 32]
 
 
 def test_a_stride_of_two_halves_an_image_as_the_papers_code_does():
     """Padded by one on both sides: the first output pixel is centred on the first input pixel."""
-    conv = _conv(1, 1, 3, 2, nnx.Rngs(0))
+    layer = conv(1, 1, 3, 2, nnx.Rngs(0))
     image = np.zeros((1, 8, 8, 1), np.float32)
     image[0, 0, 0, 0] = 1.0
-    np.testing.assert_allclose(conv(image)[0, 0, 0, 0], conv.kernel[...][1, 1, 0, 0], rtol=1e-6)
-    assert conv(image).shape == (1, 4, 4, 1)
+    np.testing.assert_allclose(layer(image)[0, 0, 0, 0], layer.kernel[...][1, 1, 0, 0], rtol=1e-6)
+    assert layer(image).shape == (1, 4, 4, 1)
 
 
 # The transformer

@@ -137,7 +137,7 @@ def slow_run(name, options, trace, problem, seed):
     ids = sampler("epochs", len(ROWS), 2, seed, lower(trace), trace.workers)(0, UPDATES)[:, 0]
     layers = [slice(0, 3), slice(3, SIZE)]
     state = SLOW[name](START, trace.workers, **{"momentum": 0.9, **options}, peak=0.02, layers=layers)
-    for update, worker in enumerate(trace.gradients.query("update >= 0").sort_values("update")["worker"]):
+    for update, worker in enumerate(trace.messages.query("update >= 0").sort_values("update")["worker"]):
         position = np.array([float(update)])
         eta = float(SCHEDULE.values(position, position)[0])
         noise = ROWS[ids[update]].mean(0)
@@ -150,7 +150,7 @@ def test_trajectory_equals_the_slow_float64_implementation(name, options, x64):
     method = example(name, **options)
     trace = simulate(CLUSTER, method.synchrony, updates=UPDATES, seed=2)
     problem = quadratic()
-    done = replay(trace, problem, method, seed=5, record=Record(updates=60), path="scan")
+    done = replay(trace, problem, method, seed=5, record=Record(updates=60), execution="scan")
     slow = slow_run(name, options, trace, problem, seed=5)
     assert slow.seen == trace.staleness.tolist()
     assert np.abs(vector(done.params)).max() > 1e-3
@@ -186,15 +186,15 @@ def test_chunking_changes_no_bit(name, monkeypatch):
     method = example(name)
     trace = simulate(CLUSTER, method.synchrony, updates=90, seed=1)
     path = "windows" if windowed(method, trace) else "scan"
-    a = replay(trace, quadratic(), method, record=Record(updates=90), path=path)
+    a = replay(trace, quadratic(), method, record=Record(updates=90), execution=path)
     if path == "windows":
         with pytest.MonkeyPatch.context() as one_at_a_time:
             one_at_a_time.setattr(player, "WINDOW", 1)
-            single = replay(trace, quadratic(), method, record=Record(updates=90), path=path)
+            single = replay(trace, quadratic(), method, record=Record(updates=90), execution=path)
         np.testing.assert_allclose(vector(a.params), vector(single.params), rtol=1e-5)
         np.testing.assert_allclose(a.history["mean_gap"], single.history["mean_gap"], rtol=1e-5)
     monkeypatch.setattr(scan, "CHUNK", 16)
-    b = replay(trace, quadratic(), method, record=Record(updates=25), path=path)
+    b = replay(trace, quadratic(), method, record=Record(updates=25), execution=path)
     assert vector(a.params).tobytes() == vector(b.params).tobytes()
 
 
@@ -204,7 +204,7 @@ def test_compiled_and_uncompiled_agree(name, x64):
     trace = simulate(CLUSTER, method.synchrony, updates=12, seed=1)
     jitted = replay(trace, quadratic(), method, record=Record(updates=12))
     with jax.disable_jit():
-        plain = replay(trace, quadratic(), method, record=Record(updates=12), path="loop")
+        plain = replay(trace, quadratic(), method, record=Record(updates=12), execution="loop")
     np.testing.assert_allclose(vector(jitted.params), vector(plain.params), rtol=0, atol=1e-12)
 
 
@@ -316,7 +316,7 @@ def test_dana_zero_and_slim_send_the_same_points_while_the_learning_rate_is_cons
     from stalegrad.simulator.replays.lowering import lower
 
     ids = sampler("epochs", len(ROWS), 2, 0, lower(ASYNC), WORKERS)(0, 150)[:, 0]
-    for update, worker in enumerate(ASYNC.gradients.query("update >= 0").sort_values("update")["worker"]):
+    for update, worker in enumerate(ASYNC.messages.query("update >= 0").sort_values("update")["worker"]):
         noise = ROWS[ids[update]].mean(0)
         zero.event(worker, lambda w, noise=noise: CURVATURE * w + noise, 0.01)
         sent.append(zero.held[worker][0])
@@ -332,7 +332,7 @@ def test_dana_slim_differs_from_dana_zero_when_the_learning_rate_changes():
 def test_ssp_without_a_bound_is_async_and_with_bound_0_waits_for_all():
     far = simulate(CLUSTER, SSP(10**6), updates=100, seed=1)
     assert far.update_times.tolist() == simulate(CLUSTER, Async(), updates=100, seed=1).update_times.tolist()
-    lockstep = simulate(CLUSTER, SSP(0), updates=100, seed=1).gradients.query("update >= 0")
+    lockstep = simulate(CLUSTER, SSP(0), updates=100, seed=1).messages.query("update >= 0")
     counts = lockstep.sort_values("update")["worker"].to_numpy().reshape(-1, WORKERS)
     assert (np.sort(counts, axis=1) == np.arange(WORKERS)).all()
 
@@ -340,9 +340,9 @@ def test_ssp_without_a_bound_is_async_and_with_bound_0_waits_for_all():
 @pytest.mark.parametrize("bound", [0, 1, 4])
 def test_ssp_keeps_workers_within_its_bound(bound):
     trace = simulate(CLUSTER, SSP(bound), updates=300, seed=1)
-    starts = trace.gradients.sort_values("read_time")
+    starts = trace.messages.sort_values("read_time")
     finished = np.zeros(WORKERS, int)
-    used = trace.gradients.query("update >= 0").sort_values("update")
+    used = trace.messages.query("update >= 0").sort_values("update")
     done = list(zip(used["receive_time"], used["worker"], strict=True))
     for worker, time in zip(starts["worker"], starts["read_time"], strict=True):
         while done and done[0][0] <= time:
@@ -352,7 +352,7 @@ def test_ssp_keeps_workers_within_its_bound(bound):
 
 def test_sequential_trains_worker_0_alone():
     trace = simulate(CLUSTER, methods.sgd().synchrony, updates=20).verify()
-    assert set(trace.gradients["worker"]) == {0}
+    assert set(trace.messages["worker"]) == {0}
     assert trace.staleness.max() == 0
 
 

@@ -67,7 +67,7 @@ def test_delayed_averaging_follows_algorithm_2(tau, path):
     trace = simulate(cluster, DelayedAveraging(tau=tau), updates=30, seed=1).verify()
     method = methods.delayed_averaging(tau=tau, learning_rate=RATE)
     record = Record(updates=1, fn=lambda w: {f"w{i}": w[i] for i in range(4)})
-    done = replay(trace, curved(ROWS, 3), method, record=record, path=path)
+    done = replay(trace, curved(ROWS, 3), method, record=record, execution=path)
     ys, resets = delayed_averaging(trace, ROWS, 3, np.ones(4))
     np.testing.assert_allclose(done.history[[f"w{i}" for i in range(4)]], ys, rtol=0, atol=1e-12)
     for y, reset in zip(ys[1:], resets, strict=True):  # Lemma 3.1: y_{j+1} is the mean right after the reset at j
@@ -99,15 +99,15 @@ def test_workers_idle_only_when_the_bound_is_reached(tau, idle):
     trace = simulate(cluster, DelayedAveraging(tau=tau), updates=40).verify()
     cycle = max(tau / 2, 2.0)
     np.testing.assert_allclose(np.diff(trace.update_times)[1:], cycle)
-    ends = trace.gradients.query("worker == 0")["finish_time"].to_numpy()
-    starts = trace.gradients.query("worker == 0")["read_time"].to_numpy()
+    ends = trace.messages.query("worker == 0")["finish_time"].to_numpy()
+    starts = trace.messages.query("worker == 0")["read_time"].to_numpy()
     np.testing.assert_allclose((starts[2:] - ends[1:-1])[:35], idle, atol=1e-9)
 
 
 def test_every_update_merges_one_release_of_each_worker_and_staleness_is_one():
     cluster = Cluster(6, compute=Exponential(), uplink=0.1, downlink=0.1)
     trace = simulate(cluster, DelayedAveraging(tau=4), updates=50, seed=2)
-    used = trace.gradients.query("update >= 0")
+    used = trace.messages.query("update >= 0")
     assert (used.groupby("update")["worker"].nunique() == 6).all()
     assert set(used.query("update > 0")["staleness"]) == {1}
     assert set(used["steps"]) == {2}
@@ -129,7 +129,7 @@ def test_the_discrepancy_between_workers_stays_under_its_bound_however_many_ther
 
 def delayed_averaging_general(trace, problem_rows, size, start):
     """Algorithm 1, a worker's thread at a time, from the prose; returns every y_j."""
-    used = trace.gradients.loc[trace.used]
+    used = trace.messages.loc[trace.used]
     jobs = list(zip(used["read_version"], used["update"], batches(trace, size), strict=True))
     x, x_init = (np.tile(start, (trace.workers, 1)) for _ in range(2))
     ys, holds = [start.copy()], [0] * trace.workers
@@ -164,7 +164,7 @@ def test_the_general_form_follows_algorithm_1(tau, links, path):
     trace = simulate(Cluster(**UNEQUAL, **links), DelayedAveragingGeneral(tau=tau), updates=40, seed=1).verify()
     method = methods.delayed_averaging_general(tau=tau, learning_rate=RATE)
     record = Record(updates=1, fn=lambda w: {f"w{i}": w[i] for i in range(4)})
-    done = replay(trace, curved(ROWS, 3), method, record=record, path=path)
+    done = replay(trace, curved(ROWS, 3), method, record=record, execution=path)
     ys = delayed_averaging_general(trace, ROWS, 3, np.ones(4))
     np.testing.assert_allclose(done.history[[f"w{i}" for i in range(4)]], ys, rtol=0, atol=1e-12)
 
@@ -173,7 +173,7 @@ def test_the_general_form_asks_when_all_have_something_and_is_answered_at_gradie
     """Worker 0 takes 1 s, worker 1 takes 2 s: at t = 2 both have some, but worker 0 has just begun its third."""
     trace = simulate(Cluster(compute=[1.0, 2.0]), DelayedAveragingGeneral(tau=4), updates=3).verify()
     assert trace.update_times.tolist() == [3.0, 5.0, 7.0]
-    counts = trace.gradients.query("update >= 0").groupby(["update", "worker"]).size().unstack()
+    counts = trace.messages.query("update >= 0").groupby(["update", "worker"]).size().unstack()
     assert counts.to_numpy().tolist() == [[3, 1], [2, 1], [2, 1]]
 
 
@@ -181,7 +181,7 @@ def test_the_general_form_asks_when_all_have_something_and_is_answered_at_gradie
 @pytest.mark.parametrize("tau", [1, 3, 8])
 def test_in_the_general_form_a_worker_idles_exactly_when_it_is_tau_gradients_beyond_its_model(tau, links):
     trace = simulate(Cluster(**UNEQUAL, **links), DelayedAveragingGeneral(tau=tau), updates=60, seed=4)
-    table = trace.gradients[trace.gradients["finish_time"].notna()]
+    table = trace.messages[trace.messages["finish_time"].notna()]
     for _, own in table.groupby("worker"):
         into = own["update"].where(own["update"] >= 0, np.inf).to_numpy()  # what is not yet released comes later
         held, start, finish = (own[c].to_numpy() for c in ("read_version", "read_time", "finish_time"))
@@ -219,7 +219,7 @@ def test_tau_must_be_even():
 def downpour(trace, rows, size, start, fetch_every):
     model, pushes = np.tile(start, (trace.workers, 1)), np.zeros(trace.workers, int)
     versions = [start.copy()]
-    read = trace.gradients.query("update >= 0").sort_values("update")["read_version"].to_numpy()
+    read = trace.messages.query("update >= 0").sort_values("update")["read_version"].to_numpy()
     for (worker, steps), version in zip(batches(trace, size), read, strict=True):
         if pushes[worker] % fetch_every == 0:
             model[worker] = versions[version]

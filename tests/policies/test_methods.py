@@ -123,7 +123,7 @@ def test_help_lists_every_parameter_with_its_default(info):
 
 @pytest.fixture
 def own(monkeypatch):
-    monkeypatch.setattr(methods, "REGISTRY", dict(REGISTRY))
+    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY))
 
     def register(name="my-method", factor=2.0):
         def rule(*, strength: float = 1.0) -> Rule:
@@ -142,7 +142,7 @@ def test_a_method_of_your_own_is_known_by_its_name(own):
 
 
 def test_a_rule_that_returns_no_rule_is_refused(monkeypatch):
-    monkeypatch.setattr(methods, "REGISTRY", dict(REGISTRY))
+    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY))
     made = methods.register("no-rule", lambda: optax.sgd(1.0))
     with pytest.raises(ValueError, match=r"the rule of method 'no-rule' returned .*: it must return a Rule"):
         made()

@@ -238,7 +238,7 @@ def test_the_loss_is_the_mean_over_the_messages_and_their_local_steps(name, step
     )
     trace = simulate(Cluster(compute=[1.0, 1.5, 0.7]), made.synchrony, updates=30)
     problem = Problem.from_functions(lambda key: jnp.zeros(3), noisy, train=ROWS, batch_size=2)
-    got = replay(trace, problem, made, path=path).params
+    got = replay(trace, problem, made, execution=path).params
     schedule = lower(trace)
     draw = sampler("epochs", 24, 2, 0, schedule, 3)(0, len(schedule.worker))
     versions = [np.zeros(3)]

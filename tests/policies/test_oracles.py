@@ -51,7 +51,7 @@ def problem_of(loss, size, start=0.0):
 def round_robin(workers, updates):
     """Equal times and ties by index: 0, 1, ..., N - 1, 0, 1, ..."""
     trace = simulate(Cluster(workers, compute=1.0), Async(), updates=updates)
-    order = trace.gradients.query("update >= 0").sort_values("update")["worker"].to_numpy()
+    order = trace.messages.query("update >= 0").sort_values("update")["worker"].to_numpy()
     np.testing.assert_array_equal(order, np.arange(updates) % workers)
     assert (trace.staleness[workers:] == workers - 1).all()
     return trace
@@ -278,7 +278,7 @@ def test_mean_penalty_under_independent_noise(row):
 @pytest.mark.parametrize("n", [8, 32])
 def test_the_running_sum_of_momenta_does_not_drift_in_float32(n):
     trace = simulate(Cluster(n, compute=Gamma(1.0, 0.3)), Async(), updates=10_000, seed=3)
-    order = trace.gradients.query("update >= 0").sort_values("update")["worker"].to_numpy()
+    order = trace.messages.query("update >= 0").sort_values("update")["worker"].to_numpy()
     stepped = step_through(methods.dana_zero(momentum=GAMMA, learning_rate=0.1), order, noise_loss, 100)
     state = stepped.optimizer
     assert state.total.dtype == np.float32
@@ -326,7 +326,7 @@ def test_all_asynchronous_methods_share_the_schedule_of_a_cluster_and_seed():
     traces = [simulate(cluster, REGISTRY[name]().synchrony, updates=500, seed=7) for name in ASYNCHRONOUS]
     assert len(traces) > 15
     for trace in traces[1:]:
-        assert trace.gradients.equals(traces[0].gradients)
+        assert trace.messages.equals(traces[0].messages)
         assert trace.staleness.tolist() == traces[0].staleness.tolist()
     assert traces[0].staleness[100:].mean() == pytest.approx(7, rel=0.02)
 
@@ -765,7 +765,7 @@ def test_parameter_values_of_the_specification(name, path, x64):
     method = REGISTRY[name](learning_rate=0.1, **options)
     trace = simulate(Cluster(compute=[0.7, 1.6, 3.3]), method.synchrony, updates=6)
     record = Record(updates=1, fn=lambda w: {"first": w["matrix"][0, 0], "last": w["vector"][-1]})
-    history = replay(trace, Problem.from_functions(init, bowl), method, record=record, path=path).history
+    history = replay(trace, Problem.from_functions(init, bowl), method, record=record, execution=path).history
     for column in ("first", "last"):
         np.testing.assert_allclose(scale * history[column], [1.0, *expected], rtol=0, atol=5e-9)
 

@@ -51,7 +51,7 @@ def trajectory(method, seconds, path):
     """What the package makes of it: the server's parameters after every update, and the mini-batches."""
     trace = simulate(Cluster(compute=seconds), method.synchrony, updates=UPDATES).verify()
     record = Record(updates=1, fn=lambda w: {f"w{i}": w[i] for i in range(SIZE)})
-    history = replay(trace, problem(), method, record=record, path=path).history
+    history = replay(trace, problem(), method, record=record, execution=path).history
     schedule = lower(trace)
     rows = sampler("epochs", len(ROWS), 3, 0, schedule, len(seconds))(0, UPDATES)
     return history[[f"w{i}" for i in range(SIZE)]].to_numpy()[1:], rows
@@ -191,7 +191,7 @@ def slope(point):
 def merged(method, seconds, path):
     trace = simulate(Cluster(compute=seconds), method.synchrony, updates=UPDATES).verify()
     record = Record(updates=1, fn=lambda w: {f"w{i}": w[i] for i in range(SIZE)})
-    history = replay(trace, bowl(), method, record=record, path=path).history
+    history = replay(trace, bowl(), method, record=record, execution=path).history
     return trace.update_times, history[[f"w{i}" for i in range(SIZE)]].to_numpy()[1:]
 
 

@@ -230,7 +230,7 @@ def test_per_worker_fits_follow_the_fits_of_all():
     fit = fit_staleness(trace, ["poisson", "geometric"], per_worker=True)
     assert fit.table["worker"].tolist() == ["all", "all", 0, 0, 1, 1, 2, 2]
     assert fit.table["model"].tolist() == ["poisson", "geometric"] * 4
-    worker = trace.gradients.query("fate == 'used'").groupby("worker")["staleness"].mean()
+    worker = trace.messages.query("fate == 'used'").groupby("worker")["staleness"].mean()
     poisson = fit.table.query("model == 'poisson'").set_index("worker")["lam"]
     np.testing.assert_allclose(poisson.drop("all").to_numpy(float), worker, rtol=1e-6)
     assert poisson["all"] == pytest.approx(trace.staleness.mean())

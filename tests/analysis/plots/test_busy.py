@@ -25,7 +25,7 @@ def test_the_legend_gives_means_and_wasted_is_hatched(trace: Trace) -> None:
 
 
 def test_a_worker_that_never_joined_is_blank(trace: Trace) -> None:
-    more = Trace(trace.gradients, trace.updates, workers=3, end=5.0)
+    more = Trace(trace.messages, trace.updates, workers=3, end=5.0)
     assert more.busy().loc[2].isna().all()
     assert more.summary()["idle"] == trace.summary()["idle"]
     for patch in plot_busy(more).patches:

@@ -72,7 +72,7 @@ def test_every_event_obeys_the_format(trace: Trace, tmp_path: Path) -> None:
 def test_computing_is_what_the_rows_say(trace: Trace, tmp_path: Path) -> None:
     computed = [e for e in events_of(trace, tmp_path) if e["name"].startswith("compute")]
     assert all((e["name"] == "compute") == (e["args"]["fate"] == "used") for e in computed)
-    table = trace.gradients
+    table = trace.messages
     found = sorted((e["tid"] - 1, e["ts"], e["ts"] + e["dur"], *e["args"].values()) for e in computed)
     finish = np.fmin(table["finish_time"], trace.end)
     facts = [table[c] for c in ("fate", "read_version", "update", "staleness", "steps")]
@@ -81,7 +81,7 @@ def test_computing_is_what_the_rows_say(trace: Trace, tmp_path: Path) -> None:
 
 def test_slices_of_a_worker_touch_and_cover_its_time_from_joining_to_the_end(trace: Trace, tmp_path: Path) -> None:
     events = events_of(trace, tmp_path)
-    for worker, rows in trace.gradients.groupby("worker"):
+    for worker, rows in trace.messages.groupby("worker"):
         spans = slices(events, int(worker))
         assert spans[0][0] == us([rows["read_time"].min()])[0]
         assert spans[-1][1] == us([trace.end])[0]
@@ -90,7 +90,7 @@ def test_slices_of_a_worker_touch_and_cover_its_time_from_joining_to_the_end(tra
 
 def test_uploads_end_when_the_server_has_received_or_the_worker_reads_on(trace: Trace, tmp_path: Path) -> None:
     events = events_of(trace, tmp_path)
-    for worker, rows in trace.gradients.groupby("worker"):
+    for worker, rows in trace.messages.groupby("worker"):
         expected = []
         for row, following in zip(rows.itertuples(), [*rows["read_time"][1:], trace.end], strict=True):
             sent = not np.isnan(row.finish_time) and row.fate != "cancelled"
@@ -118,7 +118,7 @@ def test_updates_and_their_staleness_are_those_of_the_trace(trace: Trace, tmp_pa
     counters = [e for e in events if e["ph"] == "C"]
     assert [e["ts"] for e in counters] == us(trace.update_times)
     for update, event in enumerate(counters):
-        stale = [r.staleness for r in trace.gradients.itertuples() if r.update == update]
+        stale = [r.staleness for r in trace.messages.itertuples() if r.update == update]
         assert event["args"] == {"mean": pytest.approx(sum(stale) / len(stale)), "max": max(stale)}
 
 
@@ -136,7 +136,7 @@ def test_messages_of_no_duration_and_times_equal_by_rounding_do_not_overlap(tmp_
 
 def test_a_spec_of_numpy_numbers_can_be_written(fresh: Trace, tmp_path: Path) -> None:
     spec = {"seed": np.int64(3), "means": np.ones(2), "k": (np.int32(1), np.float32(0.5))}
-    trace = Trace(fresh.gradients, fresh.updates, workers=fresh.workers, end=fresh.end, spec=spec)
+    trace = Trace(fresh.messages, fresh.updates, workers=fresh.workers, end=fresh.end, spec=spec)
     content = json.loads(to_perfetto(trace, tmp_path / "trace.json").read_text())
     assert json.loads(content["otherData"]["spec"]) == {"seed": 3, "means": [1.0, 1.0], "k": [1, 0.5]}
 
@@ -144,7 +144,7 @@ def test_a_spec_of_numpy_numbers_can_be_written(fresh: Trace, tmp_path: Path) ->
 def test_a_trace_that_viewers_cannot_show_is_refused_before_writing(fresh: Trace, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"reaches to 1e\+16 s: trace events are in microseconds"):
         to_perfetto(simulate(Cluster(1, 1e16), Async(), updates=1), tmp_path / "far.json")
-    wrong = Trace(fresh.gradients.assign(steps=0), fresh.updates)
+    wrong = Trace(fresh.messages.assign(steps=0), fresh.updates)
     with pytest.raises(ValueError, match="breaks a law: steps >= 1"):
         to_perfetto(wrong, tmp_path / "wrong.json")
     assert list(tmp_path.iterdir()) == []

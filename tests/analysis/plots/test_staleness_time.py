@@ -15,7 +15,7 @@ def long() -> Trace:
 
 
 def used_rows(trace: Trace) -> pd.DataFrame:
-    rows = trace.gradients.query("update >= 0")
+    rows = trace.messages.query("update >= 0")
     return rows.assign(time=trace.update_times[rows["update"]])
 
 

@@ -144,7 +144,7 @@ def test_bad_windows_and_workers_are_named(trace: Trace, arguments: dict[str, ob
 
 def test_bars_too_many_to_tell_apart_have_neither_edge_nor_hatch() -> None:
     def look(messages: int) -> tuple[str | None, float]:
-        table = many(messages).gradients
+        table = many(messages).messages
         table.loc[3, ["fate", "update", "staleness"]] = ["discarded", -1, -1]
         ones = np.ones(messages, int)
         trace = Trace(table, {"time": table["finish_time"], "messages": ones, "gradients": ones})

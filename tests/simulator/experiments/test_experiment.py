@@ -203,11 +203,11 @@ WRONG = [
     (("cluster", "worker", 3), "unknown key of cluster: 'worker'. Did you mean 'workers'[?]"),
     (("cluster", "workers", 0), "workers of cluster = 0 is not allowed"),
     (("cluster", "workers", "many"), "workers of cluster = 'many' is not allowed"),
-    (("cluster", "compute", "exponential"), "compute of cluster: 'exponential' is not a law of times"),
+    (("cluster", "compute", "exponential"), "compute of cluster: 'exponential' is not a delay"),
     (("cluster", "compute", [1.0]), "compute of cluster has 1 entries, but there are 4 workers"),
-    (("cluster", "compute", {"delay": "exponental"}), "unknown law 'exponental'. Did you mean 'exponential'[?]"),
-    (("cluster", "compute", {"delay": ["gamma"]}), "unknown law"),
-    (("cluster", "compute", {"delay": "pareto"}), "law 'pareto' needs shape"),
+    (("cluster", "compute", {"delay": "exponental"}), "unknown delay 'exponental'. Did you mean 'exponential'[?]"),
+    (("cluster", "compute", {"delay": ["gamma"]}), "unknown delay"),
+    (("cluster", "compute", {"delay": "pareto"}), "delay 'pareto' needs shape"),
     (("cluster", "compute", {"delay": "exponential", "scal": 1}), "'scal'. Did you mean 'scale'[?]"),
     (("cluster", "compute", {"delay": "exponential", "scale": 0}), "scale of exponential = 0 is not allowed"),
     (("cluster", "compute", {"delay": "scipy", "name": "gama"}), "unknown scipy.stats .* Did you mean 'gamma'[?]"),
@@ -292,7 +292,7 @@ def test_a_law_of_your_own_class_is_not_written_and_the_error_says_so():
     class Mine(Exponential):
         pass
 
-    with pytest.raises(ValueError, match="class of your own: it runs, but cannot be written"):
+    with pytest.raises(ValueError, match="exists in this process only and cannot be written"):
         BASE.but(cluster=Cluster(workers=4, compute=Mine())).to_toml()
 
 

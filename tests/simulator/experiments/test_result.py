@@ -26,7 +26,7 @@ FILES = [
     "result.json",
     "spec.toml",
     "trace/SHA256SUMS",
-    "trace/gradients.parquet",
+    "trace/messages.parquet",
     "trace/updates.parquet",
 ]
 EXPERIMENT = Experiment(
@@ -64,14 +64,14 @@ def quadratic(**changes):
 def test_a_result_comes_back_as_it_was_saved(result, saved):
     again = Result.load(saved)
     assert again.experiment == result.experiment
-    pd.testing.assert_frame_equal(again.trace.gradients, result.trace.gradients)
+    pd.testing.assert_frame_equal(again.trace.messages, result.trace.messages)
     pd.testing.assert_frame_equal(again.trace.updates, result.trace.updates)
     assert (again.trace.workers, again.trace.end) == (result.trace.workers, result.trace.end)
     pd.testing.assert_frame_equal(again.history, result.history)
     assert again.params.keys() == flat(result.params).keys()
     for path, array in flat(result.params).items():
         np.testing.assert_array_equal(again.params[path], array)
-    assert (again.diverged_at, again.path) == (result.diverged_at, result.path)
+    assert (again.diverged_at, again.execution) == (result.diverged_at, result.execution)
     assert again.summary() == result.summary()
 
 
@@ -127,7 +127,7 @@ run(load_experiment({str(saved / "spec.toml")!r}), progress=False).save({str(tmp
 def test_another_seed_gives_another_history(result):
     other = run(EXPERIMENT.but(seed=1), progress=False)
     assert not other.history.equals(result.history)
-    assert not other.trace.gradients.equals(result.trace.gradients)
+    assert not other.trace.messages.equals(result.trace.messages)
 
 
 # Saving
@@ -268,7 +268,7 @@ def test_flat_names_every_leaf_by_its_path():
 
 def test_a_run_that_cannot_be_is_refused_before_it_is_simulated(monkeypatch):
     monkeypatch.setattr(
-        "stalegrad.simulator.experiments.result.trace_of", lambda *a, **k: pytest.fail("work was done")
+        "stalegrad.simulator.experiments.run.trace_of", lambda *a, **k: pytest.fail("work was done")
     )
     problem = Problem("softmax-regression", "fashion-mnist-small", batch_size=4_000, sampling="sharded")
     with pytest.raises(ValueError, match="10000 examples sharded over 3 workers leave 3333 each"):

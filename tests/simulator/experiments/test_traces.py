@@ -44,7 +44,7 @@ def test_a_shared_trace_is_the_one_that_the_run_alone_has(simulated):
         simulate(BASE.cluster, BASE.method.synchrony, updates=40),
     )
     assert len(simulated) == 1
-    assert shared.gradients.equals(alone.gradients)
+    assert shared.messages.equals(alone.messages)
     assert shared.spec == alone.spec
 
 
@@ -78,7 +78,7 @@ class Mine(Delay):
 def test_laws_of_this_process_have_no_text_and_are_simulated_each_time(law, simulated):
     mine = BASE.but(cluster=Cluster(4, compute=law))
     assert trace_text(mine) is None
-    assert trace_of(mine).gradients.equals(trace_of(mine).gradients)
+    assert trace_of(mine).messages.equals(trace_of(mine).messages)
     assert len(simulated) == 2
 
 

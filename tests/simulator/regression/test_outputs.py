@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from stalegrad.analysis.statistics.convergence import Target
 from stalegrad.simulator.cli import app, main
-from stalegrad.simulator.regression import Recording, Run, compare
+from stalegrad.simulator.regression import RecordedRun, Recording, compare
 from stalegrad.simulator.regression.digests import Digests
 from stalegrad.simulator.regression.outputs import github, junit, pictures, sentence, text
 from stalegrad.simulator.regression.recording import _checksum
@@ -37,7 +37,7 @@ seed = [0, 1, 2]
 def made(method, ends, digest="a"):
     """Runs that fall in a straight line from 2 to these ends."""
     return [
-        Run(
+        RecordedRun(
             method, seed, Digests(digest, "t", digest), 1.0,
             pd.DataFrame(
                 {"wallclock": np.arange(5.0), "update": np.arange(5.0), "train_loss": np.linspace(2.0, end, 5)}

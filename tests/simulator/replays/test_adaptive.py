@@ -88,7 +88,7 @@ def test_a_decision_holds_from_the_next_update_on(synchrony):
     assert [time for time, _, _ in decisions] == [10.0 * (i + 1) for i in range(7)]
     assert any(k > 1 for _, _, k in decisions)
     updates, k = result.trace.updates, [(0.0, 1)] + [(time, k) for time, _, k in decisions]
-    used = result.trace.gradients.query("update >= 0").groupby("update")["receive_time"].min()
+    used = result.trace.messages.query("update >= 0").groupby("update")["receive_time"].min()
     for update, begun in used.items():  # k is asked for when the update's first message has come
         assert updates["messages"][update] == [value for time, value in k if time < begun or time == 0][-1]
 
@@ -119,7 +119,7 @@ def test_without_a_tick_it_is_the_plain_method():
     a, b = run(calm, progress=False), run(plain, progress=False)
     for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-5)  # k is a constant of one program and not of the other
-    assert a.trace.gradients.equals(b.trace.gradients)
+    assert a.trace.messages.equals(b.trace.messages)
 
 
 def test_it_stands_in_a_spec_and_refuses_other_synchronies():

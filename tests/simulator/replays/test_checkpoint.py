@@ -39,7 +39,7 @@ def same_bytes(a, b):
     pd.testing.assert_frame_equal(a.history, b.history, check_exact=True)
     if a.gradients is not None:
         pd.testing.assert_frame_equal(a.gradients, b.gradients, check_exact=True)
-    pd.testing.assert_frame_equal(a.trace.gradients, b.trace.gradients, check_exact=True)
+    pd.testing.assert_frame_equal(a.trace.messages, b.trace.messages, check_exact=True)
     assert jax.tree.all(jax.tree.map(np.array_equal, a.params, b.params))
 
 
@@ -55,21 +55,21 @@ def same_bytes(a, b):
 )
 @pytest.mark.parametrize("path", ["scan", pytest.param("loop", marks=pytest.mark.slow)])
 def test_a_broken_run_goes_on_to_the_same_bytes(experiment, path, tmp_path, monkeypatch):
-    expected = run(experiment, path=path, progress=False)
+    expected = run(experiment, execution=path, progress=False)
     file = tmp_path / "state"
     monkeypatch.setattr("stalegrad.simulator.experiments.result.Checkpoint", Breaks)
     broken = 0
     for left in (1, 2, 3, 0):
         monkeypatch.setattr(Breaks, "left", left)
         try:
-            found = run(experiment, path=path, progress=False, checkpoint=file, checkpoint_every=0.0)
+            found = run(experiment, execution=path, progress=False, checkpoint=file, checkpoint_every=0.0)
             break
         except InterruptedError:
             broken += 1
     assert broken
     same_bytes(found, expected)
     assert found.trace.spec.get("decisions") == expected.trace.spec.get("decisions")
-    again = run(experiment, path=path, progress=False, checkpoint=file)
+    again = run(experiment, execution=path, progress=False, checkpoint=file)
     same_bytes(again, expected)
 
 
@@ -140,7 +140,7 @@ def test_the_checkpoint_of_another_run_is_refused_and_kept(file, monkeypatch):
     with pytest.raises(ValueError, match="the checkpoint of another run: its spec differs"):
         run(BASE.but(seed=1), progress=False, checkpoint=file)
     with pytest.raises(ValueError, match=r"its path differs \(None there, loop here\)"):
-        run(BASE, progress=False, path="loop", checkpoint=file)
+        run(BASE, progress=False, execution="loop", checkpoint=file)
     monkeypatch.setattr("stalegrad.simulator.experiments.result.versions", lambda: {"jax": "0.0"})
     with pytest.raises(ValueError, match="its version of"):
         run(BASE, progress=False, checkpoint=file)

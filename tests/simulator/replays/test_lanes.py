@@ -49,7 +49,7 @@ def request(method, seed=0, problem=SOFTMAX, record=EVERY_20, **budget):
 
 def alone(request):
     trace, what, method, record, seed = request
-    return replay(trace, what, method, record=record, seed=seed, path="scan")
+    return replay(trace, what, method, record=record, seed=seed, execution="scan")
 
 
 def assert_close(found, expected, **tolerance):
@@ -80,7 +80,7 @@ def same_bytes(a, b):
 def test_a_group_gives_what_its_runs_give_alone(make):
     requests = [request(make(seed), seed) for seed in range(3)]
     for found, one in zip(replay_together(requests, 4), requests, strict=True):
-        assert found.path == "group of 4"
+        assert found.execution == "4 lanes"
         assert_close(found, alone(one), rtol=1e-4, atol=1e-6)
 
 
@@ -155,7 +155,7 @@ def test_what_does_not_go_together_is_kept_apart():
         Request(uneven, SOFTMAX, growing, Record(), 0),
     ]
     found = replay_together(requests, 4)
-    assert [r.path for r in found] == ["group of 4"] * 3 + ["scan"]
+    assert [r.execution for r in found] == ["4 lanes"] * 3 + ["scan"]
     for one, expected in zip(found, map(alone, requests), strict=True):
         assert_close(one, expected, rtol=1e-4, atol=1e-6)
 
@@ -174,7 +174,7 @@ def test_a_group_too_large_for_the_memory_is_split(monkeypatch):
     assert len(sizes) == 1
     monkeypatch.setattr(lanes, "memory", lambda device: sizes[0] - 1)
     found = replay_together(requests, 8)
-    assert [r.path for r in found] == ["group of 4"] * 5
+    assert [r.execution for r in found] == ["4 lanes"] * 5
     assert sizes[1] == sizes[0]
     assert all(size < sizes[0] for size in sizes[2:])
     for one, expected in zip(found, map(alone, requests), strict=True):

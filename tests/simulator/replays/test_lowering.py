@@ -59,17 +59,17 @@ def test_windows_are_cut_as_late_as_possible_and_read_what_is_known(staleness, l
 
 
 def test_windows_of_round_robin_workers_are_full():
-    schedule = lower(simulate(Cluster(8), Async(), updates=64))
-    assert windows(schedule.read_version, 4).tolist() == list(range(0, 65, 4))
-    assert windows(schedule.read_version, 100).tolist() == list(range(0, 65, 8))
+    lowered = lower(simulate(Cluster(8), Async(), updates=64))
+    assert windows(lowered.read_version, 4).tolist() == list(range(0, 65, 4))
+    assert windows(lowered.read_version, 100).tolist() == list(range(0, 65, 8))
 
 
 @pytest.mark.parametrize("synchrony", [Sync(), KSync(1), KSync(5), KBatchSync(3)], ids=repr)
 def test_synchronous_variants_need_one_slot(synchrony):
-    schedule = lower(simulate(Cluster(8, compute=Exponential()), synchrony, updates=200))
-    assert schedule.slots == 1
-    assert not schedule.scratch
-    assert schedule.always_fresh
+    lowered = lower(simulate(Cluster(8, compute=Exponential()), synchrony, updates=200))
+    assert lowered.slots == 1
+    assert not lowered.scratch
+    assert lowered.always_fresh
 
 
 @given(workers=st.integers(1, 40), k=st.integers(1, 5), seed=st.integers(0, 2**32))
@@ -77,8 +77,8 @@ def test_synchronous_variants_need_one_slot(synchrony):
 def test_asynchronous_variants_need_at_most_one_slot_per_worker(workers, k, seed):
     cluster = Cluster(workers, compute=LogNormal(1.0, 0.8))
     for synchrony in (Async(), KAsync(min(k, workers)), KBatchAsync(k)):
-        schedule = lower(simulate(cluster, synchrony, updates=100, seed=seed))
-        assert schedule.slots + schedule.scratch <= workers
+        lowered = lower(simulate(cluster, synchrony, updates=100, seed=seed))
+        assert lowered.slots + lowered.scratch <= workers
 
 
 def test_slots_grow_with_live_versions_not_with_workers():
@@ -89,11 +89,11 @@ def test_slots_grow_with_live_versions_not_with_workers():
 
 def test_gradient_ids_rank_by_update_receive_time_and_worker():
     trace = simulate(Cluster(6, compute=Exponential()), KAsync(3), updates=50, seed=3)
-    schedule = lower(trace)
-    table = trace.gradients.query("fate == 'used'").sort_values(["update", "receive_time", "worker"])
-    assert schedule.worker.tolist() == table["worker"].tolist()
-    assert schedule.staleness.tolist() == table["staleness"].tolist()
-    assert np.diff(schedule.first).tolist() == [3] * 50
+    lowered = lower(trace)
+    table = trace.messages.query("fate == 'used'").sort_values(["update", "receive_time", "worker"])
+    assert lowered.worker.tolist() == table["worker"].tolist()
+    assert lowered.staleness.tolist() == table["staleness"].tolist()
+    assert np.diff(lowered.first).tolist() == [3] * 50
 
 
 def test_messages_of_different_local_steps_cannot_be_replayed_together():

@@ -46,7 +46,7 @@ def compiled_text(method, record, monkeypatch, path="scan"):
     )
     monkeypatch.setattr(scan, "compiled", spy)
     trace = simulate(Cluster(WORKERS, compute=Exponential()), method.synchrony, updates=64)
-    replay(trace, problem, method, record=record, path=path)
+    replay(trace, problem, method, record=record, execution=path)
     return texts[0]
 
 

@@ -30,7 +30,7 @@ def quadratic():
 
 def recorded(method, path=None, updates=UPDATES):
     trace = simulate(CLUSTER, method.synchrony, updates=updates, seed=3)
-    return trace, replay(trace, quadratic(), method, record=RECORDED, path=path)
+    return trace, replay(trace, quadratic(), method, record=RECORDED, execution=path)
 
 
 @pytest.mark.parametrize("path", ["scan", "loop"])

@@ -152,6 +152,6 @@ def test_ties_of_one_worker_do_not_change_what_is_applied_first():
     zeros = Cluster(2, [1.0, lambda rng, n: rng.integers(0, 2, n) * 1.0])
     for synchrony in (KAsync(2), KSync(1)):
         trace = simulate(zeros, synchrony, updates=30)
-        again = Trace(trace.gradients, trace.updates, workers=2)
+        again = Trace(trace.messages, trace.updates, workers=2)
         assert lower(again).worker.tolist() == lower(trace).worker.tolist()
         assert lower(again).read_version.tolist() == lower(trace).read_version.tolist()

@@ -82,13 +82,13 @@ def x64():
 def test_parameter_values_of_the_specification(method, path, x64):
     trace = simulate(E1, method.synchrony, updates=6)
     record = Record(updates=1, fn=lambda w: {"w": w[0]})
-    history = replay(trace, quadratic(), method, record=record, path=path).history
+    history = replay(trace, quadratic(), method, record=record, execution=path).history
     np.testing.assert_allclose(history["w"], [1.0, *E2[method.name]], atol=5e-9)
 
 
 def slow_replay(trace, rows, targets, batch_size, seed, learning_rate, sampling, momentum=0.0, decay=0.0):
     """Replay in numpy from the tables alone: keep every version, walk over the updates."""
-    table = trace.gradients.query("fate == 'used'").sort_values(["update", "receive_time", "worker"])
+    table = trace.messages.query("fate == 'used'").sort_values(["update", "receive_time", "worker"])
     draw = sampler(sampling, len(rows), batch_size, seed, lower(trace), trace.workers)
     versions = [np.append(rows[0], 0.0)]
     velocity = np.zeros_like(versions[0])
@@ -149,7 +149,7 @@ def test_trajectory_equals_a_slow_numpy_replay(name, path, sampling, local_steps
         weight_decay=0.01,
     )
     trace = simulate(Cluster(5, compute=Gamma(1.0, 0.7)), method.synchrony, updates=200, seed=4)
-    done = replay(trace, problem, method, seed=7, path=path, record=Record(updates=200))
+    done = replay(trace, problem, method, seed=7, execution=path, record=Record(updates=200))
     expected, gaps = slow_replay(trace, rows, targets, 5, 7, 0.05, sampling, momentum=0.5, decay=0.01)
     np.testing.assert_allclose(as_row(done.params), expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(done.history["mean_gap"].iloc[-1], gaps.mean(), rtol=1e-10)
@@ -159,7 +159,7 @@ def test_trajectory_equals_a_slow_numpy_replay(name, path, sampling, local_steps
 def test_updates_of_unequal_size_are_replayed_too(path, x64):
     """A measured trace, in which an update averages one, two or three messages."""
     problem, rows, targets = regression()
-    full = simulate(Cluster(4, compute=Exponential()), KBatchAsync(1), updates=120, seed=1).gradients
+    full = simulate(Cluster(4, compute=Exponential()), KBatchAsync(1), updates=120, seed=1).messages
     full = full[full["fate"] == "used"].sort_values("update")
     sizes = np.resize([1, 2, 3], 60)
     update = np.repeat(np.arange(60), sizes)[:120]
@@ -170,7 +170,7 @@ def test_updates_of_unequal_size_are_replayed_too(path, x64):
     counts = np.bincount(update)
     trace = Trace(table, {"time": times, "messages": counts, "gradients": counts}).verify()
     assert lower(trace).messages_per_update is None
-    done = replay(trace, problem, methods.async_(learning_rate=0.05), seed=7, path=path)
+    done = replay(trace, problem, methods.async_(learning_rate=0.05), seed=7, execution=path)
     expected, _ = slow_replay(trace, rows, targets, 5, 7, 0.05, "epochs")
     np.testing.assert_allclose(as_row(done.params), expected, rtol=0, atol=1e-12)
 
@@ -246,15 +246,15 @@ def test_k_batch_async_with_k_1_is_async_bit_for_bit():
 )
 def test_chunk_length_cadence_and_progress_change_no_bit(method, path, monkeypatch):
     trace = simulate(Cluster(6, compute=Exponential()), method.synchrony, updates=90)
-    reference = replay(trace, MLP, method, record=Record(updates=90), path=path)
+    reference = replay(trace, MLP, method, record=Record(updates=90), execution=path)
     for chunk in (1, 16):
         monkeypatch.setattr(scan, "CHUNK", chunk)
-        done = replay(trace, MLP, method, record=Record(updates=90), path=path)
+        done = replay(trace, MLP, method, record=Record(updates=90), execution=path)
         assert same_bits(done.params, reference.params)
     monkeypatch.undo()
     told = []
     for cadence in (Record(updates=3), Record(gradients=40), Record(wallclock=1.37, gap=False)):
-        done = replay(trace, MLP, method, record=cadence, path=path, progress=told.append)
+        done = replay(trace, MLP, method, record=cadence, execution=path, progress=told.append)
         assert same_bits(done.params, reference.params)
     assert sum(told) == 3 * 90
 
@@ -262,7 +262,7 @@ def test_chunk_length_cadence_and_progress_change_no_bit(method, path, monkeypat
 def test_both_paths_agree():
     method = methods.k_async(k=3, learning_rate=0.05, optimizer="adam", weight_decay=1e-3)
     trace = simulate(Cluster(6, compute=Exponential()), method.synchrony, updates=60)
-    a, b = (replay(trace, MLP, method, path=path) for path in PATHS)
+    a, b = (replay(trace, MLP, method, execution=path) for path in PATHS)
     assert (a.path, b.path) == ("scan", "loop")
     np.testing.assert_allclose(values(a.params), values(b.params), rtol=0, atol=2e-5)
     np.testing.assert_allclose(a.history["mean_gap"], b.history["mean_gap"], rtol=1e-3, equal_nan=True)
@@ -299,7 +299,7 @@ def test_keys_given_to_the_loss_are_fresh_for_every_gradient_and_the_same_on_bot
     trace = simulate(Cluster(2, compute=Exponential()), KAsync(2, local_steps=2), updates=5)
     record = Record(updates=1, fn=lambda w: {"w": w[0]})
     method = methods.k_async(k=2, local_steps=2, learning_rate=1.0)
-    scan_, loop = (replay(trace, problem, method, record=record, path=path).history["w"] for path in PATHS)
+    scan_, loop = (replay(trace, problem, method, record=record, execution=path).history["w"] for path in PATHS)
     np.testing.assert_allclose(scan_, loop, atol=1e-12)
     assert len(set(np.diff(scan_))) == 5
 
@@ -314,7 +314,7 @@ def test_convolutions_on_cpu_take_the_loop():
     trace = simulate(Cluster(3, compute=Exponential()), Async(), updates=12)
     chosen = replay(trace, problem, methods.async_(learning_rate=1e-3))
     assert chosen.path == ("loop" if jax.default_backend() == "cpu" else "scan")
-    forced = replay(trace, problem, methods.async_(learning_rate=1e-3), path="scan")
+    forced = replay(trace, problem, methods.async_(learning_rate=1e-3), execution="scan")
     np.testing.assert_allclose(values(chosen.params), values(forced.params), rtol=1e-5)
 
 
@@ -325,8 +325,8 @@ def test_small_problems_of_many_workers_take_windows_on_cpu():
     for workers, problem, path in [(40, small, "windows"), (2, small, "scan"), (40, large, "scan")]:
         trace = simulate(Cluster(workers, compute=Exponential()), Async(), updates=60)
         done = replay(trace, problem, methods.async_(learning_rate=1e-3))
-        assert done.path == path
-        single = replay(trace, problem, methods.async_(learning_rate=1e-3), path="scan")
+        assert done.execution == path
+        single = replay(trace, problem, methods.async_(learning_rate=1e-3), execution="scan")
         np.testing.assert_allclose(values(done.params), values(single.params), rtol=1e-6)
 
 
@@ -334,7 +334,7 @@ def test_small_problems_of_many_workers_take_windows_on_cpu():
 def test_windows_are_refused_where_gradients_depend_on_more_than_what_is_read(method):
     trace = simulate(Cluster(4, compute=Exponential()), method.synchrony, updates=8)
     with pytest.raises(ValueError, match=f'path = "windows" is not allowed for {method.name}'):
-        replay(trace, quadratic(), method, path="windows")
+        replay(trace, quadratic(), method, execution="windows")
 
 
 def test_a_diverging_run_is_a_result():
@@ -394,7 +394,7 @@ def test_a_program_is_traced_once_per_shape():
 def test_path_and_cadence_are_checked(unknown):
     trace = simulate(Cluster(2), Async(), updates=4)
     with pytest.raises(ValueError, match="path"):
-        replay(trace, quadratic(), methods.async_(), path=unknown)
+        replay(trace, quadratic(), methods.async_(), execution=unknown)
     with pytest.raises(ValueError, match="one cadence"):
         Record(updates=1, wallclock=1.0)
 

@@ -38,7 +38,7 @@ def problem(monkeypatch):
 def test_every_gradient_takes_the_statistics_that_the_one_before_left(problem, path, k):
     method = methods.k_async(k=k, learning_rate=0.1)
     trace = simulate(Cluster(workers=4, compute=Exponential(1.0)), method.synchrony, updates=30, seed=0)
-    result = replay(trace, problem, method, path=path, seed=3)
+    result = replay(trace, problem, method, execution=path, seed=3)
 
     objective, schedule = problem.objective(), lower(trace)
     init_key, _ = jax.random.split(jax.random.key(3))

@@ -101,7 +101,7 @@ def test_every_method_keeps_the_types_of_its_parameters_in_every_execution(name,
     with jax.enable_x64("float64" in kinds):
         ours = problem(kinds)
         for path in ("scan", "loop", "windows") if windows else ("scan", "loop"):
-            assert_types_of(replay(trace, ours, method, record=record, path=path).params, kinds)
+            assert_types_of(replay(trace, ours, method, record=record, execution=path).params, kinds)
         if single:
             for done in replay_together([Request(trace, ours, method, record, seed) for seed in (0, 1)], 2):
                 assert_types_of(done.params, kinds)
@@ -113,9 +113,9 @@ def test_every_method_keeps_the_types_of_its_parameters_in_every_execution(name,
 def test_every_type_gives_the_numbers_of_float32_up_to_its_own_rounding(name, options, kinds):
     kinds, method = TYPES[kinds], example(name, options)
     trace = simulate(Cluster(3, compute=Gamma(1.0, 0.5)), method.synchrony, updates=30)
-    reference = replay(trace, problem(["float32"]), method, path="scan").params["float32"]
+    reference = replay(trace, problem(["float32"]), method, execution="scan").params["float32"]
     with jax.enable_x64("float64" in kinds):
-        done = replay(trace, problem(kinds), method, path="scan")
+        done = replay(trace, problem(kinds), method, execution="scan")
     for leaf in done.params.values():
         np.testing.assert_allclose(np.asarray(leaf, float), np.asarray(reference, float), rtol=0.15, atol=0.05)
 
@@ -141,13 +141,13 @@ def test_gaps_and_losses_of_bfloat16_are_measured_in_float32(name):
 def test_a_checkpoint_of_bfloat16_goes_on_where_it_was(tmp_path):
     method = example("dana-zero", {})
     trace = simulate(Cluster(3, compute=Gamma(1.0, 0.5)), method.synchrony, updates=40)
-    whole = replay(trace, problem(["bfloat16", "float32"]), method, path="loop")
+    whole = replay(trace, problem(["bfloat16", "float32"]), method, execution="loop")
     checkpoint = Checkpoint(tmp_path / "state", {"run": "this"}, every=0.0)
     checkpoint.stopping = True
     with pytest.raises(KeyboardInterrupt):
-        replay(trace, problem(["bfloat16", "float32"]), method, path="loop", checkpoint=checkpoint)
+        replay(trace, problem(["bfloat16", "float32"]), method, execution="loop", checkpoint=checkpoint)
     again = Checkpoint(tmp_path / "state", {"run": "this"}, every=1e9)
-    done = replay(trace, problem(["bfloat16", "float32"]), method, path="loop", checkpoint=again)
+    done = replay(trace, problem(["bfloat16", "float32"]), method, execution="loop", checkpoint=again)
     for kind in ("bfloat16", "float32"):
         assert np.asarray(done.params[kind]).tobytes() == np.asarray(whole.params[kind]).tobytes()
 

@@ -11,7 +11,15 @@ from stalegrad.policies import Async, methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Record, run, simulate
 from stalegrad.simulator.sweeps import forecast as module
 from stalegrad.simulator.sweeps.axes import plan
-from stalegrad.simulator.sweeps.forecast import Cost, Size, distinct_traces, forecast, size_of, told, trial
+from stalegrad.simulator.sweeps.forecast import (
+    Cost,
+    Size,
+    distinct_traces,
+    forecast,
+    format_duration,
+    size_of,
+    trial,
+)
 
 BASE = Experiment(
     Problem("softmax-regression", "fashion-mnist-small", batch_size=8),
@@ -134,4 +142,4 @@ def test_a_trial_tells_compiling_gradients_and_rows_apart(monkeypatch):
     [(3.4, "3 s"), (90.0, "2 min"), (7200.0, "2.0 h"), (1e6, "12 days"), (1e295, "more than 100 years")],
 )
 def test_a_time_is_said_in_a_handy_unit(seconds, said):
-    assert told(seconds) == said
+    assert format_duration(seconds) == said

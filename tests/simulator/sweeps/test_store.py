@@ -352,8 +352,8 @@ def same_result(one, other):
     pd.testing.assert_frame_equal(one.history, other.history)
     assert one.experiment == other.experiment
     assert one.summary() == pytest.approx(other.summary(), nan_ok=True)
-    assert (one.versions, one.parts, one.path) == (other.versions, other.parts, other.path)
-    pd.testing.assert_frame_equal(one.trace.gradients, other.trace.gradients)
+    assert (one.versions, one.parts, one.execution) == (other.versions, other.parts, other.execution)
+    pd.testing.assert_frame_equal(one.trace.messages, other.trace.messages)
     assert one.trace.spec == other.trace.spec
     for name, value in one.params.items():
         np.testing.assert_array_equal(value, other.params[name])
@@ -411,12 +411,12 @@ def test_a_run_executed_in_fewer_lanes_is_kept_as_that_and_found(tmp_path, base,
     with monkeypatch.context() as little:
         little.setattr(lanes.Group, "bytes", lambda self: len(self.players))
         little.setattr(lanes, "memory", lambda device: 2)
-        first = silent(store=place, seed=range(4), width=8)
-    assert {result.path for result in first.results} == {"group of 2"}
+        first = silent(store=place, seed=range(4), lanes=8)
+    assert {result.execution for result in first.results} == {"2 lanes"}
     assert {*Store(place)} == {key_of(base.but(seed=seed), 2) for seed in range(4)}
     monkeypatch.setattr(sweep_lanes, "run_together", lambda *a: pytest.fail("a run was made again"))
-    for width in (8, 2):
-        again = silent(store=place, seed=range(4), width=width)
+    for count in (8, 2):
+        again = silent(store=place, seed=range(4), lanes=count)
         assert [h["train_loss"].iloc[-1] for h in again.histories] == [
             h["train_loss"].iloc[-1] for h in first.histories
         ]

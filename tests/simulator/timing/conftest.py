@@ -42,7 +42,7 @@ def same() -> Callable[[Trace, Trace], None]:
     """Return a function that asserts that two traces are equal."""
 
     def assert_same(one: Trace, other: Trace) -> None:
-        pd.testing.assert_frame_equal(one.gradients, other.gradients)
+        pd.testing.assert_frame_equal(one.messages, other.messages)
         pd.testing.assert_frame_equal(one.updates, other.updates)
         assert one.used.tolist() == other.used.tolist()
         assert (one.workers, one.end, one.resolution) == (other.workers, other.end, other.resolution)
@@ -56,7 +56,7 @@ def measured() -> Callable[..., Trace]:
     """Return a function: changed columns -> the trace of two workers, two updates, one message pending."""
 
     def of(workers: int | None = None, end: float | None = None, resolution: float = 0.0, **changed: Any) -> Trace:
-        gradients: dict[str, Any] = {
+        messages: dict[str, Any] = {
             "worker": [0, 1, 0],
             "read_version": [0, 0, 1],
             "read_time": [0.0, 0.0, 1.2],
@@ -69,7 +69,7 @@ def measured() -> Callable[..., Trace]:
         }
         updates: dict[str, Any] = {"time": [1.1, 2.1], "messages": [1, 1], "gradients": [1, 1]}
         for name, values in changed.items():
-            (gradients if name in gradients else updates)[name] = values
-        return Trace(gradients, updates, workers=workers, end=end, resolution=resolution)
+            (messages if name in messages else updates)[name] = values
+        return Trace(messages, updates, workers=workers, end=end, resolution=resolution)
 
     return of

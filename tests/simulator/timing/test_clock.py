@@ -25,12 +25,13 @@ from stalegrad.policies.synchrony import (
     Sync,
     Synchrony,
 )
+from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import check_advance, no_full_collections, reach
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.columns import MOST_WORKERS
 from stalegrad.simulator.timing.delays import Exponential, Gamma, Uniform
 from stalegrad.simulator.timing.engine import Engine, simulate
-from stalegrad.simulator.timing.trace import Budget, Trace
+from stalegrad.simulator.timing.trace import Trace
 
 FLOAT_MAX = 1.7976931348623157e308
 

@@ -23,7 +23,7 @@ def first_times(cluster: Cluster, seed: int, worker: int, count: int = 600) -> l
 
 def rows(trace) -> list[tuple]:
     """Every message as (worker, read_version, read_time, finish_time, receive_time, update, staleness, fate)."""
-    table = trace.gradients.drop(columns="steps").astype(object)
+    table = trace.messages.drop(columns="steps").astype(object)
     return [tuple(None if v != v else v for v in row) for row in table.itertuples(index=False)]
 
 
@@ -112,10 +112,10 @@ def test_sync_waits_for_the_last_to_join_and_k_sync_does_not():
     assert simulate(cluster, KSync(1), updates=3).update_times.tolist() == [1.0, 2.0, 3.0]
 
 
-def test_a_law_of_joins_is_drawn_once_per_worker_and_run():
+def test_a_delay_of_joins_is_drawn_once_per_worker_and_run():
     cluster = Cluster(5, 1.0, join=Uniform(1.0, 9.0))
     trace = simulate(cluster, Async(), wallclock=30.0, seed=6).verify()
-    first_reads = trace.gradients.groupby("worker").read_time.min()
+    first_reads = trace.messages.groupby("worker").read_time.min()
     assert first_reads.tolist() == [cluster.join_time(6, worker) for worker in range(5)]
     assert first_reads.nunique() == 5
     assert first_reads.between(1.0, 9.0).all()
@@ -135,7 +135,7 @@ def test_a_worker_of_speed_2_needs_half_the_time():
     np.testing.assert_allclose(first_times(fast, 3, 1), np.array(first_times(plain, 3, 1)) / 2)
 
 
-def test_a_law_of_speeds_is_drawn_once_per_worker_and_run():
+def test_a_delay_of_speeds_is_drawn_once_per_worker_and_run():
     cluster = Cluster(3, 1.0, speeds=Uniform(0.5, 2.0))
     times = {(seed, w): set(first_times(cluster, seed, w)) for seed in (0, 1) for w in range(3)}
     assert all(len(values) == 1 for values in times.values())
@@ -158,22 +158,22 @@ def test_streams_differ_by_seed_by_purpose_and_by_worker():
 
 
 @pytest.mark.parametrize(
-    "law", [Exponential(1.0), TwoLevelGamma(), stats.lognorm(0.5)], ids=["exponential", "two-level", "scipy"]
+    "delay", [Exponential(1.0), TwoLevelGamma(), stats.lognorm(0.5)], ids=["exponential", "two-level", "scipy"]
 )
-def test_adding_a_worker_moves_nobody_else_s_draws(law):
-    few, many = (Cluster(n, law, speeds=Uniform(0.5, 2.0), join=Uniform(0.0, 1.0)) for n in (3, 10))
+def test_adding_a_worker_moves_nobody_else_s_draws(delay):
+    few, many = (Cluster(n, delay, speeds=Uniform(0.5, 2.0), join=Uniform(0.0, 1.0)) for n in (3, 10))
     for worker in range(3):
         assert first_times(few, 5, worker) == first_times(many, 5, worker)
         assert few.join_time(5, worker) == many.join_time(5, worker)
 
 
-def test_changing_the_law_of_one_worker_or_the_synchrony_moves_nobody_else_s_draws():
+def test_changing_the_delay_of_one_worker_or_the_synchrony_moves_nobody_else_s_draws():
     cluster = Cluster(compute=[Exponential(1.0), Exponential(1.0)])
     other = Cluster(compute=[Uniform(0.0, 1.0), Exponential(1.0)])
     assert first_times(cluster, 5, 1) == first_times(other, 5, 1)
     durations = []
     for synchrony in (Async(), KAsync(2), KBatchAsync(3)):
-        table = simulate(cluster, synchrony, updates=40, seed=5).gradients
+        table = simulate(cluster, synchrony, updates=40, seed=5).messages
         mine = table[(table.worker == 1) & (table.fate == "used")]
         durations.append((mine.finish_time - mine.read_time).to_numpy()[:10])
     np.testing.assert_allclose(durations[1], durations[0], rtol=1e-9)
@@ -181,10 +181,10 @@ def test_changing_the_law_of_one_worker_or_the_synchrony_moves_nobody_else_s_dra
 
 
 @pytest.mark.parametrize(
-    "law", [Exponential(1.0), TwoLevelGamma(), stats.lognorm(0.5)], ids=["exponential", "two-level", "scipy"]
+    "delay", [Exponential(1.0), TwoLevelGamma(), stats.lognorm(0.5)], ids=["exponential", "two-level", "scipy"]
 )
-def test_global_generators_are_neither_touched_nor_read(law):
-    cluster = Cluster(3, law, speeds=Uniform(0.5, 2.0), join=Exponential(0.1))
+def test_global_generators_are_neither_touched_nor_read(delay):
+    cluster = Cluster(3, delay, speeds=Uniform(0.5, 2.0), join=Exponential(0.1))
     ends = []
     for seed in (1, 2):
         np.random.seed(seed)  # noqa: NPY002
@@ -213,7 +213,7 @@ def test_the_number_of_workers_follows_from_any_list():
         Cluster(compute=[1.0, Exponential(2.0)], speeds=[1.0, 2.0], join=[0.0, 3.0], uplink=0.1),
         Cluster(3, stats.gamma(2.0), speeds=Uniform(0.5, 2.0), join=Exponential(1.0), server=0.2, downlink=1.0),
     ],
-    ids=["plain", "lists", "laws"],
+    ids=["plain", "lists", "delays"],
 )
 def test_a_cluster_survives_its_table(cluster):
     assert Cluster.from_table(cluster.table()) == cluster
@@ -251,19 +251,19 @@ WRONG = {
     "all absent": (two(join=[math.inf, math.inf]), ["join", "all workers are absent", "at least one"]),
     "join nan": (two(join=[0.0, NAN]), ["join", "worker 1", "nan"]),
     "join negative": (two(join=[-1.0, 0.0]), ["join", "worker 0", "-1.0"]),
-    "join law inf": (two(join=math.inf), ["join", "inf"]),
+    "join delay inf": (two(join=math.inf), ["join", "inf"]),
     "negative time": (two(compute=-1.0), ["compute", "-1.0", "greater than or equal to 0"]),
     "infinite time": (two(compute=math.inf), ["compute", "inf", "finite"]),
     "nan time": (two(compute=[1.0, NAN]), ["compute", "nan"]),
     "no time at all": (two(compute=[1.0, 0.0]), ["compute", "worker 1", "0 seconds"]),
-    "a law that is always 0": (two(compute=stats.poisson(0.0)), ["compute", "worker 0", "0 seconds"]),
+    "a delay that is always 0": (two(compute=stats.poisson(0.0)), ["compute", "worker 0", "0 seconds"]),
     "negative uplink": (two(uplink=-0.1), ["uplink", "-0.1"]),
     "nan downlink": (two(downlink=NAN), ["downlink", "nan"]),
     "infinite server": (two(server=math.inf), ["server", "inf", "finite"]),
     "zero speed": (two(speeds=[1.0, 0.0]), ["speeds", "worker 1", "0.0", "greater than 0"]),
     "zero speed drawn": (run(two(speeds=Deterministic(0.0))(), updates=1), ["speeds", "worker 0", "speed 0"]),
-    "unknown law": (two(compute={"delay": "paretto", "shape": 2.0}), ["compute", "paretto", "'pareto'"]),
-    "not a law": (two(compute="fast"), ["compute", "'fast'"]),
+    "unknown delay": (two(compute={"delay": "paretto", "shape": 2.0}), ["compute", "paretto", "'pareto'"]),
+    "not a delay": (two(compute="fast"), ["compute", "'fast'"]),
     "key of a table": (lambda: Cluster.from_table({"workers": 2, "uplinks": 1.0}), ["uplinks", "'uplink'"]),
     "no budget": (run(PAIR), ["exactly one budget", "none"]),
     "two budgets": (

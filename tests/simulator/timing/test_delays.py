@@ -1,4 +1,4 @@
-"""Every law: the draws against the survival function, the expectation against both, tables there and back."""
+"""Every delay: the draws against the survival function, the expectation against both, tables there and back."""
 
 import dataclasses
 import hashlib
@@ -36,7 +36,7 @@ from stalegrad.simulator.timing.delays import (
 )
 from stalegrad.simulator.timing.engine import simulate
 
-# law, expected value by hand
+# delay, expected value by hand
 CONTINUOUS: list[tuple[Delay, float]] = [
     (Exponential(0.3), 0.3),
     (ShiftedExponential(1.0, 0.5), 1.5),
@@ -57,54 +57,54 @@ DISCRETE: list[tuple[Delay, float]] = [
     (Scipy("geom", {"p": 0.5}), 2.0),
 ]
 ALL = [*CONTINUOUS, *DISCRETE]
-ids = [f"{type(law).__name__}-{i}" for i, (law, _) in enumerate(ALL)]
+ids = [f"{type(delay).__name__}-{i}" for i, (delay, _) in enumerate(ALL)]
 
 
-def draws_of(law: Delay, size: int = 50_000) -> np.ndarray:
-    return law.sample(np.random.default_rng(7), size)
+def draws_of(delay: Delay, size: int = 50_000) -> np.ndarray:
+    return delay.sample(np.random.default_rng(7), size)
 
 
-@pytest.mark.parametrize(("law", "expected"), ALL, ids=ids)
-def test_draws_average_to_the_expectation(law, expected):
-    draws = draws_of(law)
-    assert law.expectation() == pytest.approx(expected, rel=1e-12)
+@pytest.mark.parametrize(("delay", "expected"), ALL, ids=ids)
+def test_draws_average_to_the_expectation(delay, expected):
+    draws = draws_of(delay)
+    assert delay.expectation() == pytest.approx(expected, rel=1e-12)
     assert draws.mean() == pytest.approx(expected, abs=4 * draws.std() / math.sqrt(len(draws)) + 1e-12)
 
 
-@pytest.mark.parametrize(("law", "_"), CONTINUOUS, ids=ids[: len(CONTINUOUS)])
-def test_draws_follow_the_survival_function(law, _):
-    assert stats.kstest(draws_of(law), lambda t: 1 - law.sf(t)).pvalue > 1e-3
+@pytest.mark.parametrize(("delay", "_"), CONTINUOUS, ids=ids[: len(CONTINUOUS)])
+def test_draws_follow_the_survival_function(delay, _):
+    assert stats.kstest(draws_of(delay), lambda t: 1 - delay.sf(t)).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("law", "_"), DISCRETE, ids=ids[len(CONTINUOUS) :])
-def test_draws_of_laws_with_atoms_follow_the_survival_function_at_the_atoms_too(law, _):
-    draws = draws_of(law)
+@pytest.mark.parametrize(("delay", "_"), DISCRETE, ids=ids[len(CONTINUOUS) :])
+def test_draws_of_delays_with_atoms_follow_the_survival_function_at_the_atoms_too(delay, _):
+    draws = draws_of(delay)
     for t in (0.0, 0.5, 1.0, 1.5, 2.0, 3.9, 4.0, 5.0):
-        assert (draws > t).mean() == pytest.approx(float(law.sf(t)), abs=0.01)
+        assert (draws > t).mean() == pytest.approx(float(delay.sf(t)), abs=0.01)
 
 
-@pytest.mark.parametrize(("law", "expected"), ALL, ids=ids)
-def test_the_expectation_is_the_integral_of_the_survival_function(law, expected):
-    # A Gauss rule on each of many pieces; corners and atoms of the laws lie between the pieces.
+@pytest.mark.parametrize(("delay", "expected"), ALL, ids=ids)
+def test_the_expectation_is_the_integral_of_the_survival_function(delay, expected):
+    # A Gauss rule on each of many pieces; corners and atoms of the delays lie between the pieces.
     edges = np.concatenate([np.arange(0.0, 20.0, 0.5), np.geomspace(20.0, 1e5, 60)])
     nodes, weights = np.polynomial.legendre.leggauss(20)
     half = np.diff(edges)[:, None] / 2
-    integral = (law.sf(edges[:-1, None] + half * (1 + nodes)) * weights * half).sum()
+    integral = (delay.sf(edges[:-1, None] + half * (1 + nodes)) * weights * half).sum()
     assert integral == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("law", "_"), ALL, ids=ids)
-def test_the_survival_function_takes_arrays_and_falls_from_one(law, _):
-    values = law.sf(np.array([0.0, 0.7, 1.0, 3.0, 10.0]))
+@pytest.mark.parametrize(("delay", "_"), ALL, ids=ids)
+def test_the_survival_function_takes_arrays_and_falls_from_one(delay, _):
+    values = delay.sf(np.array([0.0, 0.7, 1.0, 3.0, 10.0]))
     assert values.shape == (5,)
     assert values[0] == 1
     assert (np.diff(values) <= 0).all()
-    assert law.sf(1.0).shape == ()
+    assert delay.sf(1.0).shape == ()
 
 
-@pytest.mark.parametrize(("law", "_"), ALL, ids=ids)
-def test_draws_are_non_negative_floats_and_depend_on_the_generator_only(law, _):
-    one, again = (law.sample(np.random.default_rng(3), 100) for _ in range(2))
+@pytest.mark.parametrize(("delay", "_"), ALL, ids=ids)
+def test_draws_are_non_negative_floats_and_depend_on_the_generator_only(delay, _):
+    one, again = (delay.sample(np.random.default_rng(3), 100) for _ in range(2))
     assert one.dtype == np.float64
     assert one.shape == (100,)
     assert (one >= 0).all()
@@ -121,8 +121,8 @@ MEAN = 128.0
 HOMOGENEOUS, HETEROGENEOUS = TwoLevelGamma(MEAN, 0.1, 0.0), TwoLevelGamma(MEAN, 0.1, 0.6)
 
 
-def machines(law: TwoLevelGamma, count: int) -> list[Delay]:
-    return [law.realise(np.random.default_rng([5, i])) for i in range(count)]
+def machines(delay: TwoLevelGamma, count: int) -> list[Delay]:
+    return [delay.realise(np.random.default_rng([5, i])) for i in range(count)]
 
 
 def test_a_task_exceeds_the_mean_by_a_quarter_as_often_as_the_paper_says():
@@ -133,14 +133,14 @@ def test_a_task_exceeds_the_mean_by_a_quarter_as_often_as_the_paper_says():
 
 
 @pytest.mark.parametrize(
-    ("law", "late"),
+    ("delay", "late"),
     [(HOMOGENEOUS, 0.0094), (HETEROGENEOUS, 0.2788), (TwoLevelGamma(MEAN, 0.6, 0.1), 0.2788)],
     ids=["homogeneous", "heterogeneous", "heterogeneous tasks"],
 )
-def test_draws_over_all_machines_exceed_the_mean_as_often(law, late):
-    draws = draws_of(law, 200_000)
+def test_draws_over_all_machines_exceed_the_mean_as_often(delay, late):
+    draws = draws_of(delay, 200_000)
     assert (draws > 1.25 * MEAN).mean() == pytest.approx(late, rel=0.02, abs=5e-4)
-    assert draws.mean() == pytest.approx(law.expectation(), rel=0.01)
+    assert draws.mean() == pytest.approx(delay.expectation(), rel=0.01)
 
 
 def test_a_heterogeneous_machine_is_drawn_once_and_its_tasks_vary_little():
@@ -196,19 +196,19 @@ def test_a_number_is_deterministic():
     [stats.gamma(3.0), stats.gamma(3.0, scale=2.0), stats.expon(1.0, 2.0), stats.lognorm(s=0.5), stats.geom(0.3)],
     ids=["shape", "scale", "positional", "keyword", "discrete"],
 )
-def test_a_frozen_scipy_distribution_is_accepted_and_keeps_its_law(frozen):
-    law = as_delay(frozen)
-    assert isinstance(law, Scipy)
+def test_a_frozen_scipy_distribution_is_accepted_and_keeps_its_delay(frozen):
+    delay = as_delay(frozen)
+    assert isinstance(delay, Scipy)
     t = np.array([0.1, 1.0, 2.5, 7.0])
-    np.testing.assert_allclose(law.sf(t), frozen.sf(t), rtol=1e-14)
-    assert law.expectation() == pytest.approx(frozen.mean())
-    assert as_delay(DELAYS.to_table(law)) == law
+    np.testing.assert_allclose(delay.sf(t), frozen.sf(t), rtol=1e-14)
+    assert delay.expectation() == pytest.approx(frozen.mean())
+    assert as_delay(DELAYS.to_table(delay)) == delay
 
 
 def test_a_function_is_accepted_and_called_with_generator_and_size():
-    law = as_delay(lambda rng, size: 1.0 + rng.random(size))
+    delay = as_delay(lambda rng, size: 1.0 + rng.random(size))
     np.testing.assert_array_equal(
-        law.sample(np.random.default_rng(1), 5), 1.0 + np.random.default_rng(1).random(5)
+        delay.sample(np.random.default_rng(1), 5), 1.0 + np.random.default_rng(1).random(5)
     )
 
 
@@ -217,25 +217,25 @@ def test_a_function_drives_a_simulation():
     assert trace.verify().end > 10
 
 
-@pytest.mark.parametrize(("law", "_"), [*ALL, (HETEROGENEOUS, 0), (HOMOGENEOUS, 0)])
-def test_every_law_survives_its_table_even_through_json(law, _):
-    table = DELAYS.to_table(law)
-    assert as_delay(table) == law
-    assert as_delay(json.loads(json.dumps(table))) == law
+@pytest.mark.parametrize(("delay", "_"), [*ALL, (HETEROGENEOUS, 0), (HOMOGENEOUS, 0)])
+def test_every_delay_survives_its_table_even_through_json(delay, _):
+    table = DELAYS.to_table(delay)
+    assert as_delay(table) == delay
+    assert as_delay(json.loads(json.dumps(table))) == delay
 
 
-def test_the_tables_above_cover_every_law():
-    named = {type(law) for law, _ in ALL} | {TwoLevelGamma, Function}
+def test_the_tables_above_cover_every_delay():
+    named = {type(delay) for delay, _ in ALL} | {TwoLevelGamma, Function}
     assert named == set(DELAYS.values())
 
 
 def test_a_function_of_a_module_survives_its_table(tmp_path, monkeypatch):
-    (tmp_path / "stalegrad_test_laws.py").write_text("def slow(rng, size):\n    return 2.0 + rng.random(size)\n")
+    (tmp_path / "stalegrad_test_delays.py").write_text("def slow(rng, size):\n    return 2.0 + rng.random(size)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    law = as_delay({"delay": "function", "function": "stalegrad_test_laws:slow"})
-    assert DELAYS.to_table(law) == {"delay": "function", "function": "stalegrad_test_laws:slow"}
-    assert as_delay(DELAYS.to_table(law)) == law
-    assert law.sample(np.random.default_rng(0), 3).min() >= 2
+    delay = as_delay({"delay": "function", "function": "stalegrad_test_delays:slow"})
+    assert DELAYS.to_table(delay) == {"delay": "function", "function": "stalegrad_test_delays:slow"}
+    assert as_delay(DELAYS.to_table(delay)) == delay
+    assert delay.sample(np.random.default_rng(0), 3).min() >= 2
 
 
 def test_a_lambda_cannot_be_written_to_a_table():
@@ -249,21 +249,21 @@ def test_a_class_of_the_user_s_own_runs_but_has_no_table():
             return np.full(size, 3.0)
 
     assert simulate(Cluster(1, Always()), Async(), updates=2).end == 6.0
-    with pytest.raises(ValueError, match="class of your own"):
+    with pytest.raises(ValueError, match="exists in this process only"):
         DELAYS.to_table(Always())
 
 
 def test_empirical_reads_a_file_and_checks_its_sum(tmp_path):
     file = tmp_path / "times.txt"
     file.write_text("# seconds\n1.0\n3.0\n")
-    law = Empirical(file=str(file))
-    assert law.expectation() == 2.0
-    assert set(draws_of(law, 50)) == {1.0, 3.0}
-    assert law.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert as_delay(DELAYS.to_table(law)) == law
+    delay = Empirical(file=str(file))
+    assert delay.expectation() == 2.0
+    assert set(draws_of(delay, 50)) == {1.0, 3.0}
+    assert delay.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert as_delay(DELAYS.to_table(delay)) == delay
     file.write_text("1.0\n2.0\n")
     with pytest.raises(ValueError, match=r"sha256 of .*times\.txt"):
-        as_delay(DELAYS.to_table(law))
+        as_delay(DELAYS.to_table(delay))
 
 
 def test_weights_count_samples_several_times():
@@ -274,20 +274,20 @@ def test_weights_count_samples_several_times():
 
 def test_the_measured_training_times_keep_mean_and_tail():
     # Expected: of the 995,328 measured factors themselves, of which the table holds 346 groups.
-    law = Empirical.measured("nn-training-times")
-    assert law.expectation() == pytest.approx(1.0031266, abs=1e-6)
-    assert sum(law.weights) == 4 * 62_208 * 4
-    assert max(law.samples) == pytest.approx(4.791226, abs=1e-6)
-    spread = math.sqrt(np.average(np.square(law.samples), weights=law.weights) - law.expectation() ** 2)
+    delay = Empirical.measured("nn-training-times")
+    assert delay.expectation() == pytest.approx(1.0031266, abs=1e-6)
+    assert sum(delay.weights) == 4 * 62_208 * 4
+    assert max(delay.samples) == pytest.approx(4.791226, abs=1e-6)
+    spread = math.sqrt(np.average(np.square(delay.samples), weights=delay.weights) - delay.expectation() ** 2)
     assert spread == pytest.approx(0.06546 * 1.00313, rel=1e-3)
     for late, t in ((0.5, 1.0), (0.01, 1.16675), (1e-3, 1.42737), (1e-4, 3.74363)):
-        assert float(law.sf(t)) == pytest.approx(late, rel=0.06)
+        assert float(delay.sf(t)) == pytest.approx(late, rel=0.06)
 
 
-def test_a_measured_law_is_scaled_by_its_median_and_survives_a_specification():
-    law = Empirical.measured("nn-training-times", median=0.2)
-    assert law.expectation() == pytest.approx(0.2 * 1.0031266, abs=1e-6)
-    cluster = Cluster(4, law)
+def test_a_measured_delay_is_scaled_by_its_median_and_survives_a_specification():
+    delay = Empirical.measured("nn-training-times", median=0.2)
+    assert delay.expectation() == pytest.approx(0.2 * 1.0031266, abs=1e-6)
+    cluster = Cluster(4, delay)
     assert Cluster.from_table(tomllib.loads(tomli_w.dumps(cluster.table()))) == cluster
     assert simulate(cluster, Sync(), updates=50, seed=0).verify().end == pytest.approx(50 * 0.2, rel=0.1)
 
@@ -339,7 +339,7 @@ def test_the_survival_function_of_samples_is_the_fraction_above(samples, t):
         (lambda: Function("exponential"), ["'exponential'", "package.module:function"]),
         (lambda: Function(3), ["3", "not callable"]),
         (lambda: as_delay({"delay": "exponental"}), ["exponental", "Did you mean 'exponential'", "pareto"]),
-        (lambda: as_delay({"scale": 1.0}), ["law", "None", "exponential"]),
+        (lambda: as_delay({"scale": 1.0}), ["delay", "None", "exponential"]),
         (lambda: as_delay({"delay": "exponential", "scal": 1.0}), ["scal", "Did you mean 'scale'"]),
         (lambda: as_delay({"delay": "pareto"}), ["pareto", "shape"]),
         (lambda: as_delay("exponential"), ["'exponential'", "Exponential(1.0)"]),
@@ -347,7 +347,7 @@ def test_the_survival_function_of_samples_is_the_fraction_above(samples, t):
         (lambda: as_delay(True), ["True", "Exponential(1.0)"]),
     ],
 )
-def test_a_wrong_law_is_refused_with_its_field_its_value_and_what_is_allowed(wrong, parts):
+def test_a_wrong_delay_is_refused_with_its_field_its_value_and_what_is_allowed(wrong, parts):
     with pytest.raises(ValueError, match=r".") as caught:
         wrong()
     for part in parts:
@@ -380,19 +380,19 @@ def test_wrong_values_of_every_kind_are_refused_in_one_sentence(name, data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            law = as_delay({"delay": name, **arguments})
+            delay = as_delay({"delay": name, **arguments})
         except (ValueError, FileNotFoundError) as error:
-            law = str(error)
-    assert isinstance(law, Delay) or (law and "\n" not in law)
+            delay = str(error)
+    assert isinstance(delay, Delay) or (delay and "\n" not in delay)
 
 
 @given(WRONG)
-def test_whatever_is_given_as_a_law_is_one_or_refused_in_a_sentence(value):
+def test_whatever_is_given_as_a_delay_is_one_or_refused_in_a_sentence(value):
     try:
-        law = as_delay(value)
+        delay = as_delay(value)
     except ValueError as error:
-        law = str(error)
-    assert isinstance(law, Delay) or (law and "\n" not in law)
+        delay = str(error)
+    assert isinstance(delay, Delay) or (delay and "\n" not in delay)
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_whatever_is_given_as_a_law_is_one_or_refused_in_a_sentence(value):
         (3, {}, "name of scipy = 3"),
     ],
 )
-def test_wrong_scipy_laws_are_refused_in_a_sentence(name, parameters, match):
+def test_wrong_scipy_delays_are_refused_in_a_sentence(name, parameters, match):
     with pytest.raises(ValueError, match=match):
         Scipy(name, parameters)
 

@@ -35,10 +35,10 @@ def written(place: Path, content: bytes) -> Path:
 def test_a_file_is_read_whatever_wrote_it(tmp_path, content):
     file = written(tmp_path, content)
     for path in (str(file), file):
-        law = Empirical(file=path)
-        assert law.times().tolist() == [0.3, 0.4, 0.5]
-        assert law.sha256 == hashlib.sha256(content).hexdigest()
-        assert as_delay(DELAYS.to_table(law)) == law
+        delay = Empirical(file=path)
+        assert delay.times().tolist() == [0.3, 0.4, 0.5]
+        assert delay.sha256 == hashlib.sha256(content).hexdigest()
+        assert as_delay(DELAYS.to_table(delay)) == delay
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_a_file_that_is_no_path_is_refused(file):
         Empirical(file=file)
 
 
-def test_a_file_stays_what_it_was_when_the_law_was_made(tmp_path):
+def test_a_file_stays_what_it_was_when_the_delay_was_made(tmp_path):
     file = written(tmp_path, b"0.3\n0.4\n")
-    law = Empirical(file=file)
+    delay = Empirical(file=file)
     file.write_bytes(b"7\n")
-    assert law.times().tolist() == [0.3, 0.4]
+    assert delay.times().tolist() == [0.3, 0.4]
     measured.load_times.cache_clear()  # as in a new process
-    with pytest.raises(ValueError, match="has changed since the law was made"):
-        pickle.loads(pickle.dumps(law)).times()
+    with pytest.raises(ValueError, match="has changed since the delay was made"):
+        pickle.loads(pickle.dumps(delay)).times()
     with pytest.raises(ValueError, match="but the spec says"):
-        Empirical(file=file, sha256=law.sha256)
+        Empirical(file=file, sha256=delay.sha256)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_a_file_stays_what_it_was_when_the_law_was_made(tmp_path):
     ],
 )
 def test_samples_are_a_list_an_array_or_a_column(samples):
-    law = Empirical(samples)
-    assert law == Empirical((0.3, 0.4))
-    assert hash(law) == hash(Empirical((0.3, 0.4)))
-    assert as_delay(DELAYS.to_table(law)) == law
+    delay = Empirical(samples)
+    assert delay == Empirical((0.3, 0.4))
+    assert hash(delay) == hash(Empirical((0.3, 0.4)))
+    assert as_delay(DELAYS.to_table(delay)) == delay
 
 
 @pytest.mark.parametrize(
@@ -161,23 +161,23 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     st.integers(64, 1_000),
 )
 def test_thinned_times_keep_mean_extremes_and_order(times, most):
-    law = Empirical.thinned(times, most)
-    assert 3 <= len(law.samples) <= most
-    assert sum(law.weights) == len(times)
-    assert law.expectation() == pytest.approx(times.mean(), rel=1e-9)
-    assert (min(law.samples), max(law.samples)) == (times.min(), times.max())
-    assert list(law.samples) == sorted(law.samples)
+    delay = Empirical.thinned(times, most)
+    assert 3 <= len(delay.samples) <= most
+    assert sum(delay.weights) == len(times)
+    assert delay.expectation() == pytest.approx(times.mean(), rel=1e-9)
+    assert (min(delay.samples), max(delay.samples)) == (times.min(), times.max())
+    assert list(delay.samples) == sorted(delay.samples)
 
 
 def test_thinned_times_keep_the_tail_and_the_largest_of_many():
     times = 1 + np.random.default_rng(0).pareto(2.5, 10_000)
-    law = Empirical.thinned(times, 500)
-    assert law.samples[-20:] == tuple(np.sort(times)[-20:])
+    delay = Empirical.thinned(times, 500)
+    assert delay.samples[-20:] == tuple(np.sort(times)[-20:])
     for share in (0.001, 0.1, 0.5, 0.9, 0.99, 0.999):
-        assert law.sf(np.quantile(times, share)) == pytest.approx(1 - share, abs=0.006 * min(1, 9 * (1 - share)))
+        assert delay.sf(np.quantile(times, share)) == pytest.approx(1 - share, abs=0.006 * min(1, 9 * (1 - share)))
     # The expected largest of 64 draws, from the distribution functions: sum of v (F(v)^64 - F(v-)^64).
     largest = []
-    for values, weights in ((np.sort(times), np.ones(10_000)), (np.array(law.samples), np.array(law.weights))):
+    for values, weights in ((np.sort(times), np.ones(10_000)), (np.array(delay.samples), np.array(delay.weights))):
         below = np.append(0.0, np.cumsum(weights) / weights.sum()) ** 64
         largest.append(values @ np.diff(below))
     assert largest[1] == pytest.approx(largest[0], rel=1e-4)
@@ -186,8 +186,8 @@ def test_thinned_times_keep_the_tail_and_the_largest_of_many():
 def test_few_times_are_kept_and_a_cluster_of_thinned_ones_is_written():
     assert Empirical.thinned([3.0, 1.0, 2.0]) == Empirical((1.0, 2.0, 3.0))
     rng = np.random.default_rng(0)
-    laws = [Empirical.thinned(rng.gamma(4.0, 0.1, 10_000)) for _ in range(4)]
-    assert [as_delay(DELAYS.to_table(law)) for law in laws] == laws
-    assert Cluster(compute=laws).size == 4
+    delays = [Empirical.thinned(rng.gamma(4.0, 0.1, 10_000)) for _ in range(4)]
+    assert [as_delay(DELAYS.to_table(delay)) for delay in delays] == delays
+    assert Cluster(compute=delays).size == 4
     with pytest.raises(ValueError, match="most = 5 is not allowed: a whole number of 64 to 1000"):
         Empirical.thinned([1.0], 5)

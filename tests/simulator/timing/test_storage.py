@@ -18,7 +18,7 @@ from stalegrad.simulator.timing.delays import Exponential
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
 
-FILES = ("gradients.parquet", "updates.parquet")
+FILES = ("messages.parquet", "updates.parquet")
 
 
 def rewrite(path, file, change):
@@ -42,7 +42,7 @@ def test_a_saved_trace_is_read_back_equal(trace, same, tmp_path):
     loaded = Trace.load(trace.save(tmp_path / "a"))
     same(loaded, trace)
     assert loaded.spec["seed"] == 7
-    assert loaded.gradients.dtypes.equals(trace.gradients.dtypes)
+    assert loaded.messages.dtypes.equals(trace.messages.dtypes)
 
 
 def test_an_empty_trace_is_read_back_equal(same, tmp_path):
@@ -141,7 +141,7 @@ def test_missing_checksums_are_named_and_files_beside_the_trace_do_not_matter(tr
     ):
         Trace.load(path)
     (path / SUMS).unlink()
-    with pytest.raises(TraceError, match=r"SHA256SUMS is missing: .* of an older format than stalegrad-trace-2"):
+    with pytest.raises(TraceError, match=r"SHA256SUMS is missing: .* of an older format than stalegrad-trace-3"):
         Trace.load(path)
 
 
@@ -223,7 +223,7 @@ def test_a_stored_trace_that_contradicts_itself_is_refused_with_the_row_of_the_f
 
     with pytest.raises(TraceError, match="row 3 of the updates table"):
         Trace.load(rewrite(trace.save(tmp_path / "a"), FILES[1], change))
-    with pytest.raises(TraceError, match="row 176 of the gradients table"):
+    with pytest.raises(TraceError, match="row 176 of the messages table"):
         Trace.load(rewrite(trace.save(tmp_path / "b"), FILES[0], reverse))
 
 
@@ -252,7 +252,7 @@ def test_metadata_that_are_no_table_are_refused(trace, tmp_path, text):
     path = rewrite(
         trace.save(tmp_path / "a"), FILES[0], lambda table: table.replace_schema_metadata({"stalegrad": text})
     )
-    with pytest.raises(TraceError, match=r"gradients.parquet (are not the JSON|is not a stalegrad trace)"):
+    with pytest.raises(TraceError, match=r"messages.parquet (are not the JSON|is not a stalegrad trace)"):
         Trace.load(path)
 
 
@@ -302,7 +302,7 @@ def test_long_text_is_not_multiplied_by_its_rows(trace, tmp_path):
 SMALL = simulate(Cluster(2, Exponential(1.0), uplink=0.25), Async(), updates=4)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-    | st.sampled_from([2**31, 2**63, -(2**63), 10**30, 1e308, -0.0, "stalegrad-trace-2", 4, 2.0]),
+    | st.sampled_from([2**31, 2**63, -(2**63), 10**30, 1e308, -0.0, "stalegrad-trace-3", 4, 2.0]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
@@ -316,7 +316,7 @@ def stranger_tables(draw):
     """Return changes to a trace's metadata, and to some cells or types of its tables."""
     about = draw(st.dictionaries(st.sampled_from(["format", *WRONG]), json_values, max_size=2))
     file = draw(st.sampled_from(FILES))
-    schema = {FILES[0]: SMALL.gradients, FILES[1]: SMALL.updates}[file]
+    schema = {FILES[0]: SMALL.messages, FILES[1]: SMALL.updates}[file]
     columns = draw(st.lists(st.sampled_from(list(schema.columns)), max_size=3))
     edits = [(c, draw(st.integers(0, len(schema) - 1)), draw(cells), draw(st.booleans())) for c in columns]
     return about, file, edits

@@ -78,85 +78,85 @@ class Measured(NamedTuple):
 
 
 @cache
-def measure(law: Delay, synchrony: Synchrony, gradients: int) -> Measured:
-    trace = simulate(Cluster(P, law), synchrony, gradients=gradients, seed=2018)
+def measure(delay: Delay, synchrony: Synchrony, gradients: int) -> Measured:
+    trace = simulate(Cluster(P, delay), synchrony, gradients=gradients, seed=2018)
     staleness = trace.staleness
     return Measured(trace.end / len(trace.update_times), staleness.mean(), (staleness == 0).mean())
 
 
-def k_async(law: Delay, k: int) -> Measured:
+def k_async(delay: Delay, k: int) -> Measured:
     gradients = {EXP: 80_000, SHIFTED: 20_000, ERLANG: 20_000, PARETO: 60_000, HYPER: 80_000}
-    return measure(law, KAsync(k), gradients[law])
+    return measure(delay, KAsync(k), gradients[delay])
 
 
-def k_batch_async(law: Delay, k: int) -> Measured:
+def k_batch_async(delay: Delay, k: int) -> Measured:
     gradients = {EXP: 80_000, SHIFTED: 30_000, ERLANG: 30_000, PARETO: 200_000, HYPER: 400_000}
-    return measure(law, Async() if k == 1 else KBatchAsync(k), gradients[law])
+    return measure(delay, Async() if k == 1 else KBatchAsync(k), gradients[delay])
 
 
-def k_batch_sync(law: Delay, k: int) -> Measured:
+def k_batch_sync(delay: Delay, k: int) -> Measured:
     gradients = {EXP: 60_000, SHIFTED: 2_000 * k, ERLANG: 2_000 * k, PARETO: 2_000 * k, HYPER: 20_000}
-    return measure(law, KBatchSync(k), gradients[law])
+    return measure(delay, KBatchSync(k), gradients[delay])
 
 
-def k_sync(law: Delay, k: int, tolerance: float) -> Measured:
+def k_sync(delay: Delay, k: int, tolerance: float) -> Measured:
     """Measure K-sync over so many updates that 2.5 standard errors are the tolerance."""
-    if law == PARETO and k == P:  # infinite variance
-        return measure(law, KSync(k), 30_000 * k)
-    mean, square = order_statistic_moments(law, k)
+    if delay == PARETO and k == P:  # infinite variance
+        return measure(delay, KSync(k), 30_000 * k)
+    mean, square = order_statistic_moments(delay, k)
     updates = max(2_000, math.ceil(6 * (square / mean**2 - 1) / tolerance**2))
-    return measure(law, KSync(k), updates * k)
+    return measure(delay, KSync(k), updates * k)
 
 
 @cache
-def order_statistic_moments(law: Delay, k: int, workers: int = P) -> tuple[float, float]:
+def order_statistic_moments(delay: Delay, k: int, workers: int = P) -> tuple[float, float]:
     """Return E[X] and E[X^2] of the k-th smallest of ``workers`` draws, by quadrature of its survival."""
 
-    # The nodes of a Gauss rule on each of many pieces; corners of the laws lie between the pieces.
+    # The nodes of a Gauss rule on each of many pieces; corners of the delays lie between the pieces.
     edges = np.concatenate([np.arange(0.0, 4.0, 0.25), np.geomspace(4.0, 1e7, 80)])
     nodes, weights = np.polynomial.legendre.leggauss(20)
     half = np.diff(edges)[:, None] / 2
     t = edges[:-1, None] + half * (1 + nodes)
     # X_{k:P} > t: more than P - k of the draws are.
-    survival = special.bdtrc(workers - k, workers, law.sf(t)) * weights * half
+    survival = special.bdtrc(workers - k, workers, delay.sf(t)) * weights * half
     return float(survival.sum()), float((2 * t * survival).sum())
 
 
 def each(table: dict[Delay, list[float]], ks=KS):
-    """Return one test parameter per law and K: (law, k, number of the table)."""
-    names = {law: name for name, law in LAWS.items()}
-    return [pytest.param(law, k, table[law][k - 1], id=f"{names[law]}-{k}") for law in table for k in ks]
+    """Return one test parameter per delay and K: (delay, k, number of the table)."""
+    names = {delay: name for name, delay in LAWS.items()}
+    return [pytest.param(delay, k, table[delay][k - 1], id=f"{names[delay]}-{k}") for delay in table for k in ks]
 
 
-def tolerance_of(law: Delay, k: int, plain: float) -> float:
+def tolerance_of(delay: Delay, k: int, plain: float) -> float:
     """Pareto's late workers have infinite variance: 3 % from K = 7 on."""
-    return 0.03 if law == PARETO and k >= 7 else plain
+    return 0.03 if delay == PARETO and k >= 7 else plain
 
 
 # Runtimes
 
 
-@pytest.mark.parametrize(("law", "k", "seconds"), each(K_SYNC_EXACT))
-def test_k_sync_takes_the_expected_order_statistic(law, k, seconds):
-    tolerance = tolerance_of(law, k, 0.01)
-    assert k_sync(law, k, tolerance).seconds == pytest.approx(seconds, rel=tolerance)
+@pytest.mark.parametrize(("delay", "k", "seconds"), each(K_SYNC_EXACT))
+def test_k_sync_takes_the_expected_order_statistic(delay, k, seconds):
+    tolerance = tolerance_of(delay, k, 0.01)
+    assert k_sync(delay, k, tolerance).seconds == pytest.approx(seconds, rel=tolerance)
 
 
-@pytest.mark.parametrize(("law", "k", "seconds"), each(K_SYNC_MEASURED))
-def test_k_sync_takes_what_independent_simulations_took(law, k, seconds):
-    assert k_sync(law, k, 0.02).seconds == pytest.approx(seconds, rel=0.02)
+@pytest.mark.parametrize(("delay", "k", "seconds"), each(K_SYNC_MEASURED))
+def test_k_sync_takes_what_independent_simulations_took(delay, k, seconds):
+    assert k_sync(delay, k, 0.02).seconds == pytest.approx(seconds, rel=0.02)
 
 
-@pytest.mark.parametrize(("law", "k", "seconds"), each(K_SYNC_EXACT))
-def test_quadrature_of_the_survival_function_gives_the_closed_form_order_statistics(law, k, seconds):
-    mean, _ = order_statistic_moments(law, k)
+@pytest.mark.parametrize(("delay", "k", "seconds"), each(K_SYNC_EXACT))
+def test_quadrature_of_the_survival_function_gives_the_closed_form_order_statistics(delay, k, seconds):
+    mean, _ = order_statistic_moments(delay, k)
     assert mean == pytest.approx(seconds, rel=1e-5)
 
 
-@pytest.mark.parametrize(("law", "k", "_"), each(K_SYNC_MEASURED))
-def test_k_sync_takes_the_numerically_integrated_order_statistic(law, k, _):
-    mean, _square = order_statistic_moments(law, k)
-    assert k_sync(law, k, 0.02).seconds == pytest.approx(mean, rel=0.02)
+@pytest.mark.parametrize(("delay", "k", "_"), each(K_SYNC_MEASURED))
+def test_k_sync_takes_the_numerically_integrated_order_statistic(delay, k, _):
+    mean, _square = order_statistic_moments(delay, k)
+    assert k_sync(delay, k, 0.02).seconds == pytest.approx(mean, rel=0.02)
 
 
 @pytest.mark.parametrize("k", KS)
@@ -164,15 +164,15 @@ def test_k_async_takes_as_long_as_k_sync_where_times_are_memoryless(k):
     assert k_async(EXP, k).seconds == pytest.approx(K_SYNC_EXACT[EXP][k - 1], rel=0.01)
 
 
-@pytest.mark.parametrize(("law", "k", "seconds"), each(K_ASYNC_MEASURED))
-def test_k_async_takes_what_independent_simulations_took(law, k, seconds):
-    assert k_async(law, k).seconds == pytest.approx(seconds, rel=tolerance_of(law, k, 0.02))
+@pytest.mark.parametrize(("delay", "k", "seconds"), each(K_ASYNC_MEASURED))
+def test_k_async_takes_what_independent_simulations_took(delay, k, seconds):
+    assert k_async(delay, k).seconds == pytest.approx(seconds, rel=tolerance_of(delay, k, 0.02))
 
 
 @pytest.mark.parametrize("k", [2, 5])
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_k_batch_async_takes_k_times_mean_over_p_whatever_the_law(law, k):
-    assert k_batch_async(law, k).seconds == pytest.approx(k * MEAN[law] / P, rel=0.01)
+@pytest.mark.parametrize("delay", LAWS.values(), ids=LAWS)
+def test_k_batch_async_takes_k_times_mean_over_p_whatever_the_delay(delay, k):
+    assert k_batch_async(delay, k).seconds == pytest.approx(k * MEAN[delay] / P, rel=0.01)
 
 
 @pytest.mark.parametrize("k", KS[1:])  # K = 1 is K-sync
@@ -180,18 +180,18 @@ def test_k_batch_sync_takes_k_over_p_where_times_are_memoryless(k):
     assert k_batch_sync(EXP, k).seconds == pytest.approx(k / P, rel=0.01)
 
 
-@pytest.mark.parametrize(("law", "k", "seconds"), each(K_BATCH_SYNC_MEASURED))
-def test_k_batch_sync_takes_what_independent_simulations_took(law, k, seconds):
-    assert k_batch_sync(law, k).seconds == pytest.approx(seconds, rel=0.02)
+@pytest.mark.parametrize(("delay", "k", "seconds"), each(K_BATCH_SYNC_MEASURED))
+def test_k_batch_sync_takes_what_independent_simulations_took(delay, k, seconds):
+    assert k_batch_sync(delay, k).seconds == pytest.approx(seconds, rel=0.02)
 
 
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_async_makes_p_updates_per_mean_time(law):
-    assert 1 / k_batch_async(law, 1).seconds == pytest.approx(P / MEAN[law], rel=0.01)
+@pytest.mark.parametrize("delay", LAWS.values(), ids=LAWS)
+def test_async_makes_p_updates_per_mean_time(delay):
+    assert 1 / k_batch_async(delay, 1).seconds == pytest.approx(P / MEAN[delay], rel=0.01)
 
 
 @pytest.mark.parametrize(
-    ("law", "speedups"),
+    ("delay", "speedups"),
     [
         (EXP, [3, 8.3333, 21.7429, 54.0917, 129.8718, 303.609]),
         (SHIFTED, [2.5, 6.1667, 14.8714, 35.0458, 80.9359, 183.8045]),
@@ -199,19 +199,19 @@ def test_async_makes_p_updates_per_mean_time(law):
     ],
     ids=["exp(1)", "1+exp(1)", "Pareto(2,1)"],
 )
-def test_speed_up_of_async_over_sync_is_p_times_the_maximum_over_the_mean(law, speedups):
+def test_speed_up_of_async_over_sync_is_p_times_the_maximum_over_the_mean(delay, speedups):
     for workers, speedup in zip((2, 4, 8, 16, 32, 64), speedups, strict=True):
-        maximum, _ = order_statistic_moments(law, workers, workers)
-        assert workers * maximum / law.expectation() == pytest.approx(speedup, rel=1e-4)
+        maximum, _ = order_statistic_moments(delay, workers, workers)
+        assert workers * maximum / delay.expectation() == pytest.approx(speedup, rel=1e-4)
 
 
 # Who is faster
 
 
 @pytest.mark.parametrize("k", KS[:-1])
-@pytest.mark.parametrize("law", [ERLANG, SHIFTED], ids=["Erlang(4)", "1+exp(1)"])
-def test_k_async_is_faster_than_k_sync_where_new_jobs_last_longer_than_used_ones(law, k):
-    assert k_async(law, k).seconds < order_statistic_moments(law, k)[0]
+@pytest.mark.parametrize("delay", [ERLANG, SHIFTED], ids=["Erlang(4)", "1+exp(1)"])
+def test_k_async_is_faster_than_k_sync_where_new_jobs_last_longer_than_used_ones(delay, k):
+    assert k_async(delay, k).seconds < order_statistic_moments(delay, k)[0]
 
 
 @pytest.mark.parametrize("k", KS[:-1])
@@ -233,17 +233,17 @@ def test_for_pareto_times_k_async_loses_its_lead_between_k_4_and_k_6():
 MORE_LAWS = {**LAWS, "uniform": Uniform(0.0, 2.0), "log-normal": LogNormal(1.0, 1.0)}
 
 
-@pytest.mark.parametrize("law", MORE_LAWS.values(), ids=MORE_LAWS)
-def test_k_async_mean_staleness_is_p_minus_k_over_k_whatever_the_law(law):
-    for k in KS if law in MEAN else (1, 3, 6):
-        found = k_async(law, k) if law in MEAN else measure(law, KAsync(k), 25_000)
+@pytest.mark.parametrize("delay", MORE_LAWS.values(), ids=MORE_LAWS)
+def test_k_async_mean_staleness_is_p_minus_k_over_k_whatever_the_delay(delay):
+    for k in KS if delay in MEAN else (1, 3, 6):
+        found = k_async(delay, k) if delay in MEAN else measure(delay, KAsync(k), 25_000)
         assert found.staleness == pytest.approx((P - k) / k, rel=0.005), f"k = {k}"
 
 
-@pytest.mark.parametrize("law", MORE_LAWS.values(), ids=MORE_LAWS)
-def test_k_batch_async_mean_staleness_is_p_minus_1_over_k_whatever_the_law(law):
-    for k in KS if law == EXP else (1, 2, 5):
-        found = k_batch_async(law, k) if law in MEAN else measure(law, KBatchAsync(k), 25_000)
+@pytest.mark.parametrize("delay", MORE_LAWS.values(), ids=MORE_LAWS)
+def test_k_batch_async_mean_staleness_is_p_minus_1_over_k_whatever_the_delay(delay):
+    for k in KS if delay == EXP else (1, 2, 5):
+        found = k_batch_async(delay, k) if delay in MEAN else measure(delay, KBatchAsync(k), 25_000)
         assert found.staleness == pytest.approx((P - 1) / k, rel=0.005), f"k = {k}"
 
 
@@ -267,28 +267,28 @@ def test_fresh_fraction_of_k_batch_async_with_memoryless_workers(k):
     assert k_batch_async(EXP, k).fresh == pytest.approx(closed_form, rel=0.02)
 
 
-@pytest.mark.parametrize(("law", "k", "fresh"), each(FRESH_K_ASYNC_MEASURED, KS[1:]))
-def test_fresh_fraction_of_k_async_is_what_independent_simulations_found(law, k, fresh):
+@pytest.mark.parametrize(("delay", "k", "fresh"), each(FRESH_K_ASYNC_MEASURED, KS[1:]))
+def test_fresh_fraction_of_k_async_is_what_independent_simulations_found(delay, k, fresh):
     # Pareto's fractions converge slowly, in the table as here: 2,000,000 gradients at K = 4 gave 0.360.
-    assert k_async(law, k).fresh == pytest.approx(fresh, rel=0.05 if law == PARETO else 0.02, abs=0.003)
+    assert k_async(delay, k).fresh == pytest.approx(fresh, rel=0.05 if delay == PARETO else 0.02, abs=0.003)
 
 
-@pytest.mark.parametrize("law", [EXP, HYPER, SHIFTED], ids=["exp(1)", "HyperExp", "1+exp(1)"])
-def test_fresh_fraction_of_async_is_that_of_independent_renewal_processes(law):
+@pytest.mark.parametrize("delay", [EXP, HYPER, SHIFTED], ids=["exp(1)", "HyperExp", "1+exp(1)"])
+def test_fresh_fraction_of_async_is_that_of_independent_renewal_processes(delay):
     # Fresh: none of the P - 1 others, each caught at a random moment of its job, finishes during this one.
     def remaining(t: float) -> float:
         """P(the rest of a running job lasts longer than t) = integral of sf from t on, over the mean."""
-        if law == HYPER:
+        if delay == HYPER:
             return 0.45 * math.exp(-2 * t) + 0.55 * math.exp(-t / 5.5)
-        return {EXP: math.exp(-t), SHIFTED: 0.5 * math.exp(1 - t) if t > 1 else 1 - t / 2}[law]
+        return {EXP: math.exp(-t), SHIFTED: 0.5 * math.exp(1 - t) if t > 1 else 1 - t / 2}[delay]
 
     def density(t: float) -> float:
-        if law == HYPER:
+        if delay == HYPER:
             return 1.8 * math.exp(-2 * t) + 0.1 / 5.5 * math.exp(-t / 5.5)
-        return {EXP: math.exp(-t), SHIFTED: math.exp(1 - t) if t > 1 else 0.0}[law]
+        return {EXP: math.exp(-t), SHIFTED: math.exp(1 - t) if t > 1 else 0.0}[delay]
 
     exact = integrate.quad(lambda t: density(t) * remaining(t) ** (P - 1), 0, 60, points=[1.0, 5.0])[0]
-    assert k_batch_async(law, 1).fresh == pytest.approx(exact, rel=0.02, abs=5e-4)
+    assert k_batch_async(delay, 1).fresh == pytest.approx(exact, rel=0.02, abs=5e-4)
 
 
 def test_fresh_fraction_is_below_1_over_p_where_new_lasts_longer_and_above_where_shorter():

@@ -15,7 +15,7 @@ from stalegrad.simulator.timing.delays import Exponential, Gamma
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
 
-FILES = ("gradients.parquet", "updates.parquet")
+FILES = ("messages.parquet", "updates.parquet")
 
 
 # Random simulations
@@ -48,7 +48,7 @@ def test_every_simulation_passes_verify_and_ends_on_its_budget(cluster, synchron
     trace = simulate(cluster, synchrony, updates=20, seed=seed).verify()
     assert len(trace.updates) == 20
     assert trace.end == trace.update_times[-1]
-    table = trace.gradients
+    table = trace.messages
     order = list(zip(table.read_time, table.worker, strict=True))
     assert order == sorted(order)
     # A worker does one thing at a time.
@@ -62,7 +62,7 @@ def test_every_simulation_passes_verify_and_ends_on_its_budget(cluster, synchron
 
 def closed(trace: Trace) -> list[tuple]:
     """The messages whose fate is sealed."""
-    table = trace.gradients
+    table = trace.messages
     return sorted(table[table.fate != "pending"].astype(object).fillna("none").itertuples(index=False))
 
 
@@ -104,14 +104,14 @@ def test_a_wallclock_budget_keeps_an_update_that_is_later_by_rounding_only():
     trace = simulate(Cluster(1, 0.1), Async(), wallclock=0.3)
     assert trace.update_times.tolist() == [0.1, 0.2, 0.1 + 0.2]
     assert trace.end == 0.1 + 0.2 > 0.3
-    assert trace.gradients.fate.tolist() == ["used"] * 3
+    assert trace.messages.fate.tolist() == ["used"] * 3
     assert simulate(Cluster(1, 0.1), Async(), wallclock=math.nextafter(0.3, 0)).end == 0.1 + 0.2
 
 
 def test_a_wallclock_budget_ends_where_it_says_though_nothing_happens_there():
     trace = simulate(Cluster(2, 1.0), Async(), wallclock=3.7)
     assert trace.end == 3.7
-    assert trace.gradients.fate.value_counts().to_dict() == {"used": 6, "pending": 2}
+    assert trace.messages.fate.value_counts().to_dict() == {"used": 6, "pending": 2}
 
 
 def test_an_overloaded_server_drops_outdated_messages_without_work():
@@ -123,8 +123,8 @@ def test_the_kind_of_budget_does_not_change_the_fates_of_the_last_round():
     cluster = Cluster(compute=[0.7, 1.6, 3.3])
     by_updates = simulate(cluster, KSync(2), updates=6)
     by_wallclock = simulate(cluster, KSync(2), wallclock=by_updates.end)
-    pd.testing.assert_frame_equal(by_updates.gradients, by_wallclock.gradients)
-    assert set(by_updates.gradients["fate"]) == {"used", "cancelled"}
+    pd.testing.assert_frame_equal(by_updates.messages, by_wallclock.messages)
+    assert set(by_updates.messages["fate"]) == {"used", "cancelled"}
 
 
 # Determinism
@@ -207,6 +207,6 @@ def test_a_trace_shows_itself():
 def test_text_of_others_is_escaped_where_a_trace_shows_itself():
     tables = simulate(Cluster(2), Async(), updates=1)
     spec = {"synchrony": {"name": "<img src=x onerror=alert(1)>"}}
-    shown = Trace(tables.gradients, tables.updates, spec=spec)._repr_html_()
+    shown = Trace(tables.messages, tables.updates, spec=spec)._repr_html_()
     assert "<img" not in shown
     assert "&lt;img src=x onerror=alert(1)&gt;" in shown

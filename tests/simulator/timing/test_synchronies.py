@@ -75,7 +75,7 @@ def test_at_a_tie_the_lower_worker_is_first_although_its_event_was_made_later(co
 
 def test_at_a_tie_in_k_sync_the_higher_worker_is_cancelled_in_the_instant_it_would_finish():
     trace = simulate(Cluster(compute=[1.0, 1.0]), KSync(1), wallclock=2.5)
-    table = trace.gradients
+    table = trace.messages
     assert table[table.fate == "used"].worker.tolist() == [0, 0]
     assert table[table.fate == "cancelled"].worker.tolist() == [1, 1]
 
@@ -84,7 +84,7 @@ def test_at_a_tie_in_k_sync_the_higher_worker_is_cancelled_in_the_instant_it_wou
 def test_messages_of_one_instant_are_applied_by_worker_index_whatever_the_history(times):
     trace = simulate(Cluster(compute=[float(t) for t in times]), Async(), wallclock=12.0)
     applied = list(zip(trace.column("receive_time")[trace.used], trace.column("worker")[trace.used], strict=True))
-    by_update = trace.gradients[trace.gradients.fate == "used"].sort_values("update")
+    by_update = trace.messages[trace.messages.fate == "used"].sort_values("update")
     assert list(zip(by_update.receive_time, by_update.worker, strict=True)) == sorted(applied)
     assert len(applied) == sum(12 // t for t in times)
 
@@ -153,21 +153,21 @@ def agree(cluster: Cluster, synchrony: Synchrony, protocol: str, k: int, seed: i
 @settings(deadline=None, max_examples=300)
 @given(
     protocol=st.sampled_from(sorted(PROTOCOLS)),
-    law=st.sampled_from(LAWS),
+    delay=st.sampled_from(LAWS),
     workers=st.integers(1, 7),
     seed=st.integers(0, 2**32),
     data=st.data(),
 )
-def test_engine_equals_a_plain_heap_loop_exactly(protocol, law, workers, seed, data, contributions):
+def test_engine_equals_a_plain_heap_loop_exactly(protocol, delay, workers, seed, data, contributions):
     k = data.draw(st.integers(1, workers + (5 if "batch" in protocol else 0)), label="k")
-    agree(Cluster(workers, law), PROTOCOLS[protocol](k), protocol, k, seed, contributions)
+    agree(Cluster(workers, delay), PROTOCOLS[protocol](k), protocol, k, seed, contributions)
 
 
 @settings(deadline=None, max_examples=50)
-@given(law=st.sampled_from(LAWS), workers=st.integers(1, 7), seed=st.integers(0, 2**32))
-def test_sync_and_async_equal_a_plain_heap_loop_exactly(law, workers, seed, contributions):
-    agree(Cluster(workers, law), Sync(), "k-sync", workers, seed, contributions)
-    agree(Cluster(workers, law), Async(), "k-batch-async", 1, seed, contributions)
+@given(delay=st.sampled_from(LAWS), workers=st.integers(1, 7), seed=st.integers(0, 2**32))
+def test_sync_and_async_equal_a_plain_heap_loop_exactly(delay, workers, seed, contributions):
+    agree(Cluster(workers, delay), Sync(), "k-sync", workers, seed, contributions)
+    agree(Cluster(workers, delay), Async(), "k-batch-async", 1, seed, contributions)
 
 
 @settings(deadline=None, max_examples=60)
@@ -198,12 +198,12 @@ IDENTITIES = [
 @pytest.mark.parametrize(
     ("special", "plain"), IDENTITIES, ids=[f"{name_of(a)}={name_of(b)}" for a, b in IDENTITIES]
 )
-@pytest.mark.parametrize("law", [Exponential(1.0), Empirical((1.0, 2.0, 3.0))], ids=["continuous", "ties"])
-def test_limits_of_k_are_identical_tables(special, plain, law):
-    cluster = Cluster(5, law)
+@pytest.mark.parametrize("delay", [Exponential(1.0), Empirical((1.0, 2.0, 3.0))], ids=["continuous", "ties"])
+def test_limits_of_k_are_identical_tables(special, plain, delay):
+    cluster = Cluster(5, delay)
     one, other = (simulate(cluster, s, updates=200, seed=3) for s in (special, plain))
     pd.testing.assert_frame_equal(one.updates, other.updates)
-    pd.testing.assert_frame_equal(one.gradients, other.gradients)
+    pd.testing.assert_frame_equal(one.messages, other.messages)
 
 
 # Cancellation
@@ -212,7 +212,7 @@ def test_limits_of_k_are_identical_tables(special, plain, law):
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_k_sync_cancels_exactly_p_minus_k_jobs_at_every_update(k):
     trace = simulate(Cluster(5, Exponential(1.0)), KSync(k), updates=101, seed=1)
-    table = trace.gradients
+    table = trace.messages
     cancelled = table[table.fate == "cancelled"]
     counts = cancelled.groupby("finish_time").size().reindex(trace.update_times[:100], fill_value=0)
     assert (counts == 5 - k).all()
@@ -226,7 +226,7 @@ def test_k_sync_cancels_exactly_p_minus_k_jobs_at_every_update(k):
 
 def test_k_batch_sync_cancels_every_job_but_the_last_finisher_s():
     trace = simulate(Cluster(5, Exponential(1.0)), KBatchSync(7), updates=101, seed=1)
-    table = trace.gradients
+    table = trace.messages
     counts = table[table.fate == "cancelled"].groupby("finish_time").size().reindex(trace.update_times[:100])
     assert (counts == 4).all()
     assert (trace.updates.messages == 7).all()
@@ -242,7 +242,7 @@ def test_asynchronous_protocols_never_cancel(synchrony):
 def test_a_cancelled_computation_is_redrawn_and_never_resumed(synchrony):
     cluster = Cluster(4, Gamma(1.0, 0.5))
     trace = simulate(cluster, synchrony, updates=100, seed=2)
-    for worker, rows in trace.gradients.groupby("worker"):
+    for worker, rows in trace.messages.groupby("worker"):
         draws = np.array(list(islice(cluster.compute_times(2, worker), len(rows))))
         spent = (rows.finish_time - rows.read_time).to_numpy()
         used = (rows.fate == "used").to_numpy()
