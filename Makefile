@@ -37,9 +37,9 @@ test-slow: $(READY)  ## Run the slow tests: packaging, long reproductions
 # A part of the tests that touches every dependency. Warnings of old versions are not ours, and plugins are not pinned.
 LOWEST := tests/simulator/timing tests/simulator/experiments/test_experiment.py tests/simulator/sweeps/test_store.py \
 	tests/simulator/test_cli.py tests/models/test_images.py tests/models/test_fingerprint.py tests/models/test_networks.py \
-	tests/models/test_problem.py tests/policies/test_methods.py tests/analysis/test_figures.py \
-	tests/analysis/test_timeline.py tests/analysis/test_curves.py tests/analysis/test_delay_fit.py \
-	tests/analysis/test_persistence.py tests/analysis/test_reports.py
+	tests/models/test_problem.py tests/policies/test_methods.py tests/analysis/plots/test_figures.py \
+	tests/analysis/plots/test_timeline.py tests/analysis/plots/test_curves.py tests/analysis/fits/test_delays.py \
+	tests/analysis/fits/test_persistence.py tests/analysis/reports/test_report.py
 
 .venv-lowest/bin/python:
 	$(PYTHON) -m venv .venv-lowest

@@ -1,22 +1,26 @@
-"""What users look at: curves, staleness, timelines and tables, and the theory to set beside them.
+"""Analysis: statistics, plots, fits, reports, and theory to compare them with.
 
-Everything here takes finished data, or laws of times and constants of problems, and gives numbers or matplotlib
-``Axes``. Nothing of the simulator but its laws of times, nothing of the policies or the models may be imported, no
-model is trained, no global matplotlib state is touched.
+Functions take finished data, or delays and constants of problems, and return numbers, matplotlib ``Axes`` or HTML.
+What may not enter: the simulator (except its delays), policies and models. Data come through the protocols of
+``stalegrad._core.protocols``. No model is trained, and no global state of matplotlib is touched.
 """
 
-from stalegrad.analysis.fits.delay_fit import DelayFit, fit_delays
-from stalegrad.analysis.fits.staleness_fit import StalenessFit, fit_staleness
+from stalegrad.analysis.fits.delays import DelayFit, fit_delays
+from stalegrad.analysis.fits.staleness import StalenessFit, fit_staleness
 from stalegrad.analysis.plots.busy import plot_busy
-from stalegrad.analysis.plots.curves import Histories, mean_curves, on_grid, plot_curves
-from stalegrad.analysis.plots.frontier import pareto, plot_pareto
+from stalegrad.analysis.plots.curves import plot_curves
+from stalegrad.analysis.plots.difference import plot_difference
+from stalegrad.analysis.plots.frontier import plot_pareto
 from stalegrad.analysis.plots.perfetto import to_perfetto
-from stalegrad.analysis.plots.staleness import plot_staleness, staleness_table
+from stalegrad.analysis.plots.staleness import plot_staleness
 from stalegrad.analysis.plots.staleness_time import plot_staleness_map, plot_staleness_time
 from stalegrad.analysis.plots.timeline import plot_timeline
 from stalegrad.analysis.reports.report import Report, report
-from stalegrad.analysis.statistics.paired import SeededHistories, paired_difference, plot_difference, speedups
-from stalegrad.analysis.statistics.tables import comparison
+from stalegrad.analysis.statistics.comparison import comparison
+from stalegrad.analysis.statistics.curves import Histories, mean_curves, on_grid
+from stalegrad.analysis.statistics.frontier import pareto
+from stalegrad.analysis.statistics.paired import SeededHistories, paired_difference, speedups
+from stalegrad.analysis.statistics.staleness import staleness_table
 from stalegrad.analysis.statistics.targets import to_target
 from stalegrad.analysis.theory.constants import (
     Constants,

@@ -1,4 +1,4 @@
-"""What stands for a log in a simulation: a fitted law, or the measured times themselves where no law fits."""
+"""The choice of delays for a simulation: a fitted law, or the measured times where no law fits."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def choose(
     Args:
         times: worker -> its times.
         steps: one row per step, one column per worker, NaN where a worker has no time; or None.
-        table: of :class:`~stalegrad.analysis.fits.delay_fit.DelayFit`.
+        table: of :class:`~stalegrad.analysis.fits.delays.DelayFit`.
         apart: whether each worker has a law of its own.
     """
     samples, alone = list(times.values()), len(times) == 1

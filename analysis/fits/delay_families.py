@@ -1,4 +1,4 @@
-"""What measured times follow: each law of the simulator by maximum likelihood, the tail, and how a job ages."""
+"""Laws of delays: the fit of each by maximum likelihood, its distance, the tail, and how a job ages."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ EXPECTED = 5
 """Least number of times expected beyond u + t for a pair (u, t) to be looked at."""
 
 GROUPS = 5_000
-"""Searches for a maximum see at most so many times, each the mean of neighbours in order of size; the
-Kolmogorov-Smirnov distance is looked for at as many."""
+"""Largest number of times in a search for a maximum, each the mean of neighbours in order of size, and of points
+at which the Kolmogorov-Smirnov distance is evaluated."""
 
 EXACT = 1_000
-"""Up to so many times, p-values of the Kolmogorov-Smirnov distance are exact."""
+"""Largest number of times for which p-values of the Kolmogorov-Smirnov distance are exact."""
 
 TAIL = 5
 """Least number of largest times that Hill's estimate is made from."""

@@ -1,4 +1,4 @@
-"""Why workers wait for one another: who is slow for certain, and the variance between worker, step and chance."""
+"""Imbalance of workers: which are slow beyond chance, and the variance between workers, steps and the rest."""
 
 from __future__ import annotations
 

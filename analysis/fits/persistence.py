@@ -1,4 +1,4 @@
-"""Who is persistently slow: rank tests on the steps of a log, which neither pauses nor heavy tails distort."""
+"""Tests for persistently slow workers: ranks within steps, which neither pauses nor heavy tails distort."""
 
 from __future__ import annotations
 

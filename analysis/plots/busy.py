@@ -1,31 +1,28 @@
-"""Where the workers' time went."""
+"""Shares of the workers' time: used, wasted, idle."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from stalegrad.analysis.plots.style import new_axes
+from stalegrad._core.protocols import TraceLike
+from stalegrad.analysis.plots.axes import new_axes
+from stalegrad.analysis.plots.style import USED, WASTED
 
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
-
-LOOKS = {"used": ("#3d5a80", None), "wasted": ("#c08a6c", "////"), "idle": ("0.92", None)}
+LOOKS = {"used": (USED, None), "wasted": (WASTED, "////"), "idle": ("0.92", None)}
 """Face and hatch of the parts, from dark to light."""
 
 
-def plot_busy(trace: Trace, ax: Axes | None = None) -> Axes:
-    """Draw which part of its time each worker computed what was used, what was wasted, or nothing.
+def plot_busy(trace: TraceLike, ax: Axes | None = None) -> Axes:
+    """Draw the shares of each worker's time that were used, wasted and idle.
 
     The parts are those of ``Trace.busy()``: shares of the time from a worker's joining to the end, wasted
     is what was cancelled or discarded, idle is the rest, waiting for the network included. A worker that
     never joined is blank. The legend gives the means over workers.
 
     Args:
-        trace: what happened.
+        trace: the run.
         ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What no other choice beats on both counts."""
+"""Pictures of the Pareto frontier."""
 
 from __future__ import annotations
 
@@ -7,44 +7,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from stalegrad._core.text import plain
-from stalegrad.analysis.plots.curves import LARGEST
-from stalegrad.analysis.plots.style import GREY, axis_label, new_axes, note
+from stalegrad.analysis.plots.axes import axis_label, new_axes, note
+from stalegrad.analysis.plots.style import GREY, marker_style, styles
+from stalegrad.analysis.statistics.curves import LARGEST
+from stalegrad.analysis.statistics.frontier import pareto
 
 LABELLED = 12
-"""Of up to so many points all are named; of more, those on the frontier."""
+"""Largest number of points that are all named, and of names that have styles of their own."""
 
-
-def pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error") -> pd.DataFrame:
-    """Tell which rows no other row dominates: none is as small in x and in y, and smaller in one of them.
-
-    Any table will do: :func:`~stalegrad.analysis.comparison` over K and learning rate (wallclock to the
-    target against final error), or :func:`~stalegrad.analysis.mean_curves` (error against wallclock, the
-    best that can be had by any time).
-
-    Args:
-        table: one row per choice; both columns are to become small.
-        x: first column.
-        y: second column.
-
-    Returns:
-        The table with a further column ``frontier`` (bool). A row without a finite x and y, as where the
-        target was not reached, is never on it; equal rows are on it together.
-
-    Raises:
-        ValueError: if it is no table or lacks a column.
-    """
-    _check(table, (x, y))
-    points = table[[x, y]].to_numpy(float)
-    finite = np.isfinite(points).all(axis=1)
-    kinds, kind = np.unique(points[finite], axis=0, return_inverse=True)  # by x, then by y
-    best = np.minimum.accumulate(np.concatenate([[np.inf], kinds[:-1, 1]])) if len(kinds) else np.empty(0)
-    frontier = np.zeros(len(table), bool)
-    frontier[finite] = (kinds[:, 1] < best)[kind.ravel()]
-    return table.assign(frontier=frontier)
+BEATEN = 0.45
+"""Opacity of points that are not on the frontier."""
 
 
 def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error", ax: Axes | None = None) -> Axes:
     """Draw all rows, and the frontier as a staircase: whatever lies above or to the right of it is beaten.
+
+    Up to 12 different names have their own marks, those of their methods; beaten points are paler.
 
     Args:
         table: as for :func:`pareto`; its index names the points.
@@ -63,19 +41,23 @@ def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error"
     if shown.empty:
         raise ValueError(f"no row has a finite {x!r} and {y!r}: nothing can be drawn")
     ax = new_axes(ax)
-    beaten, best = shown[~shown["frontier"]], shown[shown["frontier"]].sort_values(x)
-    small = len(shown) > 5 * LABELLED
-    ax.plot(beaten[x], beaten[y], "o", color="0.6", markersize=2 if small else 4, markerfacecolor="white")
-    ax.step(best[x], best[y], "o-", where="post", color="black", markersize=2 if small else 4.5, linewidth=1.0)
-    previous: list[object] = []
+    best, names = shown[shown["frontier"]].sort_values(x), table.index.map(_name).unique()
+    looks = styles(names) if len(names) <= LABELLED else {}
+    ax.step(best[x], best[y], where="post", color=GREY, linewidth=1.0)
+    small = {"markersize": 2.0} if len(shown) > 5 * LABELLED else {}
+    for (name, frontier), points in shown.groupby([shown.index.map(_name), "frontier"], sort=False):
+        look = marker_style(looks[name]) if looks else {"color": "black", "marker": "o", "markersize": 4.0}
+        ax.plot(points[x], points[y], linestyle="none", alpha=1.0 if frontier else BEATEN, **look | small)
+    previous: list[str] = []
     for (x0, y0), points in (shown if len(shown) <= LABELLED else best).groupby([x, y]):
-        names = list(dict.fromkeys(points.index))
-        if names != previous:  # a curve's stretch of the frontier is named once
+        here = list(dict.fromkeys(map(_name, points.index)))
+        if here != previous:  # a curve's stretch of the frontier is named once
+            color = looks[here[0]].color if looks and len(here) == 1 else "black"
             ax.annotate(
-                "; ".join(map(_name, names)), (x0, y0), xytext=(4, 3), textcoords="offset points",
-                fontsize="small", color="black" if points["frontier"].all() else GREY, annotation_clip=False,
+                "; ".join(here), (x0, y0), xytext=(4, 3), textcoords="offset points", fontsize="small",
+                color=color if points["frontier"].all() else GREY, annotation_clip=False,
             )  # fmt: skip
-        previous = names
+        previous = here
     ax.set_xlabel(axis_label(x))
     ax.set_ylabel(axis_label(y))
     note(ax, "line: not beaten on both counts")
@@ -84,11 +66,3 @@ def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error"
 
 def _name(index: object) -> str:
     return plain(", ".join(map(str, index)) if isinstance(index, tuple) else index)
-
-
-def _check(table: pd.DataFrame, columns: tuple[str, str]) -> None:
-    if not isinstance(table, pd.DataFrame):
-        raise ValueError(f"table is a {type(table).__name__}: give a DataFrame with one row per choice")
-    for column in columns:
-        if column not in table:
-            raise ValueError(f"the table has no column {column!r}: it has {', '.join(map(str, table.columns))}")

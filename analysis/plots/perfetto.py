@@ -1,26 +1,29 @@
-"""A trace for the trace viewers of browsers."""
+"""Export of a trace to the trace viewers of browsers."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
+from stalegrad._core.protocols import TraceLike
 
 WORKERS, SERVER = 1, 2
 """Process numbers; 0 is the kernel's in viewers, and so are threads 0."""
 
+FACTS = ("fate", "read_version", "update", "staleness", "steps")
+COLUMNS = ("worker", "read_time", "finish_time", "receive_time", *FACTS)
+"""Columns of the message table that are written; the facts are arguments of an event."""
+
 LATEST = 2**53
-"""Microseconds that a time may have: beyond that, viewers would not tell neighbouring ones apart."""
+"""Largest time, in microseconds: beyond it, viewers could not distinguish neighbouring times."""
 
 
-def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
+def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
     """Write a trace as Chrome trace events (JSON), which Perfetto shows: zoom, search, select, measure.
 
     To look at it: open https://ui.perfetto.dev, which keeps the file on your machine, and drop it there;
@@ -35,10 +38,10 @@ def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
     each update.
 
     The unit of the format is the microsecond; times are rounded to whole ones, so that neighbours touch
-    and never overlap. Times that the trace takes for equal, up to rounding, are drawn as if they were.
+    and never overlap. Times that are equal up to rounding are drawn as equal.
 
     Args:
-        trace: what happened.
+        trace: the run.
         path: the file to write.
 
     Returns:
@@ -68,7 +71,7 @@ def to_perfetto(trace: Trace, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _names(trace: Trace) -> list[dict[str, Any]]:
+def _names(trace: TraceLike) -> list[dict[str, Any]]:
     threads = [(SERVER, 1, "server"), *((WORKERS, w + 1, f"worker {w}") for w in range(trace.workers))]
     names = [_meta("process_name", SERVER, 1, name="server"), _meta("process_name", WORKERS, 1, name="workers")]
     names += [_meta("thread_name", pid, tid, name=name) for pid, tid, name in threads]
@@ -79,8 +82,9 @@ def _meta(event: str, pid: int, tid: int, **arguments: Any) -> dict[str, Any]:
     return {"name": event, "ph": "M", "pid": pid, "tid": tid, "args": arguments}
 
 
-def _worker_events(trace: Trace) -> list[dict[str, Any]]:
-    table = trace.messages.sort_values(["worker", "read_time"], kind="stable")
+def _worker_events(trace: TraceLike) -> list[dict[str, Any]]:
+    table = pd.DataFrame({name: trace.column(name) for name in COLUMNS})
+    table = table.sort_values(["worker", "read_time"], kind="stable")
     last = table["worker"] != table["worker"].shift(-1)
     until = table["read_time"].shift(-1).where(~last, trace.end)  # the next read, or the end
     read = np.fmin(table["read_time"], until)
@@ -88,7 +92,7 @@ def _worker_events(trace: Trace) -> list[dict[str, Any]]:
     never = np.where(table["fate"] == "pending", np.inf, finish)  # still on its way, or never sent
     receive = table["receive_time"].fillna(pd.Series(never, table.index)).clip(finish, until)
     times = [_microseconds(column) for column in (read, finish, receive, until)]
-    facts = table[["fate", "read_version", "update", "staleness", "steps"]].to_dict("records")
+    facts = table[list(FACTS)].to_dict("records")
     events = []
     for worker, fact, read, finished, received, free in zip(table["worker"].tolist(), facts, *times, strict=True):
         thread = {"ph": "X", "pid": WORKERS, "tid": worker + 1}
@@ -102,7 +106,7 @@ def _worker_events(trace: Trace) -> list[dict[str, Any]]:
     return events
 
 
-def _server_events(trace: Trace) -> list[dict[str, Any]]:
+def _server_events(trace: TraceLike) -> list[dict[str, Any]]:
     used = pd.DataFrame({name: trace.column(name)[trace.used] for name in ("update", "staleness")})
     stale = used.groupby("update")["staleness"].agg(["mean", "max"]).to_dict("index")
     events = []

@@ -1,66 +1,32 @@
-"""How stale the used messages were."""
+"""Histograms of the staleness of used messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
+from stalegrad._core.protocols import TraceLike
 from stalegrad._core.text import plain
-from stalegrad.analysis.plots.style import new_axes, note, plain_number, style
-from stalegrad.analysis.statistics.checks import as_traces, check_mapping
-
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
+from stalegrad.analysis.plots.axes import new_axes, note, plain_number
+from stalegrad.analysis.plots.style import styles
+from stalegrad.analysis.statistics.staleness import pooled_staleness
 
 FINE = 8
-"""Below this staleness every bar of a histogram is one update wide."""
+"""Staleness below which every bar of a histogram is one update wide."""
 
 GROWTH = 1.12
-"""From there on, bars widen by this factor, so that they keep a visible width on the logarithmic axis."""
+"""Factor by which bars widen above it, so that they stay visible on the logarithmic axis."""
 
 HEIGHT = 0.8
-"""Of the highest bar, in rows."""
+"""Height of the highest bar, in rows."""
 
 
-def staleness_table(traces: Mapping[str, Trace | Sequence[Trace]]) -> pd.DataFrame:
-    """Return how stale the used messages of each method were, in updates.
-
-    Args:
-        traces: label -> a trace, or several, whose messages are taken together.
-
-    Returns:
-        One row per label: ``messages`` (used ones), ``mean``, ``sd`` (population), ``median`` and ``p99``
-        (observed values: the smallest staleness that at least that share of the messages does not
-        exceed), ``max``, ``fresh`` (share with staleness 0). NaN if no message was used.
-
-    Raises:
-        ValueError: if the mapping is empty or a value is no trace.
-    """
-    rows = {}
-    for label, values in _staleness(traces).items():
-        row = dict.fromkeys(("mean", "sd", "median", "p99", "max", "fresh"), np.nan)
-        if len(values):
-            quantiles = np.quantile(values, [0.5, 0.99], method="inverted_cdf")
-            row = {
-                "mean": float(values.mean()),
-                "sd": float(values.std()),
-                "median": float(quantiles[0]),
-                "p99": float(quantiles[1]),
-                "max": float(values.max()),
-                "fresh": float((values == 0).mean()),
-            }
-        rows[label] = {"messages": len(values), **row}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-
-
-def plot_staleness(traces: Mapping[str, Trace | Sequence[Trace]], ax: Axes | None = None) -> Axes:
+def plot_staleness(traces: Mapping[str, TraceLike | Sequence[TraceLike]], ax: Axes | None = None) -> Axes:
     """Plot the staleness histogram of every method, one above the other.
 
     The abscissa is logarithmic in 1 + staleness, so that methods whose means differ by an order of
@@ -78,12 +44,13 @@ def plot_staleness(traces: Mapping[str, Trace | Sequence[Trace]], ax: Axes | Non
     Raises:
         ValueError: if the mapping is empty or a value is no trace.
     """
-    staleness = _staleness(traces)
+    staleness = pooled_staleness(traces)
     ax = new_axes(ax, aspect=max(0.3, min(1.2, 0.1 * len(staleness) + 0.12)))
     top = max((int(values.max()) for values in staleness.values() if len(values)), default=0)
     beside = blended_transform_factory(ax.transAxes, ax.transData)
-    for index, values in enumerate(staleness.values()):
-        base, look = len(staleness) - 1 - index, style(index)
+    looks = styles(staleness)
+    for index, (label, values) in enumerate(staleness.items()):
+        base, look = len(staleness) - 1 - index, looks[label]
         ax.axhline(base, color="0.75", linewidth=0.6, zorder=1)
         text = "none used"
         if len(values):
@@ -120,14 +87,6 @@ def bin_edges(top: int) -> npt.NDArray[np.float64]:
         width = 1 if start < FINE else max(1, round(start * (GROWTH - 1)))
         edges.append(edges[-1] + width)
     return np.array(edges)
-
-
-def _staleness(traces: Mapping[str, Trace | Sequence[Trace]]) -> dict[str, npt.NDArray[np.int64]]:
-    check_mapping(traces, "traces", "trace")
-    return {
-        label: np.concatenate([trace.staleness for trace in as_traces(value, label)])
-        for label, value in traces.items()
-    }
 
 
 def _squeeze(staleness: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

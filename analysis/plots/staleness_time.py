@@ -1,30 +1,29 @@
-"""Staleness as time goes by, over all workers and for each of them."""
+"""Staleness over time: of all workers together, and of each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from stalegrad._core.protocols import TraceLike
 from stalegrad._core.text import plain
-from stalegrad.analysis.plots.style import EndLabels, new_axes, note, style
-from stalegrad.analysis.statistics.checks import as_traces, check_mapping
-
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
+from stalegrad.analysis.plots.axes import new_axes, note
+from stalegrad.analysis.plots.labels import EndLabels
+from stalegrad.analysis.plots.style import curve_style, styles
+from stalegrad.analysis.statistics.inputs import as_traces, check_mapping
 
 BINS = 100
-"""Most spans of time in a picture."""
+"""Largest number of spans of time in a picture."""
 
 PER_BIN, PER_CELL = 20, 2
-"""Messages that a span, and a span of one worker, should hold on average."""
+"""Average number of messages in a span, and in a span of one worker."""
 
 
-def plot_staleness_time(traces: Mapping[str, Trace | Sequence[Trace]], ax: Axes | None = None) -> Axes:
+def plot_staleness_time(traces: Mapping[str, TraceLike | Sequence[TraceLike]], ax: Axes | None = None) -> Axes:
     """Draw the staleness of used messages against the time of the update that used them.
 
     Time is cut into equal spans, at most 100, of about 20 messages or more; the line joins their means,
@@ -44,16 +43,16 @@ def plot_staleness_time(traces: Mapping[str, Trace | Sequence[Trace]], ax: Axes 
     used = {label: pd.concat(map(_used, as_traces(value, label))) for label, value in traces.items()}
     _check_some(used)
     ax = new_axes(ax)
-    labels = EndLabels(ax)
+    labels, looks = EndLabels(ax), styles(used)
     for index, (label, rows) in enumerate(used.items()):
         if rows.empty:
             continue
-        look, edges = style(index), _edges(rows, PER_BIN)
+        look, edges = looks[label], _edges(rows, PER_BIN)
         spans = rows.groupby(_span(rows, edges))["staleness"]
         middle = ((edges[:-1] + edges[1:]) / 2)[list(spans.groups)]
         mean = spans.mean()
         low, high = (spans.quantile(q, interpolation="nearest") for q in (0.1, 0.9))
-        ax.plot(middle, mean, color=look.color, linestyle=look.linestyle, linewidth=1.2, label=plain(label))
+        ax.plot(middle, mean, label=plain(label), **curve_style(look, len(middle), shift=index))
         ax.fill_between(middle, low, high, color=look.color, alpha=0.16, linewidth=0)
         labels.add(label, middle[-1], mean.iloc[-1], look)
     ax.set_xlabel("wallclock (simulated s)")
@@ -64,14 +63,14 @@ def plot_staleness_time(traces: Mapping[str, Trace | Sequence[Trace]], ax: Axes 
     return ax
 
 
-def plot_staleness_map(trace: Trace, ax: Axes | None = None) -> Axes:
+def plot_staleness_map(trace: TraceLike, ax: Axes | None = None) -> Axes:
     """Draw the mean staleness of each worker's used messages in each span of time, as a map.
 
     Time is cut into equal spans, at most 100, in which a worker has about two used messages or more; a
     blank cell has none.
 
     Args:
-        trace: what happened.
+        trace: the run.
         ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
@@ -101,7 +100,7 @@ def plot_staleness_map(trace: Trace, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _used(trace: Trace) -> pd.DataFrame:
+def _used(trace: TraceLike) -> pd.DataFrame:
     """Return worker, staleness and time (of the update) of every used message."""
     rows = trace.used
     columns = {name: trace.column(name)[rows] for name in ("worker", "staleness")}
@@ -109,13 +108,13 @@ def _used(trace: Trace) -> pd.DataFrame:
 
 
 def _edges(rows: pd.DataFrame, messages: int) -> np.ndarray:
-    """Return the edges of equal spans from 0 to the last message, each with about so many messages."""
+    """Return the edges of equal spans from 0 to the last message, each with about this number of messages."""
     spans = int(np.clip(len(rows) // messages, 1, BINS))
     return np.linspace(0.0, float(rows["time"].max()) or 1.0, spans + 1)
 
 
 def _span(rows: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
-    """Return in which span each message lies; an update on an edge belongs to the span that it ends."""
+    """Return the span of each message; an update on an edge belongs to the span that it ends."""
     return np.clip(np.searchsorted(edges, rows["time"]) - 1, 0, len(edges) - 2)
 
 

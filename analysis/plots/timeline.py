@@ -1,10 +1,10 @@
-"""Who computed what, and when: a Gantt chart of the workers."""
+"""The timeline of a run: a Gantt chart of the workers."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,25 +13,24 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from stalegrad.analysis.plots.style import GREY, new_axes
-
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
+from stalegrad._core.protocols import TraceLike
+from stalegrad.analysis.plots.axes import new_axes
+from stalegrad.analysis.plots.style import GREY, USED, WASTED
 
 ROWS = 32
-"""Workers drawn if none are named."""
+"""Workers that are drawn by default."""
 
 MESSAGES, UPDATES = 6.0, 5
-"""The default window spans about so many messages of a worker, and at least so many updates."""
+"""Messages of a worker, and least number of updates, in the default window."""
 
 LINES = 40
-"""Up to so many updates are drawn as lines across all workers; more, as ticks at the top."""
+"""Largest number of updates that are drawn as lines across all workers; more are ticks at the top."""
 
 NUMBER = 7.0
 """Size of update numbers, in points."""
 
 DENSE = 5000
-"""More bars than this are plain areas in the colour of their edges: edges and hatches would cover one another,
+"""Above this number, bars are plain areas in the colour of their edges: edges and hatches would cover one another,
 and a hundred thousand hatched bars take minutes."""
 
 HALF = 0.38
@@ -47,20 +46,20 @@ class _Look(NamedTuple):
 
 
 LOOKS = (
-    _Look("used", ("used",), "#a9bfd9", "#3d5a80", None),
-    _Look("wasted", ("cancelled", "discarded"), "white", "#c08a6c", "////"),
+    _Look("used", ("used",), "#a9bfd9", USED, None),
+    _Look("wasted", ("cancelled", "discarded"), "white", WASTED, "////"),
     _Look("pending", ("pending",), "white", "0.55", None),
 )
 
 
 def plot_timeline(
-    trace: Trace,
+    trace: TraceLike,
     start: float = 0.0,
     end: float | None = None,
     workers: Sequence[int] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw what each worker did, as bars from read to finish; blank is idle (or waiting for the network).
+    """Draw the work of each worker as bars from read to finish; blank is idle (or waiting for the network).
 
     Filled bars were used, and carry their staleness where there is room; hatched ones were cancelled or
     discarded; hollow ones were pending when the trace ended. Vertical lines are updates (if there are
@@ -68,7 +67,7 @@ def plot_timeline(
     edges and hatches, used ones darkest.
 
     Args:
-        trace: what happened.
+        trace: the run.
         start: of the window, in simulated seconds.
         end: of the window; by default about six messages of a worker and at least five updates after
             start, but not beyond the end of the trace.
@@ -139,7 +138,7 @@ def plot_timeline(
     return ax
 
 
-def default_end(trace: Trace, start: float) -> float:
+def default_end(trace: TraceLike, start: float) -> float:
     """Return the end of a window from ``start`` that shows about six messages of a worker, in seconds."""
     spent = np.fmin(trace.column("finish_time"), trace.end) - trace.column("read_time")
     later = spent[(trace.column("read_time") >= start) & (spent > 0)]
@@ -150,7 +149,7 @@ def default_end(trace: Trace, start: float) -> float:
     return min(reach, trace.end)
 
 
-def _workers(trace: Trace, workers: Sequence[int] | None) -> list[int]:
+def _workers(trace: TraceLike, workers: Sequence[int] | None) -> list[int]:
     chosen = list(range(min(ROWS, trace.workers))) if workers is None else [int(w) for w in workers]
     wrong = [worker for worker in chosen if not 0 <= worker < trace.workers]
     if wrong or not chosen or len(set(chosen)) < len(chosen):
@@ -171,7 +170,7 @@ def _bars(begin: Any, finish: Any, row: Any) -> Any:
 
 
 def _annotate(ax: Axes, begin: Any, finish: Any, row: Any, staleness: Any) -> bool:
-    """Write the staleness on the bars that have room, in letters that fit the rows; tell if any had."""
+    """Write the staleness on the bars that have room; return whether any bar had."""
     points = 72.0 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
     box = ax.get_window_extent()
     left, right = ax.get_xlim()
@@ -191,7 +190,7 @@ def _annotate(ax: Axes, begin: Any, finish: Any, row: Any, staleness: Any) -> bo
 
 
 def _updates(ax: Axes, times: Any, numbers: Any) -> Line2D:
-    """Mark updates; return what the legend shows for them."""
+    """Draw the updates; return their entry of the legend."""
     few = len(times) <= LINES
     low = 0.0 if few else 1.0
     segments = [[(time, low), (time, 1.02)] for time in times]

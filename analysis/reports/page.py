@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: text, tables, pictures, and a style that prints."""
+"""Parts of an HTML page that needs no other file: text, tables, pictures, and a style that prints."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def listing(text: str) -> str:
-    """Return text as it stands."""
+    """Return preformatted text."""
     return f"<pre>{escaped(text.encode(errors='replace').decode())}</pre>\n"
 
 
@@ -89,7 +89,7 @@ def picture(ax: Axes, caption: str) -> str:
 
 
 def table(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Callable[[Any], str]]]) -> str:
-    """Return columns of a table, each under a name of its own and written in its own way; the index leads."""
+    """Return columns of a table, each with its own name and format, after the index."""
     head = "".join(f"<th>{escape(name)}</th>" for name, _ in columns.values())
     rows = []
     for index, row in zip(frame.index, frame.to_dict("records"), strict=True):

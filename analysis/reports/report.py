@@ -1,4 +1,4 @@
-"""Results in one file that can be read, printed and sent, without a network and without this package."""
+"""Reports of results: one HTML file that needs neither a network nor this package."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from stalegrad._core.protocols import ExperimentLike, ResultLike
 from stalegrad._core.text import visible
+from stalegrad.analysis.plots.axes import axis_label
 from stalegrad.analysis.plots.busy import plot_busy
 from stalegrad.analysis.plots.curves import plot_curves
-from stalegrad.analysis.plots.staleness import plot_staleness, staleness_table
+from stalegrad.analysis.plots.difference import plot_difference
+from stalegrad.analysis.plots.staleness import plot_staleness
 from stalegrad.analysis.plots.staleness_time import plot_staleness_time
-from stalegrad.analysis.plots.style import axis_label
 from stalegrad.analysis.plots.timeline import plot_timeline
 from stalegrad.analysis.reports.page import (
     heading,
@@ -29,17 +31,17 @@ from stalegrad.analysis.reports.page import (
     picture,
     table,
 )
-from stalegrad.analysis.statistics.checks import check_histories, check_target
-from stalegrad.analysis.statistics.paired import plot_difference, speedups
-from stalegrad.analysis.statistics.tables import outcomes
+from stalegrad.analysis.statistics.comparison import outcomes
+from stalegrad.analysis.statistics.curves import shown_column
+from stalegrad.analysis.statistics.inputs import check_histories, check_target
+from stalegrad.analysis.statistics.paired import speedups
+from stalegrad.analysis.statistics.staleness import staleness_table
 
-if TYPE_CHECKING:
-    from stalegrad.simulator.experiments.result import Result
-
-    Runs = dict[str, dict[int, Result]]
+Runs = dict[str, dict[int, ResultLike]]
+"""Label -> seed -> result."""
 
 LONG = 24
-"""Letters of a setting's value that a label shows."""
+"""Characters of the value of a setting in a label."""
 
 TIMES = {
     "seeds": ("seeds", number), "diverged": ("diverged", number), "updates": ("updates", number),
@@ -48,12 +50,12 @@ TIMES = {
 """Columns of outcomes that need no finite loss."""
 
 TIMELINES = 8
-"""So many methods are shown worker by worker."""
+"""Largest number of methods that are shown worker by worker."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report.
+    """One HTML document.
 
     Attributes:
         html: a whole document, pictures included.
@@ -79,7 +81,7 @@ class Report:
         return f'<iframe srcdoc="{escape(self.html)}" style="width: 100%; height: 40rem; border: 0"></iframe>'
 
 
-def report(results: Sequence[Result], target: float | None = None) -> Report:
+def report(results: Sequence[ResultLike], target: float | None = None) -> Report:
     """Return one or several results as an HTML document: curves, times to a target, staleness, idle time, specs.
 
     Results that differ in nothing but the seed are taken together (mean and range over seeds); the others
@@ -89,8 +91,8 @@ def report(results: Sequence[Result], target: float | None = None) -> Report:
 
     Args:
         results: what :func:`~stalegrad.simulator.run` gave or ``Result.load`` read.
-        target: of the test error (of the training loss, where there is no test set); by default the lowest
-            value that more than half of the seeds of every method reach.
+        target: of the test error (where there is none, of the test loss or else the training loss); by default
+            the lowest value that more than half of the seeds of every method reach.
 
     Returns:
         The report: ``.save(path)`` it, or look at it in a notebook.
@@ -103,7 +105,7 @@ def report(results: Sequence[Result], target: float | None = None) -> Report:
         raise ValueError(f"results is {results!r:.40}: give a list of at least one result")
     check_histories([result.history for result in results], ("wallclock", "train_loss", "test_error"))
     runs = _by_method(results)
-    y = "train_loss" if all(r.history["test_error"].isna().all() for r in results) else "test_error"
+    y = shown_column([result.history for result in results])
     if target is not None:
         check_target(target, y)
     body = [*_top(runs), *_outcome(runs, y, target), *_staleness(runs), *_workers(runs), *_specs(runs)]
@@ -116,10 +118,10 @@ class _Kind:
 
     name: str
     settings: dict[str, str]
-    results: dict[int, Result]
+    results: dict[int, ResultLike]
 
 
-def _by_method(results: Sequence[Result]) -> Runs:
+def _by_method(results: Sequence[ResultLike]) -> Runs:
     """Return the results by what they are called and by seed."""
     kinds: dict[tuple[tuple[str, str], ...], _Kind] = {}
     for result in results:
@@ -137,13 +139,13 @@ def _by_method(results: Sequence[Result]) -> Runs:
 
 
 def _label(kind: _Kind, alike: Sequence[dict[str, str]]) -> str:
-    """Return the method's name, and what tells it from others of that name."""
+    """Return the method's name, and the settings that differ from others of that name."""
     differing = [key for key in sorted(set().union(*alike)) if len({other.get(key) for other in alike}) > 1]
     told = [f"{key.removeprefix('method.')} = {kind.settings.get(key, 'default')[:LONG]}" for key in differing]
     return visible(f"{kind.name} ({', '.join(told)})" if told else kind.name)
 
 
-def _settings(experiment: Any) -> dict[str, str]:
+def _settings(experiment: ExperimentLike) -> dict[str, str]:
     """Return all settings but the seed, by dotted names; an experiment that is no spec is its own."""
     try:
         return {key: str(value) for key, value in _flat(experiment.table()).items() if key != "seed"}
@@ -268,7 +270,7 @@ def _staleness(runs: Runs) -> list[str]:
     if any(len(trace.used) for found in traces.values() for trace in found):
         parts += [
             picture(plot_staleness(traces), "Histogram of staleness; the triangle is the mean."),
-            picture(plot_staleness_time(traces), "Staleness as time goes by."),
+            picture(plot_staleness_time(traces), "Staleness over time."),
         ]
     return parts
 

@@ -1,4 +1,4 @@
-"""What a history says about convergence: numbers of which less is better."""
+"""Metrics of convergence, taken from histories: numbers of which less is better."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stalegrad.analysis.plots.curves import Floats, diverged
-from stalegrad.analysis.statistics.checks import unknown_name
+from stalegrad._core.specs import unknown_name
+from stalegrad.analysis.statistics.curves import Floats, diverged, shown_column
 from stalegrad.analysis.statistics.targets import arrival
 
 KINDS = ("final", "best", "mean")
 ARRIVALS = {"wallclock_to_target": "wallclock", "updates_to_target": "update"}
 METRICS = ("final_train_loss", "mean_train_loss", "final_test_error", "wallclock_to_target")
-"""What is judged, if nothing else is asked for."""
+"""Metrics that are judged by default."""
 
 PROGRESS = 0.9
 """Share of the way from its start to its end that a target asks of a method."""
 
 FEW = 8
-"""Fewer gaps than that could be multiples of something by chance."""
+"""Least number of gaps: fewer could be multiples of something by chance."""
 
 
 class Target(NamedTuple):
@@ -57,10 +57,10 @@ def measure(history: pd.DataFrame, metric: str, target: Target | None = None) ->
     Args:
         history: as a run gives it.
         metric: its name.
-        target: what the arrivals ask for.
+        target: the target of the arrival times.
 
     Raises:
-        ValueError: for a metric or a column that there is not.
+        ValueError: for an unknown metric or column.
     """
     if metric in ARRIVALS:
         return None if target is None else _time(history, ARRIVALS[metric], target)
@@ -91,20 +91,20 @@ def _time(history: pd.DataFrame, x: str, target: Target) -> Measure:
 
 
 def lost(history: pd.DataFrame) -> bool:
-    """Tell whether a run has got nowhere: its training loss ends above its start, or is not finite."""
+    """Return whether a run is lost: its training loss ends above its start, or is not finite."""
     losses = history["train_loss"].to_numpy(float)
     return diverged(history) or bool(losses[-1] > losses[0])
 
 
 def default_target(histories: Sequence[pd.DataFrame]) -> Target | None:
-    """Return a target that a method's own runs reach late: 90 % of their mean way, of test error or else loss.
+    """Return a target that a method's own runs reach late: 90 % of their mean way, of :func:`shown_column`.
 
-    None if they got nowhere. It is rounded to three digits, towards the start.
+    None if they are lost. It is rounded to three digits, towards the start.
     """
     runs = [history for history in histories if not lost(history)]
     if not runs:
         return None
-    column = target_column(runs[0])
+    column = shown_column(runs[:1])
     start, end = (float(np.mean([history[column].iloc[row] for history in runs])) for row in (0, -1))
     if not end < start:
         return None
@@ -113,13 +113,8 @@ def default_target(histories: Sequence[pd.DataFrame]) -> Target | None:
     return Target(column, float(f"{min(np.ceil(value / unit) * unit, start):.6g}"))
 
 
-def target_column(history: pd.DataFrame) -> str:
-    """Return what a method's target is set for: the test error, or where there is none the training loss."""
-    return "train_loss" if history["test_error"].isna().all() else "test_error"
-
-
 def lattice(values: Floats) -> float:
-    """Return what all values are apart by multiples of, as errors of a finite test set are; 0 if there is none.
+    """Return the lattice spacing of values, as errors of a finite test set have one; 0 if there is none.
 
     The spacing is the least gap, made more exact from one gap to the next larger one, as values are rounded.
     """
@@ -128,7 +123,7 @@ def lattice(values: Floats) -> float:
         return 0.0
     spacing, steps = float(gaps[0]), 0
     for count, total in enumerate(np.cumsum(gaps)):
-        if gaps[count] > 50 * spacing:  # so many steps cannot be told from one more or less
+        if gaps[count] > 50 * spacing:  # such a number of steps cannot be distinguished from one more or less
             break
         here = round(gaps[count] / spacing)
         if abs(gaps[count] / spacing - here) > 0.1:

@@ -1,4 +1,4 @@
-"""Methods against a baseline, seed by seed: what all seeds share cancels."""
+"""Paired comparisons with a baseline, seed by seed, so that what runs of a seed share cancels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
 
-from stalegrad._core.text import plain
-from stalegrad.analysis.plots.curves import LARGEST, Floats, on_grid
-from stalegrad.analysis.plots.style import GREY, EndLabels, axis_label, new_axes, note, style
-from stalegrad.analysis.statistics.checks import check_all_histories, check_bootstrap, check_target, unknown_name
+from stalegrad._core.specs import unknown_name
+from stalegrad.analysis.statistics.curves import LARGEST, Floats, on_grid
+from stalegrad.analysis.statistics.inputs import check_all_histories, check_bootstrap, check_target
 from stalegrad.analysis.statistics.targets import Arrival, arrival
 
 SeededHistories = Mapping[str, Sequence[pd.DataFrame] | Mapping[Any, pd.DataFrame]]
@@ -89,59 +87,6 @@ def paired_difference(
             )
         )  # fmt: skip
     return pd.concat(frames, ignore_index=True)
-
-
-def plot_difference(
-    histories: SeededHistories,
-    baseline: str,
-    x: str = "wallclock",
-    y: str = "test_error",
-    ax: Axes | None = None,
-    *,
-    level: float = 0.95,
-) -> Axes:
-    """Draw :func:`paired_difference` along the curve: a line per method, its interval, and the baseline at 0.
-
-    Args:
-        histories: as there.
-        baseline: label of the method to subtract.
-        x: column of the abscissa.
-        y: column of the values.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
-        level: of the interval, between 0 and 1.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ValueError: as :func:`paired_difference`.
-    """
-    table = paired_difference(histories, baseline, x, y, level=level)
-    ax = new_axes(ax)
-    ax.axhline(0.0, color=GREY, linewidth=0.8)
-    labels = EndLabels(ax)
-    for index, label in enumerate(histories):  # the style of a method is that of its place, as in plot_curves
-        rows, look = table[table["method"] == label], style(index)
-        if rows.empty:
-            continue
-        ax.plot(
-            rows[x],
-            rows["difference"],
-            color=look.color,
-            linestyle=look.linestyle,
-            linewidth=1.2,
-            label=plain(label),
-        )
-        if rows["seeds"].iloc[0] > 1:
-            ax.fill_between(rows[x], rows["low"], rows["high"], color=look.color, alpha=0.16, linewidth=0)
-        labels.add(label, rows[x].iloc[-1], rows["difference"].iloc[-1], look)
-    ax.set_xlabel(axis_label(x))
-    ax.set_ylabel(f"{axis_label(y)},\nminus that of {plain(baseline)}")
-    ax.margins(x=0)
-    low, high = (table["seeds"].min(), table["seeds"].max()) if len(table) else (0, 0)
-    seeds = f"{low}" if low == high else f"{low} to {high}"
-    note(ax, f"mean and {level:.0%} interval of {seeds} paired seeds" if high > 1 else "one pair of seeds")
-    return ax
 
 
 def speedups(

@@ -1,4 +1,4 @@
-"""Whether convergence has become worse: paired runs before and after a change, and what may be said of them."""
+"""Tests for worse convergence: paired runs before and after a change."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FLOOR = 0.001
 """Share of its value at the start below which no change of a loss or an error matters."""
 
 VERDICTS = ("worse", "unclear", "equivalent", "better", "identical")
-"""What is said of one metric; only the first is a failure."""
+"""Verdicts on one metric; only the first is a failure."""
 
 
 class PairedTest(NamedTuple):
-    """What paired differences (after minus before) say.
+    """The tests of paired differences (after minus before).
 
     Attributes:
         mean: of the differences.
@@ -49,7 +49,7 @@ def paired_test(differences: npt.ArrayLike, margin: float, step: float = 0.0) ->
 
     One-sided t tests on n - 1 degrees of freedom, t = (mean -+ margin) / (s / sqrt n). Equivalence is two of them
     (TOST). Values that are rounded to multiples of ``step`` can agree by chance, so s^2 is taken to be at least
-    step^2 / 6, the variance of the difference of two roundings. Without any variance the mean is taken for exact.
+    step^2 / 6, the variance of the difference of two roundings. Without any variance the mean counts as exact.
 
     Args:
         differences: one for each pair, of which there must be two at least.
@@ -86,10 +86,10 @@ def paired_test(differences: npt.ArrayLike, margin: float, step: float = 0.0) ->
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return p-values adjusted for their number: whichever is below alpha then, the whole errs with alpha at most.
+    """Return p-values adjusted for their number: the family-wise error rate of p <= alpha is at most alpha.
 
-    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1; however they depend on
-    one another.
+    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. It holds for any
+    dependence between the p-values.
 
     References:
         Holm, A simple sequentially rejective multiple test procedure, Scandinavian J. of Statistics 6 (1979).
@@ -110,14 +110,14 @@ def compare_runs(
     tolerance: float = TOLERANCE,
     alpha: float = ALPHA,
 ) -> pd.DataFrame:
-    """Say of every method and metric whether it has become worse, seed by seed.
+    """Compare every method and metric before and after a change, seed by seed.
 
     The margin of a metric is the tolerance times its mean before the change, but no less than 0.1 % of its
-    value at the start, and than what it can resolve (an example of the test set, a row of the history). A metric
+    value at the start, and than its resolution (an example of the test set, a row of the history). A metric
     is ``worse`` if the mean difference is beyond the margin (p after Holm's correction over all rows <= alpha),
-    ``better`` likewise; ``equivalent`` if it is shown to be within the margin (p <= 0.05); ``identical`` if no
-    difference is other than 0; else ``unclear``: that many seeds cannot tell. A method none of whose runs was
-    lost before, and some are now, is worse without statistics; otherwise a lost run counts as one that stayed
+    ``better`` in the same way; ``equivalent`` if it is shown to be within the margin (p <= 0.05); ``identical``
+    if all differences are 0; else ``unclear``: this number of seeds is too small to decide. A method that has
+    lost runs now and had none before is worse without statistics; otherwise a lost run counts as one that stayed
     at its start, or arrived when it ended.
 
     Args:
@@ -169,7 +169,7 @@ def compare_runs(
 
 
 def _judged(label: str, metric: str, measures: Any, spacing: float, tolerance: float) -> dict[str, Any]:
-    """Return the row of one metric; its verdict is still to be had from the p-values, unless it is identical."""
+    """Return the row of one metric; its verdict follows later from the p-values, unless it is identical."""
     old, new = (np.array([_finite(pair[side], *pair) for pair in measures]) for side in (0, 1))
     step = max(spacing, float(np.mean([m.step for pair in measures for m in pair])))
     mean, start = float(old.mean()), float(np.mean([pair[0].start for pair in measures]))
@@ -240,7 +240,7 @@ def power_table(
     power: float = 0.8,
     correlation: float = 0.0,
 ) -> pd.DataFrame:
-    """Return which worsening so many seeds would show, from how recorded runs scatter.
+    """Return the smallest worsening that given numbers of seeds would show, from the scatter of recorded runs.
 
     The paired differences of runs with standard deviation sigma have sigma sqrt(2 (1 - correlation)). How much
     pairs have in common depends on the change: 0 is the worst case, that of unrelated runs.
@@ -293,7 +293,7 @@ def check_pairs(before: Runs, after: Runs) -> None:
 
 
 def check_settings(tolerance: float, alpha: float) -> None:
-    """Raise ValueError unless these can be had of a check."""
+    """Raise ValueError unless the tolerance and alpha of a check are in range."""
     if not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance = {tolerance} is not allowed: a number from 0 on, such as {TOLERANCE}")
     if not 0 < alpha < 0.5:

@@ -1,4 +1,4 @@
-"""How long it takes to a target, where some runs end before they reach it."""
+"""Times to a target, where some runs end before they reach it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from stalegrad.analysis.plots.curves import Floats, Histories, diverged
-from stalegrad.analysis.statistics.checks import check_all_histories, check_target
+from stalegrad.analysis.statistics.curves import Floats, Histories, diverged
+from stalegrad.analysis.statistics.inputs import check_all_histories, check_target
 
 
 class Arrival(NamedTuple):
-    """When a run first reached a target (inf if it did not), and how long one would have seen it do so."""
+    """The time at which a run first reached a target (inf if it did not), and until when it was watched."""
 
     time: float
     watched: float
 
     @property
     def reached(self) -> bool:
-        """Tell whether it was seen to reach the target."""
+        """Whether it was seen to reach the target."""
         return self.time < np.inf
 
 

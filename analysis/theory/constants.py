@@ -1,24 +1,22 @@
-"""The constants that error bounds ask for: of a problem from its arrays, of a run from its trace."""
+"""Constants of error bounds: of a problem from its arrays, of a run from its trace."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from stalegrad.analysis.statistics.checks import as_traces
-
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
+from stalegrad._core.protocols import TraceLike
+from stalegrad.analysis.statistics.inputs import as_traces
 
 Floats = npt.NDArray[np.float64]
 
 
 class Constants(NamedTuple):
-    """What bounds need to know of a function F and of its gradient at one example.
+    """The constants of a function F and of its gradient at one example.
 
     Attributes:
         smoothness: L, with ||∇F(u) - ∇F(w)|| <= L ||u - w||.
@@ -136,8 +134,8 @@ def measured_noise(
     return max(float(max(excess)), 0.0)
 
 
-def measured_gamma(traces: Trace | Sequence[Trace], gradients: Sequence[npt.ArrayLike]) -> float:
-    """Return gamma, how far gradients are off for being stale: the largest, over updates j, of
+def measured_gamma(traces: TraceLike | Sequence[TraceLike], gradients: Sequence[npt.ArrayLike]) -> float:
+    """Return gamma, the relative error of gradients due to staleness: the largest, over updates j, of
 
         E||∇F(w_j) - ∇F(w_v)||^2 / E||∇F(w_j)||^2,
 
@@ -174,7 +172,7 @@ def measured_gamma(traces: Trace | Sequence[Trace], gradients: Sequence[npt.Arra
     return float((off[moved] / size[moved]).max(initial=0.0))
 
 
-def measured_p0(traces: Trace | Sequence[Trace]) -> float:
+def measured_p0(traces: TraceLike | Sequence[TraceLike]) -> float:
     """Return p0, the share of fresh gradients: the smallest over the places (first, second, ...) in an update.
 
     Args:

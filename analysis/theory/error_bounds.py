@@ -1,20 +1,18 @@
-"""How large the error may be after so many updates, and after so much wallclock: proven bounds."""
+"""Error bounds: proven limits of the error after a number of updates or a wallclock."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from stalegrad._core.protocols import SynchronyLike
 from stalegrad.analysis.theory.constants import Constants
 from stalegrad.analysis.theory.runtime import expected_update_time, worker_count
-
-if TYPE_CHECKING:
-    from stalegrad.policies.synchrony import Synchrony
 
 Floats = npt.NDArray[np.float64]
 Quantity = Literal["error", "gradient"]
@@ -110,12 +108,12 @@ class ErrorBound:
     def against_wallclock(
         self,
         wallclock: npt.ArrayLike,
-        synchrony: Synchrony,
+        synchrony: SynchronyLike,
         compute: Any,
         workers: int | None = None,
         quantity: Quantity = "error",
     ) -> Floats:
-        """Return the bound after so many simulated seconds, t / E[T] updates having been made.
+        """Return the bound after t simulated seconds, that is, after t / E[T] updates.
 
         Args:
             wallclock: t, one or many.
@@ -139,12 +137,12 @@ class ErrorBound:
     def best_k(
         self,
         wallclock: float,
-        synchrony: Synchrony,
+        synchrony: SynchronyLike,
         compute: Any,
         workers: int | None = None,
         quantity: Quantity = "error",
     ) -> int:
-        """Return the k, from 1 to the number of workers, whose bound is least after so many simulated seconds.
+        """Return the k, from 1 to the number of workers, with the least bound after a number of simulated seconds.
 
         Values of k for which the step is too large are passed over. ``gamma`` and ``p0`` are taken as they are,
         though they depend on k; they do not matter where, as in AdaSync, only the gradient is bounded.
@@ -162,14 +160,14 @@ class ErrorBound:
         References:
             Dutta et al., AdaSync, 2020.
         """
-        if not any(field.name == "k" for field in dataclasses.fields(synchrony)):
+        changed: Any = synchrony
+        if not any(field.name == "k" for field in dataclasses.fields(changed)):
             raise ValueError(f"{synchrony.name} has no k to choose: give k-sync, k-async or one of their kin")
         _check("wallclock", wallclock, above=True)
         ks = range(1, worker_count(compute, workers) + 1)
         allowed = [k for k in ks if self.learning_rate <= self.largest_learning_rate(k)]
         if not allowed:
             self._check_step(ks[-1])
-        changed: Any = synchrony
         bounds = [
             self.against_wallclock(wallclock, dataclasses.replace(changed, k=k), compute, workers, quantity)
             for k in allowed

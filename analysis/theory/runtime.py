@@ -1,4 +1,4 @@
-"""How long an update takes, how stale its gradients are: theory to set beside a simulation.
+"""Expected runtimes and staleness: theory to compare simulations with.
 
 All of it is for the long run, workers with independent times, messages that travel at once and a server that takes
 no time.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from stalegrad._core.protocols import SynchronyLike
 from stalegrad.analysis.theory.order_statistics import closed_form, order_statistic, split_points, survival
 from stalegrad.analysis.theory.renewal import batch_order_statistic, fresh_share
 from stalegrad.simulator.timing.delays import (
@@ -22,9 +23,6 @@ from stalegrad.simulator.timing.delays import (
     Exponential,
     as_delay,
 )
-
-if TYPE_CHECKING:
-    from stalegrad.policies.synchrony import Synchrony
 
 Kind = Literal["exact", "numerical", "upper bound", "lower bound"]
 
@@ -36,7 +34,7 @@ KNOWN = (*ROUNDS, "async", "k-async", "k-batch-async")
 
 
 class Estimate(NamedTuple):
-    """A number of theory, and what it is worth.
+    """A number of theory, with its kind and source.
 
     Attributes:
         value: the number.
@@ -50,7 +48,7 @@ class Estimate(NamedTuple):
     source: str
 
 
-def expected_update_time(synchrony: Synchrony, compute: Any, workers: int | None = None) -> Estimate:
+def expected_update_time(synchrony: SynchronyLike, compute: Any, workers: int | None = None) -> Estimate:
     """Return the expected simulated seconds from one update to the next.
 
     ===============  =============================================  =====================================
@@ -95,7 +93,7 @@ def expected_update_time(synchrony: Synchrony, compute: Any, workers: int | None
     return _k_batch_sync(laws, k) if synchrony.name == "k-batch-sync" else _k_async(laws, k)
 
 
-def expected_speedup(synchrony: Synchrony, compute: Any, workers: int | None = None) -> Estimate:
+def expected_speedup(synchrony: SynchronyLike, compute: Any, workers: int | None = None) -> Estimate:
     """Return how many times more often than fully synchronous SGD a synchrony updates: E[T_sync] / E[T].
 
     For async it is P E[X_{P:P}] / E[X], which is P H_P for exponential times. Arguments and errors as of
@@ -108,7 +106,7 @@ def expected_speedup(synchrony: Synchrony, compute: Any, workers: int | None = N
     return Estimate(sync.value / own.value, kind, f"{DUTTA}, Theorem 1: E[X_P:P] / E[T]; {own.source}")
 
 
-def throughput(synchrony: Synchrony, compute: Any, workers: int | None = None) -> dict[str, Estimate]:
+def throughput(synchrony: SynchronyLike, compute: Any, workers: int | None = None) -> dict[str, Estimate]:
     """Return ``updates_per_second`` and (used) ``gradients_per_second``, as ``Trace.throughput`` measures them.
 
     Arguments and errors as of :func:`expected_update_time`.
@@ -122,7 +120,7 @@ def throughput(synchrony: Synchrony, compute: Any, workers: int | None = None) -
     }
 
 
-def expected_staleness(synchrony: Synchrony, workers: int) -> Estimate:
+def expected_staleness(synchrony: SynchronyLike, workers: int) -> Estimate:
     """Return the mean staleness of used gradients in the long run, in updates; it depends on no law of times.
 
     0 for sync, k-sync and k-batch-sync; (P - K) / K for k-async; (P - 1) / K for k-batch-async and async (K = 1).
@@ -143,7 +141,7 @@ def expected_staleness(synchrony: Synchrony, workers: int) -> Estimate:
     return Estimate((workers - 1) / k, "exact", "(P - 1) / K: balance of ages")
 
 
-def fresh_probability(synchrony: Synchrony, compute: Any, workers: int | None = None) -> Estimate:
+def fresh_probability(synchrony: SynchronyLike, compute: Any, workers: int | None = None) -> Estimate:
     """Return the share of used gradients with staleness 0 in the long run.
 
     1 for sync, k-sync and k-batch-sync; K / P for k-async with exponential times; 1 - ((P - 1) / K)
@@ -182,7 +180,7 @@ def fresh_probability(synchrony: Synchrony, compute: Any, workers: int | None = 
 
 
 def longer_when_new(law: Delay, *, shorter: bool = False) -> bool:
-    """Tell whether a new job lasts longer than the rest of one in progress: P(X > u + t) <= P(X > u) P(X > t).
+    """Return whether a new job lasts longer than the rest of one in progress: P(X > u + t) <= P(X > u) P(X > t).
 
     It holds for the exponential (with equality), shifted exponential, Erlang, uniform and constant law, and for
     gamma and Weibull laws of shape 1 and above; the reverse (``shorter``) for hyper-exponential ones. For Pareto
@@ -190,7 +188,7 @@ def longer_when_new(law: Delay, *, shorter: bool = False) -> bool:
 
     Args:
         law: of the times.
-        shorter: tell instead whether the reverse inequality holds.
+        shorter: return instead whether the reverse inequality holds.
 
     Raises:
         ValueError: if its survival function is not known.

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from stalegrad.analysis import plot_curves, plot_staleness, plot_timeline
+from stalegrad.analysis.statistics.curves import shown_column
 from stalegrad.simulator.experiments.result import Result
 
 
 def draw_result(result: Result, out: Path) -> list[Path]:
     """Draw error against wallclock, staleness and the workers' timeline of one run."""
     name = result.experiment.method.name
-    y = "train_loss" if result.history["test_error"].isna().all() else "test_error"
+    y = shown_column([result.history])
     return [
         save(plot_curves({name: [result.history]}, y=y), out / "error.png"),
         save(plot_staleness({name: result.trace}), out / "staleness.png"),

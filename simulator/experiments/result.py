@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -35,7 +35,14 @@ from stalegrad.simulator.experiments.identity import Identity, canonical
 from stalegrad.simulator.timing.trace import Trace
 
 if TYPE_CHECKING:
+    from stalegrad._core.protocols import ResultLike, SynchronyLike
+    from stalegrad.policies.synchrony import Synchrony
     from stalegrad.simulator.replays.run import Replay
+
+    def _as_analysis_sees_them(result: Result, synchrony: Synchrony) -> tuple[ResultLike, SynchronyLike]:
+        """Let mypy check that the concrete classes satisfy the protocols of analysis."""
+        return result, synchrony
+
 
 FORMAT = "stalegrad-result-3"
 
@@ -49,12 +56,6 @@ PACKAGES = ("stalegrad", "jax", "jaxlib", "numpy", "scipy", "optax", "flax", "si
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that can change a number."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
-
-
-def shown(histories: Sequence[pd.DataFrame]) -> str:
-    """Return the column that pictures show unless another is asked for: the test error, or else a loss."""
-    columns = ("test_error", "test_loss")
-    return next((c for c in columns if any(h[c].notna().any() for h in histories)), "train_loss")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +118,9 @@ class Result:
             The matplotlib Axes; a notebook shows them at the end of a cell.
         """
         from stalegrad.analysis import plot_curves
+        from stalegrad.analysis.statistics.curves import shown_column
 
-        y = y or shown([self.history])
+        y = y or shown_column([self.history])
         return plot_curves({self.experiment.method.name: [self.history]}, x=x, y=y, ax=ax)
 
     def report(self, target: float | None = None) -> Any:

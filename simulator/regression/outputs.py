@@ -11,7 +11,9 @@ from xml.etree import ElementTree as ET
 import pandas as pd
 
 from stalegrad.analysis import plot_curves
-from stalegrad.analysis.statistics.convergence import ARRIVALS, Target
+from stalegrad.analysis.plots.style import styles
+from stalegrad.analysis.statistics.convergence import ARRIVALS
+from stalegrad.analysis.statistics.curves import shown_column
 from stalegrad.simulator.regression.comparison import Check
 
 SHOWN = ("method", "metric", "before", "after", "change", "interval", "tolerance", "p", "verdict")
@@ -116,17 +118,17 @@ def pictures(check: Check, directory: Path) -> list[Path]:
     written = []
     worse = check.table[check.table["verdict"] == "worse"] if len(check.table) else check.table
     for method in dict.fromkeys(worse["method"]) if len(worse) else ():
-        target = check.before.targets.get(method)
-        columns = {_column(metric, target) for metric in worse.loc[worse["method"] == method, "metric"]}
+        columns = {_column(check, method, metric) for metric in worse.loc[worse["method"] == method, "metric"]}
         for y in sorted(columns):
             written.append(_draw(check, method, y, directory))
     return written
 
 
-def _column(metric: str, target: Target | None) -> str:
-    """Return the column of a history that a metric is taken from."""
+def _column(check: Check, method: str, metric: str) -> str:
+    """Return the column of a history that a metric of a method is taken from."""
     if metric in ARRIVALS:
-        return target.column if target else "train_loss"
+        target = check.before.targets.get(method)
+        return target.column if target else shown_column(list(check.before.histories[method].values()))
     return "train_loss" if metric == "lost_runs" else metric.partition("_")[2]
 
 
@@ -135,7 +137,8 @@ def _draw(check: Check, method: str, y: str, directory: Path) -> Path:
         name: list(recording.histories[method].values())
         for name, recording in {"before": check.before, "after": check.after}.items()
     }
-    ax: Any = plot_curves(curves, y=y)
+    looks = dict(zip(curves, styles([f"{method}, {name}" for name in curves]).values(), strict=True))
+    ax: Any = plot_curves(curves, y=y, styles=looks)
     ax.set_title(method, loc="left")
     file = directory / f"{re.sub(r'[^A-Za-z0-9.=-]+', '-', method).strip('-')}-{y.replace('_', '-')}.png"
     ax.figure.savefig(file, dpi=160, bbox_inches="tight", metadata={"Software": None})

@@ -16,15 +16,15 @@ from typing import Any
 import pandas as pd
 
 from stalegrad._core.files import put, read_regular
-from stalegrad.analysis.statistics.checks import check_target
 from stalegrad.analysis.statistics.convergence import (
     ARRIVALS,
     KINDS,
     Target,
     default_target,
     measure,
-    target_column,
 )
+from stalegrad.analysis.statistics.curves import shown_column
+from stalegrad.analysis.statistics.inputs import check_target
 from stalegrad.simulator.experiments.result import Result, versions
 from stalegrad.simulator.regression.digests import Digests, machine
 from stalegrad.simulator.regression.plan import SEEDS, Plan
@@ -220,8 +220,8 @@ def record(
 
     Args:
         plan: the methods and their seeds.
-        target: test error (training loss, if there is none) whose time is kept; by default one for each method,
-            90 % of its mean way.
+        target: test error (if there is none, test or training loss) whose time is kept; by default one for each
+            method, 90 % of its mean way.
         executor: as of :func:`stalegrad.simulator.sweep`.
         progress: show a progress bar.
 
@@ -243,7 +243,7 @@ def record(
 
 
 def _target(curves: list[pd.DataFrame], value: float | None) -> Target | None:
-    return default_target(curves) if value is None else Target(target_column(curves[0]), value)
+    return default_target(curves) if value is None else Target(shown_column(curves), value)
 
 
 def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from stalegrad.simulator.experiments.experiment import flattened
 from stalegrad.simulator.experiments.identity import text_of
-from stalegrad.simulator.experiments.result import Result, shown
+from stalegrad.simulator.experiments.result import Result
 from stalegrad.simulator.sweeps.axes import Point, Run
 from stalegrad.simulator.sweeps.store import Outline, Store
 from stalegrad.simulator.timing.trace import Trace
@@ -104,8 +104,9 @@ class SweepResult:
             The matplotlib Axes; a notebook shows them at the end of a cell.
         """
         from stalegrad.analysis import plot_curves
+        from stalegrad.analysis.statistics.curves import shown_column
 
-        return plot_curves(self.by(hue), x=x, y=y or shown(self.histories), ax=ax)
+        return plot_curves(self.by(hue), x=x, y=y or shown_column(self.histories), ax=ax)
 
     def to_target(self, target: float, y: str = "test_error", x: str = "wallclock", hue: str = "method") -> Any:
         """Return when each value of ``hue`` first reaches a target, see :func:`stalegrad.analysis.to_target`."""

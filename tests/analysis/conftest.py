@@ -46,6 +46,13 @@ def fresh() -> Trace:
     return Trace(pd.DataFrame(rows, columns=COLUMNS), updates, workers=2, end=4.0).verify()
 
 
+@pytest.fixture
+def empty() -> Trace:
+    """One worker that has sent nothing in 1 s."""
+    updates = {"time": [], "messages": [], "gradients": []}
+    return Trace({name: [] for name in COLUMNS}, updates, workers=1, end=1.0)
+
+
 @pytest.fixture(autouse=True)
 def _no_global_traces() -> Iterator[None]:
     """Fail any test that leaves a figure in pyplot or changes a setting of matplotlib."""

@@ -1,4 +1,4 @@
-"""Which law the staleness follows: the models of MindTheStep-AsyncPSGD, fitted to a trace or measured values."""
+"""Fits of staleness: the models of MindTheStep-AsyncPSGD, fitted to a trace or to measured values."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
 from scipy import stats
 
+from stalegrad._core.protocols import TraceLike
+from stalegrad._core.specs import unknown_name
 from stalegrad.analysis.fits.staleness_models import MODELS, Floats, Ints, Tie, bhattacharyya, described, search
-from stalegrad.analysis.plots.style import new_axes, style
-from stalegrad.analysis.statistics.checks import unknown_name
 
 if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
+    from matplotlib.axes import Axes
 
 ALL = "all"
 """Whose fit it is when the messages of all workers are taken together."""
@@ -27,9 +26,6 @@ MEASURES = ("bhattacharyya", "fitted", "log_likelihood", "aic", "chi_square", "d
 
 CELL = 5.0
 """Least expected count of a cell in the chi-square test."""
-
-BARS = 100
-"""A histogram has at most so many bars; wider ones take several values together."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +52,11 @@ class StalenessFit:
         """
         self._check_worker(worker)
         if (worker, model) not in self._parameters:
-            raise ValueError(unknown_name("fitted model", model, [m for _, m in self._parameters]))
+            raise ValueError(unknown_name("fitted model", model, {m for _, m in self._parameters}))
         return np.asarray(np.exp(MODELS[model].log_pmf(np.asarray(staleness), *self._parameters[worker, model])))
 
     def plot(self, ax: Axes | None = None, worker: Any = ALL) -> Axes:
-        """Plot the histogram and the fitted models over it.
+        """Plot the histogram and the fitted models over it, see ``analysis.plots.staleness_fit``.
 
         Args:
             ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
@@ -72,38 +68,10 @@ class StalenessFit:
         Raises:
             ValueError: for a worker that was not fitted.
         """
+        from stalegrad.analysis.plots.staleness_fit import plot_staleness_fit
+
         self._check_worker(worker)
-        ax = new_axes(ax)
-        counts = self.counts[worker]
-        top = int(np.searchsorted(np.cumsum(counts), 0.9995 * counts.sum()))
-        width = top // BARS + 1
-        edges = np.arange(0, top + width + 1, width) - 0.5
-        values = np.arange(width * (len(edges) - 1))
-        height = _binned(np.append(counts, np.zeros(len(values), int))[: len(values)] / counts.sum(), width)
-        ax.stairs(height, edges, fill=True, color="0.85", linewidth=0, label="observed")
-        ax.stairs(height, edges, color="0.6", linewidth=0.8)
-        rows = self.table if "worker" not in self.table else self.table[self.table["worker"] == worker]
-        distances = rows.set_index("model")["bhattacharyya"].sort_values()
-        for model, distance in zip(distances.index, distances, strict=True):
-            look = style(list(MODELS).index(model))
-            ax.plot(
-                edges[:-1] + width / 2,
-                _binned(self.pmf(model, values, worker), width),
-                color=look.color,
-                linestyle=look.linestyle,
-                marker=look.marker,
-                markersize=3.5,
-                markerfacecolor=look.color if look.filled else "white",
-                markevery=max(1, len(height) // 16),
-                linewidth=1.1,
-                label=f"{model}, distance {distance:.2g}",
-            )
-        ax.set_xlim(edges[0], edges[-1])
-        ax.set_ylim(0, min(ax.get_ylim()[1], 2 * float(height.max())))
-        ax.set_xlabel("staleness (updates)")
-        ax.set_ylabel("share of messages (per unit)")
-        ax.legend(frameon=False, fontsize="small")
-        return ax
+        return plot_staleness_fit(self, ax, worker)
 
     def _check_worker(self, worker: Any) -> None:
         if worker not in self.counts:
@@ -114,7 +82,7 @@ class StalenessFit:
 
 
 def fit_staleness(
-    observed: Trace | npt.ArrayLike,
+    observed: TraceLike | npt.ArrayLike,
     models: Sequence[str] = tuple(MODELS),
     *,
     by: Literal["likelihood", "bhattacharyya"] = "likelihood",
@@ -209,10 +177,6 @@ def _chi_square(counts: Ints, p: Floats, fitted: int) -> tuple[float, int]:
         starts.pop()
     expected, observed = np.add.reduceat(expected, starts), np.add.reduceat(observed, starts)
     return float(((observed - expected) ** 2 / expected).sum()), len(starts) - 1 - fitted
-
-
-def _binned(values: Floats, width: int) -> Floats:
-    return np.asarray(values.reshape(-1, width).mean(axis=1))
 
 
 def _tie(constraint: str, workers: int | None) -> Tie:

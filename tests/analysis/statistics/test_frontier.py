@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from stalegrad.analysis import mean_curves, pareto, plot_pareto
+from stalegrad.analysis import mean_curves, pareto
 
 VALUES = st.sampled_from([0.0, 1.0, 2.0, 3.0, math.nan, math.inf])
 K = pd.DataFrame(
@@ -48,26 +48,8 @@ def test_curves_have_a_frontier_too() -> None:
     ]  # fmt: skip
 
 
-def test_the_picture_shows_all_points_and_the_staircase() -> None:
-    ax = plot_pareto(K)
-    beaten, best = ax.lines
-    np.testing.assert_array_equal(beaten.get_xydata(), [[5, 0.3]])
-    np.testing.assert_array_equal(best.get_xydata(), [[4, 0.2], [9, 0.1]])
-    assert best.get_drawstyle() == "steps-post"
-    assert sorted(text.get_text() for text in ax.texts) == ["k=1", "k=4", "k=8"]
-    assert ax.get_xlabel() == "wallclock (simulated s)"
-    ax.figure.draw_without_rendering()
-
-
-def test_of_many_points_only_the_frontier_is_named() -> None:
-    table = pd.DataFrame({"wallclock": range(30), "test_error": [1.0, *range(2, 31)]})
-    assert [text.get_text() for text in plot_pareto(table).texts] == ["0"]
-
-
 def test_bad_tables_are_named() -> None:
     with pytest.raises(ValueError, match="table is a list: give a DataFrame"):
         pareto([1])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the table has no column 'error': it has wallclock, test_error"):
         pareto(K, y="error")
-    with pytest.raises(ValueError, match="no row has a finite 'wallclock' and 'test_error'"):
-        plot_pareto(K.loc[["k=9"]])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy import stats
 
-from stalegrad.analysis import paired_difference, plot_difference, speedups
+from stalegrad.analysis import paired_difference, speedups
 from stalegrad.analysis.statistics.paired import bootstrap
 
 NAN, INF = math.nan, math.inf
@@ -120,17 +120,6 @@ def test_exchanging_the_methods_inverts_the_speedup(times: list[tuple[int, int]]
     b_over_a = speedups(histories, 0.1, "a", resamples=10).loc["b", "speedup"]
     a_over_b = speedups(histories, 0.1, "b", resamples=10).loc["a", "speedup"]
     assert b_over_a * a_over_b == pytest.approx(1.0)
-
-
-def test_the_picture_shows_the_table() -> None:
-    histories = {"sync": SYNC, "async": ASYNC}
-    ax, table = plot_difference(histories, "sync"), paired_difference(histories, "sync")
-    zero, line = ax.lines
-    assert list(zero.get_ydata()) == [0, 0]
-    np.testing.assert_array_equal(line.get_xydata(), table[["wallclock", "difference"]])
-    assert ax.get_ylabel() == "test error (fraction),\nminus that of sync"
-    assert ax.get_title(loc="right") == "mean and 95% interval of 2 paired seeds"
-    ax.figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from stalegrad.analysis import plot_curves, plot_staleness, plot_timeline
-from stalegrad.analysis.plots.style import spread
+from stalegrad.analysis.plots.labels import spread
 from stalegrad.simulator.timing.trace import Trace
 
 NAMES = ["sync", "k-sync", "async", "k-async", "k-batch-async"]

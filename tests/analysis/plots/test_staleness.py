@@ -1,6 +1,4 @@
-"""Staleness in numbers and histograms."""
-
-import math
+"""Histograms of staleness."""
 
 import numpy as np
 import pandas as pd
@@ -11,32 +9,6 @@ from matplotlib.patches import StepPatch
 from stalegrad.analysis import plot_staleness, staleness_table
 from stalegrad.analysis.plots.staleness import HEIGHT, bin_edges
 from stalegrad.simulator.timing.trace import Trace
-
-
-def empty() -> Trace:
-    names = ("worker", "read_version", "read_time", "finish_time", "receive_time", "update", "staleness", "steps")
-    updates = {"time": [], "messages": [], "gradients": []}
-    return Trace({**{name: [] for name in names}, "fate": []}, updates, workers=1, end=1.0)
-
-
-def test_table_of_staleness_0_0_0_3(trace: Trace) -> None:
-    row = staleness_table({"async": trace}).loc["async"].to_dict()
-    assert row == {
-        "messages": 4, "mean": 0.75, "sd": pytest.approx(math.sqrt(27 / 16)), "median": 0.0, "p99": 3.0,
-        "max": 3.0, "fresh": 0.75,
-    }  # fmt: skip
-
-
-def test_table_pools_several_traces(trace: Trace, fresh: Trace) -> None:
-    table = staleness_table({"both": [trace, fresh], "sync": fresh})
-    assert table.loc["both", ["messages", "mean", "fresh"]].tolist() == [8, 3 / 8, 7 / 8]
-    assert table.loc["sync", ["mean", "sd", "max", "fresh"]].tolist() == [0, 0, 0, 1]
-
-
-def test_table_of_a_trace_without_updates_is_nan() -> None:
-    row = staleness_table({"none": empty()}).loc["none"]
-    assert row["messages"] == 0
-    assert row.drop("messages").isna().all()
 
 
 @given(st.integers(0, 5000))
@@ -72,8 +44,8 @@ def test_wide_bins_show_the_share_per_unit_of_staleness() -> None:
     np.testing.assert_allclose(height[edges[1:] < 19.6], HEIGHT)
 
 
-def test_names_means_and_units_are_written(trace: Trace, fresh: Trace) -> None:
-    ax = plot_staleness({"async": trace, "sync": [fresh], "none": empty()})
+def test_names_means_and_units_are_written(trace: Trace, fresh: Trace, empty: Trace) -> None:
+    ax = plot_staleness({"async": trace, "sync": [fresh], "none": empty})
     assert [label.get_text() for label in ax.get_yticklabels()] == ["none", "sync", "async"]
     assert [text.get_text() for text in ax.texts] == ["mean 0.75", "always 0", "none used"]
     assert ax.get_xlabel() == "staleness (updates)"

@@ -1,4 +1,4 @@
-"""Which law measured times follow, and whether workers differ: from a log of step times to a cluster."""
+"""Fits of delays: the law that measured times follow, and whether workers differ."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from stalegrad._core.specs import unknown_name
 from stalegrad.analysis.fits.delay_choice import ALL, Choice, SynchronousStep, choose
 from stalegrad.analysis.fits.delay_families import (
     Floats,
@@ -24,7 +25,6 @@ from stalegrad.analysis.fits.delay_families import (
     tail_index,
 )
 from stalegrad.analysis.fits.imbalance import Imbalance, imbalance
-from stalegrad.analysis.statistics.checks import unknown_name
 from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic
 
 FEWEST = 4

@@ -1,4 +1,4 @@
-"""Curves and times to a target, against numbers worked out by hand."""
+"""Pictures of curves, against numbers worked out by hand."""
 
 import math
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from stalegrad.analysis import mean_curves, on_grid, plot_curves, to_target
+from stalegrad.analysis import mean_curves, plot_curves, to_target
 
 NAN = math.nan
 
@@ -26,26 +26,6 @@ def band_edges(ax: Axes, index: int = 0) -> dict[float, tuple[float, float]]:
     return {
         x: (vertices[vertices[:, 0] == x, 1].min(), vertices[vertices[:, 0] == x, 1].max()) for x in vertices[:, 0]
     }
-
-
-def test_on_grid_takes_the_last_row_at_or_before_and_invents_nothing_outside() -> None:
-    grid, values = on_grid(
-        [history([0, 1, 1, 3], [4, 3, 2, 1])], "wallclock", "test_error", [-1, 0, 0.5, 1, 2, 3, 4]
-    )
-    assert grid.tolist() == [-1, 0, 0.5, 1, 2, 3, 4]
-    np.testing.assert_array_equal(values, [[NAN, 4, 4, 2, 2, 1, NAN]])
-
-
-def test_on_grid_defaults_to_every_abscissa_that_occurs() -> None:
-    grid, values = on_grid([history([0, 2], [4, 3]), history([0, 1, 3], [9, 8, 7])], "wallclock", "test_error")
-    assert grid.tolist() == [0, 1, 2, 3]
-    np.testing.assert_array_equal(values, [[4, 4, 3, NAN], [9, 8, 8, 7]])
-
-
-@pytest.mark.parametrize("grid", [[[0.0]], [NAN]])
-def test_on_grid_refuses_a_grid_that_is_none(grid: object) -> None:
-    with pytest.raises(ValueError, match="grid must be one-dimensional"):
-        on_grid(TWO, "wallclock", "test_error", grid)  # type: ignore[arg-type]
 
 
 def test_line_is_the_mean_over_seeds() -> None:

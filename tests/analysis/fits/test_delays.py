@@ -32,7 +32,7 @@ from stalegrad.simulator import (
     simulate,
 )
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "validate_slow_workers.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "validate_slow_workers.py"
 
 LAWS: list[tuple[Delay, str, dict[str, object]]] = [
     (Exponential(0.3), "exponential", {"scale": 0.3}),

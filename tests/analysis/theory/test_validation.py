@@ -11,7 +11,7 @@ import pytest
 from stalegrad.policies import methods
 from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "validate_theory.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "validate_theory.py"
 
 
 @pytest.fixture(scope="module")

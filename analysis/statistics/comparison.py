@@ -1,15 +1,15 @@
-"""Methods side by side, in numbers."""
+"""Tables that compare methods: time to a target, staleness, idle time, final error."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from stalegrad.analysis.plots.curves import diverged
-from stalegrad.analysis.statistics.checks import (
+from stalegrad._core.protocols import TraceLike
+from stalegrad.analysis.statistics.curves import diverged
+from stalegrad.analysis.statistics.inputs import (
     as_traces,
     check_histories,
     check_mapping,
@@ -18,15 +18,12 @@ from stalegrad.analysis.statistics.checks import (
 )
 from stalegrad.analysis.statistics.targets import arrival, median, median_arrival
 
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
-
 TRACE_COLUMNS = ("updates", "mean_staleness", "idle", "wasted")
 """What the table takes from a trace's summary."""
 
 
 def comparison(
-    results: Mapping[str, Sequence[tuple[Trace, pd.DataFrame]]], target: float, y: str = "test_error"
+    results: Mapping[str, Sequence[tuple[TraceLike, pd.DataFrame]]], target: float, y: str = "test_error"
 ) -> pd.DataFrame:
     """Return one row per method: how soon, how stale, how idle, how wasteful, how good.
 
@@ -61,13 +58,15 @@ def comparison(
     return outcomes(results, target, y)
 
 
-def outcomes(results: Mapping[str, Sequence[tuple[Trace, pd.DataFrame]]], target: float, y: str) -> pd.DataFrame:
+def outcomes(
+    results: Mapping[str, Sequence[tuple[TraceLike, pd.DataFrame]]], target: float, y: str
+) -> pd.DataFrame:
     """Return the table of :func:`comparison` of results that are known to be such, finite values or not."""
     rows = {label: _row(pairs, target, y) for label, pairs in results.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
-def _row(pairs: Sequence[tuple[Trace, pd.DataFrame]], target: float, y: str) -> dict[str, float]:
+def _row(pairs: Sequence[tuple[TraceLike, pd.DataFrame]], target: float, y: str) -> dict[str, float]:
     arrivals = [arrival(history, target, y, "wallclock") for _, history in pairs]
     wallclock = median_arrival(arrivals)
     summaries = [trace.summary() for trace, _ in pairs]

@@ -1,18 +1,16 @@
-"""Bad input is answered with a sentence that names it and what is allowed."""
+"""Checks of inputs: errors that name what was wrong and what is allowed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from stalegrad.simulator.timing.trace import Trace
+from stalegrad._core.protocols import TraceLike
 
 
 def check_mapping(value: Any, name: str, what: str) -> None:
@@ -68,7 +66,7 @@ def check_target(target: Any, y: str) -> None:
         raise ValueError(f"target is {target!r}: give a finite number, in the unit of {y!r}")
 
 
-def as_traces(traces: Any, label: str) -> list[Trace]:
+def as_traces(traces: Any, label: str) -> list[TraceLike]:
     """Return one trace or several as a list.
 
     Raises:
@@ -84,16 +82,8 @@ def _names(history: pd.DataFrame) -> str:
     return ", ".join(map(str, history.columns))
 
 
-def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
-    """Return what was wrong, what was probably meant, and what is allowed. (Rooms share no code.)"""
-    names = sorted(set(allowed))
-    close = get_close_matches(str(name), names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(names)}."
-
-
 def check_bootstrap(level: Any, resamples: Any) -> None:
-    """Raise ValueError unless these can be had of a bootstrap."""
+    """Raise ValueError unless the level and the number of resamples of a bootstrap are in range."""
     if not isinstance(level, float) or not 0 < level < 1:
         raise ValueError(f"level is {level!r}: give a number between 0 and 1, such as 0.95")
     if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:

@@ -1,0 +1,56 @@
+"""Staleness of used messages, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from stalegrad._core.protocols import TraceLike
+from stalegrad.analysis.statistics.inputs import as_traces, check_mapping
+
+
+def staleness_table(traces: Mapping[str, TraceLike | Sequence[TraceLike]]) -> pd.DataFrame:
+    """Return how stale the used messages of each method were, in updates.
+
+    Args:
+        traces: label -> a trace, or several, whose messages are taken together.
+
+    Returns:
+        One row per label: ``messages`` (used ones), ``mean``, ``sd`` (population), ``median`` and ``p99``
+        (observed values: the smallest staleness that at least that share of the messages does not
+        exceed), ``max``, ``fresh`` (share with staleness 0). NaN if no message was used.
+
+    Raises:
+        ValueError: if the mapping is empty or a value is no trace.
+    """
+    rows = {}
+    for label, values in pooled_staleness(traces).items():
+        row = dict.fromkeys(("mean", "sd", "median", "p99", "max", "fresh"), np.nan)
+        if len(values):
+            quantiles = np.quantile(values, [0.5, 0.99], method="inverted_cdf")
+            row = {
+                "mean": float(values.mean()),
+                "sd": float(values.std()),
+                "median": float(quantiles[0]),
+                "p99": float(quantiles[1]),
+                "max": float(values.max()),
+                "fresh": float((values == 0).mean()),
+            }
+        rows[label] = {"messages": len(values), **row}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def pooled_staleness(traces: Mapping[str, TraceLike | Sequence[TraceLike]]) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the staleness of all used messages of each label, in updates.
+
+    Raises:
+        ValueError: if the mapping is empty or a value is no trace.
+    """
+    check_mapping(traces, "traces", "trace")
+    return {
+        label: np.concatenate([trace.staleness for trace in as_traces(value, label)])
+        for label, value in traces.items()
+    }

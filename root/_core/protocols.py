@@ -1,0 +1,163 @@
+"""Protocols that analysis works on: what it needs of a trace, a result, an experiment and a synchrony."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+
+class TraceLike(Protocol):
+    """What happened in a run: messages from workers and updates of the server. All times are simulated seconds."""
+
+    @property
+    def workers(self) -> int:
+        """The number of workers."""
+        ...
+
+    @property
+    def end(self) -> float:
+        """When the observation ended, in seconds."""
+        ...
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """Where the trace came from, as plain tables that JSON can hold."""
+        ...
+
+    @property
+    def updates(self) -> pd.DataFrame:
+        """One row per update: ``time`` (seconds), ``messages`` and ``gradients`` (counts)."""
+        ...
+
+    @property
+    def update_times(self) -> npt.NDArray[np.float64]:
+        """The time of every update, in seconds; shape (updates,)."""
+        ...
+
+    @property
+    def used(self) -> npt.NDArray[np.int64]:
+        """Row numbers of the used messages in the order of gradient ids; shape (used,)."""
+        ...
+
+    @property
+    def staleness(self) -> npt.NDArray[np.int64]:
+        """The staleness of every used message, in updates, in the order of ``used``; shape (used,)."""
+        ...
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Return a column of the message table; shape (messages,), in the order of (read_time, worker).
+
+        Columns: ``worker, read_version``, the seconds ``read_time, finish_time, receive_time`` (NaN if it did not
+        happen), ``update, staleness`` (-1 if not used), ``steps``, ``fate`` (a string).
+        """
+        ...
+
+    def busy(self) -> pd.DataFrame:
+        """Return ``used, wasted, idle`` per worker, as shares of its time; NaN for a worker that never joined."""
+        ...
+
+    def summary(self) -> Mapping[str, float]:
+        """Return scalars: ``updates``, ``mean_staleness`` (updates), ``idle``, ``wasted`` (shares) and others."""
+        ...
+
+    def verify(self) -> Self:
+        """Return the trace itself if it can have happened.
+
+        Raises:
+            ValueError: if it cannot, naming the row and the law that it breaks.
+        """
+        ...
+
+
+class MethodLike(Protocol):
+    """A method, of which only the name is shown."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry, e.g. ``k-async``."""
+        ...
+
+
+class ExperimentLike(Protocol):
+    """All that a run depends on, as a value that can be written down."""
+
+    @property
+    def method(self) -> MethodLike:
+        """What was run."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random."""
+        ...
+
+    def table(self) -> Mapping[str, Any]:
+        """Return the experiment as nested plain tables.
+
+        Raises:
+            ValueError: if a part of it only exists in this process.
+        """
+        ...
+
+    def to_toml(self) -> str:
+        """Return the experiment as TOML.
+
+        Raises:
+            ValueError: if a part of it only exists in this process.
+        """
+        ...
+
+    def but(self, **changes: Any) -> Self:
+        """Return the same experiment with some fields changed."""
+        ...
+
+
+class ResultLike(Protocol):
+    """The outcome of one run."""
+
+    @property
+    def experiment(self) -> ExperimentLike:
+        """What was run."""
+        ...
+
+    @property
+    def trace(self) -> TraceLike:
+        """What happened when."""
+        ...
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per recorded point: ``wallclock`` (seconds, ascending), ``train_loss``, ``test_error``, ..."""
+        ...
+
+    @property
+    def diverged_at(self) -> float | None:
+        """Wallclock, in seconds, of the first recorded loss that is not finite; None if there is none."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages that ran it, by package."""
+        ...
+
+
+class SynchronyLike(Protocol):
+    """Who waits for whom. Theory also reads ``k``, the messages of an update, where a synchrony has it."""
+
+    @property
+    def name(self) -> str:
+        """The name that users type, e.g. ``k-batch-async``."""
+        ...
+
+    @property
+    def local_steps(self) -> int:
+        """Mini-batch gradients in one message."""
+        ...
+
+    def check(self, workers: int) -> None:
+        """Raise ValueError if this synchrony cannot work with that many workers."""
+        ...
