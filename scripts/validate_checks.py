@@ -29,9 +29,9 @@ from stalegrad.analysis.statistics.regression import TOLERANCE, compare_runs
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Record, ShiftedExponential
+from stalegrad.simulator.experiments import traces
 from stalegrad.simulator.regression import Plan, Recording, compare, record
 from stalegrad.simulator.replays import batches, lanes, loop, scan
-from stalegrad.simulator.sweeps import traces
 
 SEEDS = list(range(5))
 TRUTH = list(range(100, 130))

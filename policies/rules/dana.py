@@ -8,7 +8,8 @@ from pydantic import Field
 
 from stalegrad._core.specs import NonNegativeFloat
 from stalegrad.policies.rules import parts
-from stalegrad.policies.rules.rule import Decay, Granularity, Momentum, Params, Rule, chain, decayed
+from stalegrad.policies.rules.hyperparameters import Decay, Granularity, Momentum
+from stalegrad.policies.rules.rule import Params, Rule, chain, decayed
 
 
 def _dana(workers: int, momentum: Any, correction: Any, weight: Any = None) -> Rule:

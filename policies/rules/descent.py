@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stalegrad._core.specs import PositiveFloat
 from stalegrad.policies.rules import parts
-from stalegrad.policies.rules.rule import Decay, Momentum, OptimizerSpec, Rule, chain, decayed
+from stalegrad.policies.rules.hyperparameters import Decay, Momentum, OptimizerSpec
+from stalegrad.policies.rules.rule import Rule, chain, decayed
 
 
 def gradient_descent(*, optimizer: OptimizerSpec = "sgd", weight_decay: Decay = None) -> Rule:

@@ -8,17 +8,8 @@ from pydantic import Field
 
 from stalegrad._core.specs import NonNegativeFloat
 from stalegrad.policies.rules import parts
-from stalegrad.policies.rules.rule import (
-    Decay,
-    Granularity,
-    Momentum,
-    Params,
-    Rule,
-    Spread,
-    UnitInterval,
-    chain,
-    decayed,
-)
+from stalegrad.policies.rules.hyperparameters import Decay, Granularity, Momentum, Spread, UnitInterval
+from stalegrad.policies.rules.rule import Params, Rule, chain, decayed
 
 
 def _velocity(message: Params, state: Any, worker: Any) -> Params:

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from stalegrad._core.specs import PositiveInt
 from stalegrad.policies.rules import parts
-from stalegrad.policies.rules.rule import Momentum, OptimizerSpec, Rule
+from stalegrad.policies.rules.hyperparameters import Momentum, OptimizerSpec
+from stalegrad.policies.rules.rule import Rule
 
 
 def delayed_averaging(*, workers: int) -> Rule:

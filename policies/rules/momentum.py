@@ -6,7 +6,8 @@ from typing import Literal
 
 from stalegrad._core.specs import NonNegativeFloat
 from stalegrad.policies.rules import parts
-from stalegrad.policies.rules.rule import Decay, Momentum, Rule, UnitInterval, chain, decayed
+from stalegrad.policies.rules.hyperparameters import Decay, Momentum, UnitInterval
+from stalegrad.policies.rules.rule import Rule, chain, decayed
 
 
 def nag_asgd(*, momentum: Momentum = 0.9, weight_decay: Decay = None, nesterov: bool = True) -> Rule:

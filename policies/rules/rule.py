@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BeforeValidator, Field
-
-from stalegrad._core.specs import NonNegativeFloat
 from stalegrad.policies.rules import parts
+from stalegrad.policies.rules.hyperparameters import Decay
 
 if TYPE_CHECKING:
     from stalegrad.policies.rules.parts.staleness_weights import Weight
     from stalegrad.policies.rules.parts.work import Work
 
 Params = Any
-
-Momentum = Annotated[float, Field(ge=0, lt=1)]
-UnitInterval = Annotated[float, Field(ge=0, le=1)]
-Decay = NonNegativeFloat | None
-"""L2 weight decay, or None for none."""
-
-Granularity = Literal["elementwise", "layer", "global"]
-"""Of a gap: per parameter, per array, or of all parameters."""
-
-Spread = Literal["deviation", "magnitude"]
-"""What FASGD divides by: the standard deviation of the gradient, or its magnitude."""
-
-StalenessModel = Literal["geometric", "poisson", "cmp", "uniform"]
-
-
-def _checked_optimizer(value: Any) -> Any:
-    if isinstance(value, str) and value == "sgd":  # the default, for which optax and JAX need not be imported
-        return value
-    from stalegrad.policies.optimizers import check_optimizer
-
-    return check_optimizer(value)
-
-
-OptimizerSpec = Annotated[Any, BeforeValidator(_checked_optimizer)]
-"""An optimizer as :func:`~stalegrad.policies.optimizers.check_optimizer` takes it."""
 
 LookAhead = Callable[[Params, Any, Any, Any], Params]
 """(parameters, optimizer state, learning rate, worker it is sent to) -> the point that is sent."""

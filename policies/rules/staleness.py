@@ -8,7 +8,8 @@ from pydantic import Field
 
 from stalegrad._core.specs import PositiveFloat, PositiveInt
 from stalegrad.policies.rules import parts
-from stalegrad.policies.rules.rule import Decay, Momentum, Rule, StalenessModel, UnitInterval, decayed
+from stalegrad.policies.rules.hyperparameters import Decay, Momentum, StalenessModel, UnitInterval
+from stalegrad.policies.rules.rule import Rule, decayed
 
 
 def _weighted(weight: Any, momentum: Momentum | None, nesterov: bool, weight_decay: Decay) -> Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,15 @@ class Delay:
     def sf(self, t: npt.ArrayLike) -> Floats:
         """Return the survival function P(X > t)."""
         return np.asarray(self.distribution().sf(t), float)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields as a spec holds them, those with their defaults too; what is not given is left out."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in given.items()
+            if value is not None and value != ()
+        }
 
     def realise(self, rng: np.random.Generator) -> Delay:
         """Return the delay of one worker: delays with a random machine draw it here, once per run."""

@@ -31,12 +31,14 @@ from stalegrad.simulator.experiments.experiment import (
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import DELAYS, Delay
 
-SEMANTICS = 2
-"""Raised whenever the same experiment begins to give other numbers: its runs then have other keys.
+SEMANTICS = 3
+"""Raised whenever the same experiment begins to give other numbers, or is written otherwise: its runs then have
+other keys.
 
 2: EASGD takes gradients before the pull; gap-aware without momentum normalises raw gradients; learning rates
 go into named optimizers (fromage, rprop, lars, rmsprop with momentum); seeds from 2^32 on; 16-bit parameters;
 wallclock budgets end by a tolerance; images with alpha, 16 bits or an orientation.
+3: no number is another; the table of a delay names it as ``delay``, and lanes and execution have their new names.
 """
 
 PATHS = ("directory", "file")

@@ -30,7 +30,7 @@ from stalegrad.simulator.regression.digests import Digests, machine
 from stalegrad.simulator.regression.plan import SEEDS, Plan
 from stalegrad.simulator.sweeps.sweep import execute
 
-FORMAT = "stalegrad-baseline-2"
+FORMAT = "stalegrad-baseline-3"
 DIGITS = 6
 """Significant digits of a recorded curve; the digests know the rest."""
 MAX_BASELINE = 256 << 20

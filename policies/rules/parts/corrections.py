@@ -27,7 +27,7 @@ from stalegrad._core.trees import (
     tree_map,
     wide,
 )
-from stalegrad.policies.rules.rule import Granularity
+from stalegrad.policies.rules.hyperparameters import Granularity
 
 Params = Any
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from stalegrad._core.trees import after, at_worker, put_worker, stacked, tree_map
-from stalegrad.policies.rules.rule import Spread
+from stalegrad.policies.rules.hyperparameters import Spread
 
 Params = Any
 

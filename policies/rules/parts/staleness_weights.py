@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import gammaln, logsumexp
 
-from stalegrad.policies.rules.rule import StalenessModel
+from stalegrad.policies.rules.hyperparameters import StalenessModel
 
 Array = npt.NDArray[Any]
 Weight = Callable[[Array, Array, int], Array]

@@ -57,7 +57,7 @@ class Scipy(Delay):
 
     def settings(self) -> dict[str, Any]:
         """Return the fields as plain tables."""
-        return {"name": self.name, "parameters": dict(self.parameters)}
+        return super().settings() | {"parameters": dict(self.parameters)}
 
 
 def _named_numbers(where: str, parameters: Any) -> tuple[tuple[str, float], ...]:

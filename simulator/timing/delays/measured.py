@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stalegrad._core.delays import Delay, Floats
 from stalegrad._core.files import read_regular
-from stalegrad._core.specs import PositiveFloat, PositiveInt, changed_fields, spec, unknown_name, validate
+from stalegrad._core.specs import PositiveFloat, PositiveInt, spec, unknown_name, validate
 
 LARGEST_FILE = 2**26
 """Largest number of bytes of a file of times: about six million of them."""
@@ -140,7 +140,7 @@ class Empirical(Delay):
                 f"empirical with {len(self.samples)} samples cannot stand in a spec (at most {INLINE_SAMPLES}): "
                 "write them to a file, one a line, and use Empirical(file=...), or use Empirical.thinned(samples)"
             )
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in changed_fields(self).items()}
+        return super().settings()
 
     def _shares(self) -> Floats:
         weights = np.asarray(self.weights) if self.weights else np.ones(len(self.times()))

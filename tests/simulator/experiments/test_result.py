@@ -183,7 +183,9 @@ def test_a_damaged_file_is_named(saved, name, damage):
         Result.load(saved)
 
 
-@pytest.mark.parametrize("change", [{"path": ...}, {"diverged_at": ...}, {"versions": "1.0"}, {"versions": ...}])
+@pytest.mark.parametrize(
+    "change", [{"execution": ...}, {"diverged_at": ...}, {"versions": "1.0"}, {"versions": ...}]
+)
 def test_what_is_missing_or_wrong_in_the_summary_is_damage(saved, change):
     about = json.loads((saved / "result.json").read_text()) | change
     (saved / "result.json").write_text(json.dumps({k: v for k, v in about.items() if v is not ...}))

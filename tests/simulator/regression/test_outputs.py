@@ -226,7 +226,7 @@ def test_bad_input_ends_with_2(place, capsys, monkeypatch):
     assert "No such file" in fails("run", place / "none.json")
     (place / "torn.json").write_text(text_before[: len(text_before) // 2])
     assert "torn.json is damaged" in fails("run", place / "torn.json")
-    (place / "old.json").write_text(text_before.replace("stalegrad-baseline-2", "stalegrad-baseline-0"))
+    (place / "old.json").write_text(text_before.replace("stalegrad-baseline-3", "stalegrad-baseline-0"))
     assert "found 'stalegrad-baseline-0'" in fails("run", place / "old.json")
     (place / "other.toml").write_text(SPEC.replace("updates = 40", "updates = 50"))
     assert "experiment.updates: 40 -> 50" in fails("run", base, "--spec", place / "other.toml")

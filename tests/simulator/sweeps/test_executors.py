@@ -70,8 +70,8 @@ def test_a_number_of_processes_that_is_none_is_one_sentence(jobs):
 
 
 def test_a_worker_with_other_semantics_makes_no_run(base):
-    with pytest.raises(RuntimeError, match="this worker's stalegrad has semantics 2, the sweep's has 3"):
-        attempt_text(base.to_toml(), 3)
+    with pytest.raises(RuntimeError, match="this worker's stalegrad has semantics 3, the sweep's has 4"):
+        attempt_text(base.to_toml(), 4)
 
 
 def test_a_client_of_dask_stands_for_its_executor():

@@ -290,13 +290,13 @@ def test_runs_of_a_newer_version_are_named_and_left_out(store):
     spec = store / "runs" / first / "spec.toml"
     spec.write_text("gravity = 9.81\n" + spec.read_text())
     about = store / "runs" / second / "result.json"
-    about.write_text(about.read_text().replace("stalegrad-result-2", "stalegrad-result-3"))
+    about.write_text(about.read_text().replace("stalegrad-result-3", "stalegrad-result-4"))
     for key in (first, second):
         write_sums(store / "runs" / key)
     with pytest.warns(UserWarning, match="is left out") as said:
         assert len(load(store)) == 2
     assert any("'gravity'" in str(w.message) and first in str(w.message) for w in said)
-    assert any("stalegrad-result-3" in str(w.message) and second in str(w.message) for w in said)
+    assert any("stalegrad-result-4" in str(w.message) and second in str(w.message) for w in said)
 
 
 def test_a_run_under_the_key_of_another_is_named_and_left_out(store, base, silent, made):
