@@ -1,4 +1,4 @@
-"""The choice of delays for a simulation: a fitted law, or the measured times where no law fits."""
+"""The choice of delays for a simulation: a fitted delay, or the measured times where no delay fits."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ALL = "all"
 """Whose fit it is when the times of all workers are taken together."""
 
 REJECTED = 0.01
-"""A law does not fit if its Kolmogorov-Smirnov test gives less (divided by the number of workers), and ..."""
+"""A delay does not fit if its Kolmogorov-Smirnov test gives less (divided by the number of workers), and ..."""
 
 NEAR = 0.03
-"""... its distance exceeds this: of 10^6 times, the test would reject a law that is as near as anybody needs."""
+"""... its distance exceeds this: of 10^6 times, the test would reject a delay that is as near as anybody needs."""
 
 ACCURATE = 0.05
-"""Largest relative error of a fitting law's mean and synchronous step. It is half of ..."""
+"""Largest relative error of a fitting delay's mean and synchronous step. It is half of ..."""
 
 USABLE = 0.1
 """... the relative error from which the fit says that its synchronous step is not the measured one."""
@@ -73,8 +73,8 @@ class Choice:
     """What ``Cluster(compute=...)`` takes, and how well it does.
 
     Attributes:
-        compute: one law, or one per worker.
-        fits: whether it is a law that fits; else it draws from measured times.
+        compute: one delay, or one per worker.
+        fits: whether it is a delay that fits; else it draws from measured times.
         step: of the log and of ``compute``.
         words: all this in a sentence.
     """
@@ -93,10 +93,10 @@ class Choice:
 def choose(
     times: Mapping[Hashable, Floats], steps: pd.DataFrame | None, table: pd.DataFrame, *, apart: bool
 ) -> Choice:
-    """Return the law or laws that fit, or else the measured times of each worker.
+    """Return the delay or delays that fit, or else the measured times of each worker.
 
-    A law fits if the Kolmogorov-Smirnov test does not reject it, or its distance is at most 0.03, and its mean and
-    its synchronous step are within 5 % of the measured ones. Measured times are taken as they are; where the
+    A delay fits if the Kolmogorov-Smirnov test does not reject it, or its distance is at most 0.03, and its mean
+    and its synchronous step are within 5 % of the measured ones. Measured times are taken as they are; where the
     synchronous step of independent draws from them is off by more than 2 % and its uncertainty, because the times
     of one step have something in common, they are divided by it if that comes closer (each worker's mean is kept).
 
@@ -104,7 +104,7 @@ def choose(
         times: worker -> its times.
         steps: one row per step, one column per worker, NaN where a worker has no time; or None.
         table: of :class:`~stalegrad.analysis.fits.delays.DelayFit`.
-        apart: whether each worker has a law of its own.
+        apart: whether each worker has a delay of its own.
     """
     samples, alone = list(times.values()), len(times) == 1
     size, there, unsure = TEAM if alone else len(samples), None, 0.0
@@ -116,17 +116,17 @@ def choose(
         unsure = float(largest.std(ddof=1)) / math.sqrt(len(largest)) / measured
         there = None if steps.notna().to_numpy().all() else steps.notna().to_numpy()
 
-    def step(laws: Sequence[Delay]) -> SynchronousStep:
-        return SynchronousStep(measured, synchronous_step(list(laws) * (size // len(laws)), there), unsure)
+    def step(delays: Sequence[Delay]) -> SynchronousStep:
+        return SynchronousStep(measured, synchronous_step(list(delays) * (size // len(delays)), there), unsure)
 
     rows = _of_one_family(table) if apart and not alone else table[table["worker"] == ALL][:1]
-    laws = tuple(rows["delay"])
-    whose = samples if len(laws) == len(samples) else [np.concatenate(samples)]
+    delays = tuple(rows["delay"])
+    whose = samples if len(delays) == len(samples) else [np.concatenate(samples)]
     close = (rows["p_value"] * len(rows) >= REJECTED) | (rows["ks"] <= NEAR)
-    means = [law.expectation() / own.mean() - 1 for law, own in zip(laws, whose, strict=True)]
-    if close.all() and np.max(np.abs(means)) <= ACCURATE and abs((found := step(laws)).error) <= ACCURATE:
-        words = f"Times follow the law {rows['law'].iloc[0]}{_of_each(laws)}"
-        return Choice(laws if len(laws) > 1 else laws[0], True, found, f"{words}.{_doubt(found)}")
+    means = [delay.expectation() / own.mean() - 1 for delay, own in zip(delays, whose, strict=True)]
+    if close.all() and np.max(np.abs(means)) <= ACCURATE and abs((found := step(delays)).error) <= ACCURATE:
+        words = f"Times follow the delay {rows['name'].iloc[0]}{_of_each(delays)}"
+        return Choice(delays if len(delays) > 1 else delays[0], True, found, f"{words}.{_doubt(found)}")
 
     drawn = tuple(Empirical.thinned(own, THINNED) for own in samples)
     found, how = step(drawn), ""
@@ -137,28 +137,28 @@ def choose(
             drawn, found, how = levelled, other, ", divided by what is common to the workers of each step"
     best = table.iloc[0]
     words = (
-        f"No law fits (the best for all times is {best['law']}, KS distance {best['ks']:.2f}): compute draws from "
-        f"the measured times{_of_each(drawn)}{how}."
+        f"No delay fits (the best for all times is {best['name']}, KS distance {best['ks']:.2f}): compute draws "
+        f"from the measured times{_of_each(drawn)}{how}."
     )
     return Choice(drawn if len(drawn) > 1 else drawn[0], False, found, words + _doubt(found))
 
 
-def synchronous_step(laws: Sequence[Delay], there: npt.NDArray[np.bool_] | None = None) -> float:
-    """Return the mean of the largest of one independent draw of each law, in seconds, by simulation.
+def synchronous_step(delays: Sequence[Delay], there: npt.NDArray[np.bool_] | None = None) -> float:
+    """Return the mean of the largest of one independent draw of each delay, in seconds, by simulation.
 
     Args:
-        laws: one per worker.
+        delays: one per worker.
         there: steps by workers, False where a worker is missing from a step; None: nowhere.
     """
     rng = np.random.default_rng(0)
-    size = min(max(DRAWS // len(laws), FEWEST), MOST)
+    size = min(max(DRAWS // len(delays), FEWEST), MOST)
     rows = None
     if there is not None:
         rows = np.arange(max(1, size // len(there)) * len(there)) % len(there)
         size = len(rows)
     largest = np.zeros(size)
-    for worker, law in enumerate(laws):
-        draws = law.sample(rng, size)
+    for worker, delay in enumerate(delays):
+        draws = delay.sample(rng, size)
         if there is not None:
             draws = np.where(there[rows, worker], draws, 0.0)
         np.maximum(largest, draws, out=largest)
@@ -179,16 +179,16 @@ def _doubt(step: SynchronousStep) -> str:
     return f"{text}, as the times of a step depend on one another."
 
 
-def _of_each(laws: Sequence[Delay]) -> str:
-    return " of each worker" if len(laws) > 1 else ""
+def _of_each(delays: Sequence[Delay]) -> str:
+    return " of each worker" if len(delays) > 1 else ""
 
 
 def _of_one_family(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the laws per worker: of the family with the least AIC, if one was fitted to all."""
+    """Return the rows of the delays per worker: of the family with the least AIC, if one was fitted to all."""
     single = table[table["worker"] != ALL]
-    aic = single.pivot_table(index="worker", columns="law", values="aic", aggfunc="first")
+    aic = single.pivot_table(index="worker", columns="name", values="aic", aggfunc="first")
     total = aic.sum(skipna=False).dropna()
-    return single[single["law"] == total.idxmin()] if len(total) else single.drop_duplicates("worker")
+    return single[single["name"] == total.idxmin()] if len(total) else single.drop_duplicates("worker")
 
 
 def _levelled(steps: pd.DataFrame) -> list[Floats]:

@@ -1,4 +1,4 @@
-"""Laws of delays: the fit of each by maximum likelihood, its distance, the tail, and how a job ages."""
+"""Families of delays: the fit of each by maximum likelihood, its distance, the tail, and how a job ages."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ TAIL = 5
 """Least number of largest times that Hill's estimate is made from."""
 
 
-def fit_laws(times: Floats) -> list[Delay]:
-    """Return every law with the parameters of maximum likelihood, given positive times.
+def fit_families(times: Floats) -> list[Delay]:
+    """Return every delay with the parameters of maximum likelihood, given positive times.
 
-    An Erlang law is found as the gamma law with cv = 1/sqrt(shape). The hyper-exponential law (two branches) is
-    fitted to times with a coefficient of variation above 1 only, as it always has itself; to a constant the
-    deterministic law alone.
+    An Erlang delay is found as the gamma delay with cv = 1/sqrt(shape). The hyper-exponential delay (two branches)
+    is fitted to times with a coefficient of variation above 1 only, as it always has itself; to a constant
+    the deterministic delay alone.
     """
     mean, logs = float(times.mean()), np.log(times)
     low, high = float(times.min()), float(times.max())
     if high - low <= CONSTANT * mean:
         return [Deterministic(mean)]
     few = _grouped(times)[0]
-    laws: list[Delay] = [
+    delays: list[Delay] = [
         Exponential(mean),
         ShiftedExponential(low, mean - low),
         Pareto(float(1 / (logs - logs.min()).mean()), low),
@@ -74,7 +74,7 @@ def fit_laws(times: Floats) -> list[Delay]:
         _weibull(few / few.max(), float(few.max())),
         Uniform(low, high),
     ]
-    return [*laws, _hyper_exponential(times)] if times.std() > mean else laws
+    return [*delays, _hyper_exponential(times)] if times.std() > mean else delays
 
 
 def _weibull(relative: Floats, scale: float) -> Delay:
@@ -114,28 +114,28 @@ def _grouped(times: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
     return np.add.reduceat(np.sort(times), cuts[:-1]) / np.diff(cuts), np.diff(cuts)
 
 
-def ks_distance(law: Delay, times: Floats) -> float:
-    """Return the largest distance of a law's distribution function from that of measured times."""
+def ks_distance(delay: Delay, times: Floats) -> float:
+    """Return the largest distance of a delay's distribution function from that of measured times."""
     n = len(times)
     ranks = np.arange(n) if n <= GROUPS else np.linspace(0, n - 1, GROUPS, dtype=int)
-    below = 1.0 - law.sf(np.sort(times)[ranks])
+    below = 1.0 - delay.sf(np.sort(times)[ranks])
     return float(max(np.max((ranks + 1) / n - below), np.max(below - ranks / n)))
 
 
-def log_density(law: Delay, times: Floats) -> Floats:
-    """Return the logarithm of the law's density at these times; inf for the deterministic law at its value."""
-    if isinstance(law, Deterministic):
-        return np.where(np.isclose(times, law.value, rtol=CONSTANT), np.inf, -np.inf)
-    if isinstance(law, HyperExponential):
-        means = np.asarray(law.means)
-        return np.asarray(logsumexp(np.log(law.weights) - np.log(means) - times[:, None] / means, axis=1))
-    return np.asarray(law.distribution().logpdf(times))
+def log_density(delay: Delay, times: Floats) -> Floats:
+    """Return the logarithm of the delay's density at these times; inf for the deterministic delay at its value."""
+    if isinstance(delay, Deterministic):
+        return np.where(np.isclose(times, delay.value, rtol=CONSTANT), np.inf, -np.inf)
+    if isinstance(delay, HyperExponential):
+        means = np.asarray(delay.means)
+        return np.asarray(logsumexp(np.log(delay.weights) - np.log(means) - times[:, None] / means, axis=1))
+    return np.asarray(delay.distribution().logpdf(times))
 
 
 def ks_p_value(distance: float, count: int) -> float:
-    """Return the probability that times of a known law have a larger Kolmogorov-Smirnov distance.
+    """Return the probability that times of a known delay have a larger Kolmogorov-Smirnov distance.
 
-    Above 1,000 times it is the limiting law with Stephens' correction, within 5 % of the exact one down to 1e-8.
+    Above 1,000 times it is the limiting delay with Stephens' correction, within 5 % of the exact one down to 1e-8.
     """
     if count <= EXACT:
         return float(stats.kstwo.sf(distance, count))
@@ -143,29 +143,29 @@ def ks_p_value(distance: float, count: int) -> float:
     return float(kolmogorov(distance * (root + 0.12 + 0.11 / root)))
 
 
-def parameters(law: Delay) -> int:
-    """Return how many parameters of a law were fitted."""
-    if isinstance(law, HyperExponential):
-        return 2 * len(law.means) - 1
-    return 1 if isinstance(law, Deterministic | Exponential) else 2
+def parameters(delay: Delay) -> int:
+    """Return how many parameters of a delay were fitted."""
+    if isinstance(delay, HyperExponential):
+        return 2 * len(delay.means) - 1
+    return 1 if isinstance(delay, Deterministic | Exponential) else 2
 
 
-def law_ageing(law: Delay) -> str:
+def delay_ageing(delay: Delay) -> str:
     """Return whether a new job takes longer than the rest of a used one: P(X > u + t) <= P(X > u) P(X > t).
 
     ``new-longer-than-used``: always; ``new-shorter-than-used``: always the reverse; ``memoryless``: always equal;
-    ``neither``: it depends, as in all laws with a power tail above a least time.
+    ``neither``: it depends, as in all delays with a power tail above a least time.
 
     Reference: Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Definition 1.
     """
-    if isinstance(law, Gamma | Weibull):
-        spread = law.cv if isinstance(law, Gamma) else 1 / law.shape
+    if isinstance(delay, Gamma | Weibull):
+        spread = delay.cv if isinstance(delay, Gamma) else 1 / delay.shape
         return MEMORYLESS if spread == 1 else NEWER_LONGER if spread < 1 else NEWER_SHORTER
-    if isinstance(law, HyperExponential):
-        return MEMORYLESS if len(set(law.means)) == 1 else NEWER_SHORTER
-    if isinstance(law, Exponential):
+    if isinstance(delay, HyperExponential):
+        return MEMORYLESS if len(set(delay.means)) == 1 else NEWER_SHORTER
+    if isinstance(delay, Exponential):
         return MEMORYLESS
-    return NEITHER if isinstance(law, LogNormal | Pareto) else NEWER_LONGER
+    return NEITHER if isinstance(delay, LogNormal | Pareto) else NEWER_LONGER
 
 
 def observed_ageing(times: Floats) -> str:

@@ -1,4 +1,4 @@
-"""Fits of delays: the law that measured times follow, and whether workers differ."""
+"""Fits of delays: the delay that measured times follow, and whether workers differ."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stalegrad._core.specs import unknown_name
 from stalegrad.analysis.fits.delay_choice import ALL, Choice, SynchronousStep, choose
 from stalegrad.analysis.fits.delay_families import (
     Floats,
-    fit_laws,
+    delay_ageing,
+    fit_families,
     ks_distance,
     ks_p_value,
-    law_ageing,
     log_density,
     observed_ageing,
     parameters,
@@ -28,18 +28,18 @@ from stalegrad.analysis.fits.imbalance import Imbalance, imbalance
 from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic
 
 FEWEST = 4
-"""Least number of times per worker: one more than the largest law has parameters."""
+"""Least number of times per worker: one more than the largest delay has parameters."""
 
 
 @dataclass(frozen=True)
 class DelayFit:
-    """Laws fitted to measured times.
+    """Delays fitted to measured times.
 
     Attributes:
-        table: one row per worker (``all``: all times together) and law, the best first: ``worker``, ``law`` (its
-            name in a spec), ``delay`` (the law itself), ``log_likelihood``, ``aic``, ``ks`` (Kolmogorov-Smirnov
-            distance), ``p_value`` (of ``ks``, for parameters known beforehand: too large for fitted ones),
-            ``ageing`` (of the law: ``new-longer-than-used``, NLTU, ``new-shorter-than-used``, ``memoryless`` or
+        table: one row per worker (``all``: all times together) and delay, the best first: ``worker``, ``name``
+            (that of the delay in a spec), ``delay`` (the delay itself), ``log_likelihood``, ``aic``, ``ks``
+            (Kolmogorov-Smirnov distance), ``p_value`` (of ``ks``, for parameters known beforehand: too large for
+            fitted ones), ``ageing`` (of the delay: ``new-longer-than-used``, NLTU, ``new-shorter-than-used``, ``memoryless`` or
             ``neither``).
         workers: one row per worker and ``all``: ``times`` (how many), ``mean`` (s), ``cv``, ``tail_index``
             (Hill), ``ageing`` (of the times themselves), ``ratio`` (typical time over the median worker's, with
@@ -67,17 +67,17 @@ class DelayFit:
 
     @property
     def compute(self) -> Delay | tuple[Delay, ...]:
-        """What ``Cluster(compute=...)`` takes: one law, or one per worker in the order of ``workers``.
+        """What ``Cluster(compute=...)`` takes: one delay, or one per worker in the order of ``workers``.
 
-        If a law fits, it is the best of all times together; if the imbalance is persistent, the laws per worker
-        of the family with the least AIC in all. If none fits, it is an ``Empirical`` per worker, which draws from
-        the worker's own times. Draws are independent: what is common to all workers of a step is not reproduced.
+        If a delay fits, it is the best of all times together; if the imbalance is persistent, the delays per
+        worker of the family with the least AIC in all. If none fits, it is an ``Empirical`` per worker, which draws
+        from the worker's own times. Draws are independent: what is common to all workers of a step is not reproduced.
         """
         return self.choice.compute
 
     @property
     def fits(self) -> bool:
-        """Whether ``compute`` is a law that fits the times; else it draws from the times themselves."""
+        """Whether ``compute`` is a delay that fits the times; else it draws from the times themselves."""
         return self.choice.fits
 
     @property
@@ -109,9 +109,9 @@ def fit_delays(
     seconds: str = "seconds",
     step: str | None = None,
 ) -> DelayFit:
-    """Find the laws that describe measured times, and whether the imbalance of workers is random or persistent.
+    """Find the delays that describe measured times, and whether the imbalance of workers is random or persistent.
 
-    The laws are fitted by maximum likelihood. They are judged on times as measured. Which workers are slow is
+    The delays are fitted by maximum likelihood. They are judged on times as measured. Which workers are slow is
     found by ranks and medians within steps (if ``step`` is given), which pauses, heavy tails and a drift of the
     whole cluster do not distort; the modules ``stalegrad.analysis.fits.persistence`` and ``imbalance`` name the
     thresholds and why. The fit compares its own synchronous step with the measured one and says how far it is off.
@@ -150,23 +150,23 @@ def fit_delays(
 
 
 def _rows(worker: Hashable, times: Floats) -> list[dict[str, Any]]:
-    return [{"worker": worker, **_row(law, times)} for law in fit_laws(times)]
+    return [{"worker": worker, **_row(delay, times)} for delay in fit_families(times)]
 
 
-def _row(law: Delay, times: Floats) -> dict[str, Any]:
-    n, log_likelihood = len(times), float(log_density(law, times).sum())
+def _row(delay: Delay, times: Floats) -> dict[str, Any]:
+    n, log_likelihood = len(times), float(log_density(delay, times).sum())
     distance, p_value = 0.0, 1.0
-    if not isinstance(law, Deterministic):
-        distance = ks_distance(law, times)
+    if not isinstance(delay, Deterministic):
+        distance = ks_distance(delay, times)
         p_value = ks_p_value(distance, n)
     return {
-        "law": next(name for name, cls in DELAYS.items() if cls is type(law)),
-        "delay": law,
+        "name": DELAYS.name_of(type(delay)),
+        "delay": delay,
         "log_likelihood": log_likelihood,
-        "aic": 2 * parameters(law) - 2 * log_likelihood,
+        "aic": 2 * parameters(delay) - 2 * log_likelihood,
         "ks": distance,
         "p_value": p_value,
-        "ageing": law_ageing(law),
+        "ageing": delay_ageing(delay),
     }
 
 
@@ -214,7 +214,7 @@ def _check_times(grouped: dict[Hashable, Floats]) -> None:
             at = int(np.argmax(bad))
             raise ValueError(f"time {at} of worker {worker} is {times[at]}; allowed are finite seconds above 0")
         if len(times) < FEWEST:
-            raise ValueError(f"worker {worker} has {len(times)} times: at least {FEWEST} are needed to fit laws")
+            raise ValueError(f"worker {worker} has {len(times)} times: at least {FEWEST} are needed to fit delays")
 
 
 def _steps(frame: pd.DataFrame, worker: str, seconds: str, step: str) -> pd.DataFrame:

@@ -90,14 +90,14 @@ def fit_staleness(
     workers: int | None = None,
     per_worker: bool = False,
 ) -> StalenessFit:
-    """Fit laws of staleness tau = 0, 1, ... to what was observed.
+    """Fit distributions of staleness tau = 0, 1, ... to what was observed.
 
     * ``geometric``: p (1 - p)^tau;
     * ``uniform``: 1 / (tau_hat + 1) up to tau_hat;
     * ``poisson``: e^-lam lam^tau / tau!;
     * ``cmp`` (Conway-Maxwell-Poisson): lam^tau / ((tau!)^nu Z); its mode is about lam^(1/nu); overdispersed for
-      nu < 1, down to the geometric law at nu = 0;
-    * ``negative-binomial``: r, p as in ``scipy.stats.nbinom``; at least as wide as Poisson's law, which it is
+      nu < 1, down to the geometric distribution at nu = 0;
+    * ``negative-binomial``: r, p as in ``scipy.stats.nbinom``; at least as wide as the Poisson model, which it is
       for r to infinity (r is at most 1e4 means).
 
     The messages of a run depend on one another, so that the p-values of a long trace are smaller than they
@@ -108,10 +108,10 @@ def fit_staleness(
         models: which to fit.
         by: ``likelihood``: maximum likelihood; ``bhattacharyya``: least Bhattacharyya distance of model and
             histogram, -ln sum over tau of sqrt(q(tau) p(tau)), as the paper does. The likelihood (and AIC) is
-            reported in either case; a uniform law fitted by distance may give some value probability 0.
+            reported in either case; a uniform distribution fitted by distance may give some value probability 0.
         constraint: ``"m"``, the paper's, fixes p = 1/m, lam = m (Poisson) and lam^(1/nu) = m (CMP) for m
             workers; ``"m-1"`` puts m - 1 for m in the latter two, for staleness that counts from 0 has mean
-            m - 1. The uniform and the negative binomial law stay free. Default: all parameters are free.
+            m - 1. The uniform and the negative binomial distribution stay free. Default: all parameters are free.
         workers: m; by default that of the trace.
         per_worker: fit the messages of each worker too, after those of all.
 

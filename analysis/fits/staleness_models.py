@@ -1,4 +1,4 @@
-"""Laws of staleness on 0, 1, 2, ..., in logs, and the search for their parameters."""
+"""Distributions of staleness on 0, 1, 2, ..., in logs, and the search for their parameters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 
 def cmp_log_pmf(k: npt.ArrayLike, log_lam: float, nu: float) -> Floats:
-    """Return log of lam^k / ((k!)^nu Z(lam, nu)), the Conway-Maxwell-Poisson law; nu = 1 is Poisson's."""
+    """Return log of lam^k / ((k!)^nu Z(lam, nu)), the Conway-Maxwell-Poisson distribution; nu = 1 is Poisson's."""
     return np.asarray(_log_terms(k, log_lam, nu) - cmp_log_normaliser(log_lam, nu))
 
 
@@ -63,7 +63,7 @@ def _log_terms(k: npt.ArrayLike, log_lam: float, nu: float) -> Floats:
 
 
 class Tie(NamedTuple):
-    """The constraint of the paper: ``workers`` fixes the geometric law, ``mode`` lam^(1/nu) of the others."""
+    """The constraint of the paper: ``workers`` fixes the geometric model, ``mode`` lam^(1/nu) of the others."""
 
     workers: int
     mode: int
@@ -105,7 +105,7 @@ def _negative_binomial(mean: float, variance: float, tie: Tie | None) -> Family:
 
 
 class Model(NamedTuple):
-    """A law of staleness: its parameters, log p(k) given them, and its family to search in."""
+    """A distribution of staleness: its parameters, log p(k) given them, and its family to search in."""
 
     parameters: tuple[str, ...]
     log_pmf: Callable[..., Any]
@@ -122,7 +122,7 @@ MODELS = {
 
 
 def described(model: str, parameters: tuple[float, ...]) -> dict[str, float]:
-    """Return the parameters by the names of the literature; lam of a narrow law may be too large for a float."""
+    """Return the parameters by the names of the literature; lam of a narrow one may be too large for a float."""
     named = dict(zip(MODELS[model].parameters, parameters, strict=True))
     with np.errstate(over="ignore"):
         return {("lam" if k == "log_lam" else k): (np.exp(v) if k == "log_lam" else v) for k, v in named.items()}
@@ -140,12 +140,12 @@ def search(model: str, counts: Ints, by: str, tie: Tie | None) -> tuple[tuple[fl
         model: a key of :data:`MODELS`.
         counts: how often staleness 0, 1, ... was seen, at least two of them.
         by: ``likelihood`` or ``bhattacharyya``.
-        tie: the constraint on the parameters; the uniform and the negative binomial law have none.
+        tie: the constraint on the parameters; the uniform and the negative binomial distribution have none.
     """
     seen = np.flatnonzero(counts)
     share = counts[seen] / counts.sum()
     family = MODELS[model].family
-    if family is None:  # the uniform law, whose parameter is a whole number
+    if family is None:  # the uniform distribution, whose parameter is a whole number
         overlap = np.cumsum(np.sqrt(share)) / np.sqrt(seen + 1)
         return (int(seen[-1] if by == "likelihood" else seen[np.argmax(overlap)]),), 1
 

@@ -118,7 +118,7 @@ class ErrorBound:
         Args:
             wallclock: t, one or many.
             synchrony: one of those that :func:`~stalegrad.analysis.expected_update_time` knows.
-            compute: law of the seconds of one mini-batch, or one per worker.
+            compute: delay of the seconds of one mini-batch, or one per worker.
             workers: their number.
             quantity: ``error`` or ``gradient``.
 
@@ -150,7 +150,7 @@ class ErrorBound:
         Args:
             wallclock: seconds.
             synchrony: of the kind meant; its own k is replaced.
-            compute: law of the seconds of one mini-batch, or one per worker.
+            compute: delay of the seconds of one mini-batch, or one per worker.
             workers: their number.
             quantity: what is bounded.
 

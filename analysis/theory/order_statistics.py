@@ -39,25 +39,25 @@ ACCURACY = 1e-10
 HALVINGS = 10
 
 
-def closed_form(law: Delay, k: int, workers: int) -> float | None:
-    """Return the expected ``k``-th smallest of ``workers`` draws of one law, or None if no closed form is known.
+def closed_form(delay: Delay, k: int, workers: int) -> float | None:
+    """Return the expected ``k``-th smallest of ``workers`` draws of one delay, or None if no closed form is known.
 
     Exponential: (H_P - H_{P-k}) scale, after the shift if there is one. Pareto: scale Γ(P+1) Γ(P-k+1-1/a) /
     (Γ(P-k+1) Γ(P+1-1/a)). Uniform: k/(P+1) of the way.
     """
-    match law:
+    match delay:
         case Deterministic():
-            return law.value
+            return delay.value
         case Exponential():
-            return law.scale * harmonic(workers, k)
+            return delay.scale * harmonic(workers, k)
         case ShiftedExponential():
-            return law.shift + law.scale * harmonic(workers, k)
+            return delay.shift + delay.scale * harmonic(workers, k)
         case Uniform():
-            return law.low + (law.high - law.low) * k / (workers + 1)
+            return delay.low + (delay.high - delay.low) * k / (workers + 1)
         case Pareto():
-            late, inverse = workers - k + 1, 1 / law.shape
+            late, inverse = workers - k + 1, 1 / delay.shape
             logs = special.gammaln([workers + 1, late - inverse, late, workers + 1 - inverse])
-            return float(law.scale * math.exp(logs[0] + logs[1] - logs[2] - logs[3]))
+            return float(delay.scale * math.exp(logs[0] + logs[1] - logs[2] - logs[3]))
     return None
 
 
@@ -66,46 +66,48 @@ def harmonic(workers: int, k: int) -> float:
     return float(special.digamma(workers + 1) - special.digamma(workers - k + 1))
 
 
-def order_statistic(laws: Sequence[Delay], k: int) -> float:
-    """Return the expected ``k``-th smallest of one draw of every law, in seconds, by quadrature.
+def order_statistic(delays: Sequence[Delay], k: int) -> float:
+    """Return the expected ``k``-th smallest of one draw of every delay, in seconds, by quadrature.
 
-    It is the integral of P(at most k - 1 have finished by t). Pieces lie between the quantiles of the laws, so
+    It is the integral of P(at most k - 1 have finished by t). Pieces lie between the quantiles of the delays, so
     that corners and jumps fall on their ends, and are halved until the result stands.
 
     Raises:
-        ValueError: for a law whose survival function is not known, or is a scipy law of whole numbers.
+        ValueError: for a delay whose survival function is not known, or is a scipy delay of whole numbers.
         ArithmeticError: if the quadrature does not settle.
     """
-    kinds = list(dict.fromkeys(laws))
+    kinds = list(dict.fromkeys(delays))
     edges = np.unique(np.concatenate([[0.0], *map(split_points, kinds)]))
 
     if len(kinds) == 1:
-        return _integral(lambda t: special.bdtrc(len(laws) - k, len(laws), survival(kinds[0], t)), edges)
-    return _integral(lambda t: _at_most(k - 1, laws, {law: survival(law, t) for law in kinds}), edges)
+        return _integral(lambda t: special.bdtrc(len(delays) - k, len(delays), survival(kinds[0], t)), edges)
+    return _integral(lambda t: _at_most(k - 1, delays, {delay: survival(delay, t) for delay in kinds}), edges)
 
 
-def survival(law: Delay, t: Floats) -> Floats:
+def survival(delay: Delay, t: Floats) -> Floats:
     """Return P(X > t).
 
     Raises:
-        ValueError: if the law cannot say.
+        ValueError: if the delay cannot say.
     """
-    if isinstance(law, Scipy) and not hasattr(law.distribution().dist, "pdf"):
-        raise ValueError(f"compute = {law!r} is a law of whole numbers: theory here needs a continuous one")
+    if isinstance(delay, Scipy) and not hasattr(delay.distribution().dist, "pdf"):
+        raise ValueError(f"compute = {delay!r} is a delay of whole numbers: theory here needs a continuous one")
     try:
-        return law.sf(t)
+        return delay.sf(t)
     except TypeError as error:
-        raise ValueError(f"compute = {law!r} has no survival function, which this theory needs: {error}") from None
+        raise ValueError(
+            f"compute = {delay!r} has no survival function, which this theory needs: {error}"
+        ) from None
 
 
-def split_points(law: Delay) -> Floats:
-    """Return times that split the law's support: its quantiles, to far out, and its jumps."""
-    if isinstance(law, Empirical):
-        return np.unique(law.times())
+def split_points(delay: Delay) -> Floats:
+    """Return times that split the delay's support: its quantiles, to far out, and its jumps."""
+    if isinstance(delay, Empirical):
+        return np.unique(delay.times())
     low, high = np.full(len(LEVELS), -700.0), np.full(len(LEVELS), 700.0)  # logarithms of times
     for _ in range(64):
         middle = (low + high) / 2
-        later = survival(law, np.exp(middle)) > LEVELS
+        later = survival(delay, np.exp(middle)) > LEVELS
         low, high = np.where(later, middle, low), np.where(later, high, middle)
     return np.asarray(np.exp(high))
 
@@ -123,12 +125,12 @@ def _integral(function: Callable[[Floats], Floats], edges: Floats) -> float:
     raise ArithmeticError(f"the expected order statistic does not settle: last two values {before} and {value}")
 
 
-def _at_most(count: int, laws: Sequence[Delay], late: dict[Delay, Floats]) -> Floats:
-    """Return P(at most ``count`` of the laws' times are over), given each law's survival."""
-    finished = np.zeros((count + 1, len(late[laws[0]])))
+def _at_most(count: int, delays: Sequence[Delay], late: dict[Delay, Floats]) -> Floats:
+    """Return P(at most ``count`` of the delays' times are over), given each delay's survival."""
+    finished = np.zeros((count + 1, len(late[delays[0]])))
     finished[0] = 1.0
-    for law in laws:
-        over = finished[:-1] * (1 - late[law])
-        finished *= late[law]
+    for delay in delays:
+        over = finished[:-1] * (1 - late[delay])
+        finished *= late[delay]
         finished[1:] += over
     return np.asarray(finished.sum(axis=0))

@@ -30,24 +30,24 @@ SHORTEST, NEGLIGIBLE = 2.0**-10, 1e-9
 """The grid begins at this share of the time that it may take, and is doubled until so little is left beyond it."""
 
 
-def batch_order_statistic(laws: Sequence[Delay], k: int) -> float:
+def batch_order_statistic(delays: Sequence[Delay], k: int) -> float:
     """Return the expected time until ``k`` mini-batches are done, if every worker goes on without a pause.
 
     It is the integral of P(N_1(t) + ... + N_P(t) <= k - 1), all workers starting at 0.
 
     Args:
-        laws: of the time of a mini-batch, one per worker; continuous.
+        delays: of the time of a mini-batch, one per worker; continuous.
         k: at least 1; may exceed the number of workers.
 
     Raises:
-        ValueError: for a law whose survival function is not known.
+        ValueError: for a delay whose survival function is not known.
         ArithmeticError: if the result does not settle.
     """
-    groups = Counter(laws)
-    rate = sum(number / law.expectation() for law, number in groups.items())
+    groups = Counter(delays)
+    rate = sum(number / delay.expectation() for delay, number in groups.items())
 
     def time(t: Floats) -> tuple[float, float]:
-        few = _sum_of_counts([(_counts(survival(law, t), k), number) for law, number in groups.items()], k)
+        few = _sum_of_counts([(_counts(survival(delay, t), k), number) for delay, number in groups.items()], k)
         late = few.sum(axis=0)
         value = float(np.trapezoid(late, t))
         return value, float(late[-1]) * t[-1] / value
@@ -55,7 +55,7 @@ def batch_order_statistic(laws: Sequence[Delay], k: int) -> float:
     return _refined(time, 2 * (k + 1) / rate)
 
 
-def fresh_share(law: Delay, k: int, workers: int) -> float:
+def fresh_share(delay: Delay, k: int, workers: int) -> float:
     """Return the share of fresh gradients of K-batch-async in the long run.
 
     While a gradient is computed the P - 1 others, each met at a random moment of its job, push N gradients.
@@ -63,18 +63,18 @@ def fresh_share(law: Delay, k: int, workers: int) -> float:
     and N <= l - 1. For exponential times N is geometric.
 
     Args:
-        law: of the time of a mini-batch, the same for all workers; continuous.
+        delay: of the time of a mini-batch, the same for all workers; continuous.
         k: gradients per update.
         workers: P.
 
     Raises:
-        ValueError: for a law whose survival function is not known.
+        ValueError: for a delay whose survival function is not known.
         ArithmeticError: if the result does not settle.
     """
-    mean = law.expectation()
+    mean = delay.expectation()
 
     def share(t: Floats) -> tuple[float, float]:
-        late = survival(law, t)
+        late = survival(delay, t)
         remaining = np.maximum(1 - np.concatenate([[0.0], np.cumsum((late[1:] + late[:-1]) / 2)]) * t[1] / mean, 0)
         few = _sum_of_counts([(_counts(late, k, remaining), workers - 1)], k)
         fresh = (few * (1 - np.arange(k) / k)[:, None]).sum(axis=0)
@@ -90,7 +90,7 @@ def _counts(late: Floats, most: int, first: Floats | None = None) -> Floats:
     Args:
         late: survival of every interval.
         most: counts from 0 to most - 1.
-        first: survival of the first interval, if it has a law of its own.
+        first: survival of the first interval, if it has a delay of its own.
     """
     first = late if first is None else first
     counts = np.zeros((most, len(late)))
@@ -127,7 +127,7 @@ def _refined(measure: Callable[[Floats], tuple[float, float]], horizon: float) -
     """Return what ``measure(grid)`` tends to as the grid gets finer.
 
     ``measure`` also says which share of its value may lie beyond the grid. Its error falls with a power of the
-    step: the square, or less for laws whose density is infinite at 0.
+    step: the square, or less for delays whose density is infinite at 0.
     """
     horizon *= SHORTEST
     while measure(np.linspace(0.0, horizon, POINTS + 1))[1] > NEGLIGIBLE:

@@ -56,7 +56,7 @@ def expected_update_time(synchrony: SynchronyLike, compute: Any, workers: int | 
     ===============  =============================================  =====================================
     sync             E[X_{P:P}]                                     exact or numerical
     k-sync           E[X_{K:P}]                                     exact or numerical
-    k-batch-sync     K E[X] / P if exponential; else the integral   exact or numerical; laws with jumps:
+    k-batch-sync     K E[X] / P if exponential; else the integral   exact or numerical; delays with jumps:
                      of P(fewer than K are done by t)               upper bound E[X_{K:P}]
     async            E[X] / P                                       exact
     k-batch-async    K E[X] / P                                     exact
@@ -72,25 +72,25 @@ def expected_update_time(synchrony: SynchronyLike, compute: Any, workers: int | 
 
     Args:
         synchrony: who waits for whom; one of the six above, with one mini-batch gradient per message.
-        compute: law of the seconds of one mini-batch, anything :class:`~stalegrad.simulator.Cluster` takes; a list
-            has one per worker.
+        compute: delay of the seconds of one mini-batch, anything :class:`~stalegrad.simulator.Cluster` takes; a
+            list has one per worker.
         workers: their number P; may be left out if ``compute`` is a list.
 
     Raises:
         ValueError: if k exceeds the workers, a mean is infinite or unknown, or there is no theory.
-        ArithmeticError: if numbers do not settle, for laws with extremely many tiny times.
+        ArithmeticError: if numbers do not settle, for delays with extremely many tiny times.
 
     References:
         Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Theorems 1 and 2, Lemmas 3 to 5.
     """
-    laws, k = _setting(synchrony, compute, workers)
+    delays, k = _setting(synchrony, compute, workers)
     if synchrony.local_steps != 1:
         raise ValueError(f"local_steps = {synchrony.local_steps}: update times are known for 1 only")
-    if len(laws) == 1 or synchrony.name in ("async", "k-batch-async"):
-        return _renewals(laws, k)
+    if len(delays) == 1 or synchrony.name in ("async", "k-batch-async"):
+        return _renewals(delays, k)
     if synchrony.name in ("sync", "k-sync"):
-        return _order_statistic(laws, k)
-    return _k_batch_sync(laws, k) if synchrony.name == "k-batch-sync" else _k_async(laws, k)
+        return _order_statistic(delays, k)
+    return _k_batch_sync(delays, k) if synchrony.name == "k-batch-sync" else _k_async(delays, k)
 
 
 def expected_speedup(synchrony: SynchronyLike, compute: Any, workers: int | None = None) -> Estimate:
@@ -99,8 +99,8 @@ def expected_speedup(synchrony: SynchronyLike, compute: Any, workers: int | None
     For async it is P E[X_{P:P}] / E[X], which is P H_P for exponential times. Arguments and errors as of
     :func:`expected_update_time`. Reference: Dutta et al. 2018, Theorem 1.
     """
-    laws, _ = _setting(synchrony, compute, workers)
-    sync = _order_statistic(laws, len(laws))
+    delays, _ = _setting(synchrony, compute, workers)
+    sync = _order_statistic(delays, len(delays))
     own = expected_update_time(synchrony, compute, workers)
     kind: Kind = "numerical" if own.kind == "exact" and sync.kind == "numerical" else _reciprocal(own.kind)
     return Estimate(sync.value / own.value, kind, f"{DUTTA}, Theorem 1: E[X_P:P] / E[T]; {own.source}")
@@ -121,7 +121,7 @@ def throughput(synchrony: SynchronyLike, compute: Any, workers: int | None = Non
 
 
 def expected_staleness(synchrony: SynchronyLike, workers: int) -> Estimate:
-    """Return the mean staleness of used gradients in the long run, in updates; it depends on no law of times.
+    """Return the mean staleness of used gradients in the long run, in updates; it depends on no delay.
 
     0 for sync, k-sync and k-batch-sync; (P - K) / K for k-async; (P - 1) / K for k-batch-async and async (K = 1).
     Every update adds 1 to each gradient in flight whose worker does not read then, and K gradients leave.
@@ -152,7 +152,7 @@ def fresh_probability(synchrony: SynchronyLike, compute: Any, workers: int | Non
 
     Args:
         synchrony: one of the six.
-        compute: law of the seconds of one mini-batch, the same for all workers.
+        compute: delay of the seconds of one mini-batch, the same for all workers.
         workers: their number P.
 
     Raises:
@@ -161,13 +161,13 @@ def fresh_probability(synchrony: SynchronyLike, compute: Any, workers: int | Non
     References:
         Dutta et al. 2018, Lemma 8 (p0 = 1 / P for async and exponential times).
     """
-    laws, k = _setting(synchrony, compute, workers)
-    count = len(laws)
+    delays, k = _setting(synchrony, compute, workers)
+    count = len(delays)
     if synchrony.name in ROUNDS or (synchrony.name == "k-async" and k == count):
         return Estimate(1.0, "exact", "every gradient is of the version it updates")
-    if len(set(laws)) > 1:
-        raise ValueError("fresh_probability has no theory for workers that differ: give one law for all")
-    memoryless = isinstance(laws[0], Exponential)
+    if len(set(delays)) > 1:
+        raise ValueError("fresh_probability has no theory for workers that differ: give one delay for all")
+    memoryless = isinstance(delays[0], Exponential)
     if synchrony.name == "k-async" and k > 1:
         if memoryless:
             return Estimate(k / count, "exact", "K / P: whoever finishes next is any worker alike")
@@ -175,19 +175,19 @@ def fresh_probability(synchrony: SynchronyLike, compute: Any, workers: int | Non
     if memoryless:
         value = 1 - (count - 1) / k * (1 - (1 - 1 / count) ** k)
         return Estimate(value, "exact", f"1 - ((P - 1) / K)(1 - (1 - 1/P)^K); for K = 1 {DUTTA}, Lemma 8")
-    _check_continuous(laws[0])
-    return Estimate(fresh_share(laws[0], k, count), "numerical", "pushes of the others: equilibrium renewals")
+    _check_continuous(delays[0])
+    return Estimate(fresh_share(delays[0], k, count), "numerical", "pushes of the others: equilibrium renewals")
 
 
-def longer_when_new(law: Delay, *, shorter: bool = False) -> bool:
+def longer_when_new(delay: Delay, *, shorter: bool = False) -> bool:
     """Return whether a new job lasts longer than the rest of one in progress: P(X > u + t) <= P(X > u) P(X > t).
 
-    It holds for the exponential (with equality), shifted exponential, Erlang, uniform and constant law, and for
-    gamma and Weibull laws of shape 1 and above; the reverse (``shorter``) for hyper-exponential ones. For Pareto
-    and log-normal laws neither holds. Checked on pairs of quantiles, which covers laws of users too.
+    It holds for the exponential (with equality), shifted exponential, Erlang, uniform and constant delay, and for
+    gamma and Weibull delays of shape 1 and above; the reverse (``shorter``) for hyper-exponential ones. For Pareto
+    and log-normal delays neither holds. Checked on pairs of quantiles, which covers delays of users too.
 
     Args:
-        law: of the times.
+        delay: of the times.
         shorter: return instead whether the reverse inequality holds.
 
     Raises:
@@ -196,11 +196,11 @@ def longer_when_new(law: Delay, *, shorter: bool = False) -> bool:
     References:
         Dutta et al. 2018, Definition of new-longer-than-used.
     """
-    points = split_points(law)
+    points = split_points(delay)
     t = np.unique(np.concatenate([points, points / 1.5]))[:: max(1, len(points) // 60)]
-    single = np.log(np.maximum(survival(law, t), 1e-300))
+    single = np.log(np.maximum(survival(delay, t), 1e-300))
     product = single[:, None] + single
-    joint = np.log(np.maximum(survival(law, (t[:, None] + t).ravel()), 1e-300)).reshape(product.shape)
+    joint = np.log(np.maximum(survival(delay, (t[:, None] + t).ravel()), 1e-300)).reshape(product.shape)
     excess = (joint - product)[product > math.log(1e-290)]
     return bool((-excess if shorter else excess).max(initial=-math.inf) <= 1e-6)
 
@@ -208,49 +208,51 @@ def longer_when_new(law: Delay, *, shorter: bool = False) -> bool:
 # Per synchrony
 
 
-def _renewals(laws: Sequence[Delay], k: int) -> Estimate:
-    rate = sum(number / law.expectation() for law, number in Counter(laws).items())
-    name = "K E[X] / P" if len(set(laws)) == 1 else "K / sum of 1 / E[X_i]"
+def _renewals(delays: Sequence[Delay], k: int) -> Estimate:
+    rate = sum(number / delay.expectation() for delay, number in Counter(delays).items())
+    name = "K E[X] / P" if len(set(delays)) == 1 else "K / sum of 1 / E[X_i]"
     return Estimate(k / rate, "exact", f"{DUTTA}, Lemmas 4 and 5: {name} (renewals)")
 
 
-def _order_statistic(laws: Sequence[Delay], k: int) -> Estimate:
+def _order_statistic(delays: Sequence[Delay], k: int) -> Estimate:
     source = f"{DUTTA}, Lemma 3: E[X_K:P]"
-    value = closed_form(laws[0], k, len(laws)) if len(set(laws)) == 1 else None
+    value = closed_form(delays[0], k, len(delays)) if len(set(delays)) == 1 else None
     if value is not None:
         return Estimate(value, "exact", source)
-    return Estimate(order_statistic(laws, k), "numerical", f"{source}, by quadrature")
+    return Estimate(order_statistic(delays, k), "numerical", f"{source}, by quadrature")
 
 
-def _k_batch_sync(laws: Sequence[Delay], k: int) -> Estimate:
+def _k_batch_sync(delays: Sequence[Delay], k: int) -> Estimate:
     if k == 1:
-        return _order_statistic(laws, 1)
-    if all(isinstance(law, Exponential) for law in laws):
-        return _renewals(laws, k)._replace(source=f"{DUTTA}: mean of an Erlang law, K over the sum of rates")
-    if len(set(laws)) == 1 and isinstance(laws[0], Deterministic):
-        return Estimate(laws[0].value * math.ceil(k / len(laws)), "exact", "rounds of P")
-    if any(isinstance(law, Deterministic | Empirical) for law in laws):
-        if k <= len(laws):
-            value = _order_statistic(laws, k).value
+        return _order_statistic(delays, 1)
+    if all(isinstance(delay, Exponential) for delay in delays):
+        return _renewals(delays, k)._replace(source=f"{DUTTA}: mean of an Erlang delay, K over the sum of rates")
+    if len(set(delays)) == 1 and isinstance(delays[0], Deterministic):
+        return Estimate(delays[0].value * math.ceil(k / len(delays)), "exact", "rounds of P")
+    if any(isinstance(delay, Deterministic | Empirical) for delay in delays):
+        if k <= len(delays):
+            value = _order_statistic(delays, k).value
             return Estimate(value, "upper bound", "E[X_K:P]: the first K distinct workers are K mini-batches")
-        raise ValueError(f"k-batch-sync with k = {k} above {len(laws)} workers has no theory for laws with jumps")
-    value = batch_order_statistic(laws, k)
+        raise ValueError(
+            f"k-batch-sync with k = {k} above {len(delays)} workers has no theory for delays with jumps"
+        )
+    value = batch_order_statistic(delays, k)
     return Estimate(value, "numerical", "integral of P(fewer than K mini-batches are done by t), renewal counts")
 
 
-def _k_async(laws: Sequence[Delay], k: int) -> Estimate:
-    if k == len(laws):
-        return _order_statistic(laws, k)
+def _k_async(delays: Sequence[Delay], k: int) -> Estimate:
+    if k == len(delays):
+        return _order_statistic(delays, k)
     if k == 1:
-        return _renewals(laws, k)
-    if all(isinstance(law, Exponential) for law in laws):
-        return _order_statistic(laws, k)._replace(source=f"{DUTTA}, Lemma 3: E[X_K:P], no memory")
-    if all(longer_when_new(law) for law in dict.fromkeys(laws)):
-        value = _order_statistic(laws, k).value
+        return _renewals(delays, k)
+    if all(isinstance(delay, Exponential) for delay in delays):
+        return _order_statistic(delays, k)._replace(source=f"{DUTTA}, Lemma 3: E[X_K:P], no memory")
+    if all(longer_when_new(delay) for delay in dict.fromkeys(delays)):
+        value = _order_statistic(delays, k).value
         return Estimate(value, "upper bound", f"{DUTTA}, Lemma 3: E[X_K:P], new lasts longer than used")
-    floor = _renewals(laws, k).value
-    if all(longer_when_new(law, shorter=True) for law in dict.fromkeys(laws)):
-        value = max(floor, _order_statistic(laws, k).value)
+    floor = _renewals(delays, k).value
+    if all(longer_when_new(delay, shorter=True) for delay in dict.fromkeys(delays)):
+        value = max(floor, _order_statistic(delays, k).value)
         return Estimate(value, "lower bound", "E[X_K:P], new is shorter than used, or K E[X] / P")
     return Estimate(floor, "lower bound", "K E[X] / P: workers that idle are no faster than k-batch-async")
 
@@ -259,16 +261,16 @@ def _k_async(laws: Sequence[Delay], k: int) -> Estimate:
 
 
 def _setting(synchrony: Any, compute: Any, workers: int | None) -> tuple[list[Delay], int]:
-    """Return the law of every worker, and k; raise ValueError for what theory cannot take."""
+    """Return the delay of every worker, and k; raise ValueError for what theory cannot take."""
     count = worker_count(compute, workers)
     k = _k_of(synchrony, count)
     if _is_list(compute):
-        return [_law(value) for value in compute], k
-    return [_law(compute)] * count, k
+        return [_delay(value) for value in compute], k
+    return [_delay(compute)] * count, k
 
 
 def worker_count(compute: Any, workers: int | None) -> int:
-    """Return the number of workers, given or that of a list of laws.
+    """Return the number of workers, given or that of a list of delays.
 
     Raises:
         ValueError: if there is none, or the two differ.
@@ -277,7 +279,7 @@ def worker_count(compute: Any, workers: int | None) -> int:
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise ValueError(f"workers = {workers!r} is not allowed: a whole number of at least 1")
     if _is_list(compute) and len(compute) != count:
-        raise ValueError(f"compute has {len(compute)} laws, but there are {count} workers: give one per worker")
+        raise ValueError(f"compute has {len(compute)} delays, but there are {count} workers: give one per worker")
     return int(count)
 
 
@@ -295,25 +297,25 @@ def _k_of(synchrony: Any, workers: int) -> int:
     return workers if name == "sync" else int(getattr(synchrony, "k", 1))
 
 
-def _law(value: Any) -> Delay:
-    law = as_delay(value)
-    machines = [law.realise(np.random.default_rng(seed)) for seed in (0, 1)]
+def _delay(value: Any) -> Delay:
+    delay = as_delay(value)
+    machines = [delay.realise(np.random.default_rng(seed)) for seed in (0, 1)]
     if machines[0] != machines[1]:
         raise ValueError(
-            f"compute = {law!r} draws a machine per worker: draw them first, [law.realise(rng) for each worker]"
+            f"compute = {delay!r} draws a machine per worker: draw them first, [d.realise(rng) for each worker]"
         )
     try:
         mean = machines[0].expectation()
     except TypeError as error:
-        raise ValueError(f"compute = {law!r} has no known mean: {error}") from None
+        raise ValueError(f"compute = {delay!r} has no known mean: {error}") from None
     if not math.isfinite(mean) or mean <= 0:
-        raise ValueError(f"compute = {law!r} has mean {mean}: theory needs a finite one above 0")
+        raise ValueError(f"compute = {delay!r} has mean {mean}: theory needs a finite one above 0")
     return machines[0]
 
 
-def _check_continuous(law: Delay) -> None:
-    if isinstance(law, Deterministic | Empirical):
-        raise ValueError(f"compute = {law!r} has jumps: the fresh share is known for continuous laws only")
+def _check_continuous(delay: Delay) -> None:
+    if isinstance(delay, Deterministic | Empirical):
+        raise ValueError(f"compute = {delay!r} has jumps: the fresh share is known for continuous delays only")
 
 
 def _reciprocal(kind: Kind) -> Kind:

@@ -1,4 +1,4 @@
-"""Measured times: the law they were drawn from is found again, and so is the reason why workers wait."""
+"""Measured times: the delay they were drawn from is found again, and so is the reason why workers wait."""
 
 import importlib.util
 import itertools
@@ -12,7 +12,13 @@ from hypothesis import given, settings, strategies as st
 from scipy import optimize, stats
 
 from stalegrad.analysis import fit_delays
-from stalegrad.analysis.fits.delay_families import fit_laws, law_ageing, log_density, observed_ageing, tail_index
+from stalegrad.analysis.fits.delay_families import (
+    delay_ageing,
+    fit_delays,
+    log_density,
+    observed_ageing,
+    tail_index,
+)
 from stalegrad.analysis.fits.imbalance import Imbalance, imbalance, largest_of
 from stalegrad.policies.synchrony import Sync
 from stalegrad.simulator import (
@@ -34,7 +40,7 @@ from stalegrad.simulator import (
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "validate_slow_workers.py"
 
-LAWS: list[tuple[Delay, str, dict[str, object]]] = [
+FITTED: list[tuple[Delay, str, dict[str, object]]] = [
     (Exponential(0.3), "exponential", {"scale": 0.3}),
     (ShiftedExponential(1.0, 0.5), "shifted-exponential", {"shift": 1.0, "scale": 0.5}),
     (Pareto(2.5, 2.0), "pareto", {"shape": 2.5, "scale": 2.0}),
@@ -46,21 +52,21 @@ LAWS: list[tuple[Delay, str, dict[str, object]]] = [
     (Weibull(0.6, 3.0), "weibull", {"shape": 0.6, "scale": 3.0}),
     (Uniform(1.0, 4.0), "uniform", {"low": 1.0, "high": 4.0}),
 ]
-ids = [f"{type(law).__name__}-{i}" for i, (law, _, _) in enumerate(LAWS)]
+ids = [f"{type(delay).__name__}-{i}" for i, (delay, _, _) in enumerate(FITTED)]
 
 
-def draw(law: Delay, size: int = 8_000, seed: int = 4) -> np.ndarray:
-    return law.sample(np.random.default_rng(seed), size)
+def draw(delay: Delay, size: int = 8_000, seed: int = 4) -> np.ndarray:
+    return delay.sample(np.random.default_rng(seed), size)
 
 
 # Laws
 
 
-@pytest.mark.parametrize(("law", "name", "parameters"), LAWS, ids=ids)
-def test_the_law_of_the_draws_wins_with_its_parameters(law, name, parameters):
-    fit = fit_delays(draw(law))
+@pytest.mark.parametrize(("delay", "name", "parameters"), FITTED, ids=ids)
+def test_the_delay_of_the_draws_wins_with_its_parameters(delay, name, parameters):
+    fit = fit_delays(draw(delay))
     best = fit.table.iloc[0]
-    assert best["law"] == name
+    assert best["name"] == name
     assert best["aic"] == fit.table["aic"].min()
     assert {key: getattr(best["delay"], key) for key in parameters} == pytest.approx(parameters, rel=0.05)
     assert best["p_value"] > 0.01
@@ -70,7 +76,7 @@ def test_the_law_of_the_draws_wins_with_its_parameters(law, name, parameters):
 
 def test_both_branches_of_a_hyper_exponential_are_found():
     best = fit_delays(draw(HyperExponential((0.9, 0.1), (0.5, 5.5)))).table.iloc[0]
-    assert best["law"] == "hyper-exponential"
+    assert best["name"] == "hyper-exponential"
     assert sorted(zip(best["delay"].means, best["delay"].weights, strict=True)) == [
         (pytest.approx(0.5, rel=0.1), pytest.approx(0.9, rel=0.05)),
         (pytest.approx(5.5, rel=0.15), pytest.approx(0.1, rel=0.2)),
@@ -79,33 +85,33 @@ def test_both_branches_of_a_hyper_exponential_are_found():
 
 def test_neighbours_taken_together_hardly_move_a_hyper_exponential():
     times = draw(HyperExponential((0.9, 0.1), (0.5, 5.5)), 20_000)
-    law = fit_laws(times)[-1]
+    delay = fit_delays(times)[-1]
     best = optimize.minimize(
         lambda x: -log_density(HyperExponential((x[0], 1 - x[0]), (x[1], x[2])), times).mean(),
-        (law.weights[0], *law.means),
+        (delay.weights[0], *delay.means),
         method="Nelder-Mead",
     )
-    assert log_density(law, times).mean() == pytest.approx(-best.fun, abs=1e-6)
+    assert log_density(delay, times).mean() == pytest.approx(-best.fun, abs=1e-6)
 
 
 def test_a_constant_is_deterministic():
     fit = fit_delays([0.25] * 10)
-    assert fit.table["law"].tolist() == ["deterministic"]
+    assert fit.table["name"].tolist() == ["deterministic"]
     assert fit.compute == Deterministic(0.25)
     assert (fit.verdict, fit.table["aic"][0]) == ("nearly constant", -math.inf)
 
 
-@pytest.mark.parametrize(("law", "name", "_"), LAWS, ids=ids)
-def test_likelihood_is_not_below_that_of_scipy_s_own_search(law, name, _):
-    times = draw(law, 500)
-    found = {type(fitted): log_density(fitted, times).sum() for fitted in fit_laws(times)}
+@pytest.mark.parametrize(("delay", "name", "_"), FITTED, ids=ids)
+def test_likelihood_is_not_below_that_of_scipy_s_own_search(delay, name, _):
+    times = draw(delay, 500)
+    found = {type(fitted): log_density(fitted, times).sum() for fitted in fit_delays(times)}
     for cls, theirs in ((Gamma, stats.gamma), (Weibull, stats.weibull_min), (LogNormal, stats.lognorm)):
         assert found[cls] >= theirs.logpdf(times, *theirs.fit(times, floc=0)).sum() - 1e-5
 
 
 def test_aic_and_the_distance_of_distributions_are_their_definitions():
     times = draw(Gamma(1.0, 0.5), 200)
-    row = fit_delays(times).table.set_index("law").loc["log-normal"]
+    row = fit_delays(times).table.set_index("name").loc["log-normal"]
     sigma, scale = np.log(times).std(), math.exp(np.log(times).mean())
     theirs = stats.lognorm(sigma, scale=scale)
     assert row["aic"] == pytest.approx(4 - 2 * theirs.logpdf(times).sum())
@@ -116,7 +122,7 @@ def test_aic_and_the_distance_of_distributions_are_their_definitions():
 @given(st.floats(1e-3, 1e3), st.floats(1e-4, 2.0))
 def test_fits_scale_with_the_unit_of_time(unit, sigma):
     times = draw(LogNormal(1.0, sigma), 50)
-    for one, other in zip(fit_laws(times), fit_laws(unit * times), strict=True):
+    for one, other in zip(fit_delays(times), fit_delays(unit * times), strict=True):
         shift = log_density(one, times).sum() - log_density(other, unit * times).sum()
         assert shift == pytest.approx(50 * math.log(unit), abs=1e-3)
 
@@ -125,12 +131,14 @@ def test_fits_scale_with_the_unit_of_time(unit, sigma):
 
 
 @pytest.mark.parametrize(
-    "law", [law for law, _, _ in LAWS if not isinstance(law, Erlang)] + [HyperExponential((0.5, 0.5), (1.0, 5.0))]
+    "delay",
+    [delay for delay, _, _ in FITTED if not isinstance(delay, Erlang)]
+    + [HyperExponential((0.5, 0.5), (1.0, 5.0))],
 )
-def test_ageing_of_laws_is_its_definition(law):
-    points = law.expectation() * np.geomspace(0.01, 50, 60)
+def test_ageing_of_delays_is_its_definition(delay):
+    points = delay.expectation() * np.geomspace(0.01, 50, 60)
     u, t = np.meshgrid(points, points)
-    excess = law.sf(u + t) - law.sf(u) * law.sf(t)
+    excess = delay.sf(u + t) - delay.sf(u) * delay.sf(t)
     longer, shorter = bool((excess < -1e-12).any()), bool((excess > 1e-12).any())
     expected = {
         (True, False): "new-longer-than-used",
@@ -138,11 +146,11 @@ def test_ageing_of_laws_is_its_definition(law):
         (False, False): "memoryless",
         (True, True): "neither",
     }
-    assert law_ageing(law) == expected[longer, shorter]
+    assert delay_ageing(delay) == expected[longer, shorter]
 
 
 @pytest.mark.parametrize(
-    ("law", "ageing"),
+    ("delay", "ageing"),
     [
         (Exponential(2.0), "memoryless"),
         (ShiftedExponential(1.0, 1.0), "new-longer-than-used"),
@@ -153,8 +161,8 @@ def test_ageing_of_laws_is_its_definition(law):
         (Deterministic(1.0), "new-longer-than-used"),
     ],
 )
-def test_ageing_is_seen_in_the_times(law, ageing):
-    assert observed_ageing(draw(law)) == ageing
+def test_ageing_is_seen_in_the_times(delay, ageing):
+    assert observed_ageing(draw(delay)) == ageing
 
 
 def test_exponential_times_are_rarely_said_to_age():
@@ -162,7 +170,7 @@ def test_exponential_times_are_rarely_said_to_age():
     assert seen.count("memoryless") >= 185
 
 
-def test_hill_finds_the_tail_of_a_pareto_law_and_none_in_few_times():
+def test_hill_finds_the_tail_of_a_pareto_delay_and_none_in_few_times():
     assert tail_index(draw(Pareto(2.5), 40_000)) == pytest.approx(2.5, rel=0.15)
     assert tail_index(draw(Exponential(1.0), 40_000)) > 4
     assert math.isnan(tail_index(np.arange(1.0, 25.0)))
@@ -189,7 +197,7 @@ def normal(sd: float, shape: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def judge(times: np.ndarray) -> Imbalance:
-    """The verdict alone, without laws."""
+    """The verdict alone, without delays."""
     steps = pd.DataFrame(times)
     return imbalance({worker: steps[worker].to_numpy() for worker in steps}, steps)[0]
 
@@ -210,8 +218,8 @@ def test_a_slow_worker_is_persistent_and_named(step):
     assert (fit.verdict, fit.slow) == ("persistent", (2,))
     assert "worker 2 takes 2.39 times the median" in fit.words or "worker 2 takes 2.40" in fit.words
     assert fit.imbalance.slowdown == pytest.approx(2.4 / (5.4 / 4), rel=0.01)
-    assert [law.expectation() for law in fit.compute] == pytest.approx([19, 19, 45.6, 19], rel=0.01)
-    assert len({type(law) for law in fit.compute}) == 1
+    assert [delay.expectation() for delay in fit.compute] == pytest.approx([19, 19, 45.6, 19], rel=0.01)
+    assert len({type(delay) for delay in fit.compute}) == 1
     assert Cluster(compute=fit.compute).size == 4
 
 
@@ -255,8 +263,8 @@ def test_without_chance_the_components_are_exact():
 
 
 def test_alike_workers_are_never_called_persistent():
-    for seed, law in enumerate([Exponential(1.0), Pareto(2.2), LogNormal(1.0, 1.0), Gamma(1.0, 0.2)] * 10):
-        assert judge(draw(law, 40 * 16, seed).reshape(40, 16)).verdict == "random", law
+    for seed, delay in enumerate([Exponential(1.0), Pareto(2.2), LogNormal(1.0, 1.0), Gamma(1.0, 0.2)] * 10):
+        assert judge(draw(delay, 40 * 16, seed).reshape(40, 16)).verdict == "random", delay
 
 
 def test_the_slowdown_of_independent_workers_is_the_mean_of_the_larger():
@@ -326,8 +334,8 @@ def test_pauses_hide_no_slow_worker_and_the_cluster_waits_as_long(length):
     fit = fit_delays(log(times), **COLUMNS)
     assert (fit.verdict, fit.slow) == ("persistent", (17,))
     assert fit.fits == (length == 0.0)
-    assert ("No law fits" in fit.words) == (length > 0)
-    assert {type(law) is Empirical for law in fit.compute} == {length > 0}
+    assert ("No delay fits" in fit.words) == (length > 0)
+    assert {type(delay) is Empirical for delay in fit.compute} == {length > 0}
     assert fit.step.measured == pytest.approx(times.max(axis=1).mean())
     trace = simulate(Cluster(compute=fit.compute), Sync(), updates=1_000, seed=3)
     assert trace.end / 1_000 == pytest.approx(times.max(axis=1).mean(), rel=0.05)
@@ -340,7 +348,7 @@ def test_a_drift_of_all_workers_is_taken_out_where_independent_draws_would_wait_
     assert not fit.fits
     assert "divided by what is common" in fit.words
     assert fit.step.fitted == pytest.approx(times.max(axis=1).mean(), rel=0.02)
-    assert [law.expectation() for law in fit.compute] == pytest.approx(times.mean(axis=0), rel=1e-9)
+    assert [delay.expectation() for delay in fit.compute] == pytest.approx(times.mean(axis=0), rel=1e-9)
     rng = np.random.default_rng(1)
     assert np.mean([rng.permuted(times, axis=0)[0].max() for _ in range(200)]) > 1.3 * fit.step.measured
 
@@ -365,7 +373,7 @@ def test_a_mean_that_hangs_on_a_few_long_times_is_doubted():
 
 
 @pytest.mark.parametrize("size", [500, 40_000])
-def test_one_sample_that_no_law_fits_is_drawn_from(size):
+def test_one_sample_that_no_delay_fits_is_drawn_from(size):
     rng = np.random.default_rng(0)
     times = np.where(rng.random(size) < 0.5, 1.0, 3.0) + 0.01 * rng.random(size)
     fit = fit_delays(times)
@@ -382,9 +390,9 @@ def test_a_fit_of_many_times_can_stand_in_a_spec():
     fit = fit_delays(log(times), **COLUMNS)
     assert not fit.fits
     assert Cluster(compute=fit.compute).table()
-    for law, own in zip(fit.compute, times.T, strict=True):
-        assert law.expectation() == pytest.approx(own.mean(), rel=1e-12)
-        assert max(law.samples) == own.max()
+    for delay, own in zip(fit.compute, times.T, strict=True):
+        assert delay.expectation() == pytest.approx(own.mean(), rel=1e-12)
+        assert max(delay.samples) == own.max()
 
 
 def test_the_largest_of_independent_draws_is_exact():

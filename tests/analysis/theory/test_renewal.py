@@ -30,10 +30,10 @@ SIMULATED = {
 }
 
 
-@pytest.mark.parametrize("law", SIMULATED, ids=repr)
-def test_rounds_of_k_batch_sync_take_what_independent_simulations_took(law):
+@pytest.mark.parametrize("delay", SIMULATED, ids=repr)
+def test_rounds_of_k_batch_sync_take_what_independent_simulations_took(delay):
     for k in (2, 5, 8):
-        assert batch_order_statistic([law] * P, k) == pytest.approx(SIMULATED[law][k - 1], rel=0.01)
+        assert batch_order_statistic([delay] * P, k) == pytest.approx(SIMULATED[delay][k - 1], rel=0.01)
 
 
 @pytest.mark.parametrize(("workers", "k"), [(1, 3), (4, 1), (8, 8), (8, 21), (32, 20)])
@@ -41,33 +41,33 @@ def test_memoryless_rounds_take_k_over_p(workers, k):
     assert batch_order_statistic([Exponential(2.0)] * workers, k) == pytest.approx(2 * k / workers, rel=1e-4)
 
 
-@pytest.mark.parametrize("law", [LogNormal(1.0, 1.0), Uniform(0.2, 1.7)], ids=repr)
-def test_a_round_of_one_is_the_fastest_of_all_and_one_worker_adds_up(law):
-    assert batch_order_statistic([law] * 5, 1) == pytest.approx(order_statistic([law] * 5, 1), rel=1e-4)
-    assert batch_order_statistic([law], 4) == pytest.approx(4 * law.expectation(), rel=5e-4)
+@pytest.mark.parametrize("delay", [LogNormal(1.0, 1.0), Uniform(0.2, 1.7)], ids=repr)
+def test_a_round_of_one_is_the_fastest_of_all_and_one_worker_adds_up(delay):
+    assert batch_order_statistic([delay] * 5, 1) == pytest.approx(order_statistic([delay] * 5, 1), rel=1e-4)
+    assert batch_order_statistic([delay], 4) == pytest.approx(4 * delay.expectation(), rel=5e-4)
 
 
 def test_two_workers_with_gamma_times_by_their_convolutions():
     # N(t) >= n if the sum of n jobs, which is gamma of n times the shape, is over by t.
     shape, k = 2.5, 3
-    law = Gamma(shape, shape**-0.5)
+    delay = Gamma(shape, shape**-0.5)
 
     def few(t):
         share = -np.diff([1.0, *(special.gammainc(n * shape, t) for n in range(1, k + 1))])
         return sum(share[a] * share[b] for a, b in itertools.product(range(k), repeat=2) if a + b < k)
 
     exact = integrate.quad(few, 0, 60, limit=200)[0]
-    assert batch_order_statistic([law] * 2, k) == pytest.approx(exact, rel=1e-4)
+    assert batch_order_statistic([delay] * 2, k) == pytest.approx(exact, rel=1e-4)
 
 
 def test_unlike_workers_each_count_for_themselves():
     fast, slow = Exponential(0.5), Exponential(3.0)
-    laws = [fast, slow, fast]
-    assert batch_order_statistic(laws, 4) == pytest.approx(4 / (2 / 0.5 + 1 / 3.0), rel=1e-4)
+    delays = [fast, slow, fast]
+    assert batch_order_statistic(delays, 4) == pytest.approx(4 / (2 / 0.5 + 1 / 3.0), rel=1e-4)
 
 
 @pytest.mark.parametrize("k", range(1, P + 1))
-def test_memoryless_gradients_are_fresh_as_the_geometric_law_says(k):
+def test_memoryless_gradients_are_fresh_as_the_geometric_delay_says(k):
     exact = 1 - (P - 1) / k * (1 - (1 - 1 / P) ** k)
     assert fresh_share(Exponential(3.0), k, P) == pytest.approx(exact, rel=1e-4)
 

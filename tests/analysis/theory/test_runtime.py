@@ -50,16 +50,16 @@ def known(estimate):
 
 
 @pytest.mark.parametrize(
-    ("workers", "law", "times"),
+    ("workers", "delay", "times"),
     [
         (20, SHIFTED, [1.05, 1.279511, 1.668771, 2.314406, 4.59774]),
         (20, PARETO, [1.025641, 1.152298, 1.405409, 1.962929, 7.976346]),
     ],
     ids=["1+exp(1)", "Pareto(2,1)"],
 )
-def test_k_sync_waits_for_the_order_statistic(workers, law, times):
+def test_k_sync_waits_for_the_order_statistic(workers, delay, times):
     for k, time in zip((1, 5, 10, 15, 20), times, strict=True):
-        assert known(expected_update_time(KSync(k), law, workers)) == (pytest.approx(time, rel=1e-6), "exact")
+        assert known(expected_update_time(KSync(k), delay, workers)) == (pytest.approx(time, rel=1e-6), "exact")
 
 
 def test_sync_is_k_sync_of_all_and_k_async_of_all():
@@ -68,12 +68,12 @@ def test_sync_is_k_sync_of_all_and_k_async_of_all():
     assert times.pop() == (pytest.approx(1.8079, abs=1e-4), "numerical")
 
 
-@pytest.mark.parametrize("law", [EXP, SHIFTED, PARETO, ERLANG, HYPER], ids=repr)
-def test_renewal_theory_gives_async_and_k_batch_async(law):
-    mean = {EXP: 1.0, SHIFTED: 2.0, PARETO: 2.0, ERLANG: 1.0, HYPER: 1.0}[law]
-    assert known(expected_update_time(Async(), law, P)) == (pytest.approx(mean / P), "exact")
-    assert known(expected_update_time(KAsync(1), law, P)) == (pytest.approx(mean / P), "exact")
-    assert known(expected_update_time(KBatchAsync(11), law, P)) == (pytest.approx(11 * mean / P), "exact")
+@pytest.mark.parametrize("delay", [EXP, SHIFTED, PARETO, ERLANG, HYPER], ids=repr)
+def test_renewal_theory_gives_async_and_k_batch_async(delay):
+    mean = {EXP: 1.0, SHIFTED: 2.0, PARETO: 2.0, ERLANG: 1.0, HYPER: 1.0}[delay]
+    assert known(expected_update_time(Async(), delay, P)) == (pytest.approx(mean / P), "exact")
+    assert known(expected_update_time(KAsync(1), delay, P)) == (pytest.approx(mean / P), "exact")
+    assert known(expected_update_time(KBatchAsync(11), delay, P)) == (pytest.approx(11 * mean / P), "exact")
 
 
 def test_k_batch_sync_is_exact_for_memoryless_and_constant_times_and_numerical_otherwise():
@@ -85,16 +85,16 @@ def test_k_batch_sync_is_exact_for_memoryless_and_constant_times_and_numerical_o
 
 
 @pytest.mark.parametrize("k", range(2, P))
-def test_k_async_lies_on_the_side_of_k_sync_that_the_law_says(k):
+def test_k_async_lies_on_the_side_of_k_sync_that_the_delay_says(k):
     assert expected_update_time(KAsync(k), EXP, P).kind == "exact"
-    for law in (SHIFTED, ERLANG):
-        bound = expected_update_time(KAsync(k), law, P)
-        assert known(bound) == (expected_update_time(KSync(k), law, P).value, "upper bound")
-        assert K_ASYNC_SIMULATED[law][k - 1] < bound.value
-    for law in (HYPER, PARETO):
-        bound = expected_update_time(KAsync(k), law, P)
+    for delay in (SHIFTED, ERLANG):
+        bound = expected_update_time(KAsync(k), delay, P)
+        assert known(bound) == (expected_update_time(KSync(k), delay, P).value, "upper bound")
+        assert K_ASYNC_SIMULATED[delay][k - 1] < bound.value
+    for delay in (HYPER, PARETO):
+        bound = expected_update_time(KAsync(k), delay, P)
         assert bound.kind == "lower bound"
-        assert bound.value < K_ASYNC_SIMULATED[law][k - 1] * 1.01
+        assert bound.value < K_ASYNC_SIMULATED[delay][k - 1] * 1.01
 
 
 def test_pareto_times_leave_the_bound_at_k_5():
@@ -104,19 +104,19 @@ def test_pareto_times_leave_the_bound_at_k_5():
 
 
 def test_a_lone_worker_takes_its_mean_per_gradient():
-    law = LogNormal(1.0, 0.5)
+    delay = LogNormal(1.0, 0.5)
     for synchrony in (Sync(), KSync(1), KBatchSync(5), Async(), KAsync(1), KBatchAsync(5)):
         gradients = getattr(synchrony, "k", 1)
-        found = expected_update_time(synchrony, law, 1)
-        assert known(found) == (pytest.approx(gradients * law.expectation()), "exact")
+        found = expected_update_time(synchrony, delay, 1)
+        assert known(found) == (pytest.approx(gradients * delay.expectation()), "exact")
 
 
 def test_workers_that_differ_add_up_their_rates():
-    laws = [Exponential(0.5), Uniform(1.0, 3.0), Erlang(2, 4.0)]
+    delays = [Exponential(0.5), Uniform(1.0, 3.0), Erlang(2, 4.0)]
     rate = 1 / 0.5 + 1 / 2.0 + 1 / 4.0
-    assert expected_update_time(Async(), laws).value == pytest.approx(1 / rate)
-    assert expected_update_time(KBatchAsync(5), laws, 3).value == pytest.approx(5 / rate)
-    assert throughput(KBatchAsync(5), laws)["gradients_per_second"].value == pytest.approx(rate)
+    assert expected_update_time(Async(), delays).value == pytest.approx(1 / rate)
+    assert expected_update_time(KBatchAsync(5), delays, 3).value == pytest.approx(5 / rate)
+    assert throughput(KBatchAsync(5), delays)["gradients_per_second"].value == pytest.approx(rate)
     memoryless = [Exponential(scale) for scale in (1.0, 2.0, 4.0)]
     assert known(expected_update_time(KBatchSync(7), memoryless)) == (pytest.approx(4.0), "exact")
     assert expected_update_time(Sync(), memoryless).kind == "numerical"
@@ -126,9 +126,9 @@ def test_workers_that_differ_add_up_their_rates():
 @given(st.integers(2, 20), st.data())
 def test_whoever_cancels_less_waits_no_longer(workers, data):
     k = data.draw(st.integers(1, workers))
-    law = data.draw(st.sampled_from([EXP, SHIFTED, ERLANG, Uniform(0.5, 1.5)]))
-    batch, sync = (expected_update_time(s(k), law, workers).value for s in (KBatchSync, KSync))
-    assert k * law.expectation() / workers <= batch * (1 + 1e-4)
+    delay = data.draw(st.sampled_from([EXP, SHIFTED, ERLANG, Uniform(0.5, 1.5)]))
+    batch, sync = (expected_update_time(s(k), delay, workers).value for s in (KBatchSync, KSync))
+    assert k * delay.expectation() / workers <= batch * (1 + 1e-4)
     assert batch <= sync * (1 + 1e-4)
 
 
@@ -136,7 +136,7 @@ def test_whoever_cancels_less_waits_no_longer(workers, data):
 
 
 @pytest.mark.parametrize(
-    ("law", "ratios"),
+    ("delay", "ratios"),
     [
         (EXP, [3, 8.3333, 21.7429, 54.0917, 129.8718, 303.609]),
         (SHIFTED, [2.5, 6.1667, 14.8714, 35.0458, 80.9359, 183.8045]),
@@ -144,9 +144,9 @@ def test_whoever_cancels_less_waits_no_longer(workers, data):
     ],
     ids=repr,
 )
-def test_speed_up_of_async_over_sync(law, ratios):
+def test_speed_up_of_async_over_sync(delay, ratios):
     for workers, ratio in zip((2, 4, 8, 16, 32, 64), ratios, strict=True):
-        assert known(expected_speedup(Async(), law, workers)) == (pytest.approx(ratio, rel=1e-4), "exact")
+        assert known(expected_speedup(Async(), delay, workers)) == (pytest.approx(ratio, rel=1e-4), "exact")
 
 
 def test_k_async_over_k_batch_async_as_in_theorem_2():
@@ -182,13 +182,13 @@ def test_fresh_share_of_memoryless_workers():
     assert fresh_probability(KSync(3), HYPER, P).value == 1.0
 
 
-@pytest.mark.parametrize(("law", "share"), [(SHIFTED, 0.0009), (HYPER, 0.2164)], ids=repr)
-def test_fresh_share_of_async_is_what_independent_simulations_found(law, share):
-    assert known(fresh_probability(Async(), law, P)) == (pytest.approx(share, rel=0.03, abs=1e-4), "numerical")
+@pytest.mark.parametrize(("delay", "share"), [(SHIFTED, 0.0009), (HYPER, 0.2164)], ids=repr)
+def test_fresh_share_of_async_is_what_independent_simulations_found(delay, share):
+    assert known(fresh_probability(Async(), delay, P)) == (pytest.approx(share, rel=0.03, abs=1e-4), "numerical")
 
 
 @pytest.mark.parametrize(
-    ("law", "longer", "shorter"),
+    ("delay", "longer", "shorter"),
     [
         (EXP, True, True), (SHIFTED, True, False), (ERLANG, True, False), (Uniform(0.0, 1.0), True, False),
         (Gamma(1.0, 0.5), True, False), (Gamma(1.0, 2.0), False, True), (HYPER, False, True),
@@ -196,8 +196,8 @@ def test_fresh_share_of_async_is_what_independent_simulations_found(law, share):
         (PARETO, False, False), (LogNormal(1.0, 1.0), False, False),
     ],
 )  # fmt: skip
-def test_new_jobs_against_used_ones(law, longer, shorter):
-    assert (longer_when_new(law), longer_when_new(law, shorter=True)) == (longer, shorter)
+def test_new_jobs_against_used_ones(delay, longer, shorter):
+    assert (longer_when_new(delay), longer_when_new(delay, shorter=True)) == (longer, shorter)
 
 
 # What is refused
@@ -213,11 +213,11 @@ def test_new_jobs_against_used_ones(law, longer, shorter):
         ("async", EXP, 8, "no theory for synchrony 'async'"),
         (Async(), EXP, 0, "workers = 0 is not allowed"),
         (Async(), EXP, None, "workers = None is not allowed"),
-        (Async(), [EXP, EXP], 3, "compute has 2 laws, but there are 3 workers"),
+        (Async(), [EXP, EXP], 3, "compute has 2 delays, but there are 3 workers"),
         (Async(), Function(math.ceil), 2, "has no known mean"),
         (Async(), TwoLevelGamma(), 2, "draws a machine per worker"),
         (KSync(2), TwoLevelGamma(1.0, 0.5, 0.2), 2, "no survival function"),
-        (KBatchSync(9), Empirical((1.0, 2.0)), 2, "no theory for laws with jumps"),
+        (KBatchSync(9), Empirical((1.0, 2.0)), 2, "no theory for delays with jumps"),
         (KSync(2, local_steps=3), EXP, 8, "local_steps = 3"),
     ],
 )
