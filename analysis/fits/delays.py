@@ -39,8 +39,8 @@ class DelayFit:
         table: one row per worker (``all``: all times together) and delay, the best first: ``worker``, ``name``
             (that of the delay in a spec), ``delay`` (the delay itself), ``log_likelihood``, ``aic``, ``ks``
             (Kolmogorov-Smirnov distance), ``p_value`` (of ``ks``, for parameters known beforehand: too large for
-            fitted ones), ``ageing`` (of the delay: ``new-longer-than-used``, NLTU, ``new-shorter-than-used``, ``memoryless`` or
-            ``neither``).
+            fitted ones), ``ageing`` (of the delay: ``new-longer-than-used``, NLTU, ``new-shorter-than-used``,
+            ``memoryless`` or ``neither``).
         workers: one row per worker and ``all``: ``times`` (how many), ``mean`` (s), ``cv``, ``tail_index``
             (Hill), ``ageing`` (of the times themselves), ``ratio`` (typical time over the median worker's, with
             the 95 % confidence limits ``least`` and ``most``), ``above`` (share of steps above the step's median)
@@ -70,8 +70,9 @@ class DelayFit:
         """What ``Cluster(compute=...)`` takes: one delay, or one per worker in the order of ``workers``.
 
         If a delay fits, it is the best of all times together; if the imbalance is persistent, the delays per
-        worker of the family with the least AIC in all. If none fits, it is an ``Empirical`` per worker, which draws
-        from the worker's own times. Draws are independent: what is common to all workers of a step is not reproduced.
+        worker of the family with the least AIC in all. If none fits, it is an ``Empirical`` per worker, which
+        draws from the worker's own times. Draws are independent: what is common to all workers of a step is not
+        reproduced.
         """
         return self.choice.compute
 

@@ -14,7 +14,7 @@ from scipy import optimize, stats
 from stalegrad.analysis import fit_delays
 from stalegrad.analysis.fits.delay_families import (
     delay_ageing,
-    fit_delays,
+    fit_families,
     log_density,
     observed_ageing,
     tail_index,
@@ -85,7 +85,7 @@ def test_both_branches_of_a_hyper_exponential_are_found():
 
 def test_neighbours_taken_together_hardly_move_a_hyper_exponential():
     times = draw(HyperExponential((0.9, 0.1), (0.5, 5.5)), 20_000)
-    delay = fit_delays(times)[-1]
+    delay = fit_families(times)[-1]
     best = optimize.minimize(
         lambda x: -log_density(HyperExponential((x[0], 1 - x[0]), (x[1], x[2])), times).mean(),
         (delay.weights[0], *delay.means),
@@ -104,7 +104,7 @@ def test_a_constant_is_deterministic():
 @pytest.mark.parametrize(("delay", "name", "_"), FITTED, ids=ids)
 def test_likelihood_is_not_below_that_of_scipy_s_own_search(delay, name, _):
     times = draw(delay, 500)
-    found = {type(fitted): log_density(fitted, times).sum() for fitted in fit_delays(times)}
+    found = {type(fitted): log_density(fitted, times).sum() for fitted in fit_families(times)}
     for cls, theirs in ((Gamma, stats.gamma), (Weibull, stats.weibull_min), (LogNormal, stats.lognorm)):
         assert found[cls] >= theirs.logpdf(times, *theirs.fit(times, floc=0)).sum() - 1e-5
 
@@ -122,7 +122,7 @@ def test_aic_and_the_distance_of_distributions_are_their_definitions():
 @given(st.floats(1e-3, 1e3), st.floats(1e-4, 2.0))
 def test_fits_scale_with_the_unit_of_time(unit, sigma):
     times = draw(LogNormal(1.0, sigma), 50)
-    for one, other in zip(fit_delays(times), fit_delays(unit * times), strict=True):
+    for one, other in zip(fit_families(times), fit_families(unit * times), strict=True):
         shift = log_density(one, times).sum() - log_density(other, unit * times).sum()
         assert shift == pytest.approx(50 * math.log(unit), abs=1e-3)
 
