@@ -12,9 +12,9 @@ from .plots.staleness_time import (
 )
 from .plots.timeline import plot_timeline as plot_timeline
 from .reports.report import Report as Report, report as report
-from .statistics.comparison import comparison as comparison
 from .statistics.curves import Histories as Histories, mean_curves as mean_curves, on_grid as on_grid
 from .statistics.frontier import pareto as pareto
+from .statistics.method_table import comparison as comparison
 from .statistics.paired import (
     SeededHistories as SeededHistories,
     paired_difference as paired_difference,

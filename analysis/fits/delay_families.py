@@ -13,6 +13,7 @@ from scipy.special import expit, kolmogorov, logsumexp
 from stalegrad.simulator.timing.delays import (
     Delay,
     Deterministic,
+    Erlang,
     Exponential,
     Gamma,
     HyperExponential,
@@ -165,7 +166,8 @@ def delay_ageing(delay: Delay) -> str:
         return MEMORYLESS if len(set(delay.means)) == 1 else NEWER_SHORTER
     if isinstance(delay, Exponential):
         return MEMORYLESS
-    return NEITHER if isinstance(delay, LogNormal | Pareto) else NEWER_LONGER
+    longer = isinstance(delay, Deterministic | ShiftedExponential | Erlang | Uniform)
+    return NEWER_LONGER if longer else NEITHER
 
 
 def observed_ageing(times: Floats) -> str:

@@ -31,9 +31,9 @@ from stalegrad.analysis.reports.page import (
     picture,
     table,
 )
-from stalegrad.analysis.statistics.comparison import outcomes
 from stalegrad.analysis.statistics.curves import shown_column
 from stalegrad.analysis.statistics.inputs import check_histories, check_target
+from stalegrad.analysis.statistics.method_table import outcomes
 from stalegrad.analysis.statistics.paired import speedups
 from stalegrad.analysis.statistics.staleness import staleness_table
 

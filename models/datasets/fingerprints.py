@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from stalegrad.models.datasets.reading import check_regular
+from stalegrad.models.datasets.bounded import check_regular
 
 SETTLED = 2_000_000_000
 """Nanoseconds since its last change after which the state of a file is taken as known: clocks of file systems are

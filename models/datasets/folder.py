@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from stalegrad.models.datasets.bounded import check_regular
+from stalegrad.models.datasets.decoding import LARGEST_IMAGE, read_image
 from stalegrad.models.datasets.fingerprints import fingerprint
-from stalegrad.models.datasets.images import LARGEST_IMAGE, read_image
-from stalegrad.models.datasets.reading import check_regular
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from stalegrad.models.datasets.dataset import Inputs, Targets, Tokens
-from stalegrad.models.datasets.finding import Content
+from stalegrad.models.datasets.fetching import Content
 
 Arrays = tuple[Inputs, Targets, Inputs, Targets]
 Words = tuple[Tokens, Tokens, tuple[str, ...]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stalegrad.models.datasets.dataset import Dataset, Text
-from stalegrad.models.datasets.finding import DATA_VARIABLE, check, content, find, local_files
+from stalegrad.models.datasets.fetching import DATA_VARIABLE, check, content, find, local_files
 from stalegrad.models.datasets.fingerprints import fingerprint
 from stalegrad.models.datasets.folder import folder_fingerprint
 from stalegrad.models.datasets.formats import Arrays

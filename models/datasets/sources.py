@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stalegrad._core.registry import Registry
-from stalegrad.models.datasets.finding import File, Source
+from stalegrad.models.datasets.fetching import File, Source
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's training images, per channel."""

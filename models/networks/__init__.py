@@ -6,10 +6,10 @@ A further network is one function in a file of its own and one line in ``NETWORK
 import inspect
 
 from stalegrad._core.registry import Registry
-from stalegrad.models.networks.convolutional import cnn_mindthestep, lenet_adasync, lenet_mindthestep
 from stalegrad.models.networks.dense import mlp, softmax_regression
 from stalegrad.models.networks.network import Architecture, Network
 from stalegrad.models.networks.residual import resnet20, resnet32, resnet44, resnet50, resnet56, wrn_16_4
+from stalegrad.models.networks.small_cnns import cnn_mindthestep, lenet_adasync, lenet_mindthestep
 from stalegrad.models.networks.transformer import transformer
 
 NETWORKS = Registry[Architecture](

@@ -77,8 +77,8 @@ def run_command(
     """
     from stalegrad.simulator.cli.sweep import executor_of
     from stalegrad.simulator.regression import Plan, Recording, compare, record
-    from stalegrad.simulator.regression.comparison import check_plan
     from stalegrad.simulator.regression.outputs import github, junit, pictures, text
+    from stalegrad.simulator.regression.verdict import check_plan
     from stalegrad.simulator.replays.compiling import keep_compiled
     from stalegrad.simulator.sweeps.axes import load_sweep
 

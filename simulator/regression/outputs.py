@@ -14,7 +14,7 @@ from stalegrad.analysis import plot_curves
 from stalegrad.analysis.plots.style import styles
 from stalegrad.analysis.statistics.convergence import ARRIVALS
 from stalegrad.analysis.statistics.curves import shown_column
-from stalegrad.simulator.regression.comparison import Check
+from stalegrad.simulator.regression.verdict import Check
 
 SHOWN = ("method", "metric", "before", "after", "change", "interval", "tolerance", "p", "verdict")
 

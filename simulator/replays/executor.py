@@ -1,4 +1,4 @@
-"""What the two ways of executing a replay have in common."""
+"""The base of the executions: what scan, windows and loop have in common."""
 
 from __future__ import annotations
 

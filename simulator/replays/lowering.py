@@ -1,4 +1,4 @@
-"""Lowering: from a trace to a lowered of array operations, as a compiler lowers variables to registers.
+"""Lowering: from a trace to a list of array operations, as a compiler lowers variables to registers.
 
 A version that somebody will read again gets a *slot*. Version v is live from the update that creates it to the
 update that last uses it (half-open), and slots are reused as soon as they are free, so memory grows with the

@@ -90,7 +90,7 @@ class Player:
         self.values = evaluate(self.objective, self.initial, record)
 
     def layout(self, lowered: LoweredTrace) -> Layout:
-        """Return what to compile for, if this is the whole lowered."""
+        """Return what to compile for, if this is the whole lowered trace."""
         return Layout(
             messages=lowered.messages_per_update,
             steps=lowered.steps,
@@ -102,7 +102,7 @@ class Player:
         )
 
     def plan_of(self, lowered: LoweredTrace) -> ReplayPlan:
-        """Return what goes with each message and update of a lowered."""
+        """Return what goes with each message and update of a lowered trace."""
         check_rule(self.method.name, self.rule, lowered)
         examples, size = self.objective.examples, self.problem.batch_size
         draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, lowered, self.workers)
@@ -116,7 +116,7 @@ class Player:
         return ReplayPlan(lowered, draw, epochs, rates, weights)
 
     def read(self, lowered: LoweredTrace, end: float, *, final: bool = True) -> None:
-        """Take a lowered up, a continuation of the one before, and note what goes with it and when rows are due.
+        """Take up a lowered trace, a continuation of the one before; note what goes with it and when rows are due.
 
         Args:
             lowered: the lowered trace (so far).
@@ -127,7 +127,7 @@ class Player:
         self.due = points(self.record, self.budget, lowered, end, final=final)
 
     def play(self, lowered: LoweredTrace, end: float, layout: Layout, *, final: bool = True) -> bool:
-        """Play a lowered to its end; return whether the run has diverged.
+        """Play a lowered trace to its end; return whether the run has diverged.
 
         Args:
             lowered: a continuation of the one played before.

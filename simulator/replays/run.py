@@ -1,4 +1,4 @@
-"""Replay: put gradients to a trace. The lowered says when, the problem and the rule say what."""
+"""Replay a trace: compute its gradients on a problem and apply them with a method's rule."""
 
 from __future__ import annotations
 

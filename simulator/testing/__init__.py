@@ -99,8 +99,8 @@ class Convergence:
         """
         __tracebackhide__ = True
         from stalegrad.simulator.regression import Plan, Recording, compare, record
-        from stalegrad.simulator.regression.comparison import check_plan
         from stalegrad.simulator.regression.outputs import text
+        from stalegrad.simulator.regression.verdict import check_plan
         from stalegrad.simulator.sweeps.axes import Sampling, SweepSpec, load_sweep, plan as planned
 
         if isinstance(experiment, str | Path):

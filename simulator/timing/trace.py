@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from stalegrad.simulator.timing import laws
+from stalegrad.simulator.timing import consistency
 from stalegrad.simulator.timing.columns import (
     MESSAGE_COLUMNS,
     UPDATE_COLUMNS,
@@ -272,9 +272,9 @@ class Trace:
                 law.
         """
         if not self._verified:
-            laws.verify(
-                laws.Table("messages", self._messages, self._given, self._labels[0]),
-                laws.Table("updates", self._updates, None, self._labels[1]),
+            consistency.verify(
+                consistency.Table("messages", self._messages, self._given, self._labels[0]),
+                consistency.Table("updates", self._updates, None, self._labels[1]),
                 workers=self.workers, end=self.end, resolution=self.resolution,
             )  # fmt: skip
             self._verified = True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stalegrad.models.datasets import SOURCES, load, load_dataset
-from stalegrad.models.datasets.finding import File
+from stalegrad.models.datasets.fetching import File
 
 pytestmark = pytest.mark.usefixtures("offline")
 

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stalegrad.models.datasets import Dataset, finding, formats, list_datasets, load, load_dataset, sources
+from stalegrad.models.datasets import Dataset, fetching, formats, list_datasets, load, load_dataset, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "models" / "data" / "fashion-mnist-small"
@@ -100,7 +100,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     source = dataclasses.replace(
         sources.SOURCES["mnist"],
         files=tuple(
-            finding.File(
+            fetching.File(
                 name,
                 hashlib.sha256(content).hexdigest(),
                 hashlib.sha256(gzip.compress(content, mtime=0)).hexdigest(),
@@ -464,7 +464,7 @@ def test_damaged_gzip_files_are_refused_by_name(tiny: str, tmp_path: Path, conte
 
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5)))
 def test_idx_arrays_survive_the_round_trip(array: np.ndarray) -> None:
-    parsed = formats.parse_idx(finding.Content("here", idx(array)), array.ndim)
+    parsed = formats.parse_idx(fetching.Content("here", idx(array)), array.ndim)
     np.testing.assert_array_equal(parsed, array, strict=True)
 
 
@@ -483,7 +483,7 @@ def test_arbitrary_bytes_are_parsed_exactly_or_refused(content: bytes, dimension
         and len(content) == 4 + 4 * dimensions + math.prod(struct.unpack_from(f">{dimensions}I", content, 4))
     )
     with nullcontext() if well_formed else pytest.raises(ValueError, match=r"^here: expected"):
-        assert idx(formats.parse_idx(finding.Content("here", content), dimensions)) == content
+        assert idx(formats.parse_idx(fetching.Content("here", content), dimensions)) == content
 
 
 # --- files that hold more than they should ------------------------------------------------------------

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stalegrad.models.datasets import ImageFolder, images
+from stalegrad.models.datasets import ImageFolder, decoding
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 COLOUR = np.stack([GREY, GREY[::-1], GREY.T], axis=-1)
 
 
 def read(file) -> np.ndarray:
-    return np.asarray(images.read_image(file))
+    return np.asarray(decoding.read_image(file))
 
 
 def saved(place, image, kind="PNG", **options):
@@ -63,7 +63,7 @@ def test_modes_without_alpha_keep_their_colours(tmp_path):
 )
 def test_other_colour_spaces_become_rgb(mode, pixel, rgb):
     """No format of the allowed ones keeps all of these modes, so images are given as they would be opened."""
-    assert np.asarray(images._as_rgb(Image.new(mode, (4, 4), pixel), "TIFF"))[0, 0].tolist() == pytest.approx(
+    assert np.asarray(decoding._as_rgb(Image.new(mode, (4, 4), pixel), "TIFF"))[0, 0].tolist() == pytest.approx(
         rgb, abs=2
     )
 
@@ -85,7 +85,7 @@ def test_modes_of_unknown_range_are_refused_by_name(tmp_path, mode):
     with pytest.raises(
         ValueError, match=rf"image\.png cannot be read as an image: mode '{mode}' is not supported"
     ):
-        images.read_image(file)
+        decoding.read_image(file)
 
 
 def test_transparent_pixels_are_white_whatever_colour_hides_there(tmp_path):
@@ -126,7 +126,7 @@ def test_an_image_that_unpacks_to_too_much_is_refused_by_its_header(tmp_path):
         with pytest.raises(
             ValueError, match=r"hand\.png cannot be read as an image: .*(pixels|decompression bomb)"
         ):
-            images.read_image(bomb)
+            decoding.read_image(bomb)
     (tmp_path / "long" / "a").mkdir(parents=True)
     Image.new("L", (1, 60_000)).save(tmp_path / "long" / "a" / "thin.png")
     with pytest.raises(
@@ -141,7 +141,7 @@ def test_an_image_that_unpacks_to_too_much_is_refused_by_its_header(tmp_path):
 def test_what_is_no_image_is_refused_by_name(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.png cannot be read as an image"):
-        images.read_image(tmp_path / "a.png")
+        decoding.read_image(tmp_path / "a.png")
 
 
 def test_a_damaged_image_is_refused_by_name(tmp_path):
@@ -150,7 +150,7 @@ def test_a_damaged_image_is_refused_by_name(tmp_path):
     )
     whole.write_bytes(whole.read_bytes()[:900])
     with pytest.raises(ValueError, match=r"image\.png cannot be read as an image: .*truncated"):
-        images.read_image(whole)
+        decoding.read_image(whole)
 
 
 def test_hidden_folders_and_files_and_those_of_other_systems_are_not_looked_at(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import scipy
 
-from stalegrad._core.delays import Delay
+from stalegrad._core.delay import Delay
 from stalegrad.simulator.timing.delays.external import Function, Scipy
 from stalegrad.simulator.timing.delays.parametric import Deterministic
 from stalegrad.simulator.timing.delays.registry import DELAYS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from stalegrad._core.delays import Delay, Floats
+from stalegrad._core.delay import Delay, Floats
 from stalegrad._core.functions import by_name, check_function_name, function_of, name_of
 from stalegrad._core.specs import builtin, spec, unknown_name
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from stalegrad._core.delays import Delay, Floats
+from stalegrad._core.delay import Delay, Floats
 from stalegrad._core.files import read_regular
 from stalegrad._core.specs import PositiveFloat, PositiveInt, spec, unknown_name, validate
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import scipy
 from pydantic import Field
 
-from stalegrad._core.delays import Delay as Delay, Floats
+from stalegrad._core.delay import Delay as Delay, Floats
 from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec, validate
 
 Spread = Annotated[PositiveFloat, Field(ge=1e-150, le=1e150)]

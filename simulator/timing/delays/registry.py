@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stalegrad._core.registry import Registry
 
 if TYPE_CHECKING:
-    from stalegrad._core.delays import Delay
+    from stalegrad._core.delay import Delay
 
 DELAYS: Registry[type[Delay]] = Registry(
     "delay",

@@ -12,9 +12,9 @@ from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Record, run
 from stalegrad.simulator.regression import Plan, Recording, compare, record
-from stalegrad.simulator.regression.comparison import check_plan
 from stalegrad.simulator.regression.digests import digest
 from stalegrad.simulator.regression.recording import _checksum
+from stalegrad.simulator.regression.verdict import check_plan
 from stalegrad.simulator.sweeps.axes import load_sweep, plan as planned
 
 SPEC = """

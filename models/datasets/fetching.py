@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stalegrad.models.datasets.reading import read_bounded
+from stalegrad.models.datasets.bounded import read_bounded
 
 DATA_VARIABLE = "STALEGRAD_DATA"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from stalegrad.models.datasets.reading import check_regular
+from stalegrad.models.datasets.bounded import check_regular
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that Pillow may decode; no other one is tried, whatever a file is called."""
