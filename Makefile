@@ -29,7 +29,7 @@ demo: $(READY)  ## Race five methods on 16 simulated workers; pictures and a tab
 	$(BIN)/stalegrad demo
 
 test: $(READY)  ## Run the tests (the slow ones: make test-slow)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(READY)  ## Run the slow tests: packaging, long reproductions
 	$(BIN)/pytest -m slow

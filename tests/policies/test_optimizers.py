@@ -48,20 +48,27 @@ def ours(optimizer, rate):
 def optaxs(make, rate, *, told=False):
     """The parameters after as many steps of an optax optimizer; ``make`` gets a schedule or a number."""
     rates = jnp.asarray(rate.values(np.arange(STEPS, dtype=float), np.zeros(STEPS)))
-    optimizer = optax.with_extra_args_support(make(rates))
+    return stepper(make, told)(jax.tree.map(jnp.asarray, PARAMS), rates)
+
+
+@functools.cache
+def stepper(make, told):
+    """Return the compiled ``(params, rates) -> params after all steps``, one for all learning rates."""
 
     @jax.jit
-    def step(params, state):
-        value, slope = jax.value_and_grad(loss)(params)
-        extra = {"value": value, "grad": slope} if told else {}
-        direction, state = optimizer.update(slope, state, params, **extra)
-        return optax.apply_updates(params, direction), state
+    def run(params, rates):
+        optimizer = optax.with_extra_args_support(make(rates))
 
-    params = jax.tree.map(jnp.asarray, PARAMS)
-    state = optimizer.init(params)
-    for _ in range(STEPS):
-        params, state = step(params, state)
-    return params
+        def step(_, carry):
+            params, state = carry
+            value, slope = jax.value_and_grad(loss)(params)
+            extra = {"value": value, "grad": slope} if told else {}
+            direction, state = optimizer.update(slope, state, params, **extra)
+            return optax.apply_updates(params, direction), state
+
+        return jax.lax.fori_loop(0, STEPS, step, (params, optimizer.init(params)))[0]
+
+    return run
 
 
 def assert_equal(a, b, rtol=1e-10):
@@ -69,6 +76,7 @@ def assert_equal(a, b, rtol=1e-10):
         np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-12)
 
 
+@functools.cache
 def with_rates(name, **arguments):
     """``rates -> optax.NAME`` with the schedule of these rates, injected where it takes no schedule."""
 

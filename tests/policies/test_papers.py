@@ -3,6 +3,7 @@
 The loops have clocks of their own: nothing but the mini-batch of each gradient comes from the package.
 """
 
+import functools
 import heapq
 
 import jax
@@ -37,6 +38,7 @@ def eta(update):
     return 0.1 if update < 40 else 0.05
 
 
+@functools.cache  # one problem, and so one compilation, for runs of the same structure and shape
 def problem():
     """0.5 <w, C w> - <mean row, w>: the gradient is C w - mean row."""
     return Problem.from_functions(
@@ -178,6 +180,7 @@ def test_downpour_follows_its_paper(clocks, n_push, fetch_every, path):
 TARGET = np.array([3.0, -2.0, 0.5, 1.0])
 
 
+@functools.cache
 def bowl():
     return Problem.from_functions(
         lambda key: jnp.asarray(START), lambda w, batch, key: jnp.sum(jnp.log(jnp.cosh(w - jnp.asarray(TARGET))))

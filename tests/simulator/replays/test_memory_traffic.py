@@ -1,5 +1,6 @@
 """The compiled loop updates slots and per-worker state in place, whatever the method."""
 
+import functools
 import re
 
 import jax
@@ -21,6 +22,21 @@ REQUIRED = {
 }
 
 
+@functools.cache
+def problem():
+    """One for all methods: its evaluation is compiled once."""
+
+    def loss(w, batch, key):
+        return jnp.mean((jnp.tanh(batch @ w["a"]) @ w["b"]) ** 2)
+
+    return Problem.from_functions(
+        lambda key: {"a": jnp.ones((17, 19)), "b": jnp.ones(19)},
+        loss,
+        train=np.ones((40, 17), np.float32),
+        batch_size=3,
+    )
+
+
 def compiled_text(method, record, monkeypatch, path="scan"):
     """Return the compiled code of the first chunk of a replay."""
     texts, original = [], scan.compiled
@@ -35,18 +51,9 @@ def compiled_text(method, record, monkeypatch, path="scan"):
 
         return once
 
-    def loss(w, batch, key):
-        return jnp.mean((jnp.tanh(batch @ w["a"]) @ w["b"]) ** 2)
-
-    problem = Problem.from_functions(
-        lambda key: {"a": jnp.ones((17, 19)), "b": jnp.ones(19)},
-        loss,
-        train=np.ones((40, 17), np.float32),
-        batch_size=3,
-    )
     monkeypatch.setattr(scan, "compiled", spy)
     trace = simulate(Cluster(WORKERS, compute=Exponential()), method.synchrony, updates=64)
-    replay(trace, problem, method, record=record, execution=path)
+    replay(trace, problem(), method, record=record, execution=path)
     return texts[0]
 
 

@@ -1,5 +1,7 @@
 """The replay against independent slow implementations, and what must not change a bit."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,10 +46,22 @@ ALL = [
 PATHS = ["scan", "loop"]
 
 
-def quadratic(**options):
-    return Problem.from_functions(lambda key: jnp.ones(1), lambda w, batch, key: 0.5 * jnp.sum(w**2), **options)
+def once_per_precision(function):
+    """Cache a function's results, apart for 32 and 64 bits: arrays are of the type that was enabled."""
+
+    @functools.cache
+    def cached(x64, **options):
+        return function(**options)
+
+    return lambda **options: cached(jax.config.jax_enable_x64, **options)
 
 
+@once_per_precision
+def quadratic():
+    return Problem.from_functions(lambda key: jnp.ones(1), lambda w, batch, key: 0.5 * jnp.sum(w**2))
+
+
+@once_per_precision
 def regression(examples=60, features=4, batch_size=5, sampling="epochs"):
     """Linear regression: rows and targets, so that every mini-batch has a gradient of its own."""
     rng = np.random.default_rng(0)
@@ -180,6 +194,7 @@ def test_updates_of_unequal_size_are_replayed_too(path, x64):
 MLP = Problem("mlp", "fashion-mnist-small", batch_size=16, hidden=[16])
 
 
+@functools.cache
 def plain_sgd(problem, updates, batches_per_update, seed, learning_rate):
     """Plain SGD as anybody would write it, on the mini-batches in their order: no slots, no schedule."""
     objective = problem.objective()
