@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 from stalegrad._core.errors import UnknownPartError
 from stalegrad._core.functions import import_function, is_function_name
+from stalegrad._core.registry import Registry
 from stalegrad._core.specs import changed_fields
 from stalegrad.models import Problem
+from stalegrad.models.networks import NETWORKS
 from stalegrad.policies import Method, methods
 from stalegrad.policies.schedules import SCHEDULES, Schedule
-from stalegrad.policies.synchrony import Synchrony
+from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
 from stalegrad.simulator.experiments.describe import described, digest_of
 from stalegrad.simulator.experiments.experiment import (
     Experiment,
@@ -94,7 +96,7 @@ def key_of(experiment: Experiment, lanes: int | None = None) -> str:
 
 
 def parts_of(experiment: Experiment) -> dict[str, str]:
-    """Return digests of what a spec names but does not hold: functions, methods that were registered, local data.
+    """Return digests of what a spec names but does not hold: functions, what a user has registered, local data.
 
     This imports, and so executes, the modules of the functions.
 
@@ -103,15 +105,36 @@ def parts_of(experiment: Experiment) -> dict[str, str]:
             another one.
     """
     parts = {where: import_function(name) for where, name in functions_in(experiment).items()}
-    method = methods.REGISTRY[experiment.method.name]
-    if not method.built_in:
-        parts["method.rule"], parts["method.synchrony"] = method.rule, method.synchrony
+    parts |= registered_in(experiment)
     try:
         found = {where: digest_of(described(part, content=True)) for where, part in parts.items()}
     except UnknownPartError as error:
         raise UnknownPartError(f"{error}: give what it needs as numbers, texts or arrays") from None
     data = experiment.problem.data_fingerprint()
     return found if data is None else found | {"problem.data": data}
+
+
+def registered_in(experiment: Experiment) -> dict[str, Any]:
+    """Return the classes and functions of an experiment that a user has registered, by where they stand."""
+    method, problem = experiment.method, experiment.problem
+    info, found = methods.REGISTRY[method.name], dict[str, Any]()
+    if not info.built_in:
+        found["method.rule"] = info.rule
+    if not SYNCHRONIES.built_in(type(method.synchrony)):
+        found["method.synchrony"] = type(method.synchrony)
+    if _is_own(SCHEDULES, type(method.learning_rate)):
+        found["method.learning_rate"] = type(method.learning_rate)
+    if problem.named and _is_own(NETWORKS, NETWORKS[problem.model]):
+        found["problem.model"] = NETWORKS[problem.model].make
+    for name, value in changed_fields(experiment.cluster).items():
+        kinds = dict.fromkeys(map(type, value if isinstance(value, tuple) else (value,)))
+        found |= {f"cluster.{name}.{DELAYS.name_of(kind)}": kind for kind in kinds if _is_own(DELAYS, kind)}
+    return found
+
+
+def _is_own(registry: Registry[Any], entry: Any) -> bool:
+    """Return whether a user has registered a thing."""
+    return registry.has(entry) and not registry.built_in(entry)
 
 
 def functions_in(experiment: Experiment) -> dict[str, str]:

@@ -8,9 +8,13 @@ import json
 from stalegrad._core.specs import changed_fields
 from stalegrad.policies.synchrony import SYNCHRONIES
 from stalegrad.simulator.experiments.experiment import Experiment
+from stalegrad.simulator.experiments.identity import registered_in
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
+
+NOT_TIMED = {"method.rule", "method.learning_rate", "problem.model"}
+"""Things of users that a trace does not depend on."""
 
 KEPT = 8
 """So many traces are remembered; a sweep runs what shares one in a row."""
@@ -22,7 +26,7 @@ def trace_text(experiment: Experiment) -> str | None:
     None if there is none: a part exists in this process only, or the training has a say (a controller).
     """
     synchrony = experiment.method.synchrony
-    if experiment.method.adaptive or SYNCHRONIES.get(synchrony.name) is not type(synchrony):
+    if experiment.method.adaptive or registered_in(experiment).keys() - NOT_TIMED:
         return None
     try:
         cluster = experiment.cluster.table()

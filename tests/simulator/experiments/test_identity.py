@@ -9,8 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from stalegrad._core.specs import spec
 from stalegrad.models import Problem
 from stalegrad.policies import KAsync, Rule, methods
+from stalegrad.policies.schedules import SCHEDULES, Schedule
 from stalegrad.simulator import (
     Cluster,
     Empirical,
@@ -35,8 +37,10 @@ from stalegrad.simulator.experiments.identity import (
     parts_of,
     run_name,
 )
+from stalegrad.simulator.experiments.traces import trace_text
 from stalegrad.simulator.regression import Plan, Recording, record
 from stalegrad.simulator.sweeps.axes import load_sweep
+from stalegrad.simulator.timing.delays import DELAYS, Delay
 
 EXECUTED = """
 from pathlib import Path
@@ -132,6 +136,39 @@ LAWS = [
     {"delay": "function", "function": "mine:times"},
 ]
 RATES = [1, {"schedule": "step-decay", "peak": 1, "milestones": [1, 2]}, "resnet20-cifar10", 0.1]
+
+
+def test_what_a_user_registers_counts_in_the_key_by_what_it_computes(base, monkeypatch):
+    """A delay and a schedule of one name, defined twice; a trace depends on the delay."""
+    for known in (DELAYS, SCHEDULES):
+        monkeypatch.setattr(known, "_entries", dict(known._entries))
+
+    def delay(factor):
+        @spec
+        class Constant(Delay):
+            def sample(self, rng, size):
+                return np.full(size, factor * 2.0)
+
+        return DELAYS.register("my-delay", Constant)()
+
+    def schedule(factor):
+        @spec
+        class Falling(Schedule):
+            def shape(self, position):
+                return factor / (1 + position)
+
+        return SCHEDULES.register("my-schedule", Falling)(0.1, unit="updates")
+
+    def keys(factor):
+        clusters = base.but(cluster=Cluster(4, delay(factor)))
+        rates = base.but(method=methods.async_(learning_rate=schedule(factor)))
+        return key_of(clusters), key_of(rates), trace_text(clusters), trace_text(rates) is not None
+
+    first, again, other = keys(1.0), keys(1.0), keys(3.0)
+    assert first == again
+    assert first[0] != other[0]
+    assert first[1] != other[1]
+    assert first[2:] == (None, True)
 
 
 @pytest.mark.parametrize("name", list(methods.REGISTRY))

@@ -57,7 +57,7 @@ def same_bytes(a, b):
 def test_a_broken_run_goes_on_to_the_same_bytes(experiment, path, tmp_path, monkeypatch):
     expected = run(experiment, execution=path, progress=False)
     file = tmp_path / "state"
-    monkeypatch.setattr("stalegrad.simulator.experiments.result.Checkpoint", Breaks)
+    monkeypatch.setattr("stalegrad.simulator.replays.checkpoint.Checkpoint", Breaks)
     broken = 0
     for left in (1, 2, 3, 0):
         monkeypatch.setattr(Breaks, "left", left)
@@ -98,7 +98,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    monkeypatch.setattr("stalegrad.simulator.experiments.result.Checkpoint", Breaks)
+    monkeypatch.setattr("stalegrad.simulator.replays.checkpoint.Checkpoint", Breaks)
     monkeypatch.setattr(Breaks, "left", 1)
     with pytest.raises(InterruptedError):
         run(BASE, progress=False, checkpoint=tmp_path / "state", checkpoint_every=0.0)
@@ -139,9 +139,9 @@ def test_the_checkpoint_of_another_run_is_refused_and_kept(file, monkeypatch):
     before = file.read_bytes()
     with pytest.raises(ValueError, match="the checkpoint of another run: its spec differs"):
         run(BASE.but(seed=1), progress=False, checkpoint=file)
-    with pytest.raises(ValueError, match=r"its path differs \(None there, loop here\)"):
+    with pytest.raises(ValueError, match=r"its execution differs \(None there, loop here\)"):
         run(BASE, progress=False, execution="loop", checkpoint=file)
-    monkeypatch.setattr("stalegrad.simulator.experiments.result.versions", lambda: {"jax": "0.0"})
+    monkeypatch.setattr("stalegrad.simulator.experiments.run.versions", lambda: {"jax": "0.0"})
     with pytest.raises(ValueError, match="its version of"):
         run(BASE, progress=False, checkpoint=file)
     assert file.read_bytes() == before

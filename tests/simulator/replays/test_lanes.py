@@ -186,7 +186,7 @@ def test_devices_share_the_groups_and_change_nothing(tmp_path):
     code = """
 import sys, jax, numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_group import methods, request, same_bytes
+from test_lanes import methods, request, same_bytes
 from stalegrad.simulator.replays import lanes, run
 assert len(jax.local_devices()) == 2
 played, original = [], lanes.Group.__init__

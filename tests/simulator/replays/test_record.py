@@ -121,7 +121,7 @@ def table(**changed):
     return rows, {"time": [1.2, 1.7], "messages": [1, 1], "gradients": [1, 1]}
 
 
-LAW = "row 1 of the gradients table breaks a law: "
+LAW = "row 1 of the messages table breaks a law: "
 IMPOSSIBLE = {
     "no such update": ({"update": 7, "staleness": 7}, "update is below 2; it has update = 7"),
     "no such version": ({"read_version": 5}, "read_version is between 0 and 2"),
