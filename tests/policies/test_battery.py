@@ -215,7 +215,7 @@ def test_chunking_changes_no_bit(name, monkeypatch):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_compiled_and_uncompiled_agree(name, x64):
-    """Twelve updates of one message each, or six of several: with staleness, and of no fewer messages."""
+    """Twelve updates of one message each, or six of several, which hold no fewer messages."""
     method = example(name)
     trace = simulate(CLUSTER, method.synchrony, updates=12, seed=1)
     if lower(trace).messages_per_update != 1:
