@@ -108,17 +108,20 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
+@functools.cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def spec(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose fields are checked against their annotations when it is built.
 
     Beyond the fields themselves a class may check how they go together in ``check_fields``.
     """
-    annotations: dict[str, Any] = {}
 
     def __post_init__(self: Any) -> None:
-        if not annotations:
-            annotations.update(get_type_hints(type(self), include_extras=True))
+        annotations = _hints(type(self))  # type: ignore[arg-type]
         for field in dataclasses.fields(self):
             where = f"{field.name} of {kebab(type(self).__name__)}"
             value = validate(where, annotations[field.name], getattr(self, field.name))

@@ -22,8 +22,12 @@ RECORDED = json.loads(digests.RECORDED.read_text(encoding="utf-8"))
 HERE = RECORDED["bytes"].get(digests.key_of(digests.fingerprint()), {"digests": {}})["digests"]
 RUNS = [name for name, spec in SPECS.items() if not spec.timing]
 
-SLOW = {"batch-norm", "convolutions", "transformer"}
-"""Runs whose compilation takes a third of the time of all."""
+QUICK = {
+    "sync", "k-async", "adasync-k-sync", "mindthestep-online", "dana-zero", "gap-aware", "easgd",
+    "delayed-averaging-general", "windows", "loop", "lanes-k-async", "image-folder", "quadratic-16-bit", "noise", "replayed",
+    "interrupted-adasync",
+}  # fmt: skip
+"""Runs of every execution, sampling and family of rules; the others take most of the time to compile, and are slow."""
 
 
 def test_traces_are_the_recorded_ones():
@@ -34,7 +38,7 @@ def test_traces_are_the_recorded_ones():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in RUNS]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 )
 def test_histories_and_parameters_are_the_recorded_ones(name):
     trace, found, shown = SPECS[name].record()
@@ -46,6 +50,7 @@ def test_histories_and_parameters_are_the_recorded_ones(name):
 
 def test_every_spec_is_recorded():
     assert sorted(RECORDED["numbers"]) == sorted(RUNS)
+    assert set(RUNS) >= QUICK
 
 
 # What the specs cover.

@@ -274,11 +274,11 @@ def test_chunk_length_cadence_and_progress_change_no_bit(method, path, monkeypat
     assert sum(told) == 3 * 90
 
 
-def test_both_paths_agree():
+def test_both_executions_agree():
     method = methods.k_async(k=3, learning_rate=0.05, optimizer="adam", weight_decay=1e-3)
     trace = simulate(Cluster(6, compute=Exponential()), method.synchrony, updates=60)
     a, b = (replay(trace, MLP, method, execution=path) for path in PATHS)
-    assert (a.path, b.path) == ("scan", "loop")
+    assert (a.execution, b.execution) == ("scan", "loop")
     np.testing.assert_allclose(values(a.params), values(b.params), rtol=0, atol=2e-5)
     np.testing.assert_allclose(a.history["mean_gap"], b.history["mean_gap"], rtol=1e-3, equal_nan=True)
 
@@ -306,7 +306,7 @@ def test_the_users_initial_arrays_survive():
     assert same_bits(first.params, second.params)
 
 
-def test_keys_given_to_the_loss_are_fresh_for_every_gradient_and_the_same_on_both_paths(x64):
+def test_keys_given_to_the_loss_are_fresh_for_every_gradient_and_the_same_in_both_executions(x64):
     def loss(w, batch, key):
         return jnp.vdot(w, jax.random.normal(key, w.shape))
 
@@ -328,7 +328,7 @@ def test_convolutions_on_cpu_take_the_loop():
     problem = Problem.from_functions(lambda key: jnp.ones((2, 1, 3, 3)), loss, train=images, batch_size=4)
     trace = simulate(Cluster(3, compute=Exponential()), Async(), updates=12)
     chosen = replay(trace, problem, methods.async_(learning_rate=1e-3))
-    assert chosen.path == ("loop" if jax.default_backend() == "cpu" else "scan")
+    assert chosen.execution == ("loop" if jax.default_backend() == "cpu" else "scan")
     forced = replay(trace, problem, methods.async_(learning_rate=1e-3), execution="scan")
     np.testing.assert_allclose(values(chosen.params), values(forced.params), rtol=1e-5)
 
@@ -348,7 +348,7 @@ def test_small_problems_of_many_workers_take_windows_on_cpu():
 @pytest.mark.parametrize("method", [methods.sync(), methods.k_async(k=2), methods.easgd()], ids=lambda m: m.name)
 def test_windows_are_refused_where_gradients_depend_on_more_than_what_is_read(method):
     trace = simulate(Cluster(4, compute=Exponential()), method.synchrony, updates=8)
-    with pytest.raises(ValueError, match=f'path = "windows" is not allowed for {method.name}'):
+    with pytest.raises(ValueError, match=f'execution = "windows" is not allowed for {method.name}'):
         replay(trace, quadratic(), method, execution="windows")
 
 
@@ -408,7 +408,7 @@ def test_a_program_is_traced_once_per_shape():
 @pytest.mark.parametrize("unknown", ["speed", "Updates"])
 def test_path_and_cadence_are_checked(unknown):
     trace = simulate(Cluster(2), Async(), updates=4)
-    with pytest.raises(ValueError, match="path"):
+    with pytest.raises(ValueError, match="execution"):
         replay(trace, quadratic(), methods.async_(), execution=unknown)
     with pytest.raises(ValueError, match="one cadence"):
         Record(updates=1, wallclock=1.0)
