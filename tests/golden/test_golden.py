@@ -23,11 +23,11 @@ HERE = RECORDED["bytes"].get(digests.key_of(digests.fingerprint()), {"digests": 
 RUNS = [name for name, spec in SPECS.items() if not spec.timing]
 
 QUICK = {
-    "sync", "k-async", "adasync-k-sync", "mindthestep-online", "dana-zero", "gap-aware", "easgd",
-    "delayed-averaging-general", "windows", "loop", "lanes-k-async", "image-folder", "quadratic-16-bit", "noise", "replayed",
+    "sync", "k-async", "adasync-k-sync", "mindthestep-online", "dana-zero", "gap-aware", "easgd", "windows", "loop",
+    "delayed-averaging-general", "lanes-k-async", "image-folder", "quadratic-16-bit", "noise", "replayed",
     "interrupted-adasync",
 }  # fmt: skip
-"""Runs of every execution, sampling and family of rules; the others take most of the time to compile, and are slow."""
+"""Runs of every execution, sampling and family of rules; the others take long to compile, and are slow."""
 
 
 def test_traces_are_the_recorded_ones():
