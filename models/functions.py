@@ -27,7 +27,7 @@ class _WrongReturnError(ValueError):
 
 @contextmanager
 def _calling(call: str, function: Callable[..., Any], must: str) -> Iterator[None]:
-    """Say which of the user's functions raised an error, and what it must return."""
+    """Name the function of a user that raised an error, and what it must return."""
     try:
         yield
     except _WrongReturnError:
@@ -82,7 +82,7 @@ def check_functions(
         loss: ``loss(params, batch, key) -> scalar``.
         evaluate: ``evaluate(params, data) -> {"loss": scalar, ...}``.
         train: training data on the device, a stream, or None.
-        test: likewise.
+        test: as ``train``.
         batch_size: examples in a mini-batch.
 
     Raises:
@@ -148,14 +148,14 @@ def _check_scalar(call: str, value: Any, must: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    """Return what a value is: the type and shape of an array, the type of anything else."""
+    """Return the type and shape of an array, or the type of anything else."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"an array of type {value.dtype} and shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
 
 
 def _examples(data: Any, count: int | None) -> Any:
-    """Return the shapes of so many examples, or of all."""
+    """Return the shapes of ``count`` examples, or of all."""
     if isinstance(data, Stream):
         data = first_examples(data, min(count or len(data), len(data)))
         count = None

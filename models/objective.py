@@ -35,7 +35,7 @@ class Objective(NamedTuple):
         evaluate: ``evaluate(params, stats, data) -> {"loss": scalar, ...}`` over a whole data set; a metric
             called ``error`` is the fraction misclassified (of a text: of tokens mispredicted).
         train: pytree of arrays with a common first axis, a :class:`~stalegrad.models.streams.Stream`, or None.
-        test: likewise.
+        test: as ``train``.
         stats: running statistics of batch norm at the start; a pytree without leaves if there are none.
     """
 
@@ -105,7 +105,7 @@ def _named_objective(
 
 
 def _streamed(make: Callable[..., Network], directory: Path, side: int, augment: bool) -> Objective:
-    """The objective of images in folders, as ResNet-50 is trained: crops of 7/8 of the shorter side."""
+    """Return the objective of images in folders, trained as ResNet-50: on crops of 7/8 of the shorter side."""
     train, test = load_folder(directory, side, side * 8 // 7 if augment else side)
     mean, std = (np.asarray(x, np.float32) for x in (MEAN, STD))
     return prediction(
@@ -129,7 +129,7 @@ def prediction(
     Args:
         network: from inputs to logits, one row for each target.
         train: inputs (n, ...) and targets, int (n,), or (n, context) of a text; or a stream of such.
-        test: likewise.
+        test: as ``train``.
         normalise: of inputs, before the network.
         augment: ``augment(inputs, key)``, of a mini-batch, before that.
     """
@@ -154,8 +154,11 @@ def prediction(
 
 
 def _block(shape: tuple[int, ...], width: int | None) -> int:
-    """How many examples are evaluated at once: of images so many pixels, of texts fewer tokens, for each has
-    as many logits as there are words; in dense networks as many as memory may hold, several times as fast."""
+    """Return the number of examples that are evaluated at once.
+
+    It is bounded by pixels for images, by fewer tokens for texts, whose tokens have one logit per word, and by
+    memory for dense networks, which are several times as fast that way.
+    """
     if width is not None:
         return max(1, min(2**24 // width, 2**26 // math.prod(shape)))
     return max(1, (2**11 if len(shape) == 1 else 2**17) // math.prod(shape[:2]))

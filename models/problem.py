@@ -108,7 +108,7 @@ class Problem:
                 every mini-batch gradient, for noise, dropout and the like.
             train: pytree of arrays with a common first axis, a :class:`~stalegrad.models.streams.Stream`, or
                 None: then ``batch`` is None.
-            test: likewise, for evaluation.
+            test: as ``train``, for evaluation.
             batch_size: examples in a mini-batch; needed exactly if there are data.
             sampling: how mini-batches are drawn.
             evaluate: ``evaluate(params, data) -> {"loss": scalar, "error": scalar, ...}``; by default the

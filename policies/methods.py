@@ -55,7 +55,7 @@ class Method:
         return hash((self.name, self.synchrony, self.learning_rate, _hashable(self.parameters)))
 
     def rule(self, workers: int, numbers: Mapping[str, Any] | None = None) -> Rule:
-        """Return the rule for so many workers; ``numbers`` replaces numeric hyper-parameters (by tracers, say)."""
+        """Return the rule for ``workers`` workers; ``numbers`` replaces numeric hyper-parameters, e.g. by tracers."""
         arguments = {**dict(self.parameters), **(numbers or {})}
         if self.knows_workers:
             arguments["workers"] = workers
@@ -82,7 +82,7 @@ class Method:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The rule's numeric hyper-parameters: what a sweep may vary without compiling anew."""
+        """The rule's numeric hyper-parameters: what a sweep may vary without compiling again."""
         return {k: v for k, v in self.parameters if isinstance(v, float)}
 
     @property

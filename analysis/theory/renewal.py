@@ -124,7 +124,7 @@ def _convolved(a: Floats, b: Floats, most: int) -> Floats:
 
 
 def _refined(measure: Callable[[Floats], tuple[float, float]], horizon: float) -> float:
-    """Return what ``measure(grid)`` tends to as the grid gets finer.
+    """Return the limit of ``measure(grid)`` as the grid gets finer.
 
     ``measure`` also says which share of its value may lie beyond the grid. Its error falls with a power of the
     step: the square, or less for delays whose density is infinite at 0.

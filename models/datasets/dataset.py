@@ -24,7 +24,7 @@ class Dataset:
         test_targets: as ``train_targets``.
         classes: number of classes.
         mean: per channel, of the official training inputs scaled to [0, 1].
-        std: per channel, likewise.
+        std: per channel, of the same images.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Text:
     Attributes:
         name: the name it was loaded by.
         train: int32 (n,), the tokens in order, each an index into ``vocabulary``.
-        test: likewise, the official test text.
+        test: as ``train``, of the official test text.
         vocabulary: what each token stands for: a character, or a word.
     """
 

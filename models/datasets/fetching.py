@@ -94,7 +94,7 @@ def find(name: str, source: Source, directory: Path, *, only: bool) -> Path:
 
 
 def content(place: Traversable, file: File, source: Source) -> Content:
-    """Return what a file holds, uncompressed: its header first, then no more than that announces.
+    """Return the content of a file, uncompressed: the header is read first, then no more than it announces.
 
     Raises:
         ValueError: if it is no regular file, is damaged, or holds more than it announces or may hold.

@@ -123,7 +123,7 @@ def resnet50(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 
 
 def _cifar_resnet(n: int, input_shape: tuple[int, ...], classes: int, norm: Norm) -> Network:
-    """Three stages of ``n`` basic blocks."""
+    """Return three stages of ``n`` basic blocks."""
     from flax import nnx
 
     from stalegrad.models.networks import blocks

@@ -13,7 +13,7 @@ theta <- theta + learning_rate * optimizer(mean_l weight_l * correction(message_
 built with learning rate 1, so no momentum of theirs holds a learning rate. One that is named follows its own
 formula, theta <- theta + optimizer(mean, learning_rate).
 
-A rule function's keyword arguments are its hyper-parameters. Floats may be swept without compiling anew; whatever
+A rule function's keyword arguments are its hyper-parameters. Floats may be swept without compiling again; whatever
 else there is decides the structure. ``workers`` is filled in by the run.
 """
 

@@ -92,7 +92,7 @@ def mindthestep(
         online: fit the model to the observed staleness after the warm-up.
         normalise: keep the mean step at eta under the observed staleness, before the clip or ``after-clip``.
         warmup: messages with factor 1 before the histogram is taken.
-        refresh: take it anew every so many messages (None: freeze it).
+        refresh: messages after which it is taken again (None: freeze it).
         clip: largest factor.
         drop_above: staler messages count nothing.
         weight_decay: L2 decay.

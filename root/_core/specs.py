@@ -1,4 +1,4 @@
-"""Specs: frozen, validated value objects, and what to say when a user gets one wrong."""
+"""Specs: frozen, validated value objects, and error messages for wrong values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def kebab(name: str) -> str:
 
 
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
-    """Return the sentence that an unknown name deserves: what was wrong, what is meant, what is allowed."""
+    """Return an error message for an unknown name: the name, a close match, and the allowed names."""
     names = sorted(allowed)
     close = get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -98,7 +98,7 @@ def shown(value: Any) -> str:
     """Return a value as an error shows it: one line of at most 200 characters."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a class of the user's own, or an integer of too many digits
+    except Exception:  # a class of a user, or an integer of too many digits
         text = f"a {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:197]}..."
 

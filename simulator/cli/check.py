@@ -117,7 +117,7 @@ def power_command(
     ] = 0.0,
     seeds: Annotated[list[int] | None, typer.Option(max=100_000, help="So many; may be repeated.")] = None,
 ) -> None:
-    """Say which worsening would be found with so many seeds, from how the baseline's runs scatter."""
+    """Print the smallest worsening that a number of seeds would show, from the scatter of the baseline's runs."""
     from stalegrad.analysis.statistics.regression import ALPHA, TOLERANCE, power_table
     from stalegrad.simulator.regression import Recording
 
@@ -143,7 +143,7 @@ def _settings(tolerance: float | None, alpha: float | None, metrics: list[str] |
 
 
 def _watched() -> bool:
-    """Tell whether somebody watches, so that a progress bar makes sense."""
+    """Return whether stderr is a terminal, so that a progress bar is seen."""
     return sys.stderr.isatty()
 
 

@@ -46,7 +46,7 @@ learning_rate = 0.05     # or a schedule:
 # weight_decay = 1e-4
 
 [record]
-wallclock = 20.0         # a row of the history every so many seconds (or updates, or gradients)
+wallclock = 20.0         # seconds between two rows of the history (or updates, or gradients)
 gap = true               # distance between what a gradient was computed at and what it is applied to
 
 # A sweep: every combination of these lists is run once and kept in the directory; the same command goes on where
@@ -57,7 +57,7 @@ gap = true               # distance between what a gradient was computed at and 
 # "cluster.workers" = [8, 16]
 # seed = [0, 1, 2]
 # mode = "zip"                 # the first values of all lists, the second ones, ...; "grid": all combinations
-# mode = "random"              # so many samples, each value drawn from its list or range:
+# mode = "random"              # number of samples, each value drawn from its list or range:
 # samples = 30
 # "method.learning_rate" = { low = 0.001, high = 1.0, log = true }
 """

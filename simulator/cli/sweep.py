@@ -20,7 +20,7 @@ from stalegrad.simulator.sweeps.store import Store
 from stalegrad.simulator.sweeps.sweep import execute
 
 SHOWN = 20
-"""So many runs of a plan are listed."""
+"""Runs of a plan that are listed."""
 
 
 def dry_run(runs: Sequence[Run], out: Path, jobs: int) -> None:

@@ -146,7 +146,7 @@ class _Description:
         return {"set": sorted(json.dumps(self.of(inner), sort_keys=True) for inner in value)}
 
     def _builtin(self, value: Any) -> Any:
-        """A function of C code, by name, and the object that it belongs to."""
+        """Describe a function of C code by its name and the object that it belongs to."""
         if isinstance(value, np.ufunc):
             known = any(getattr(module, value.__name__, None) is value for module in (np, scipy.special))
             return {"name": value.__name__} if known else self._unknown(value)
@@ -156,7 +156,7 @@ class _Description:
         return {"name": value.__name__, "of": self.of(owner)}
 
     def _module(self, module: types.ModuleType) -> Any:
-        """A module by name; one of the user's own also by its whole source, as any part of it may be called."""
+        """Describe a module by its name; a user's own also by its source, of which any part may be called."""
         name, file = module.__name__, getattr(module, "__file__", None)
         if not self.content or file is None or _is_ours(name) or _is_in_places(file):
             return {"module": name}
@@ -279,7 +279,7 @@ def _counts(name: str, member: Any) -> bool:
 
 
 def _held(member: Any) -> Any:
-    """Return what an attribute of a class holds, without the locks of the standard library."""
+    """Return the object that an attribute of a class holds, without the locks of the standard library."""
     if isinstance(member, staticmethod | classmethod):
         return member.__func__
     if isinstance(member, property):

@@ -83,7 +83,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def read_file(file: Path, read: Callable[[Path], Any]) -> Any:
-    """Return what ``read`` makes of a file.
+    """Return the value that ``read`` returns for a file.
 
     Raises:
         FileNotFoundError: if there is none.

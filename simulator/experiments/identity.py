@@ -232,7 +232,7 @@ def text_of(value: Any, *, content: bool = False) -> Any:
 
 
 def _short_name(value: Any) -> str:
-    """Return what an object is called for short: an optax transformation by the function that made it."""
+    """Return a short name of an object; that of an optax transformation is the function that made it."""
     if isinstance(value, tuple) and value and callable(value[0]):
         value = value[0]
     name = getattr(value, "__qualname__", None) or getattr(value, "model", None) or type(value).__name__

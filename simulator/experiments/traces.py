@@ -17,7 +17,7 @@ NOT_TIMED = {"method.rule", "method.learning_rate", "problem.model"}
 """Things of users that a trace does not depend on."""
 
 KEPT = 8
-"""So many traces are remembered; a sweep runs what shares one in a row."""
+"""Traces that are remembered; a sweep runs what shares one in a row."""
 
 
 def trace_text(experiment: Experiment) -> str | None:

@@ -50,7 +50,7 @@ def digest(arrays: Mapping[str, Any]) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Return what bits may depend on: processor, cores, backend."""
+    """Return the facts of the machine that bits may depend on: processor, cores, backend."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -36,7 +36,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def text(check: Check) -> str:
-    """Return what a check found as lines of text, for a terminal of any width and for logs."""
+    """Return the findings of a check as lines of text, for a terminal of any width and for logs."""
     lines = [f"convergence: {check.outcome}"]
     for method, outcome in check.methods.items():
         changes = "; ".join(check.changes(method))
@@ -60,7 +60,7 @@ def text(check: Check) -> str:
 
 
 def legend(check: Check) -> str:
-    """Return what the columns of the table mean."""
+    """Return the meaning of the table's columns."""
     return (
         "change: mean over the paired seeds, relative to before, with its 90 % interval; less is better. worse: "
         f"beyond the tolerance (at least {check.tolerance:.3g}) with p <= {check.alpha:g}, corrected for all rows "

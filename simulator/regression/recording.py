@@ -59,7 +59,7 @@ class RecordedRun:
 
     @classmethod
     def of(cls, method: str, result: Result) -> RecordedRun:
-        """Return what is to be kept of a result."""
+        """Return the record of a result."""
         digests, staleness = Digests.of(result), rounded(result.trace.summary()["mean_staleness"])
         kept = result.history.drop(columns=list(UNUSED), errors="ignore").dropna(axis="columns", how="all")
         for name in ("train_loss", "test_error"):

@@ -51,7 +51,7 @@ class Check:
         return max(self.methods.values(), key=OUTCOMES.index)
 
     def passed(self, strict: bool = False) -> bool:
-        """Tell whether nothing is worse; ``strict``: whether everything is the same."""
+        """Return whether nothing is worse; ``strict``: whether everything is the same."""
         return self.outcome == "same" or (self.outcome != "worse" and not strict)
 
     def changes(self, method: str) -> list[str]:
@@ -74,7 +74,7 @@ class Check:
         return unsure(self.before.spec)
 
     def surroundings(self) -> list[str]:
-        """Return what else is not as it was: versions of packages, the machine."""
+        """Return the differences of package versions and machine."""
         now = {**self.after.versions, **self.after.machine}
         then = {**self.before.versions, **self.before.machine}
         return [f"{name}: {then.get(name)} -> {now.get(name)}" for name in now if now[name] != then.get(name)]

@@ -79,7 +79,7 @@ class Checkpoint:
         if found.encode() != expected:
             raise ValueError(
                 f"{self.file} is damaged: SHA-256 {found}, expected {expected.decode(errors='replace')}; "
-                "remove it to begin anew"
+                "remove it to start again"
             )
         with zipfile.ZipFile(io.BytesIO(payload)), np.load(io.BytesIO(payload), allow_pickle=False) as stored:
             about = json.loads(stored["about"].tobytes())

@@ -1,4 +1,4 @@
-"""Which way a replay is executed: chosen by backend and problem, never by chance."""
+"""Choose the execution of a replay from the backend and the problem."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ def choose_execution(
 
 
 def has_windows(objective: Objective, rule: Rule, layout: Layout) -> bool:
-    """Whether gradients depend on the version read alone, and every update consumes one that may be stale."""
+    """Return whether gradients depend on the version read alone, and every update has one that may be stale."""
     kept = rule.work is not None or bool(jax.tree.leaves(objective.stats))
     return layout.messages == 1 and not (layout.fresh or kept or isinstance(objective.train, Stream))

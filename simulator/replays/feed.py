@@ -32,7 +32,7 @@ class Feed:
         Args:
             draw: what they consist of.
             first: a gradient id.
-            last: likewise.
+            last: as ``first``.
             messages: how many there are in all; none is fetched beyond.
 
         Raises:

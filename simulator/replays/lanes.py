@@ -244,5 +244,5 @@ def play_on(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], lan
 
 
 def in_step(player: Player) -> bool:
-    """Whether a run's rows are due at the same updates as those of its neighbours (not at simulated seconds)."""
+    """Return whether a run's rows are due at updates, as those of all its lanes, and not at simulated seconds."""
     return cadence_of(player.record, player.budget).wallclock is None

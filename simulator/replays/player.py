@@ -90,7 +90,7 @@ class Player:
         self.values = evaluate(self.objective, self.initial, record)
 
     def layout(self, lowered: LoweredTrace) -> Layout:
-        """Return what to compile for, if this is the whole lowered trace."""
+        """Return the layout to compile for, if this is the whole lowered trace."""
         return Layout(
             messages=lowered.messages_per_update,
             steps=lowered.steps,
@@ -102,7 +102,7 @@ class Player:
         )
 
     def plan_of(self, lowered: LoweredTrace) -> ReplayPlan:
-        """Return what goes with each message and update of a lowered trace."""
+        """Return the plan of a lowered trace: mini-batches, epochs, learning rates and weights."""
         check_rule(self.method.name, self.rule, lowered)
         examples, size = self.objective.examples, self.problem.batch_size
         draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, lowered, self.workers)
@@ -237,7 +237,7 @@ class Player:
         return row | self.values
 
     def gradients(self) -> pd.DataFrame | None:
-        """Return what was recorded of every message, in the order of gradient ids; None if that was not asked."""
+        """Return the record of every message, in the order of gradient ids; None unless it was asked for."""
         if not self.record.per_gradient:
             return None
         lowered = self.last.lowered
@@ -307,13 +307,13 @@ def _measured(
 
 
 def spaced(size: int, at_most: int | None) -> Any:
-    """Return the indices of at most so many of ``size`` examples, evenly spaced."""
+    """Return the indices of at most ``at_most`` of ``size`` examples, evenly spaced."""
     count = min(size, at_most or size)
     return np.arange(count) * size // count
 
 
 def sample(data: Any, at_most: int | None) -> Any:
-    """Return at most so many examples, evenly spaced; all if None."""
+    """Return at most ``at_most`` examples, evenly spaced; all if None."""
     leaves = jax.tree.leaves(data)
     if at_most is None or not leaves or len(leaves[0]) <= at_most:
         return data

@@ -33,16 +33,16 @@ class Record:
     """What a history holds; at most one cadence (default: 50 rows, evenly spaced in the budget's unit).
 
     Args:
-        updates: a row every so many updates.
-        gradients: a row every so many used mini-batch gradients.
-        wallclock: a row every so many simulated seconds, at most a million rows: the value at time t is that of
+        updates: updates between two rows.
+        gradients: used mini-batch gradients between two rows.
+        wallclock: simulated seconds between two rows, at most a million rows: the value at time t is that of
             the last update with time <= t, up to rounding (see :class:`~stalegrad.simulator.Budget`).
         gap: record the gap of every message (RMSE over parameters between what the server holds when it
             applies a message and what the message was computed at).
         per_gradient: record of every message its gap, the L2 norm of its gradient and its effective step,
             as a table of their own.
-        train_examples: take the training loss over so many examples, evenly spaced, and not over all: to evaluate
-            a large network on all that it learns from takes as long as a third of an epoch.
+        train_examples: take the training loss over this number of examples, evenly spaced, and not over all: to
+            evaluate a large network on all training examples takes as long as a third of an epoch.
         fn: ``fn(params) -> {"name": scalar}``, further columns of your own, under names that the history does not
             have yet; or the name of such a function, ``"module:function"``, which is imported when the first row
             is written. What it returns is checked at the first row, of version 0, before any update is made.
@@ -69,7 +69,7 @@ class Record:
             object.__setattr__(self, "fn", by_name(self.fn))
 
     def columns(self, params: Any) -> dict[str, Any]:
-        """Return the columns of the user's own for these parameters.
+        """Return a user's columns for these parameters.
 
         Raises:
             ValueError: if the function returns anything but a mapping of names, which are not those of other

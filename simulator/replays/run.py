@@ -25,7 +25,7 @@ from stalegrad.simulator.timing.engine import Engine
 from stalegrad.simulator.timing.trace import Trace
 
 DECISIONS = 100_000
-"""Decisions of a controller in a run at most: with each the trace so far is lowered anew."""
+"""Decisions of a controller in a run at most: with each the trace so far is lowered again."""
 
 
 class Replay(NamedTuple):

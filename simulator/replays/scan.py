@@ -141,7 +141,7 @@ def run_chunk(program: Program) -> Callable[..., tuple[State, Any]]:
             return Inputs(indices, keys[m], *who, chunk.weight[m])
 
         def fetch(m: Any, state: State) -> tuple[Params, Any]:
-            """Return what message m starts from: the version it has read, and what its worker keeps.
+            """Return the start of message m: the version that it has read, and its worker's own state.
 
             It is fetched ahead, after all that comes before it is written: to read and to write a stack in one
             step could otherwise need a copy of all of it.
@@ -168,14 +168,14 @@ def run_chunk(program: Program) -> Callable[..., tuple[State, Any]]:
             return state._replace(params=params, slots=slots, optimizer=optimizer)
 
         def single(u: Any, carry: Any) -> Any:
-            """An update of one message."""
+            """Make an update of one message."""
             state, ahead, measured = carry
             total, state, measured = message(u, ahead, state, chunk.learning_rate[u], measured)
             state = finish(u, u, state, total, None)
             return state, fetch(u + 1, state), measured
 
         def several(u: Any, carry: Any) -> Any:
-            """An update of several messages, added up in the order of their ids."""
+            """Make an update of several messages, added up in the order of their ids."""
             count = layout.messages
             start = chunk.first[u] if count is None else u * count
             count = chunk.first[u + 1] - start if count is None else count
@@ -223,7 +223,7 @@ def run_chunk(program: Program) -> Callable[..., tuple[State, Any]]:
 
 
 def gather(slots: Params, slot: Any) -> Params:
-    """Return what a slot holds."""
+    """Return the content of a slot."""
     return jax.tree.map(lambda stack: lax.dynamic_index_in_dim(stack, slot, keepdims=False), slots)
 
 

@@ -117,7 +117,7 @@ def make_step(
         )
 
     def gradient_at(point: Params, stats: Any, inputs: Inputs, h: Any, train: Any) -> tuple[Sent, Any]:
-        """The gradient of local step h, its loss if that is asked for, and the statistics that it leaves."""
+        """Return the gradient of local step h, its loss if asked for, and the statistics that it leaves."""
         batch = jax.tree.map(lambda array: array[inputs.indices[h]], train)
         if not layout.loss:
             slope, stats = jax.grad(loss, has_aux=True)(point, stats, batch, inputs.keys[h])
@@ -126,7 +126,7 @@ def make_step(
         return Sent(slope, value.astype(scalar_type(point)) / layout.steps), stats
 
     def plain_work(read: Params, stats: Any, inputs: Inputs, rate: jax.Array, train: Any) -> tuple[Sent, Any]:
-        """One mini-batch gradient, or the sum of those along a path of local SGD steps; and the statistics."""
+        """Return one mini-batch gradient, or the sum of those along local SGD steps, and the statistics."""
         if layout.steps == 1:
             return gradient_at(read, stats, inputs, 0, train)
 
@@ -141,7 +141,7 @@ def make_step(
     def own_work(
         work: Work, params: Params, read: Params, own: Any, stats: Any, inputs: Inputs, rate: jax.Array, train: Any
     ) -> tuple[Sent, Any, Any, Params]:
-        """What a worker with state of its own sends; also that state, the statistics, and where it started."""
+        """Return the message of a worker with its own state, that state, the statistics, and the start."""
         kept = own
         start, job = work.begin(read, own, inputs)
         start = like(start, read)

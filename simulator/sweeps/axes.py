@@ -180,7 +180,7 @@ def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None =
 
 
 def _same(experiment: Experiment) -> Any:
-    """Return what equal experiments of one sweep have in common; functions that a spec names are not imported."""
+    """Return a key that equal experiments of one sweep share; functions that a spec names are not imported."""
     try:
         return canonical(experiment)
     except ValueError:
@@ -272,7 +272,7 @@ def _changed(part: str, value: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def parameters(method: str) -> set[str]:
-    """Return what may be said of a method of this name."""
+    """Return the parameters of a method by its name."""
     return {"learning_rate", "synchrony", *methods.REGISTRY[method].parameters}
 
 
@@ -281,7 +281,7 @@ def _name(value: Any) -> str:
 
 
 def _settings(value: Any) -> dict[str, Any]:
-    """Return what makes the method that is given as such, by name or as a table."""
+    """Return the settings of a method that is given as an object, by name or as a table."""
     if isinstance(value, Method):
         return method_settings(value)
     if not isinstance(value, str | Mapping):

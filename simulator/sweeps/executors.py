@@ -1,4 +1,4 @@
-"""What a worker process does for a sweep, and the executors that have such processes."""
+"""The task of a worker process of a sweep, and the executors that have such processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def attempt(experiments: Sequence[Experiment], lanes: int = 1) -> list[Outcome]:
 
 
 def attempt_text(text: str, semantics: int) -> Outcome:
-    """Do as :func:`attempt` with the text of a spec: what executors are given.
+    """Run the experiment of a spec's text like :func:`attempt`: the task that executors are given.
 
     Raises:
         RuntimeError: if this process has a stalegrad whose numbers are others than the caller's.
@@ -68,7 +68,7 @@ def attempt_text(text: str, semantics: int) -> Outcome:
 
 
 def processes(jobs: int) -> ProcessPoolExecutor:
-    """Return an executor of so many processes on this machine, which die when this process dies.
+    """Return an executor of ``jobs`` processes on this machine, which exit when this process exits.
 
     Use it as ``with processes(4) as pool: sweep(..., executor=pool)``; in a script under
     ``if __name__ == "__main__":``, as always with processes.
@@ -81,7 +81,7 @@ def processes(jobs: int) -> ProcessPoolExecutor:
 
 
 def die_with_parent() -> None:
-    """End this process as soon as its parent has ended, however that came about."""
+    """Exit when the parent process exits, for whatever reason."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

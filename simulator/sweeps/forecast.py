@@ -95,7 +95,7 @@ def distinct_traces(runs: Sequence[Run]) -> int:
 def forecast(runs: Sequence[Run]) -> Forecast:
     """Estimate real time and memory of runs by trying the beginning of one run of each kind.
 
-    A kind is a problem and a method's name; it is compiled anew for each synchrony and number of workers. Of each
+    A kind is a problem and a method's name; it is compiled again for each synchrony and number of workers. Of each
     combination of cluster, synchrony and budget one trace, or the beginning of it, is simulated to count gradients
     and rows; where a controller will change k, as if it never did. However large the runs are, the estimate itself
     takes about a second and a few hundred MB for each kind.
@@ -186,7 +186,7 @@ def _bytes(workers: int, messages: float) -> int:
 
 
 def _at_most(e: Experiment, updates: int) -> tuple[dict[str, Any], bool]:
-    """Return a budget of at most so many updates, and whether it is the whole one."""
+    """Return a budget of at most that many updates, and whether it is the whole one."""
     if e.wallclock is not None:
         return {"updates": updates}, False
     ((unit, whole),) = changed_fields(e.budget).items()

@@ -55,7 +55,7 @@ class SweepResult:
         axes: the names of the axes.
         histories: one tidy table per run.
         results: the runs themselves; those of a store are read from it when they are asked for.
-        traces: their traces, likewise.
+        traces: their traces, in the same order.
         failed: the last line of the traceback of every run that raised, by its axes' values.
     """
 
@@ -171,7 +171,7 @@ def load(store: str | os.PathLike[str]) -> SweepResult:
 
 
 def _rank(value: Any) -> tuple[bool, float, str]:
-    """Return what values of one axis are sorted by: none, then numbers, then words."""
+    """Return the sort key of a value of one axis: none, then numbers, then words."""
     number = isinstance(value, int | float)
     return value is not None, float(value) if number else float("inf"), "" if number else str(value)
 
@@ -187,7 +187,7 @@ def collect(
     results: Sequence[Result],
     failed: Mapping[str, str] | None = None,
 ) -> SweepResult:
-    """Return what a sweep gives: ``points``, ``outlines`` and ``results`` of its finished runs, in one order."""
+    """Return the result of a sweep: ``points``, ``outlines`` and ``results`` of its finished runs, in order."""
     fullest_first = sorted(points, key=len, reverse=True)  # so that axes keep the order they were given in
     axes = list(dict.fromkeys(name for point in fullest_first for name in point))
     rows = []

@@ -26,9 +26,9 @@ from stalegrad.simulator.sweeps.results import SweepResult, collect, label, stor
 from stalegrad.simulator.sweeps.store import Outline, Store
 
 AT_ONCE = 400
-"""So many runs are handed to an executor at a time: each holds a lock, an open file."""
+"""Runs handed to an executor at a time; each holds a lock, an open file."""
 GROUPS = 4
-"""So many times as many runs as there are lanes are taken at once: who share their code is found among them."""
+"""Runs claimed per pass, in multiples of the number of lanes; runs that share code are grouped within a pass."""
 PAUSE = 0.5
 """Seconds between two looks at an executor, or at runs that other processes hold."""
 PATIENCE = 5.0
@@ -196,7 +196,7 @@ class Job:
             INTERRUPTED.update({self.keys[i]: result for i, result in self.results.items() if self.keys[i]})
 
     def left(self) -> list[int]:
-        """Return what is neither done nor failed, in the order of execution."""
+        """Return the runs that are neither done nor failed, in the order of execution."""
         return [i for i in self.order if i not in self.done and i not in self.failed]
 
     def known(self, i: int) -> bool:
@@ -281,7 +281,7 @@ class Job:
                 claims.close()
 
     def returned(self, future: Future[Outcome]) -> Outcome:
-        """Return what came of a run on an executor."""
+        """Return the outcome of a run on an executor."""
         try:
             return future.result()
         except (BrokenExecutor, CancelledError):
@@ -329,7 +329,7 @@ class Job:
             raise
 
     def so_far(self) -> str:
-        """Return what is done, and how to go on."""
+        """Return a sentence on the runs that are done, and how to continue."""
         done = f"{len(self.done)} of {len(self.runs)} runs are done"
         if self.store is None:
             kept = sum(bool(self.keys[i]) for i in self.done)
@@ -338,7 +338,7 @@ class Job:
         return f"{done} and kept in {self.store.directory}; the same call goes on from there"
 
     def outcome(self) -> SweepResult:
-        """Return what the sweep gives."""
+        """Return the result of the sweep."""
         done = sorted(self.done)
         results: Sequence[Result] = [self.results[i] for i in done if i in self.results]
         if self.store is not None:

@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say what was recorded, and what is different but not worse."""
+    """Print which baselines were recorded, and which checks are different but not worse."""
     reports = [r for kind in terminalreporter.stats.values() for r in kind if getattr(r, "when", None) == "call"]
     said = [value for r in reports for name, value in r.user_properties if name == PROPERTY]
     if said:

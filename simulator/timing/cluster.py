@@ -165,7 +165,7 @@ class Cluster:
         """Yield a worker's compute times in blocks of 256, for ever.
 
         Raises:
-            ValueError: if a delay of the user's own yields a negative or non-finite time, or a block of zeros; it
+            ValueError: if a user's delay yields a negative or non-finite time, or a block of zeros; it
                 names the worker and the draw.
         """
         delay = self.delay_of(worker).realise(stream(seed, Purpose.MACHINE, worker))

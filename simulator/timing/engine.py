@@ -41,10 +41,10 @@ def simulate(
     Args:
         cluster: the workers and their server.
         synchrony: who waits for whom, e.g. ``KAsync(4)``.
-        updates: stop after so many server updates.
-        wallclock: keep the updates with time <= so many simulated seconds, up to rounding (see
+        updates: stop after this number of server updates.
+        wallclock: keep the updates up to this time in simulated seconds, up to rounding (see
             :class:`~stalegrad.simulator.timing.budget.Budget`).
-        gradients: stop after the first update with at least so many used mini-batch gradients in all.
+        gradients: stop after the first update with at least this number of used mini-batch gradients in all.
         seed: 0 to 2^64 - 1; every random stream is spawned from it.
 
     Returns:
@@ -101,7 +101,7 @@ class Engine:
         return self.trace()
 
     def start(self, budget: Budget) -> None:
-        """Say when to stop."""
+        """Set the budget that ends the run."""
         self.budget = budget
         self.updates_left = budget.updates or math.inf
         self.gradients_left = budget.gradients or math.inf
@@ -131,7 +131,7 @@ class Engine:
         self.k = k
 
     def trace(self) -> Trace:
-        """Return what has happened so far."""
+        """Return the trace of the events so far."""
         end = max(self.env.now, self.seen)
         if self.budget.wallclock is not None:
             end = min(end, self.budget.wallclock)
@@ -156,7 +156,7 @@ class Engine:
         return {self.version} | held | {m.read_version for m in self.open} | set(self.on_the_way)
 
     def describe(self, budget: Budget) -> dict[str, Any]:
-        """Return what the trace comes from; a cluster with delays of this process only is merely named."""
+        """Return the spec of the trace; of a cluster with delays of this process only, its number of workers."""
         try:
             cluster: Any = self.cluster.table()
         except ValueError:
@@ -183,7 +183,7 @@ class Engine:
         return event
 
     def receive(self, message: Message, *more: Message) -> Process:
-        """A message (or several as one) travels up, waits for its turn at the server, and is handled."""
+        """Carry a message (or several as one) up, wait for the server's turn, and handle it."""
         if self.cluster.uplink:
             check_advance(self.env.now, self.cluster.uplink, "uplink of cluster")
             yield self.after(self.cluster.uplink, message.worker)
@@ -199,7 +199,7 @@ class Engine:
             self.carry_out(decision, message)
 
     def receive_at_once(self, message: Message) -> None:
-        """Do as :meth:`receive`, where neither link nor server takes time."""
+        """Handle a message where neither link nor server takes time."""
         message.receive_time = self.env.now
         self.carry_out(self.state_machine.send(message), message)
 
@@ -212,7 +212,7 @@ class Engine:
                     worker.release()
 
     def carry_out(self, decision: Decision, message: Message) -> None:
-        """Do what the synchrony decided."""
+        """Carry out a decision of the synchrony."""
         if decision.keep:
             self.kept.append(message)
         else:
@@ -246,7 +246,7 @@ class Engine:
             worker.take(self.version)
 
     def download(self, worker: Worker, version: int) -> Process:
-        """A model travels down."""
+        """Carry a model down to a worker."""
         self.on_the_way.append(version)
         check_advance(self.env.now, self.cluster.downlink, "downlink of cluster")
         yield self.env.timeout(self.cluster.downlink)

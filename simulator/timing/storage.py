@@ -117,7 +117,7 @@ def _read(file: Path, columns: Mapping[str, Any], at_most: int) -> tuple[dict[st
 
 
 def _about(parquet: Any, file: Path) -> dict[str, Any]:
-    """Return what a file says of its trace."""
+    """Return the metadata of a file of a trace."""
     try:
         about = json.loads((parquet.metadata.metadata or {}).get(b"stalegrad", b"{}"))
     except (ValueError, RecursionError) as error:

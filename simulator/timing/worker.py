@@ -127,13 +127,13 @@ class Worker:
             yield from self.wait_while_more_than(synchrony.ahead)
 
     def wait_while_more_than(self, unanswered: float) -> Process:
-        """Wait until no more than so many messages are unanswered."""
+        """Wait until no more than that many messages are unanswered."""
         while self.unanswered > unanswered:
             self.answer = simpy.Event(self.engine.env)
             yield self.answer
 
     def take(self, version: int) -> None:
-        """A model has come: a computing worker drops its job for it, a waiting one goes on."""
+        """Receive a model: a computing worker drops its job, a waiting one continues."""
         self.version = version
         if self.unanswered:
             self.unanswered -= 1
@@ -182,7 +182,7 @@ class Collector(Worker):
         engine.env.process(engine.receive(*released))
 
     def take(self, version: int) -> None:
-        """A model has come that contains all that was released."""
+        """Receive a model that contains all messages that were released."""
         self.version, self.beyond = version, len(self.collected)
         if self.answer is not None:
             self.release()

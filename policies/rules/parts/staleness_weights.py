@@ -212,7 +212,7 @@ def mindthestep(
         normalise: divide by the mean factor under the observed histogram, so that the mean step is the plain one
             before the clip; ``after-clip``: so that it is the plain one after it.
         warmup: messages before the histogram is first taken; until then the factor is 1.
-        refresh: take it again every so many messages; None: never.
+        refresh: take it again after this number of messages; None: never.
         clip: largest factor.
         drop_above: messages staler than this count nothing.
 

@@ -177,7 +177,7 @@ class DownpourState(NamedTuple):
 
 
 def downpour(workers: int, fetch_every: int) -> Work:
-    """Local SGD; the sum of a message's gradients is pushed; a model is fetched every so many pushes only.
+    """Local SGD; the sum of a message's gradients is pushed; a model is fetched after several pushes only.
 
     Reference: Dean et al., Large Scale Distributed Deep Networks, 2012.
     """
