@@ -55,7 +55,7 @@ class Method:
         return hash((self.name, self.synchrony, self.learning_rate, _hashable(self.parameters)))
 
     def rule(self, workers: int, numbers: Mapping[str, Any] | None = None) -> Rule:
-        """Return the rule for ``workers`` workers; ``numbers`` replaces numeric hyper-parameters, e.g. by tracers."""
+        """Return the rule for ``workers`` workers; ``numbers`` replaces numeric parameters, by tracers say."""
         arguments = {**dict(self.parameters), **(numbers or {})}
         if self.knows_workers:
             arguments["workers"] = workers
