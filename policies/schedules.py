@@ -182,8 +182,8 @@ def as_schedule(value: Any) -> Schedule:
     """Return the schedule that a value stands for.
 
     Args:
-        value: a number, a :class:`Schedule`, a function of the update, the name of one of the :data:`PRESETS`, or a
-            table as in TOML: ``{"schedule": "cosine", "peak": 0.1, "horizon": 90}``.
+        value: a number, a :class:`Schedule`, a function of the update, the name of one of the :data:`PRESETS`,
+            or a table as in TOML: ``{"schedule": "cosine", "peak": 0.1, "horizon": 90}``.
 
     Raises:
         ValueError: for anything else, naming it.
