@@ -125,8 +125,7 @@ def fit_staleness(
     if isinstance(models, str) or not len(models):
         raise ValueError(f"models is {models!r}: give a list of at least one of {', '.join(MODELS)}")
     for model in models:
-        if model not in MODELS:
-            raise ValueError(unknown_name("staleness model", model, MODELS))
+        MODELS.find(model)
     if by not in ("likelihood", "bhattacharyya"):
         raise ValueError(unknown_name("way to fit (by):", by, ("likelihood", "bhattacharyya")))
     samples = _samples(observed, per_worker)

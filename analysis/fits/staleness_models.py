@@ -10,6 +10,8 @@ import numpy.typing as npt
 from scipy import optimize, stats
 from scipy.special import digamma, gammaln, logsumexp
 
+from stalegrad._core.registry import Registry
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Loss = Callable[[Floats], float]
@@ -112,13 +114,17 @@ class Model(NamedTuple):
     family: Callable[[float, float, Tie | None], Family] | None
 
 
-MODELS = {
-    "geometric": Model(("p",), lambda k, p: stats.geom.logpmf(k, p, loc=-1), _geometric),
-    "uniform": Model(("tau_hat",), lambda k, top: stats.randint.logpmf(k, 0, top + 1), None),
-    "poisson": Model(("lam",), stats.poisson.logpmf, _poisson),
-    "cmp": Model(("log_lam", "nu"), cmp_log_pmf, _cmp),
-    "negative-binomial": Model(("r", "p"), stats.nbinom.logpmf, _negative_binomial),
-}
+MODELS = Registry[Model](
+    "staleness model",
+    {
+        "geometric": Model(("p",), lambda k, p: stats.geom.logpmf(k, p, loc=-1), _geometric),
+        "uniform": Model(("tau_hat",), lambda k, top: stats.randint.logpmf(k, 0, top + 1), None),
+        "poisson": Model(("lam",), stats.poisson.logpmf, _poisson),
+        "cmp": Model(("log_lam", "nu"), cmp_log_pmf, _cmp),
+        "negative-binomial": Model(("r", "p"), stats.nbinom.logpmf, _negative_binomial),
+    },
+)
+"""The models of staleness by name; ``MODELS.register`` adds one of your own."""
 
 
 def described(model: str, parameters: tuple[float, ...]) -> dict[str, float]:
