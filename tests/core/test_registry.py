@@ -9,6 +9,7 @@ import stalegrad
 from stalegrad._core import registry
 from stalegrad._core.registry import Registry
 from stalegrad._core.specs import spec
+from stalegrad.analysis.fits.staleness_models import MODELS
 from stalegrad.models.datasets import SOURCES
 from stalegrad.models.networks import NETWORKS
 from stalegrad.policies.methods import REGISTRY
@@ -102,7 +103,7 @@ def test_a_text_stands_for_what_is_imported_when_it_is_asked_for():
 
 
 @pytest.mark.parametrize(
-    "known", [DELAYS, SYNCHRONIES, SCHEDULES, REGISTRY, NETWORKS, SOURCES], ids=lambda k: k.kind
+    "known", [DELAYS, SYNCHRONIES, SCHEDULES, REGISTRY, NETWORKS, SOURCES, MODELS], ids=lambda k: k.kind
 )
 def test_every_name_of_the_package_leads_to_something_that_is_its_own(known):
     assert isinstance(known, Registry)
