@@ -7,12 +7,13 @@ Exit codes: 0 ok, 1 a check failed, 2 usage or bad input. Commands import what t
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+import stalegrad
 from stalegrad.simulator.cli.check import app as check_app
 from stalegrad.simulator.cli.demo import demo_command
 from stalegrad.simulator.cli.init import init_command
@@ -38,7 +39,6 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="Simulate asynchronous training: when every gradient arrives, and what it does to a model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,6 +50,21 @@ app.command("trace")(trace_command)
 app.command("report")(report_command)
 app.command("list")(list_command)
 app.add_typer(check_app, name="check")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(stalegrad.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Simulate asynchronous training: when every gradient arrives, and what it does to a model."""
 
 
 def main() -> None:

@@ -124,6 +124,10 @@ def test_every_list_names_all_its_entries(what):
     assert all(entry["name"] in output for entry in entries)
 
 
+def test_the_command_tells_its_version():
+    assert call("--version") == "0.1.0\n"
+
+
 def test_list_shows_everything():
     assert json.loads(call("list", "--json")).keys() == LISTS.keys()
     shown = call("list")
