@@ -1,6 +1,7 @@
 """The rooms: what is installed, and who may import whom."""
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def within(module, package):
     return module == package or module.startswith(f"{package}.")
 
 
+@functools.cache
 def statements(file, *, functions=True, types=False):
     """Return every import statement of a file as (module, names or None, line).
 
@@ -251,8 +253,8 @@ def test_a_forbidden_import_would_be_found():
     file = ROOT / "tests" / "test_layout.py"
     assert offences(file, ["ast", "pathlib"]) == [
         "tests.test_layout:3 imports ast",
-        "tests.test_layout:8 imports pathlib",
-        "tests.test_layout:8 imports pathlib.Path",
+        "tests.test_layout:9 imports pathlib",
+        "tests.test_layout:9 imports pathlib.Path",
     ]
 
 
