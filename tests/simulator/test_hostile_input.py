@@ -71,7 +71,7 @@ VALUES = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
-            st.one_of(st.sampled_from(["law", "name", "k", "scale", "low"]), TEXTS), inner, max_size=3
+            st.one_of(st.sampled_from(["delay", "name", "k", "scale", "low"]), TEXTS), inner, max_size=3
         ),
     ),
     max_leaves=6,
@@ -208,8 +208,8 @@ def test_no_flipped_bit_of_a_baseline_is_read(tmp_path):
 TEXT = tomli_w.dumps(SIMPLE | {"sweep": {"seed": [0, 1]}})
 
 
-def computing(**law):
-    return tomli_w.dumps(SIMPLE | {"cluster": {"workers": 2, "compute": law}, "sweep": {"seed": [0, 1]}})
+def computing(**delay):
+    return tomli_w.dumps(SIMPLE | {"cluster": {"workers": 2, "compute": delay}, "sweep": {"seed": [0, 1]}})
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def computing(**law):
             TEXT + "\nupdates = { low = 1, high = 1" + "0" * 400 + ' }\nmode = "random"\nsamples = 2\n',
             "high of range",
         ),
-        (computing(law="function", function="..:x"), "package.module:function"),
-        (computing(law="scipy", name="gamma", parameters=[1, 2]), "parameters"),
+        (computing(delay="function", function="..:x"), "package.module:function"),
+        (computing(delay="scipy", name="gamma", parameters=[1, 2]), "parameters"),
         (TEXT.replace('name = "async"', 'name = "async"\nlocal_steps = 2147483648'), "local_steps"),
         ("\ufeff" + TEXT, None),
     ],
