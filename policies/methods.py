@@ -15,10 +15,9 @@ from pydantic import InstanceOf
 
 from stalegrad._core.registry import Registry
 from stalegrad._core.specs import kebab, spec, unknown_name, validate
-from stalegrad.policies import rules
 from stalegrad.policies.controllers import AdaSync, Controller
 from stalegrad.policies.papers import PAPERS
-from stalegrad.policies.rules import Rule
+from stalegrad.policies.rules import Rule, dana, descent, gap, momentum, staleness_weighted, worker_models
 from stalegrad.policies.schedules import Schedule, as_schedule
 from stalegrad.policies.synchrony import (
     SSP,
@@ -98,7 +97,7 @@ class MethodInfo:
     Args:
         name: what users type.
         synchrony: the method's own synchrony.
-        rule: a function of :mod:`rules`; its keyword arguments are the hyper-parameters.
+        rule: a function of a module of ``rules/``; its keyword arguments are the hyper-parameters.
         paper: a key of ``PAPERS``, or a reference.
         allowed: other synchronies that the rule can work with; None: any.
         controller: a spec class of :mod:`controllers` whose fields are hyper-parameters, too; None: none.
@@ -238,56 +237,56 @@ def _hashable(value: Any) -> Any:
 _SINGLE = (Async, SSP, Sequential)
 """Synchronies whose updates consume one message: rules with state per worker need that."""
 
-sync = MethodInfo("sync", Sync, rules.gradient_descent, "dutta2018")
-k_sync = MethodInfo("k-sync", KSync, rules.gradient_descent, "dutta2018")
-k_batch_sync = MethodInfo("k-batch-sync", KBatchSync, rules.gradient_descent, "dutta2018")
-async_ = MethodInfo("async", Async, rules.gradient_descent, "dutta2018")
-k_async = MethodInfo("k-async", KAsync, rules.gradient_descent, "dutta2018")
-k_batch_async = MethodInfo("k-batch-async", KBatchAsync, rules.gradient_descent, "dutta2018")
+sync = MethodInfo("sync", Sync, descent.gradient_descent, "dutta2018")
+k_sync = MethodInfo("k-sync", KSync, descent.gradient_descent, "dutta2018")
+k_batch_sync = MethodInfo("k-batch-sync", KBatchSync, descent.gradient_descent, "dutta2018")
+async_ = MethodInfo("async", Async, descent.gradient_descent, "dutta2018")
+k_async = MethodInfo("k-async", KAsync, descent.gradient_descent, "dutta2018")
+k_batch_async = MethodInfo("k-batch-async", KBatchAsync, descent.gradient_descent, "dutta2018")
 adasync = MethodInfo(
     "adasync",
     KAsync,
-    rules.gradient_descent,
+    descent.gradient_descent,
     "dutta2020",
     allowed=(KSync, KBatchSync, KBatchAsync),
     controller=AdaSync,
 )
-gap_limited = MethodInfo("gap-limited", Async, rules.gap_limited_rate, "dutta2018")
+gap_limited = MethodInfo("gap-limited", Async, descent.gap_limited_rate, "dutta2018")
 
-mindthestep = MethodInfo("mindthestep", Async, rules.mindthestep, "mindthestep2019")
-tail = MethodInfo("tail", Async, rules.tail, "asap2022")
-inverse = MethodInfo("inverse", Async, rules.inverse_staleness, "asap2022")
-fleet = MethodInfo("fleet", Async, rules.fleet, "fleet2020")
-delay_adaptive = MethodInfo("delay-adaptive", Async, rules.delay_adaptive, "mishchenko2022")
+mindthestep = MethodInfo("mindthestep", Async, staleness_weighted.mindthestep, "mindthestep2019")
+tail = MethodInfo("tail", Async, staleness_weighted.tail, "asap2022")
+inverse = MethodInfo("inverse", Async, staleness_weighted.inverse_staleness, "asap2022")
+fleet = MethodInfo("fleet", Async, staleness_weighted.fleet, "fleet2020")
+delay_adaptive = MethodInfo("delay-adaptive", Async, staleness_weighted.delay_adaptive, "mishchenko2022")
 
-sgd = MethodInfo("sgd", Sequential, rules.nag_asgd, "dana2019")
-ssgd = MethodInfo("ssgd", Sync, rules.scaled_momentum, "dana2019", allowed=(KSync, KBatchSync))
-nag_asgd = MethodInfo("nag-asgd", Async, rules.nag_asgd, "dana2019")
-multi_asgd = MethodInfo("multi-asgd", Async, rules.multi_asgd, "dana2019", allowed=_SINGLE)
-dc_asgd = MethodInfo("dc-asgd", Async, rules.dc_asgd, "dcasgd2017", allowed=_SINGLE)
-lwp = MethodInfo("lwp", Async, rules.lwp, "lwp2020", allowed=_SINGLE)
-dana_zero = MethodInfo("dana-zero", Async, rules.dana_zero, "dana2019", allowed=_SINGLE)
-dana_slim = MethodInfo("dana-slim", Async, rules.dana_slim, "dana2019", allowed=_SINGLE)
-dana_dc = MethodInfo("dana-dc", Async, rules.dana_dc, "dana2019", allowed=_SINGLE)
+sgd = MethodInfo("sgd", Sequential, momentum.nag_asgd, "dana2019")
+ssgd = MethodInfo("ssgd", Sync, descent.scaled_momentum, "dana2019", allowed=(KSync, KBatchSync))
+nag_asgd = MethodInfo("nag-asgd", Async, momentum.nag_asgd, "dana2019")
+multi_asgd = MethodInfo("multi-asgd", Async, momentum.multi_asgd, "dana2019", allowed=_SINGLE)
+dc_asgd = MethodInfo("dc-asgd", Async, momentum.dc_asgd, "dcasgd2017", allowed=_SINGLE)
+lwp = MethodInfo("lwp", Async, momentum.lwp, "lwp2020", allowed=_SINGLE)
+dana_zero = MethodInfo("dana-zero", Async, dana.dana_zero, "dana2019", allowed=_SINGLE)
+dana_slim = MethodInfo("dana-slim", Async, dana.dana_slim, "dana2019", allowed=_SINGLE)
+dana_dc = MethodInfo("dana-dc", Async, dana.dana_dc, "dana2019", allowed=_SINGLE)
 
-gap_aware = MethodInfo("gap-aware", Async, rules.gap_aware_momentum, "gapaware2020")
-staleness_aware = MethodInfo("staleness-aware", Async, rules.staleness_aware, "zhang2016")
-dana_ga = MethodInfo("dana-ga", Async, rules.dana_ga, "gapaware2020", allowed=_SINGLE)
-dana_sa = MethodInfo("dana-sa", Async, rules.dana_sa, "gapaware2020", allowed=_SINGLE)
+gap_aware = MethodInfo("gap-aware", Async, gap.gap_aware_momentum, "gapaware2020")
+staleness_aware = MethodInfo("staleness-aware", Async, staleness_weighted.staleness_aware, "zhang2016")
+dana_ga = MethodInfo("dana-ga", Async, dana.dana_ga, "gapaware2020", allowed=_SINGLE)
+dana_sa = MethodInfo("dana-sa", Async, dana.dana_sa, "gapaware2020", allowed=_SINGLE)
 
-smega2 = MethodInfo("smega2", Async, rules.smega2_rule, "smega2022", allowed=_SINGLE)
-fasgd = MethodInfo("fasgd", Async, rules.fasgd_rule, "fasgd2016", allowed=_SINGLE)
-spectrain = MethodInfo("spectrain", Async, rules.spectrain, "spectrain2018", allowed=_SINGLE)
-ssp = MethodInfo("ssp", SSP, rules.gradient_descent, "ssp2013")
-easgd = MethodInfo("easgd", Async, rules.elastic_averaging, "easgd2015", allowed=_SINGLE)
-downpour = MethodInfo("downpour", Async, rules.downpour, "downpour2012", allowed=_SINGLE)
+smega2 = MethodInfo("smega2", Async, momentum.smega2_rule, "smega2022", allowed=_SINGLE)
+fasgd = MethodInfo("fasgd", Async, gap.fasgd_rule, "fasgd2016", allowed=_SINGLE)
+spectrain = MethodInfo("spectrain", Async, momentum.spectrain, "spectrain2018", allowed=_SINGLE)
+ssp = MethodInfo("ssp", SSP, descent.gradient_descent, "ssp2013")
+easgd = MethodInfo("easgd", Async, worker_models.elastic_averaging, "easgd2015", allowed=_SINGLE)
+downpour = MethodInfo("downpour", Async, worker_models.downpour, "downpour2012", allowed=_SINGLE)
 delayed_averaging = MethodInfo(
-    "delayed-averaging", DelayedAveraging, rules.delayed_averaging, "talyansky2018", allowed=()
+    "delayed-averaging", DelayedAveraging, worker_models.delayed_averaging, "talyansky2018", allowed=()
 )
 delayed_averaging_general = MethodInfo(
     "delayed-averaging-general",
     DelayedAveragingGeneral,
-    rules.delayed_averaging_general,
+    worker_models.delayed_averaging_general,
     "talyansky2018",
     allowed=(),
 )

@@ -70,10 +70,10 @@ class Fault(NamedTuple):
 
 MOMENTUM = "policies.rules.momentum:nag_asgd"
 FAULTS = [
-    Fault("momentum 0.9 -> 0.88", "nag-asgd", MOMENTUM, "one_momentum(momentum,", "one_momentum(momentum - 0.02,"),
-    Fault("momentum 0.9 -> 0.8", "nag-asgd", MOMENTUM, "one_momentum(momentum,", "one_momentum(momentum - 0.1,"),
+    Fault("momentum 0.9 -> 0.88", "nag-asgd", MOMENTUM, ".momentum(momentum,", ".momentum(momentum - 0.02,"),
+    Fault("momentum 0.9 -> 0.8", "nag-asgd", MOMENTUM, ".momentum(momentum,", ".momentum(momentum - 0.1,"),
     Fault(
-        "look-ahead with the wrong sign", "dana-zero", "policies.rules.dana:_dana_look_ahead",
+        "look-ahead with the wrong sign", "dana-zero", "policies.rules.parts.look_ahead:dana",
         "p - learning_rate", "p + learning_rate",
     ),
     Fault(
@@ -94,19 +94,20 @@ FAULTS = [
         "leaf / count", "leaf / (count + 1)",
     ),
     Fault(
-        "a worker is never refreshed", "k-async", "simulator.timing.engine:Worker.live",
+        "a worker is never refreshed", "k-async", "simulator.timing.worker:Worker.live",
         "self.read(self.version, steps)", "self.read(self.version if self.index else 0, steps)",
     ),
     Fault(
-        "gap normaliser without bias correction", "gap-aware", "policies.corrections:gap_aware",
+        "gap normaliser without bias correction", "gap-aware", "policies.rules.parts.corrections:gap_aware",
         "correction = 1 - decay ** count.astype(peak.dtype)", "correction = 1.0",
     ),
     Fault(
-        "delay compensation with the wrong sign", "dc-asgd", "policies.corrections:delay_compensation",
+        "delay compensation with the wrong sign", "dc-asgd", "policies.rules.parts.corrections:delay_compensation",
         "g + strength", "g - strength",
     ),
     Fault(
-        "all workers share the first one's momentum", "dana-zero", "policies.momentum:per_worker_momentum",
+        "all workers share the first one's momentum", "dana-zero",
+        "policies.rules.parts.momentum:per_worker_momentum",
         "old = at_worker(state.velocity, worker)", "old = at_worker(state.velocity, 0 * worker)",
     ),
     Fault(
@@ -114,7 +115,7 @@ FAULTS = [
         "lax.fori_loop(0, count, add", "lax.fori_loop(0, count - 1, add",
     ),
     Fault(
-        "an update waits for K + 1 workers", "k-async", "policies.synchrony:KAsync.serve_changing",
+        "an update waits for K + 1 workers", "k-async", "policies.synchrony.asynchronous:KAsync.serve_changing",
         "[message.worker], k()", "[message.worker], k() + 1",
     ),
     Fault("one label in ten is wrong", "sync", "script:labels", "return known", "return known * (known != 3)"),
@@ -133,8 +134,8 @@ FAULTS = [
         "(purpose, *key)", "(purpose + 1000, *key)", True,
     ),
     Fault(
-        "another stream of compute times", "k-async", "simulator.timing.engine:Worker.__init__",
-        "(engine.seed, index)", "(engine.seed + 1000, index)", True,
+        "another stream of compute times", "k-async", "simulator.timing.worker:Worker.draws",
+        "(self.engine.seed, self.index)", "(self.engine.seed + 1000, self.index)", True,
     ),
     Fault(
         "runs in four lanes of one program", "k-async", "simulator.sweeps.lanes:default_lanes",

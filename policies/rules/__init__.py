@@ -17,52 +17,6 @@ A rule function's keyword arguments are its hyper-parameters. Floats may be swep
 else there is decides the structure. ``workers`` is filled in by the run.
 """
 
-from stalegrad.policies.rules.dana import dana_dc, dana_ga, dana_sa, dana_slim, dana_zero
-from stalegrad.policies.rules.descent import gap_limited_rate, gradient_descent, scaled_momentum
-from stalegrad.policies.rules.gap import fasgd_rule, gap_aware_momentum
-from stalegrad.policies.rules.momentum import dc_asgd, lwp, multi_asgd, nag_asgd, smega2_rule, spectrain
 from stalegrad.policies.rules.rule import Rule
-from stalegrad.policies.rules.staleness_weighted import (
-    delay_adaptive,
-    fleet,
-    inverse_staleness,
-    mindthestep,
-    staleness_aware,
-    tail,
-)
-from stalegrad.policies.rules.worker_models import (
-    delayed_averaging,
-    delayed_averaging_general,
-    downpour,
-    elastic_averaging,
-)
 
-__all__ = [
-    "Rule",
-    "dana_dc",
-    "dana_ga",
-    "dana_sa",
-    "dana_slim",
-    "dana_zero",
-    "dc_asgd",
-    "delay_adaptive",
-    "delayed_averaging",
-    "delayed_averaging_general",
-    "downpour",
-    "elastic_averaging",
-    "fasgd_rule",
-    "fleet",
-    "gap_aware_momentum",
-    "gap_limited_rate",
-    "gradient_descent",
-    "inverse_staleness",
-    "lwp",
-    "mindthestep",
-    "multi_asgd",
-    "nag_asgd",
-    "scaled_momentum",
-    "smega2_rule",
-    "spectrain",
-    "staleness_aware",
-    "tail",
-]
+__all__ = ["Rule"]

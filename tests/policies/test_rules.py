@@ -5,7 +5,8 @@ import numpy as np
 import optax
 
 from stalegrad.policies.optimizers import build_optimizer
-from stalegrad.policies.rules import Rule, gradient_descent
+from stalegrad.policies.rules import Rule
+from stalegrad.policies.rules.descent import gradient_descent
 
 PARAMS = {"w": jnp.array([[1.0, -2.0]]), "b": jnp.array([0.5])}
 GRADIENTS = {"w": jnp.array([[0.3, 0.1]]), "b": jnp.array([-0.2])}

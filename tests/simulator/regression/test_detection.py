@@ -46,6 +46,12 @@ def test_a_fault_that_cannot_be_planted_is_an_error(script):
         pass
 
 
+def test_every_fault_can_be_planted(script):
+    for fault in script.FAULTS:
+        with script.planted(fault):
+            pass
+
+
 @pytest.mark.slow
 def test_what_five_seeds_say_is_what_thirty_others_know(script):
     """``beyond``: how many standard errors (of thirty seeds) the most hurt metric lies beyond its margin."""
