@@ -132,7 +132,7 @@ def line(name: str, case: Case, picture: Path) -> tuple[str, str]:
     history = result.history
     curve = ", ".join(f"{e:.1f}: {v:.4f}" for e, v in zip(history["epoch"], history[case.column], strict=True))
     result.plot(x="epoch", y=case.column).figure.savefig(picture, dpi=110)
-    words = f"{name} (path `{result.path}`), {case.column.replace('_', ' ')} by epoch"
+    words = f"{name} (execution `{result.execution}`), {case.column.replace('_', ' ')} by epoch"
     return row, f"* {words} ([picture]({picture.name})): {curve}"
 
 

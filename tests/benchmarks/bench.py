@@ -9,6 +9,9 @@ mini-batch indices for free; stalegrad draws its own.
 
 import argparse
 import platform
+import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -208,7 +211,7 @@ def in_windows(gradients, repeats):
     ]:
         problem = make_problem(model, features, batch)
         trace = simulate(Cluster(100, compute=Exponential()), Async(), updates=gradients, seed=0)
-        chosen = replay(trace, problem, methods.async_(learning_rate=RATE), **SILENT).path
+        chosen = replay(trace, problem, methods.async_(learning_rate=RATE), **SILENT).execution
         seconds = clock(
             {
                 path: lambda p=path, q=problem, t=trace: (
@@ -343,6 +346,35 @@ def groups(gradients, repeats):
     return rows
 
 
+ENTRANCES = {
+    "import stalegrad": "import stalegrad",
+    "from stalegrad.simulator import run": "from stalegrad.simulator import run",
+    "simulate": "from stalegrad.simulator import Cluster, simulate; from stalegrad.policies import Async; "
+    "simulate(Cluster(4), Async(), updates=10)",
+    **{
+        f"stalegrad {words}": f"import sys; sys.argv[1:] = {words.split()!r}; "
+        "from stalegrad.__main__ import main; main()"
+        for words in ("--help", "list", "list methods")
+    },
+}
+
+
+def starting(repeats):
+    """CPU seconds of fresh processes, and their ratios to ``import jax``."""
+
+    def cpu(code):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    seconds = {name: [] for name in ("import jax", *ENTRANCES)}
+    for _ in range(repeats):
+        for name, times in seconds.items():
+            times.append(cpu(ENTRANCES.get(name, name)))
+    return [[name, f"{median(t):.2f}", f"{ratio(seconds, name, 'import jax'):.2f}"] for name, t in seconds.items()]
+
+
 def table(title, columns, rows):
     """Return a Markdown table."""
     lines = [f"### {title}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
@@ -364,6 +396,11 @@ def one_gradient(n, repeats):
 
 RATIOS = ["hand/plain", "stalegrad/plain", "stalegrad/hand"]
 SECTIONS = {
+    "start": (
+        "Starting (seconds of CPU)",
+        ["entrance", "CPU", "against import jax"],
+        lambda n, repeats: starting(repeats),
+    ),
     "gradient": (
         "One gradient, asynchronous, 32 workers (microseconds; ratios)",
         ["model", "batch", "plain SGD", "hand-written", "stalegrad", *RATIOS],
