@@ -105,7 +105,13 @@ class Registry(Mapping[str, T], Generic[T]):
             ValueError: for an unknown name or key, a missing key or a wrong value, naming it and what is allowed.
         """
         arguments = dict(table)
-        name = arguments.pop(self.key, None)
+        if self.key not in arguments:
+            has = ", ".join(map(str, arguments)) or "nothing"
+            raise ValueError(
+                f"a {self.kind} needs {self.key} = NAME, but the table has {has}: allowed are "
+                f"{', '.join(sorted(self))}"
+            )
+        name = arguments.pop(self.key)
         cls: Any = self.find(name)
         known = [field for field in dataclasses.fields(cls) if field.init]
         for key in arguments:

@@ -47,7 +47,7 @@ def test_tables_are_read_and_written_back(table):
             {"shape": "circel", "radius": 1},
             "unknown shape 'circel'. Did you mean 'circle'? Allowed: circle, square.",
         ),
-        ({"radius": 1}, "unknown shape None"),
+        ({"radius": 1}, "a shape needs shape = NAME, but the table has radius: allowed are circle, square"),
         ({"shape": ["circle"]}, "unknown shape"),
         ({"shape": "circle", "radios": 1}, "unknown key of shape 'circle': 'radios'. Did you mean 'radius'?"),
         ({"shape": "circle"}, "shape 'circle' needs radius"),

@@ -200,7 +200,7 @@ def test_a_function_cannot_be_written_to_a_table():
         (None, "learning_rate = None is not allowed"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'. Did you mean 'cosine'?"),
         ({"schedule": ["cosine"]}, r"unknown schedule \['cosine'\]"),
-        ({"peak": 0.1}, "unknown schedule None"),
+        ({"peak": 0.1}, "a schedule needs schedule = NAME, but the table has peak"),
         ({"schedule": "cosine", "peak": 0.1}, "schedule 'cosine' needs horizon"),
         ({"schedule": "cosine", "peak": 0.1, "horizn": 3}, "key of schedule 'cosine': 'horizn'. .*'horizon'"),
         ({"schedule": "constant", "peak": 1, "warmup": -1}, "warmup of constant = -1 is not allowed"),

@@ -339,7 +339,7 @@ def test_the_survival_function_of_samples_is_the_fraction_above(samples, t):
         (lambda: Function("exponential"), ["'exponential'", "package.module:function"]),
         (lambda: Function(3), ["3", "not callable"]),
         (lambda: as_delay({"delay": "exponental"}), ["exponental", "Did you mean 'exponential'", "pareto"]),
-        (lambda: as_delay({"scale": 1.0}), ["delay", "None", "exponential"]),
+        (lambda: as_delay({"scale": 1.0}), ["delay = NAME", "scale", "exponential"]),
         (lambda: as_delay({"delay": "exponential", "scal": 1.0}), ["scal", "Did you mean 'scale'"]),
         (lambda: as_delay({"delay": "pareto"}), ["pareto", "shape"]),
         (lambda: as_delay("exponential"), ["'exponential'", "Exponential(1.0)"]),
