@@ -3,11 +3,11 @@
 A further data set is one entry; a further format is an entry with its own ``read``.
 """
 
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stalegrad._core.functions import resolve
 from stalegrad._core.registry import Registry
 from stalegrad.models.datasets.fetching import File, Source
 
@@ -19,7 +19,7 @@ def _later(module: str, name: str) -> Callable[..., Any]:
     """Return a function that is imported when it is called: to name data sets, NumPy need not be imported."""
 
     def call(*arguments: Any) -> Any:
-        return getattr(importlib.import_module(f"stalegrad.models.datasets.{module}"), name)(*arguments)
+        return resolve(f"stalegrad.models.datasets.{module}:{name}")(*arguments)
 
     return call
 

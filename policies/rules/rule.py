@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stalegrad.policies.rules import parts
 from stalegrad.policies.rules.hyperparameters import Decay
 
 if TYPE_CHECKING:
+    from stalegrad.policies.rules.parts.look_ahead import LookAhead
     from stalegrad.policies.rules.parts.staleness_weights import Weight
     from stalegrad.policies.rules.parts.work import Work
 
 Params = Any
-
-LookAhead = Callable[[Params, Any, Any, Any], Params]
-"""(parameters, optimizer state, learning rate, worker it is sent to) -> the point that is sent."""
 
 
 class Rule(NamedTuple):

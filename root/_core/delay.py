@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stalegrad._core.specs import plain
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -33,11 +35,7 @@ class Delay:
     def settings(self) -> dict[str, Any]:
         """Return the fields as a spec holds them, those with their defaults too; what is not given is left out."""
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in given.items()
-            if value is not None and value != ()
-        }
+        return plain({name: value for name, value in given.items() if value is not None and value != ()})
 
     def realise(self, rng: np.random.Generator) -> Delay:
         """Return the delay of one worker: delays with a random machine draw it here, once per run."""

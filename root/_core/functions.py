@@ -36,15 +36,21 @@ def check_function_name(where: str, value: object) -> str:
     return str(value)
 
 
+def resolve(name: str) -> Any:
+    """Import the module of a ``module:name``, and return the thing of that name."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def import_function(name: str) -> Callable[..., Any]:
     """Import the module that a name gives, which executes it, and return the function.
 
     Raises:
         ValueError: if there is no such module or function, or it is not callable.
     """
-    module, _, attribute = check_function_name("function", name).partition(":")
+    check_function_name("function", name)
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function = resolve(name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"function = {name!r} cannot be imported: {error}") from None
     if not callable(function):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from stalegrad._core.functions import resolve
 from stalegrad._core.specs import kebab, settings_of, unknown_name
 
 T = TypeVar("T")
@@ -130,18 +130,19 @@ class Registry(Mapping[str, T], Generic[T]):
         Raises:
             ValueError: if its class is not registered, or a field exists in this process only.
         """
-        if not self.has(type(spec)):
+        try:
+            name = self.name_of(type(spec))
+        except ValueError:
             raise ValueError(
                 f"{self.kind} {spec!r} exists in this process only and cannot be written to a spec: "
                 "its class is not registered"
-            )
-        return {self.key: self.name_of(type(spec)), **settings_of(spec)}
+            ) from None
+        return {self.key: name, **settings_of(spec)}
 
     def __getitem__(self, name: str) -> T:
         entry = self._entries[name]
         if isinstance(entry, str):
-            module, _, attribute = entry.partition(":")
-            entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
+            entry = self._entries[name] = resolve(entry)
         return entry  # type: ignore[return-value]
 
     def __contains__(self, name: object) -> bool:

@@ -73,7 +73,12 @@ def settings_of(value: Any) -> dict[str, Any]:
     if hasattr(value, "settings"):
         settings: dict[str, Any] = value.settings()
         return settings
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in changed_fields(value).items()}
+    return plain(changed_fields(value))
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as a table of TOML or JSON holds them: tuples as lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 def validate(where: str, annotation: Any, value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from stalegrad._core.trees import Params, at_worker, tree_map
 
 LookAhead = Callable[[Params, Any, Any, Any], Params]
+"""(parameters, optimizer state, learning rate, worker it is sent to) -> the point that is sent."""
 
 
 def dana(momentum: Any) -> LookAhead:
