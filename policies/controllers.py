@@ -6,6 +6,7 @@ The engine is advanced to the controller's next tick, the replay catches up, the
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal, NamedTuple, Protocol
 
 from stalegrad._core.specs import PositiveFloat, spec
@@ -83,3 +84,14 @@ class AdaSync:
             return float(workers)
         theta = synchrony.k**2 / (workers - synchrony.k) * ratio
         return (-theta + math.sqrt(theta**2 + 4 * theta * workers)) / 2
+
+
+def with_k(synchrony: Synchrony, k: int) -> Synchrony:
+    """Return a synchrony with another ``k``.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if "k" not in vars(synchrony):
+        raise ValueError(f"synchrony {synchrony.name!r} has no k that a controller could change")
+    return replace(synchrony, **{"k": k})

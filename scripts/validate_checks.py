@@ -94,8 +94,8 @@ FAULTS = [
         "leaf / count", "leaf / (count + 1)",
     ),
     Fault(
-        "a worker is never refreshed", "k-async", "simulator.timing.worker:Worker.live",
-        "self.read(self.version, steps)", "self.read(self.version if self.index else 0, steps)",
+        "a worker is never refreshed", "k-async", "simulator.timing.worker:Worker.compute",
+        "= version = self.version", "= version = self.version if self.index else 0",
     ),
     Fault(
         "gap normaliser without bias correction", "gap-aware", "policies.rules.parts.corrections:gap_aware",
@@ -115,8 +115,8 @@ FAULTS = [
         "lax.fori_loop(0, count, add", "lax.fori_loop(0, count - 1, add",
     ),
     Fault(
-        "an update waits for K + 1 workers", "k-async", "policies.synchrony.asynchronous:KAsync.serve_changing",
-        "[message.worker], k()", "[message.worker], k() + 1",
+        "an update waits for K + 1 workers", "k-async", "policies.synchrony.asynchronous:KAsync.serve",
+        "< self.k", "< self.k + 1",
     ),
     Fault("one label in ten is wrong", "sync", "script:labels", "return known", "return known * (known != 3)"),
     Fault("inputs are not standardised", "sync", "script:standard", "(x - mean) / deviation", "x"),
@@ -134,8 +134,8 @@ FAULTS = [
         "(purpose, *key)", "(purpose + 1000, *key)", True,
     ),
     Fault(
-        "another stream of compute times", "k-async", "simulator.timing.worker:Worker.draws",
-        "(self.engine.seed, self.index)", "(self.engine.seed + 1000, self.index)", True,
+        "another stream of compute times", "k-async", "simulator.timing.worker:Worker.__init__",
+        "(engine.seed, index)", "(engine.seed + 1000, index)", True,
     ),
     Fault(
         "runs in four lanes of one program", "k-async", "simulator.sweeps.lanes:default_lanes",

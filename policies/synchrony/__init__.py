@@ -2,9 +2,29 @@
 
 from stalegrad._core.registry import Registry
 from stalegrad.policies.synchrony.asynchronous import Async, KAsync, KBatchAsync
-from stalegrad.policies.synchrony.base import DISCARD, WAIT, Decision, Message, Server, Synchrony
+from stalegrad.policies.synchrony.base import Synchrony
 from stalegrad.policies.synchrony.bounded import SSP
 from stalegrad.policies.synchrony.delayed_averaging import DelayedAveraging, DelayedAveragingGeneral
+from stalegrad.policies.synchrony.programs import (
+    ANNOUNCE,
+    AWAIT,
+    DISCARD,
+    DROP,
+    SEND,
+    WAIT,
+    Announced,
+    Compute,
+    Decision,
+    Event,
+    Joined,
+    Left,
+    Received,
+    Send,
+    ServerProgram,
+    Timeout,
+    Worker,
+    WorkerProgram,
+)
 from stalegrad.policies.synchrony.rounds import KBatchSync, KSync, Sync
 from stalegrad.policies.synchrony.sequential import Sequential
 
@@ -26,21 +46,34 @@ SYNCHRONIES = Registry[type[Synchrony]](
 """The synchronies by name; ``SYNCHRONIES.register`` adds one of your own."""
 
 __all__ = [
+    "ANNOUNCE",
+    "AWAIT",
     "DISCARD",
+    "DROP",
+    "SEND",
     "SSP",
     "SYNCHRONIES",
     "WAIT",
+    "Announced",
     "Async",
+    "Compute",
     "Decision",
     "DelayedAveraging",
     "DelayedAveragingGeneral",
+    "Event",
+    "Joined",
     "KAsync",
     "KBatchAsync",
     "KBatchSync",
     "KSync",
-    "Message",
+    "Left",
+    "Received",
+    "Send",
     "Sequential",
-    "Server",
+    "ServerProgram",
     "Sync",
     "Synchrony",
+    "Timeout",
+    "Worker",
+    "WorkerProgram",
 ]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from stalegrad._core.specs import PositiveInt, spec
-from stalegrad.policies.synchrony.base import WAIT, CurrentK, Decision, Messages, Server, Synchrony, check_k
+from stalegrad.policies.synchrony.base import Messages, Synchrony, check_k
+from stalegrad.policies.synchrony.programs import WAIT, Decision, ServerProgram
 
 
 @spec
 class Async(Synchrony):
     """Asynchronous: every gradient is an update; its worker, and only that one, reads the new version."""
 
-    def serve(self, workers: int) -> Server:
+    def serve(self, workers: int) -> ServerProgram:
         """Apply every message at once."""
-        return _serve_batches(lambda: 1)
+        answers = [Decision(apply=True, send=(worker,)) for worker in range(workers)]
+        event = yield WAIT
+        while True:
+            event = yield answers[event.worker]
 
 
 @spec
@@ -26,21 +30,13 @@ class KBatchAsync(Synchrony):
 
     k: Messages
 
-    def serve(self, workers: int) -> Server:
+    def serve(self, workers: int) -> ServerProgram:
         """Count messages; the sender always reads."""
-        return self.serve_changing(workers, lambda: self.k)
-
-    def serve_changing(self, workers: int, k: CurrentK) -> Server:
-        """Serve with a k that may change from update to update."""
-        return _serve_batches(k)
-
-
-def _serve_batches(k: CurrentK) -> Server:
-    message = yield WAIT
-    while True:
-        for _ in range(k() - 1):
-            message = yield Decision(send=(message.worker,))
-        message = yield Decision(apply=True, send=(message.worker,))
+        event = yield WAIT
+        while True:
+            for _ in range(self.k - 1):
+                event = yield Decision(send=(event.worker,))
+            event = yield Decision(apply=True, send=(event.worker,))
 
 
 @spec
@@ -58,16 +54,12 @@ class KAsync(Synchrony):
         """Raise ValueError if ``k`` exceeds the number of workers."""
         check_k(self.k, workers, self.name)
 
-    def serve(self, workers: int) -> Server:
+    def serve(self, workers: int) -> ServerProgram:
         """Collect ``k`` gradients, fresh or stale, update, answer their workers."""
-        return self.serve_changing(workers, lambda: self.k)
-
-    def serve_changing(self, workers: int, k: CurrentK) -> Server:
-        """Serve with a k that may change from update to update."""
-        message = yield WAIT
+        event = yield WAIT
         while True:
-            contributors, needed = [message.worker], k()
-            while len(contributors) < needed:
-                message = yield WAIT
-                contributors.append(message.worker)
-            message = yield Decision(apply=True, send=contributors)
+            contributors = [event.worker]
+            while len(contributors) < self.k:
+                event = yield WAIT
+                contributors.append(event.worker)
+            event = yield Decision(apply=True, send=contributors)

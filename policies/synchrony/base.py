@@ -1,42 +1,20 @@
-"""Who waits for whom, and who is cancelled: the synchrony of a method. No clock in here.
-
-A synchrony is a small state machine, written as a generator: it is sent one received message at a time and
-answers each with a :class:`Decision`. The engine carries the decision out; a new synchrony needs no change
-there.
-"""
+"""The base of all synchronies: who waits for whom, and who is cancelled. No clock in here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
 from dataclasses import field
-from typing import Annotated, ClassVar, NamedTuple, Protocol
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from stalegrad._core.specs import PositiveInt, kebab, spec
-
-
-class Message(Protocol):
-    """What a synchrony may know of a received message."""
-
-    worker: int
-    read_version: int
-
-
-class Decision(NamedTuple):
-    """The server's answer to one message.
-
-    Attributes:
-        apply: make one update out of the messages kept since the last one, this one included.
-        send: the workers that are sent the current version (the new one, if ``apply``). One that is
-            computing drops its job when the model reaches it, if the synchrony ``cancels``.
-        keep: whether the message counts; one that is not kept is discarded.
-    """
-
-    apply: bool = False
-    send: Iterable[int] = ()
-    keep: bool = True
-
+from stalegrad.policies.synchrony.programs import (
+    AWAIT,
+    Compute,
+    ServerProgram,
+    Worker,
+    WorkerProgram,
+)
 
 LocalSteps = Annotated[PositiveInt, Field(le=100_000)]
 """Local gradients of one message, or of one bound on them: each is drawn before the message ends."""
@@ -44,19 +22,22 @@ LocalSteps = Annotated[PositiveInt, Field(le=100_000)]
 Messages = Annotated[PositiveInt, Field(le=1_000_000)]
 """Messages of one update that need not come from distinct workers: all are kept until it is made."""
 
-WAIT = Decision()
-DISCARD = Decision(keep=False)
-
-CurrentK = Callable[[], int]
-"""Asked for k when an update's first message has come."""
-
-Server = Generator[Decision, Message, None]
-"""Primed with ``next``, then sent every received message; yields what to do about it."""
-
 
 @spec
 class Synchrony:
-    """Base of all synchronies; the class attributes say how its workers behave.
+    """Base of all synchronies: a server program, and a worker program for every worker.
+
+    A synchrony of your own defines :meth:`serve`; most need nothing else::
+
+        @spec
+        class EveryOther(Synchrony):
+            "Every other gradient is discarded; its worker goes on at the current version."
+
+            def serve(self, workers):
+                event = yield WAIT
+                while True:
+                    event = yield Decision(keep=False, send=[event.worker])
+                    event = yield Decision(apply=True, send=[event.worker])
 
     Args:
         local_steps: mini-batch gradients in one message (H of local SGD); 1 = plain gradients; at most 100,000.
@@ -64,28 +45,23 @@ class Synchrony:
 
     local_steps: LocalSteps = field(default=1, kw_only=True)
 
-    ahead: ClassVar[float] = 0
-    """How many messages a worker may have sent without an answer and still go on computing."""
-    cancels: ClassVar[bool] = True
-    """Whether a model that reaches a computing worker cancels its job (otherwise it waits for the job)."""
+    membership: ClassVar[bool] = False
+    """Whether the server program is also sent ``Joined`` and ``Left``."""
 
-    holds: ClassVar[bool] = False
-    """Whether a finished message is held back until the one before has been answered."""
-
-    collects: ClassVar[bool] = False
-    """Whether the server asks for messages, once every worker has one; until then workers keep theirs and go on,
-    up to ``tau`` messages beyond the model they hold. The server is told one message of each answer."""
-
-    def serve(self, workers: int) -> Server:
-        """Return the server's state machine for ``workers`` workers."""
+    def serve(self, workers: int) -> ServerProgram:
+        """Return the program of the server of ``workers`` workers."""
         raise TypeError(f"{type(self).__name__} does not say how its server decides: define serve()")
+
+    def work(self, worker: Worker) -> WorkerProgram:
+        """Return the program of a worker: by default it computes, sends, and waits for the answer, for ever."""
+        job = Compute(self.local_steps, send=True)
+        while True:
+            yield job
+            while worker.unanswered:
+                yield AWAIT
 
     def check(self, workers: int) -> None:
         """Raise ValueError if this synchrony cannot work with that many workers."""
-
-    def members(self, workers: int) -> range:
-        """Return the workers that take part; the others never join."""
-        return range(workers)
 
     @property
     def name(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from stalegrad._core.specs import NonNegativeInt, spec
-from stalegrad.policies.synchrony.base import WAIT, Decision, Server, Synchrony
+from stalegrad.policies.synchrony.base import Synchrony
+from stalegrad.policies.synchrony.programs import WAIT, Decision, ServerProgram
 
 
 @spec
@@ -19,14 +20,14 @@ class SSP(Synchrony):
 
     bound: NonNegativeInt
 
-    def serve(self, workers: int) -> Server:
+    def serve(self, workers: int) -> ServerProgram:
         """Apply every message; let those go who are not too far ahead."""
-        clocks, parked = [0] * workers, set[int]()
-        message = yield WAIT
+        clocks, waiting = [0] * workers, set[int]()
+        event = yield WAIT
         while True:
-            clocks[message.worker] += 1
-            parked.add(message.worker)
+            clocks[event.worker] += 1
+            waiting.add(event.worker)
             slowest = min(clocks)
-            free = sorted(w for w in parked if clocks[w] - slowest <= self.bound)
-            parked.difference_update(free)
-            message = yield Decision(apply=True, send=free)
+            free = sorted(w for w in waiting if clocks[w] - slowest <= self.bound)
+            waiting.difference_update(free)
+            event = yield Decision(apply=True, send=free)

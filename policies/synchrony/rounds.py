@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar
-
 from stalegrad._core.specs import PositiveInt, spec
-from stalegrad.policies.synchrony.base import (
+from stalegrad.policies.synchrony.base import Messages, Synchrony, check_k
+from stalegrad.policies.synchrony.programs import (
     DISCARD,
     WAIT,
-    CurrentK,
+    Compute,
     Decision,
-    Messages,
-    Server,
-    Synchrony,
-    check_k,
+    ServerProgram,
+    Worker,
+    WorkerProgram,
 )
 
 
@@ -33,22 +30,18 @@ class KSync(Synchrony):
         """Raise ValueError if ``k`` exceeds the number of workers."""
         check_k(self.k, workers, self.name)
 
-    def serve(self, workers: int) -> Server:
+    def serve(self, workers: int) -> ServerProgram:
         """Collect ``k`` fresh gradients, update, send the new version to all."""
-        return self.serve_changing(workers, lambda: self.k)
-
-    def serve_changing(self, workers: int, k: CurrentK) -> Server:
-        """Serve with a k that may change from update to update."""
-        return _serve_rounds(k, workers)
+        return _serve_rounds(self.k, workers)
 
 
 @spec
 class Sync(Synchrony):
     """Fully synchronous: an update waits for one gradient of every worker (K-sync with k = P)."""
 
-    def serve(self, workers: int) -> Server:
+    def serve(self, workers: int) -> ServerProgram:
         """Serve as K-sync with k = P."""
-        return _serve_rounds(lambda: workers, workers)
+        return _serve_rounds(workers, workers)
 
 
 @spec
@@ -63,29 +56,25 @@ class KBatchSync(Synchrony):
 
     k: Messages
 
-    ahead: ClassVar[float] = math.inf
-
-    def serve(self, workers: int) -> Server:
+    def serve(self, workers: int) -> ServerProgram:
         """Collect ``k`` fresh gradients of any workers, update, send the new version to all."""
-        return self.serve_changing(workers, lambda: self.k)
+        return _serve_rounds(self.k, workers)
 
-    def serve_changing(self, workers: int, k: CurrentK) -> Server:
-        """Serve with a k that may change from update to update."""
-        return _serve_rounds(k, workers)
+    def work(self, worker: Worker) -> WorkerProgram:
+        """Compute and send, for ever, without waiting for answers."""
+        job = Compute(self.local_steps, send=True)
+        while True:
+            yield job
 
 
-def _serve_rounds(k: CurrentK, workers: int) -> Server:
+def _serve_rounds(k: int, workers: int) -> ServerProgram:
     """Rounds of ``k`` gradients of the current version; older ones, still on their way, are discarded."""
-    version = kept = needed = 0
-    message = yield WAIT
+    renew = Decision(apply=True, send=range(workers), cancel=range(workers))
+    kept, event = 0, (yield WAIT)
     while True:
-        if message.read_version != version:
-            message = yield DISCARD
-            continue
-        needed = k() if kept == 0 else needed
-        kept += 1
-        if kept < needed:
-            message = yield WAIT
-            continue
-        version, kept = version + 1, 0
-        message = yield Decision(apply=True, send=range(workers))
+        if event.staleness:
+            event = yield DISCARD
+        elif kept + 1 < k:
+            kept, event = kept + 1, (yield WAIT)
+        else:
+            kept, event = 0, (yield renew)

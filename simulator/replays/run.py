@@ -11,7 +11,7 @@ import pandas as pd
 from stalegrad._core.specs import unknown_name
 from stalegrad.models import Problem
 from stalegrad.policies import Method
-from stalegrad.policies.controllers import Adjustment, Observation
+from stalegrad.policies.controllers import Adjustment, Observation, with_k
 from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.execution import EXECUTIONS
 from stalegrad.simulator.replays.lanes import Part, grouped, play_on
@@ -154,11 +154,10 @@ def simulate_and_replay(
     )
     controller = method.controller
     assert controller is not None
-    engine = Engine(cluster, method.synchrony, seed)
-    engine.start(budget)
+    engine = Engine(cluster, method.synchrony, budget, seed)
     # k stays within the number of workers, and so do the versions alive: those held, the current, one spare.
     steps, slots = method.synchrony.local_steps, bucket(cluster.size + 2)
-    most = max(cluster.size, engine.k)
+    most = max(cluster.size, vars(method.synchrony)["k"])
     measures = player.record.measures
     needs = player.loss_needed
     layout = Layout(None, steps, fresh=False, measures=measures, slots=slots, most=most, loss=needs)
@@ -173,7 +172,7 @@ def simulate_and_replay(
         over = engine.advance(tick)
         if len(player.decisions) < len(made):
             player.decisions.append(made[len(player.decisions)])
-            engine.change_k(player.decisions[-1].k)
+            engine.server.change(with_k(method.synchrony, player.decisions[-1].k))
             tick += controller.interval
             continue
         trace = engine.trace()
@@ -186,7 +185,7 @@ def simulate_and_replay(
             now = (float(rates[0]), float(rates[-1])) if len(rates) else (1.0, 1.0)
             loss = player.train_loss()
             k = controller.decide(method.synchrony, cluster.size, Observation(first_loss, loss, *now))
-            engine.change_k(k)
+            engine.server.change(with_k(method.synchrony, k))
             player.decisions.append(Adjustment(tick, loss, k))
             tick += controller.interval
     trace.spec["decisions"] = [list(decision) for decision in player.decisions]

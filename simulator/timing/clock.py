@@ -9,12 +9,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from stalegrad.simulator.timing.limits import MOST_WORKERS
+
 TOLERANCE = 1e-12
 """Times that differ by at most this part of their magnitude count as equal where a budget ends, where a row of the
 history is due and where a trace is verified: sums of float64 times differ from what was meant by rounding only."""
 
 NEGLIGIBLE = 1e-9
 """A random compute time that is lost in the clock's rounding counts as 0 up to this part of the worker's mean."""
+
+WORKER_RANK, TIMEOUT_RANK, LAST_RANK = 2, 2 + MOST_WORKERS, math.inf
+"""SimPy priorities, after URGENT and NORMAL, 0 and 1: worker i's events have 2 + i, so that those of one instant
+happen in the order of indices; then come timeouts, and the end of a wallclock."""
 
 READS = 512
 """A worker reads at most this many times at one moment: beyond that, simulated time does not advance."""

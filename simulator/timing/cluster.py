@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -168,25 +169,15 @@ class Cluster:
             ValueError: if a user's delay yields a negative or non-finite time, or a block of zeros; it
                 names the worker and the draw.
         """
-        delay = self.delay_of(worker).realise(stream(seed, Purpose.MACHINE, worker))
+        delay = self.delay_of(worker)
+        if type(delay).realise is not Delay.realise:  # a stream takes 20 microseconds to make
+            delay = delay.realise(stream(seed, Purpose.MACHINE, worker))
         speed = self._once(self.speeds, "speeds", seed, Purpose.SPEED, worker, default=1.0)
         if speed == 0:
             raise ValueError(f"speeds of cluster: worker {worker} drew speed 0; allowed is any above 0")
         rng = stream(seed, Purpose.COMPUTE, worker)
-        what = f"compute of worker {worker}"
-        draws = 0
-        while True:
-            block = _checked(delay.sample(rng, BLOCK), what, draws)
-            if not block.any():
-                raise ValueError(f"{what} drew {BLOCK} times 0: time would never advance")
-            with np.errstate(over="ignore", under="ignore"):
-                times = _checked(block / speed, f"{what}, divided by its speed {speed!r}", draws)
-            if not times.any():
-                raise ValueError(
-                    f"{what}, divided by its speed {speed!r}, is {BLOCK} times 0: time would not advance"
-                )
-            yield times
-            draws += BLOCK
+        for first in itertools.count(0, BLOCK):
+            yield _block(delay, rng, speed, f"compute of worker {worker}", first)
 
     def join_time(self, seed: int, worker: int) -> float:
         """Return when a worker joins, in seconds."""
@@ -211,10 +202,24 @@ def _always_zero(delay: Delay) -> bool:
     return isinstance(delay, Deterministic) and delay.value == 0
 
 
+def _block(delay: Delay, rng: np.random.Generator, speed: float, what: str, first: int) -> Any:
+    block = _checked(delay.sample(rng, BLOCK), what, first)
+    if not block.any():
+        raise ValueError(f"{what} drew {BLOCK} times 0: time would never advance")
+    if speed == 1.0:
+        return block
+    what = f"{what}, divided by its speed {speed!r}"
+    with np.errstate(over="ignore", under="ignore"):
+        times = _checked(block / speed, what, first)
+    if not times.any():
+        raise ValueError(f"{what}, is {BLOCK} times 0: time would not advance")
+    return times
+
+
 def _checked(block: Any, what: str, first: int) -> Any:
     block = np.asarray(block, float)
-    bad = ~(np.isfinite(block) & (block >= 0))
-    if bad.any():
+    if not 0.0 <= block.min(initial=0.0) <= block.max(initial=0.0) < math.inf:  # NaN compares false
+        bad = ~(np.isfinite(block) & (block >= 0))
         at = int(np.argmax(bad))
         raise ValueError(f"{what}: draw {first + at} is {block[at]}; allowed are finite times of at least 0")
     return block

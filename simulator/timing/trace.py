@@ -26,43 +26,6 @@ from stalegrad.simulator.timing.columns import (
 from stalegrad.simulator.timing.limits import ROWS
 
 
-class Message:
-    """One message in the making: a mini-batch gradient, or the result of ``steps`` local ones.
-
-    Args:
-        number: messages begun before it, in the whole run.
-        worker: who computes it.
-        read_version: the version read.
-        read_time: when, in seconds.
-        steps: mini-batch gradients in it.
-    """
-
-    __slots__ = ("finish_time", "number", "read_time", "read_version", "receive_time", "steps", "worker")
-
-    def __init__(self, number: int, worker: int, read_version: int, read_time: float, steps: int) -> None:
-        self.number = number
-        self.worker = worker
-        self.read_version = read_version
-        self.read_time = read_time
-        self.finish_time = math.nan
-        self.receive_time = math.nan
-        self.steps = steps
-
-    def row(self, fate: Fate, update: int = -1) -> tuple[Any, ...]:
-        """Return its row of the trace: plain numbers, which the garbage collector need not follow."""
-        return (
-            self.worker,
-            self.read_version,
-            self.read_time,
-            self.finish_time,
-            self.receive_time,
-            update,
-            update - self.read_version if update >= 0 else -1,
-            self.steps,
-            fate.value,
-        )
-
-
 class Trace:
     """Two columnar tables, messages and updates, and the spec they came from. It cannot be changed.
 
@@ -104,10 +67,12 @@ class Trace:
     ) -> None:
         columns = checked_columns(messages, MESSAGE_COLUMNS, "messages")
         self._updates = _read_only(checked_columns(updates, UPDATE_COLUMNS, "updates"))
-        worker, times = columns["worker"], self._updates["time"]
-        order = np.lexsort((worker, columns["read_time"]))  # stable
-        self._messages = _read_only({name: values[order] for name, values in columns.items()})
-        self._given = None if np.array_equal(order, np.arange(len(order))) else order
+        worker, read, times = columns["worker"], columns["read_time"], self._updates["time"]
+        self._given = None
+        if not np.all((read[:-1] < read[1:]) | ((read[:-1] == read[1:]) & (worker[:-1] <= worker[1:]))):
+            order = self._given = np.lexsort((worker, read))  # stable
+            columns = {name: values[order] for name, values in columns.items()}
+        self._messages = _read_only(columns)
         self._labels = _labels(messages), _labels(updates)
         self._workers = checked_workers(workers if workers is not None else int(worker.max(initial=-1)) + 1)
         last = float(times[-1]) if len(times) else 0.0
@@ -119,19 +84,14 @@ class Trace:
     @classmethod
     def of(
         cls,
-        rows: Sequence[tuple[Any, ...]],
+        columns: Mapping[str, Any],
         update_times: Sequence[float],
         *,
         workers: int,
         end: float,
         spec: Mapping[str, Any],
     ) -> Self:
-        """Build the trace of a simulation from the rows of its messages, in the order in which they were begun."""
-        transposed = zip(*rows, strict=True) if rows else [()] * len(MESSAGE_COLUMNS)
-        columns = {
-            name: np.fromiter(values, dtype, len(rows))
-            for (name, dtype), values in zip(MESSAGE_COLUMNS.items(), transposed, strict=True)
-        }
+        """Build the trace of a simulation from the columns of its messages, in the order in which they began."""
         used = columns["update"] >= 0
         count = np.bincount(columns["update"][used], minlength=len(update_times))
         steps = np.bincount(columns["update"][used], columns["steps"][used], minlength=len(update_times))

@@ -1,190 +1,302 @@
-"""A worker's life: it reads, computes, sends, and waits for an answer."""
+"""A worker of the simulation: it carries out its program."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
-from typing import Any, Protocol
+from array import array
+from collections.abc import Iterator
+from typing import Any, NoReturn, Protocol
 
 import simpy
 
-from stalegrad.policies.synchrony import Synchrony
-from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, check_advance
+from stalegrad.policies.synchrony import Announced, Compute, Event, Joined, Left, Send, Synchrony
+from stalegrad.policies.synchrony.programs import Announce, Await, Drop
+from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, WORKER_RANK, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.columns import Fate
-from stalegrad.simulator.timing.trace import Message
-
-Process = Generator[simpy.Event, Any, None]
+from stalegrad.simulator.timing.log import CANCELLED, Log, Message
 
 
 class Server(Protocol):
+    """What a worker uses of the server."""
+
+    synchrony: Synchrony
+    membership: bool
+    version: int
+    spent: bool
+    busy: bool
+
+    def tell(self, event: Event) -> None:
+        """Let the server deal with an event."""
+
+
+class Engine(Protocol):
     """What a worker uses of the engine."""
 
     env: simpy.Environment
     cluster: Cluster
     synchrony: Synchrony
     seed: int
-    version: int
-    asked: int
+    now: float
+    instant: bool
 
-    def begin(self, worker: int, version: int, steps: int) -> Message:
-        """Write down that a worker begins a message."""
-
-    def close(self, message: Message, fate: Fate, update: int = -1) -> None:
-        """Write down the fate of a message."""
-
-    def after(self, delay: float, worker: int) -> simpy.Event:
-        """Return an event of a worker, ``delay`` seconds from now."""
-
-    def receive(self, message: Message, *more: Message) -> Process:
-        """Carry messages to the server and handle them."""
-
-    def receive_at_once(self, message: Message) -> None:
-        """Handle a message where neither link nor server takes time."""
-
-    def ask(self) -> None:
-        """Ask the workers for what they have collected, if all have something."""
+    def upload(self, message: Message) -> None:
+        """Carry messages to the server."""
 
 
 class Worker:
-    """One worker: it reads, computes, sends, and waits for an answer."""
+    """One worker.
 
-    def __init__(self, engine: Server, index: int) -> None:
-        self.engine, self.index = engine, index
-        self.times = self.draws()
+    Attributes:
+        index: which.
+        version: the version held; meaningless unless ``present``.
+        present: whether it has joined and its program has not ended.
+        unanswered: uploads that no model has answered yet.
+        asked: questions that have come so far.
+        job: the message that it computes.
+        task: what its program asked for when it began that; ``simple``: one gradient, however long it takes.
+        finished: the last message computed and not yet sent.
+        waiting: whether its program waits for a model or a question.
+        suspended: whether its program waits for the server to see what it has sent.
+        resume: sends its program a value and returns the next action.
+    """
+
+    __slots__ = (
+        "asked", "blocks", "engine", "finished", "index", "job", "log", "on_finish", "present", "read_time",
+        "reads", "reads_time", "resume", "server", "simple", "suspended", "task", "times", "unanswered", "usual",
+        "version", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine, server: Server, log: Log, index: int) -> None:
+        self.engine, self.server, self.log, self.index = engine, server, log, index
+        self.version = self.unanswered = self.asked = 0
+        self.present = self.waiting = self.suspended = self.simple = False
+        self.job: Message | None = None
+        self.finished: Message | None = None
+        self.task = Compute()
+        self.resume: Any = None
+        self.on_finish = (self.finish,)
+        self.blocks = engine.cluster.compute_blocks(engine.seed, index)
+        self.times: Iterator[float] = iter(())
         self.usual = 0.0
-        self.read_time, self.reads = -1.0, 0
-        self.version: int | None = None
-        self.unanswered = 0
-        self.computing = False
-        self.answer: simpy.Event | None = None
-        self.process = engine.env.process(self.live())
+        self.read_time = self.reads_time = -1.0
+        self.reads = 0
 
-    def draws(self) -> Iterator[float]:
-        """Yield compute times, and note the mean of those among which they were drawn."""
-        for block in self.engine.cluster.compute_blocks(self.engine.seed, self.index):
-            self.usual = float((block / len(block)).sum())
-            yield from block.tolist()
+    # Its program
 
-    def read(self, version: int, steps: int) -> Message:
-        """Begin a message.
+    def join(self, _: Any = None) -> None:
+        """Read the current version and begin the program."""
+        server = self.server
+        self.version, self.present = server.version, True
+        self.resume = server.synchrony.work(self).send
+        if server.membership:
+            server.tell(Joined(self.index))
+        self.go_on(None)
 
-        Raises:
-            ValueError: if this worker has done so too often at this moment for time ever to advance.
+    def leave(self) -> None:
+        """The program has ended: this worker takes part no longer."""
+        self.drop()
+        self.present = False
+        if self.server.membership:
+            self.server.tell(Left(self.index))
+
+    def go_on(self, value: int | None, behind: tuple[Message, ...] = ()) -> None:
+        """Let the program go on until it computes or waits.
+
+        Args:
+            value: what its last ``yield`` gives.
+            behind: what is sent after that.
         """
-        now = self.engine.env.now
-        self.reads = self.reads + 1 if now == self.read_time else 1
-        self.read_time = now
+        server = self.server
+        if server.spent:
+            return
+        waited = value is None
+        told = 0
+        while True:
+            try:
+                action = self.resume(value)
+            except StopIteration:
+                self.leave()
+                break
+            kind, value = type(action), None
+            if kind is Compute:
+                if action is not self.task:
+                    self.take_on(action)
+                self.compute()
+                break
+            if kind is Send:
+                upload = self.finished
+                if upload is None:
+                    self.refuse(action, "it has computed no message since it sent the last one")
+                self.finished = None
+                self.unanswered += 1
+                if self.engine.instant and not action.go_on:
+                    if server.busy:
+                        self.suspended = True
+                        server.tell(upload)
+                        break
+                    server.tell(upload)
+                    if server.spent:
+                        return
+                elif waited and not action.go_on:
+                    self.engine.upload(upload)
+                else:
+                    behind = (*behind, upload)
+            elif kind is Await:
+                self.waiting = True
+                break
+            elif kind is Announce or kind is Drop:
+                if kind is Announce:
+                    server.tell(Announced(self.index))
+                else:
+                    self.drop()
+                told += 1
+                if told > READS:
+                    self.refuse(action, f"it does that {told} times without computing or waiting")
+            else:
+                self.refuse(action, "yield Compute(...), SEND, AWAIT, ANNOUNCE or DROP")
+        for upload in behind:
+            self.engine.upload(upload)
+
+    def drop(self) -> None:
+        """Cancel what has been computed and not yet sent."""
+        if self.finished is not None:
+            self.log.close(self.finished, CANCELLED)
+            self.finished = None
+
+    def take_on(self, task: Compute) -> None:
+        """Let the jobs be such ones from now on."""
+        steps, at_most, _ = task
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            self.refuse(task, "steps must be a whole number of at least 1")
+        if at_most is not None and not (isinstance(at_most, int | float) and 0 <= at_most < math.inf):
+            self.refuse(task, "at_most must be finite seconds of at least 0, or None for no limit")
+        self.task = task
+        self.simple = steps == 1 and at_most is None
+
+    def refuse(self, action: Any, why: str) -> NoReturn:
+        """Raise ValueError about what the program asks for."""
+        raise ValueError(
+            f"synchrony {self.engine.synchrony.name!r} lets worker {self.index} do {action!r} at "
+            f"{self.engine.now!r} s: {why}"
+        )
+
+    # Its jobs
+
+    def compute(self) -> None:
+        """Begin a message at the version held."""
+        engine, log = self.engine, self.log
+        now = engine.now
+        if now == self.read_time:
+            self.check_reads(now)
+        else:
+            self.read_time = now
+        number = log.count
+        if number == log.room:
+            log.grow()
+        log.count = number + 1
+        log.worker[number] = index = self.index
+        log.read_version[number] = version = self.version
+        log.read_time[number] = now
+        if self.simple:
+            steps = 1
+            duration = next(self.times, None)
+            if duration is None:
+                duration = self.draw()
+        else:
+            log.steps[number] = self.task.steps
+            duration, steps = self.duration()
+        if not now < now + duration < math.inf:
+            check_advance(now, duration, f"compute of worker {index}", NEGLIGIBLE * self.usual)
+        self.job = message = Message(self.on_finish, number, index, version, steps)
+        engine.env.schedule(message, WORKER_RANK + index, duration)  # type: ignore[arg-type]
+
+    def draw(self) -> float:
+        """Return the next compute time, and note the mean of those among which it was drawn."""
+        for time in self.times:
+            return time
+        block = next(self.blocks)
+        self.usual = float((block / len(block)).sum())
+        self.times = iter(array("d", block.tobytes()))
+        return next(self.times)
+
+    def duration(self) -> tuple[float, int]:
+        """Draw how long the job takes, and how many whole gradients it then has."""
+        steps, at_most, _ = self.task
+        total = self.draw()
+        if at_most is None:
+            for _ in range(steps - 1):
+                total += self.draw()
+            return total, steps
+        done = 0
+        while total <= at_most:
+            done += 1
+            if done == steps:
+                return total, done
+            total += self.draw()
+        return at_most, done
+
+    def check_reads(self, now: float) -> None:
+        """Raise ValueError if this worker has read so often at this moment that time will never advance."""
+        self.reads = self.reads + 1 if now == self.reads_time else 2
+        self.reads_time = now
         if self.reads > READS:
             raise ValueError(
                 f"compute of worker {self.index}: it reads more than {READS} times at {now!r} s, because too many "
                 "compute times are 0 there; time would never advance"
             )
-        return self.engine.begin(self.index, version, steps)
 
-    def compute(self, steps: int) -> simpy.Event:
-        """Return the event that ends the computation of a message."""
-        duration = next(self.times) if steps == 1 else sum(next(self.times) for _ in range(steps))
-        now = self.engine.env.now
-        if not now < now + duration < math.inf:
-            check_advance(now, duration, f"compute of worker {self.index}", NEGLIGIBLE * self.usual)
-        return self.engine.after(duration, self.index)
+    def finish(self, message: Message) -> None:
+        """End a job."""
+        engine, log = self.engine, self.log
+        self.job = None
+        log.finish_time[message.number] = engine.now = engine.env.now
+        if not self.simple:
+            if not message.steps:
+                log.fate[message.number] = CANCELLED
+                self.go_on(0)
+                return
+            log.steps[message.number] = message.steps
+        message.earlier = self.finished
+        if not self.task.send:
+            self.finished = message
+            self.go_on(message.steps)
+            return
+        self.finished = None
+        self.unanswered += 1
+        if engine.instant:
+            self.server.tell(message)
+            self.go_on(message.steps)
+        else:
+            self.go_on(message.steps, (message,))
 
-    def join(self) -> Process:
-        """Wait until it is time to join."""
-        join_time = self.engine.cluster.join_time(self.engine.seed, self.index)
-        if join_time:
-            yield self.engine.after(join_time, self.index)
+    # What comes from the server
 
-    def live(self) -> Process:
-        """Join; then read, compute, send, wait, for ever."""
-        engine, env = self.engine, self.engine.env
-        synchrony, steps = engine.synchrony, engine.synchrony.local_steps
-        # A worker that holds back goes on with the model it has, even if its own release completes the next one.
-        instant = engine.cluster.uplink == engine.cluster.server == 0 and not synchrony.holds
-
-        yield from self.join()
-        self.version = engine.version
-        while True:
-            message = self.read(self.version, steps)
-            job = self.compute(steps)
-            self.computing = True
-            try:
-                yield job
-            except simpy.Interrupt:
-                message.finish_time = env.now
-                engine.close(message, Fate.CANCELLED)
-                continue
-            self.computing = False
-            message.finish_time = env.now
-            if synchrony.holds:
-                yield from self.wait_while_more_than(0)
-            self.unanswered += 1
-            if instant:
-                engine.receive_at_once(message)
-            else:
-                env.process(engine.receive(message))
-            yield from self.wait_while_more_than(synchrony.ahead)
-
-    def wait_while_more_than(self, unanswered: float) -> Process:
-        """Wait until no more than that many messages are unanswered."""
-        while self.unanswered > unanswered:
-            self.answer = simpy.Event(self.engine.env)
-            yield self.answer
-
-    def take(self, version: int) -> None:
-        """Receive a model: a computing worker drops its job, a waiting one continues."""
+    def take(self, version: int, cancel: bool) -> None:
+        """Have a model: drop the job, if it is to be; go on, if the program waits."""
         self.version = version
         if self.unanswered:
             self.unanswered -= 1
-        if self.computing:
-            if self.engine.synchrony.cancels:
-                self.computing = False
-                self.process.interrupt()
-        elif self.answer is not None:
-            self.answer.succeed()
-            self.answer = None
+        job = self.job
+        if job is None:
+            if self.waiting:
+                self.waiting = False
+                self.go_on(None)
+        elif cancel:
+            job.callbacks = ()
+            self.log.finish_time[job.number] = self.engine.now
+            self.log.fate[job.number] = CANCELLED
+            self.job = None
+            if not self.server.spent:
+                self.compute()
 
+    def ask(self) -> None:
+        """Hear a question."""
+        self.asked += 1
+        if self.waiting:
+            self.waiting = False
+            self.go_on(None)
 
-class Collector(Worker):
-    """A worker that keeps its messages, as part of its own model, until the server asks for them."""
-
-    def __init__(self, engine: Server, index: int) -> None:
-        self.collected: list[Message] = []
-        self.beyond = self.releases = 0
-        self.tau = getattr(engine.synchrony, "tau", 1)
-        super().__init__(engine, index)
-
-    def live(self) -> Process:
-        """Join; then compute and collect for ever, but no more than tau messages beyond the model held."""
-        engine, env = self.engine, self.engine.env
-        yield from self.join()
-        self.version = engine.version
-        while True:
-            message = self.read(self.version, 1)
-            yield self.compute(1)
-            message.finish_time = env.now
-            self.collected.append(message)
-            self.beyond += 1
-            engine.ask()
-            self.release()
-            while self.beyond >= self.tau:
-                self.answer = simpy.Event(env)
-                yield self.answer
-
-    def release(self) -> None:
-        """Send what has been collected, if asked and not yet done, and if the newest model has come."""
-        engine = self.engine
-        if not self.releases == self.version == engine.version == engine.asked:
-            return
-        released, self.collected = self.collected, []
-        self.releases += 1
-        engine.env.process(engine.receive(*released))
-
-    def take(self, version: int) -> None:
-        """Receive a model that contains all messages that were released."""
-        self.version, self.beyond = version, len(self.collected)
-        if self.answer is not None:
-            self.release()
-            self.answer.succeed()
-            self.answer = None
+    def seen(self) -> None:
+        """Go on, now that the server has dealt with what was sent."""
+        self.suspended = False
+        self.go_on(None)

@@ -94,7 +94,9 @@ def test_workers_that_cancel_one_another_at_one_moment_for_ever_are_refused():
     def turns(first):
         return lambda rng, size: (np.arange(size) + first) % 2 * 1.0
 
-    with pytest.raises(ValueError, match=r"compute of worker 1: it reads more than 512 times at 0.0 s, because"):
+    with pytest.raises(
+        ValueError, match=r"compute of worker [01]: it reads more than 512 times at 0.0 s, because"
+    ):
         simulate(Cluster(compute=[turns(0), turns(1)]), KBatchSync(1), updates=10**9)
 
 
@@ -115,15 +117,13 @@ class Silent(Synchrony):
 def test_a_synchrony_that_stands_still_is_named():
     with pytest.raises(ValueError, match=r"synchrony 'silent' stands still at 1.0 s: every worker waits"):
         simulate(Cluster(2, 1.0), Silent(), updates=1)
-    engine = Engine(Cluster(2, 1.0), Silent(), 0)
-    engine.start(Budget(updates=1))
+    engine = Engine(Cluster(2, 1.0), Silent(), Budget(updates=1), 0)
     with pytest.raises(ValueError, match="stands still"):
         engine.advance(5.0)
 
 
 def test_an_advance_includes_what_is_later_by_rounding_only():
-    engine = Engine(Cluster(1, 0.1), Async(), 0)
-    engine.start(Budget(wallclock=0.7))
+    engine = Engine(Cluster(1, 0.1), Async(), Budget(wallclock=0.7), 0)
     assert not engine.advance(0.3)
     assert engine.trace().update_times.tolist() == [0.1, 0.2, 0.1 + 0.2]
     assert not engine.advance(0.6)

@@ -5,14 +5,13 @@ import heapq
 import re
 from collections.abc import Iterator
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync, Synchrony
+from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync, KSync, Received, Sync, Synchrony
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import (
     Delay,
@@ -256,14 +255,14 @@ def test_a_cancelled_computation_is_redrawn_and_never_resumed(synchrony):
 # What the state machine answers
 
 
-def answers(synchrony: Synchrony, workers: int, messages: list[tuple[int, int]]):
+def answers(synchrony: Synchrony, workers: int, messages: list[tuple[int, int, int]]):
     server = synchrony.serve(workers)
     next(server)
-    return [server.send(SimpleNamespace(worker=w, read_version=v)) for w, v in messages]
+    return [server.send(Received(worker, read_version, staleness)) for worker, read_version, staleness in messages]
 
 
 def test_the_server_of_k_sync_discards_what_was_computed_at_an_old_version():
-    first, second, late, third = answers(KSync(2), 3, [(0, 0), (1, 0), (2, 0), (2, 1)])
+    first, second, late, third = answers(KSync(2), 3, [(0, 0, 0), (1, 0, 0), (2, 0, 1), (2, 1, 0)])
     assert (first.apply, list(first.send), first.keep) == (False, [], True)
     assert (second.apply, list(second.send)) == (True, [0, 1, 2])
     assert (late.apply, list(late.send), late.keep) == (False, [], False)
@@ -271,13 +270,13 @@ def test_the_server_of_k_sync_discards_what_was_computed_at_an_old_version():
 
 
 def test_the_server_of_k_async_answers_exactly_the_contributors():
-    first, second = answers(KAsync(2), 3, [(2, 0), (0, 0)])
+    first, second = answers(KAsync(2), 3, [(2, 0, 0), (0, 0, 0)])
     assert (first.apply, list(first.send)) == (False, [])
     assert (second.apply, list(second.send)) == (True, [2, 0])
 
 
 def test_the_server_of_k_batch_async_answers_every_sender():
-    first, second = answers(KBatchAsync(2), 3, [(2, 0), (0, 0)])
+    first, second = answers(KBatchAsync(2), 3, [(2, 0, 0), (0, 0, 0)])
     assert (first.apply, list(first.send)) == (False, [2])
     assert (second.apply, list(second.send)) == (True, [0])
 

@@ -1,0 +1,161 @@
+"""What a server program is told and answers, and what a worker program asks for. No clock in here.
+
+A synchrony is two programs, written as generators:
+
+* the **server program** is sent one event at a time (:class:`Received`, :class:`Joined`, :class:`Left`,
+  :class:`Timeout`, :class:`Announced`) and answers each with a :class:`Decision`;
+* a **worker program** yields what its worker does next: :class:`Compute`, :class:`Send`, :data:`AWAIT`,
+  :data:`ANNOUNCE`, :data:`DROP`.
+
+The engine of the simulator carries both out; it knows no synchrony by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Hashable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+
+class Received:
+    """A message has arrived at the server.
+
+    Attributes:
+        worker: who sent it, 0 to the number of workers - 1.
+        read_version: the version that it was computed at.
+        staleness: the current version minus ``read_version``: 0 = fresh.
+        steps: mini-batch gradients in it.
+    """
+
+    __slots__ = ("read_version", "staleness", "steps", "worker")
+
+    def __init__(self, worker: int, read_version: int, staleness: int = 0, steps: int = 1) -> None:
+        self.worker, self.read_version, self.staleness, self.steps = worker, read_version, staleness, steps
+
+    def __repr__(self) -> str:
+        return (
+            f"Received(worker={self.worker}, read_version={self.read_version}, staleness={self.staleness}, "
+            f"steps={self.steps})"
+        )
+
+
+class Joined(NamedTuple):
+    """A worker begins to take part: it reads the current version."""
+
+    worker: int
+
+
+class Left(NamedTuple):
+    """A worker takes part no longer: its program has ended."""
+
+    worker: int
+
+
+class Timeout(NamedTuple):
+    """The time is over that a decision asked for with ``wake_after`` and this ``tag``."""
+
+    tag: Hashable
+
+
+class Announced(NamedTuple):
+    """A worker has announced that it has something to send (:data:`ANNOUNCE`). It takes no time to tell."""
+
+    worker: int
+
+
+Event = Received | Joined | Left | Timeout | Announced
+
+
+class Decision(NamedTuple):
+    """The server's answer to one event.
+
+    Attributes:
+        apply: make one update out of the messages kept since the last one, this one included.
+        send: the workers that are sent the current version (the new one, if ``apply``). One that is computing
+            finishes its job first, and computes the next one at the version that came last.
+        keep: whether a received message counts; one that is not kept is discarded.
+        cancel: workers of ``send`` that drop the job in progress when the model reaches them; they begin the same
+            job again, at that model.
+        ask: workers that are asked for what they have announced. A question takes no time.
+        wake_after: seconds, at least 0, after which the server is sent ``Timeout(tag)``; one that is pending with
+            the same tag is replaced.
+        tag: which timer it is.
+    """
+
+    apply: bool = False
+    send: Iterable[int] = ()
+    keep: bool = True
+    cancel: Collection[int] = ()
+    ask: Iterable[int] = ()
+    wake_after: float | None = None
+    tag: Hashable = None
+
+
+WAIT = Decision()
+DISCARD = Decision(keep=False)
+
+ServerProgram = Generator[Decision, Any, None]
+"""Primed with ``next`` (what that yields is not looked at), then sent every event; yields what to do about it."""
+
+
+class Compute(NamedTuple):
+    """Compute a message at the version held.
+
+    A job that the server cancels begins again at the model that has come; the program does not notice. The value
+    of ``yield`` is the number of whole gradients computed; a message without any is cancelled.
+
+    Attributes:
+        steps: mini-batch gradients of the message.
+        at_most: seconds after which the job ends with the whole gradients that it has by then; None: no limit.
+        send: whether the message is sent as soon as it has been computed, as by :data:`SEND`.
+    """
+
+    steps: int = 1
+    at_most: float | None = None
+    send: bool = False
+
+
+class Send(NamedTuple):
+    """Send the messages computed and not yet sent, as one upload. It need not be over for the program to go on.
+
+    Attributes:
+        go_on: what comes first where links and server take no time: the program goes on (True), or the server
+            decides about the message (False).
+    """
+
+    go_on: bool = False
+
+
+class Await(NamedTuple):
+    """Wait until the next model or question comes."""
+
+
+class Announce(NamedTuple):
+    """Tell the server that there is something to send: it is sent :class:`Announced` at this very moment."""
+
+
+class Drop(NamedTuple):
+    """Drop the messages computed and not yet sent: they are cancelled."""
+
+
+Action = Compute | Send | Await | Announce | Drop
+
+SEND, AWAIT, ANNOUNCE, DROP = Send(), Await(), Announce(), Drop()
+
+WorkerProgram = Generator[Action, int, None]
+"""Begins when its worker joins; yields what the worker does next. A worker whose program ends has left."""
+
+
+class Worker(Protocol):
+    """What a worker program may know of its worker.
+
+    Attributes:
+        index: 0 to the number of workers - 1.
+        version: the version held: read on joining, or that of the last model that came.
+        unanswered: uploads that no model has answered yet.
+        asked: questions that have come so far.
+    """
+
+    index: int
+    version: int
+    unanswered: int
+    asked: int

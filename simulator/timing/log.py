@@ -1,0 +1,106 @@
+"""The messages of a simulation as they come into being, and the columns that they become."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import simpy
+
+from stalegrad.policies.synchrony import Received
+from stalegrad.simulator.timing.columns import MESSAGE_COLUMNS, Fate
+
+PENDING, CANCELLED, DISCARDED, USED = range(4)
+"""Fates as the log notes them; that a message is used, it tells by its update."""
+
+_NAMES = np.array([Fate.PENDING, Fate.CANCELLED, Fate.DISCARDED, Fate.USED], MESSAGE_COLUMNS["fate"])
+_COLUMNS = (
+    ("worker", "i", 0), ("read_version", "q", 0), ("read_time", "d", 0.0), ("finish_time", "d", math.nan),
+    ("receive_time", "d", math.nan), ("update", "q", -1), ("steps", "i", 1), ("fate", "b", PENDING),
+)  # fmt: skip
+_BLOCK = 4096
+
+
+class Message(simpy.Event, Received):
+    """A message in the making; it is the SimPy event that ends its computation, and what the server is told of.
+
+    Attributes:
+        number: messages begun before it, in the whole run.
+        earlier: the one before it that was sent with it, as one upload; None: no other.
+    """
+
+    __slots__ = ("callbacks", "earlier", "number")
+
+    callbacks: Any
+    earlier: Message | None
+    _ok = True
+    _value = None
+
+    def __init__(
+        self, callbacks: tuple[Callable[[Message], None], ...], number: int, worker: int, version: int, steps: int
+    ) -> None:
+        self.callbacks = callbacks
+        self.number, self.worker, self.read_version, self.steps = number, worker, version, steps
+
+
+class Log:
+    """Columns of the messages begun so far, in that order; beyond ``count`` they hold what a new one has.
+
+    The engine writes into the arrays itself: they are its innermost loop.
+    """
+
+    worker: array[int]
+    read_version: array[int]
+    read_time: array[float]
+    finish_time: array[float]
+    receive_time: array[float]
+    update: array[int]
+    steps: array[int]
+    fate: array[int]
+
+    def __init__(self) -> None:
+        self.count = self.room = 0
+        for name, code, _ in _COLUMNS:
+            setattr(self, name, array(code))
+
+    def grow(self) -> None:
+        """Make room for further messages."""
+        for name, code, default in _COLUMNS:
+            getattr(self, name).extend(array(code, [default]) * _BLOCK)
+        self.room += _BLOCK
+
+    def close(self, message: Message, fate: int) -> None:
+        """Note the fate of a message, and of those sent with it."""
+        each: Message | None = message
+        while each is not None:
+            self.fate[each.number] = fate
+            each = each.earlier
+
+    def receive(self, message: Message, time: float) -> None:
+        """Note when a message was received, and those sent with it."""
+        each: Message | None = message
+        while each is not None:
+            self.receive_time[each.number] = time
+            each = each.earlier
+
+    def pending(self) -> Any:
+        """Return the numbers of the messages that may still be used."""
+        return np.flatnonzero((_view(self.fate, self.count) == PENDING) & (_view(self.update, self.count) < 0))
+
+    def columns(self, end: float) -> dict[str, Any]:
+        """Return the columns of the trace, without the messages that were begun at its end."""
+        found = {name: _view(getattr(self, name), self.count) for name, *_ in _COLUMNS}
+        used = found["update"] >= 0
+        rows = np.flatnonzero(used | (found["fate"] != PENDING) | (found["read_time"] < end))
+        found = {name: values[rows] for name, values in found.items()}
+        used = used[rows]
+        found["staleness"] = np.where(used, found["update"] - found["read_version"], -1)
+        found["fate"] = _NAMES[np.where(used, USED, found["fate"])]
+        return {name: found[name] for name in MESSAGE_COLUMNS}
+
+
+def _view(column: array[Any], count: int) -> Any:
+    return np.frombuffer(column, column.typecode, count).copy()
