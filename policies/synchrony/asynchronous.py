@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stalegrad._core.specs import PositiveInt, spec
 from stalegrad.policies.synchrony.base import Messages, Synchrony, check_k
-from stalegrad.policies.synchrony.programs import WAIT, Decision, ServerProgram
+from stalegrad.policies.synchrony.programs import WAIT, Decision, Free, ServerProgram
 
 
 @spec
@@ -17,6 +17,10 @@ class Async(Synchrony):
         event = yield WAIT
         while True:
             event = yield answers[event.worker]
+
+    def pattern(self, workers: int) -> Free:
+        """Return that nobody waits."""
+        return Free(1)
 
 
 @spec
@@ -37,6 +41,10 @@ class KBatchAsync(Synchrony):
             for _ in range(self.k - 1):
                 event = yield Decision(send=(event.worker,))
             event = yield Decision(apply=True, send=(event.worker,))
+
+    def pattern(self, workers: int) -> Free:
+        """Return that nobody waits."""
+        return Free(self.k)
 
 
 @spec

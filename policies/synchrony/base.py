@@ -11,6 +11,7 @@ from stalegrad._core.specs import PositiveInt, kebab, spec
 from stalegrad.policies.synchrony.programs import (
     AWAIT,
     Compute,
+    Pattern,
     ServerProgram,
     Worker,
     WorkerProgram,
@@ -59,6 +60,14 @@ class Synchrony:
             yield job
             while worker.unanswered:
                 yield AWAIT
+
+    def pattern(self, workers: int) -> Pattern | None:
+        """Return what the two programs come down to where links and server take no time; None: nothing simple.
+
+        The simulator then takes many updates at once, and need not run the programs. A class that defines
+        ``serve`` or ``work`` anew states its own pattern, or has none.
+        """
+        return None
 
     def check(self, workers: int) -> None:
         """Raise ValueError if this synchrony cannot work with that many workers."""

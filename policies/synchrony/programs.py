@@ -145,6 +145,27 @@ WorkerProgram = Generator[Action, int, None]
 """Begins when its worker joins; yields what the worker does next. A worker whose program ends has left."""
 
 
+class Rounds(NamedTuple):
+    """A pattern: an update takes the first ``k`` messages computed at the current version, one of a worker.
+
+    The others are cancelled, and everybody reads the new version.
+    """
+
+    k: int
+
+
+class Free(NamedTuple):
+    """A pattern: every ``k``-th message received makes an update of the last ``k``.
+
+    Whoever has sent reads the current version at once; nobody waits and nobody is cancelled.
+    """
+
+    k: int
+
+
+Pattern = Rounds | Free
+
+
 class Worker(Protocol):
     """What a worker program may know of its worker.
 

@@ -9,6 +9,7 @@ from stalegrad.policies.synchrony.programs import (
     WAIT,
     Compute,
     Decision,
+    Rounds,
     ServerProgram,
     Worker,
     WorkerProgram,
@@ -34,6 +35,10 @@ class KSync(Synchrony):
         """Collect ``k`` fresh gradients, update, send the new version to all."""
         return _serve_rounds(self.k, workers)
 
+    def pattern(self, workers: int) -> Rounds:
+        """Return that it takes rounds."""
+        return Rounds(self.k)
+
 
 @spec
 class Sync(Synchrony):
@@ -42,6 +47,10 @@ class Sync(Synchrony):
     def serve(self, workers: int) -> ServerProgram:
         """Serve as K-sync with k = P."""
         return _serve_rounds(workers, workers)
+
+    def pattern(self, workers: int) -> Rounds:
+        """Return that it takes rounds."""
+        return Rounds(workers)
 
 
 @spec

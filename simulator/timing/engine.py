@@ -17,6 +17,7 @@ import simpy
 
 from stalegrad._core.specs import Seed, changed_fields, validate
 from stalegrad.policies.synchrony import Synchrony
+from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import LAST_RANK, WORKER_RANK, check_advance, no_full_collections, reach
 from stalegrad.simulator.timing.cluster import Cluster
@@ -57,7 +58,11 @@ def simulate(
     budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
     synchrony.check(cluster.size)
     seed = validate("seed", Seed, seed)
-    return Engine(cluster, synchrony, budget, seed).run()
+    in_blocks = blocks.run(cluster, synchrony, budget, seed)
+    if in_blocks is None:
+        return Engine(cluster, synchrony, budget, seed).run()
+    spec = describe(cluster, synchrony, budget, seed)
+    return Trace.of(in_blocks.columns, in_blocks.update_times, workers=cluster.size, end=in_blocks.end, spec=spec)
 
 
 class Engine:

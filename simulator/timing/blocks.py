@@ -1,0 +1,262 @@
+"""Many updates at once, in NumPy: the runs of synchronies that follow a :class:`Pattern`.
+
+Where neither links nor server take time, a run of K-sync is a sequence of order statistics, and one of async a merge
+of renewal processes. The trace is the event engine's to the byte, for times are added in the same order: a worker's
+next job ends at ``time + duration`` in float64, and ties go to the lower index. Whatever is out of the ordinary (a
+late joiner, a time of 0, a clock that would not advance, a delay that raises) is left to the engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stalegrad.policies.synchrony import Free, Rounds, Synchrony
+from stalegrad.simulator.timing.budget import Budget
+from stalegrad.simulator.timing.clock import reach
+from stalegrad.simulator.timing.cluster import BLOCK, Cluster
+from stalegrad.simulator.timing.columns import Fate
+
+MOST_TIMES = 1 << 27
+"""Compute times in memory at once: 1 GB."""
+MOST_STEPS = 16
+"""Local steps of a message: whole blocks of it are drawn ahead."""
+ROWS = 1 << 18
+"""Rows that are worked out at once."""
+
+
+class Blocks(NamedTuple):
+    """A run: what :meth:`Trace.of` takes."""
+
+    columns: dict[str, Any]
+    update_times: list[float]
+    end: float
+
+
+class _OutOfTheOrdinaryError(Exception):
+    """The engine has to do it."""
+
+
+def run(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> Blocks | None:
+    """Return a run of a synchrony in blocks, or None if that is a matter for the engine."""
+    pattern = pattern_of(synchrony, cluster.size)
+    instant = not cluster.uplink and not cluster.downlink and not cluster.server
+    small = synchrony.local_steps <= MOST_STEPS and cluster.size * BLOCK <= MOST_TIMES
+    if pattern is None or not instant or cluster.join is not None or not small:
+        return None
+    jobs = _Jobs(cluster, synchrony.local_steps, seed)
+    follow = _rounds if isinstance(pattern, Rounds) else _free
+    try:
+        return follow(jobs, pattern.k, budget)
+    except (_OutOfTheOrdinaryError, ValueError):
+        return None
+
+
+def pattern_of(synchrony: Synchrony, workers: int) -> Rounds | Free | None:
+    """Return the pattern of a synchrony, unless a class derived from the one that states it has other programs."""
+    for cls in type(synchrony).__mro__:
+        if own := {"pattern", "serve", "work"} & vars(cls).keys():
+            return synchrony.pattern(workers) if "pattern" in own else None
+    return None
+
+
+class _Jobs:
+    """The durations of all jobs, ``BLOCK`` jobs of a worker at once."""
+
+    def __init__(self, cluster: Cluster, steps: int, seed: int) -> None:
+        self.workers, self.steps = cluster.size, steps
+        self.blocks = [cluster.compute_blocks(seed, worker) for worker in range(cluster.size)]
+
+    def of(self, worker: int) -> Any:
+        """Return the next durations of a worker."""
+        if self.steps == 1:
+            return next(self.blocks[worker])
+        draws = np.concatenate([next(self.blocks[worker]) for _ in range(self.steps)]).reshape(BLOCK, self.steps)
+        total = draws[:, 0].copy()
+        for step in range(1, self.steps):
+            total += draws[:, step]
+        return total
+
+
+def _updates(budget: Budget, gradients: int) -> float:
+    """Return how many updates of so many gradients each a budget has."""
+    if budget.gradients is not None:
+        return -(-budget.gradients // gradients)
+    return math.inf if budget.updates is None else budget.updates
+
+
+# Rounds: every update takes the first k messages of distinct workers
+
+
+def _rounds(jobs: _Jobs, k: int, budget: Budget) -> Blocks:
+    updates = _updates(budget, k * jobs.steps)
+    last = reach(budget.wallclock) if budget.wallclock is not None else math.inf
+    parts, times = [], [0.0]
+    for durations in _in_step(jobs):
+        first = len(times) - 1
+        for row in durations:
+            if len(times) > updates or times[-1] > last:
+                break
+            finish = times[-1] + row
+            times.append(float(finish.min() if k == 1 else np.partition(finish, k - 1)[k - 1]))
+        parts.append(_round_rows(durations[: len(times) - 1 - first], np.array(times[first:]), k, last, first))
+        if len(times) > updates or times[-1] > last:
+            break
+    made = times[1:] if times[-1] <= last else times[1:-1]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns["steps"] = np.full(len(columns["worker"]), jobs.steps, np.int32)
+    end = made[-1] if budget.wallclock is None else max([budget.wallclock, *made[-1:]])
+    return Blocks(_before(columns, end), made, end)
+
+
+def _in_step(jobs: _Jobs) -> Iterator[Any]:
+    """Yield the durations of all workers' next jobs, (jobs, workers), a few at a time."""
+    rows = max(1, ROWS // jobs.workers)
+    while True:
+        block = np.empty((BLOCK, jobs.workers))
+        for worker in range(jobs.workers):
+            block[:, worker] = jobs.of(worker)
+        for first in range(0, BLOCK, rows):
+            yield block[first : first + rows]
+
+
+def _round_rows(durations: Any, times: Any, k: int, last: float, first: int) -> dict[str, Any]:
+    """Return the messages of these rounds: in each, one of every worker.
+
+    Args:
+        durations: (rounds, workers).
+        times: when each round began, and the last one ended.
+        k: messages of an update.
+        last: when the run ends; a round that ends later makes no update.
+        first: rounds before.
+    """
+    begin, end = times[:-1, None], times[1:, None]
+    finish = begin + durations
+    if not ((finish > begin).all() and np.isfinite(finish).all()):
+        raise _OutOfTheOrdinaryError
+    before, at_end = finish < end, finish == end
+    used = before | (at_end & (np.cumsum(at_end, axis=1) <= k - before.sum(axis=1, keepdims=True)))
+    whole = np.broadcast_to(end <= last, used.shape)
+    received = np.where(whole, used, finish <= last)
+    version = np.broadcast_to(np.arange(first, first + len(begin))[:, None], used.shape)
+    fate = np.where(whole, np.where(used, str(Fate.USED), str(Fate.CANCELLED)), str(Fate.PENDING))
+    rows = {
+        "worker": np.broadcast_to(np.arange(used.shape[1], dtype=np.int32), used.shape),
+        "read_version": version,
+        "read_time": np.broadcast_to(begin, used.shape),
+        "finish_time": np.where(received, finish, np.where(whole, end, np.nan)),
+        "receive_time": np.where(received, finish, np.nan),
+        "update": np.where(used & whole, version, -1),
+        "staleness": np.where(used & whole, 0, -1),
+        "fate": fate.astype("U9"),
+    }
+    return {name: values.reshape(-1) for name, values in rows.items()}
+
+
+# Free: nobody waits; every k-th message received makes an update
+
+
+def _free(jobs: _Jobs, k: int, budget: Budget) -> Blocks:
+    updates = _updates(budget, k * jobs.steps)
+    last = reach(budget.wallclock) if budget.wallclock is not None else math.inf
+    wanted = updates * k
+    merged = _Merge(jobs)
+    while merged.count < wanted and merged.until < last:
+        merged.go_on(wanted, last)
+    worker, read_time, finish, before = (np.concatenate(part) for part in zip(*merged.parts, strict=True))
+    received = int(min(wanted, len(worker)))
+    made = int(min(updates, received // k))
+    # What is computed at the end: one more message of every worker.
+    latest = np.full(jobs.workers, -1)
+    np.maximum.at(latest, worker[:received], np.arange(received))
+    since = np.append(finish, 0.0)[latest]  # -1: from the beginning
+    columns = {
+        "worker": np.concatenate([worker[:received], np.arange(jobs.workers)]).astype(np.int32),
+        "read_version": (np.concatenate([before[:received], latest]) + 1) // k,
+        "read_time": np.concatenate([read_time[:received], since]),
+        "finish_time": np.concatenate([finish[:received], np.full(jobs.workers, np.nan)]),
+    }
+    rank = np.arange(len(columns["worker"]))
+    update = np.where(rank < made * k, rank // k, -1)
+    columns |= {
+        "receive_time": columns["finish_time"],
+        "update": update,
+        "staleness": np.where(update >= 0, update - columns["read_version"], -1),
+        "steps": np.full(len(rank), jobs.steps, np.int32),
+        "fate": np.where(update >= 0, str(Fate.USED), str(Fate.PENDING)).astype("U9"),
+    }
+    times = finish[k - 1 : made * k : k].tolist()
+    end = times[-1] if budget.wallclock is None else max([budget.wallclock, *times[-1:]])
+    return Blocks(_before(columns, end), times, end)
+
+
+class _Merge:
+    """The messages of all workers in the order in which they are received: by time, then worker.
+
+    Attributes:
+        parts: of the messages so far: worker, when it was read, when it was received, how many had been received
+            before its worker read (less one).
+        count: how many there are.
+        until: the time up to which they are all there.
+    """
+
+    def __init__(self, jobs: _Jobs) -> None:
+        self.jobs, workers = jobs, jobs.workers
+        self.parts: list[tuple[Any, Any, Any, Any]] = []
+        self.count, self.until = 0, 0.0
+        self.finish = np.empty((workers, BLOCK))  # of every worker's next jobs
+        self.began = np.zeros(workers)  # when the first of these did
+        self.taken = np.zeros(workers, int)  # how many of these are in parts
+        self.latest = np.full(workers, -1)  # the number of a worker's last message in parts
+        self.draw(np.arange(workers))
+
+    def draw(self, workers: Any) -> None:
+        """Draw the next jobs of some workers."""
+        for chunk in np.array_split(workers, -(-len(workers) * BLOCK // ROWS)):
+            times = np.array([self.jobs.of(worker) for worker in chunk.tolist()])
+            times[:, 0] += self.began[chunk]
+            times = np.cumsum(times, axis=1)
+            rising = (times[:, 0] > self.began[chunk]).all() and (times[:, 1:] > times[:, :-1]).all()
+            if not (rising and np.isfinite(times[:, -1]).all()):
+                raise _OutOfTheOrdinaryError
+            self.finish[chunk] = times
+
+    def go_on(self, wanted: float, last: float) -> None:
+        """Take the messages up to the time to which those of all workers are known, or as many as are wanted."""
+        until = min(float(self.finish[:, -1].min()), last)
+        left = wanted - self.count
+        width = 2 * left // len(self.finish) + 8  # columns that hold as many as are wanted, or nearly
+        known = self.finish[:, : int(width)] if self.count == 0 and width < BLOCK else self.finish
+        if known.size > left:
+            known = known[known > self.until]
+            if len(known) > left:
+                until = min(until, float(np.partition(known, int(left) - 1)[int(left) - 1]))
+        upto = (self.finish <= until).sum(axis=1)
+        new = upto - self.taken
+        worker = np.repeat(np.arange(len(new)), new)
+        first = np.cumsum(new) - new
+        job = np.arange(len(worker)) - np.repeat(first - self.taken, new)
+        time = self.finish[worker, job]
+        order = np.argsort(time, kind="stable")  # ties: the lower worker is first, as it is here
+        number = np.empty(len(worker), int)
+        number[order] = np.arange(self.count, self.count + len(worker))
+        before = np.concatenate([[-1], number[:-1]])[: len(number)]
+        some = np.flatnonzero(new)
+        before[first[some]] = self.latest[some]
+        self.latest[some] = number[first[some] + new[some] - 1]
+        read = np.where(job > 0, self.finish[worker, job - 1], self.began[worker])
+        self.parts.append((worker[order], read[order], time[order], before[order]))
+        self.count, self.until, self.taken = self.count + len(worker), until, upto
+        spent = np.flatnonzero(upto == BLOCK)
+        if len(spent) and self.count < wanted and until < last:
+            self.began[spent], self.taken[spent] = self.finish[spent, -1], 0
+            self.draw(spent)
+
+
+def _before(columns: dict[str, Any], end: float) -> dict[str, Any]:
+    """Leave out the messages that were begun at the end."""
+    kept = (columns["fate"] != str(Fate.PENDING)) | (columns["read_time"] < end)
+    return columns if kept.all() else {name: values[kept] for name, values in columns.items()}
