@@ -1,9 +1,9 @@
 """Many updates at once, in NumPy: the runs of synchronies that follow a :class:`Pattern`.
 
-Where neither links nor server take time, a run of K-sync is a sequence of order statistics, and one of async a merge
-of renewal processes. The trace is the event engine's to the byte, for times are added in the same order: a worker's
-next job ends at ``time + duration`` in float64, and ties go to the lower index. Whatever is out of the ordinary (a
-late joiner, a time of 0, a clock that would not advance, a delay that raises) is left to the engine.
+Where neither links nor server take time, a run of K-sync is a sequence of order statistics, and one of async a
+merge of renewal processes. The trace is the event engine's to the byte, for times are added in the same order: a
+worker's next job ends at ``time + duration`` in float64, and ties go to the lower index. Whatever is out of the
+ordinary (a late joiner, a time of 0, a clock that would not advance, a delay of users) is left to the engine.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import reach
 from stalegrad.simulator.timing.cluster import BLOCK, Cluster
 from stalegrad.simulator.timing.columns import Fate
+from stalegrad.simulator.timing.delays import DELAYS, Delay, Function
 
 MOST_TIMES = 1 << 27
 """Compute times in memory at once: 1 GB."""
@@ -45,12 +46,13 @@ def run(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> Bl
     pattern = pattern_of(synchrony, cluster.size)
     instant = not cluster.uplink and not cluster.downlink and not cluster.server
     small = synchrony.local_steps <= MOST_STEPS and cluster.size * BLOCK <= MOST_TIMES
-    if pattern is None or not instant or cluster.join is not None or not small:
+    if pattern is None or not instant or cluster.join is not None or not small or not _known(cluster):
         return None
     jobs = _Jobs(cluster, synchrony.local_steps, seed)
     follow = _rounds if isinstance(pattern, Rounds) else _free
     try:
-        return follow(jobs, pattern.k, budget)
+        with np.errstate(over="ignore"):  # found by what is not finite
+            return follow(jobs, pattern.k, budget)
     except (_OutOfTheOrdinaryError, ValueError):
         return None
 
@@ -61,6 +63,13 @@ def pattern_of(synchrony: Synchrony, workers: int) -> Rounds | Free | None:
         if own := {"pattern", "serve", "work"} & vars(cls).keys():
             return synchrony.pattern(workers) if "pattern" in own else None
     return None
+
+
+def _known(cluster: Cluster) -> bool:
+    """Whether times do not depend on who draws when; a function of users may count its calls."""
+    delays = cluster.compute if isinstance(cluster.compute, tuple) else (cluster.compute,)
+    kinds = {type(delay) for delay in (*delays, cluster.speeds) if isinstance(delay, Delay)}
+    return all(DELAYS.built_in(kind) and kind is not Function for kind in kinds)
 
 
 class _Jobs:

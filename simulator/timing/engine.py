@@ -75,7 +75,7 @@ class Engine:
 
     def __init__(self, cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> None:
         self.cluster, self.synchrony, self.budget, self.seed = cluster, synchrony, budget, seed
-        self.env = simpy.Environment()
+        self.env = simpy.Environment(0.0)
         self.done = simpy.Event(self.env)
         self.now = self.seen = 0.0
         self.log = Log()

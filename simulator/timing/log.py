@@ -45,6 +45,8 @@ class Message(simpy.Event, Received):
         self.callbacks = callbacks
         self.number, self.worker, self.read_version, self.steps = number, worker, version, steps
 
+    __repr__ = Received.__repr__
+
 
 class Log:
     """Columns of the messages begun so far, in that order; beyond ``count`` they hold what a new one has.

@@ -1,0 +1,59 @@
+"""The code of docs/synchronies.md runs, and prints what stands there."""
+
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from stalegrad.policies.synchrony import SYNCHRONIES
+from stalegrad.simulator.timing import blocks
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.delays import Exponential
+from stalegrad.simulator.timing.engine import simulate
+
+TEXT = (Path(__file__).resolve().parents[1] / "docs" / "synchronies.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(python)?\n(.*?)^```", TEXT, re.M | re.S)
+
+
+def carried_out():
+    """Return the names that the guide's code makes, and what it prints against what it says that it prints."""
+    names, printed = {"__name__": "guide"}, StringIO()
+    with redirect_stdout(printed):
+        for language, code in BLOCKS:
+            if language:
+                exec(code, names)
+    return names, printed.getvalue(), "".join(text for language, text in BLOCKS if not language)
+
+
+def test_the_guide_prints_what_it_says():
+    _, printed, said = carried_out()
+    assert printed.split() == said.split()
+    assert len(printed.splitlines()) > 10
+
+
+def test_its_synchronies_do_what_it_says_of_them():
+    names, *_ = carried_out()
+    cluster = Cluster(6, Exponential())
+    backup = simulate(cluster, names["BackupWorkers"](needed=4), updates=200).verify()
+    assert (backup.updates.messages == 4).all()
+    assert (backup.staleness == 0).all()
+    assert set(backup.column("fate")) == {"used", "discarded", "pending"}
+    grace = simulate(cluster, names["Grace"](seconds=0.25), updates=200).verify()
+    first = grace.messages[grace.messages.fate == "used"].groupby("update").receive_time.min()
+    assert (grace.update_times == first + 0.25).all()
+    assert grace.updates.messages.nunique() > 2
+    impatient = simulate(cluster, names["Impatient"](patience=0.5), updates=200).verify()
+    table = impatient.messages
+    given_up = table[table.fate == "cancelled"]
+    assert len(given_up) > 50
+    assert (given_up.finish_time == given_up.read_time + 0.5).all()
+    assert (table[table.fate == "used"].eval("finish_time - read_time") <= 0.5 + 1e-9).all()
+    assert blocks.pattern_of(names["Impatient"](patience=0.5), 6) is None
+
+
+def test_its_synchronies_can_be_registered_and_are_checked():
+    names, *_ = carried_out()
+    SYNCHRONIES.register("grace", names["Grace"])
+    made = SYNCHRONIES.from_table({"name": "grace", "seconds": 2})
+    assert made == names["Grace"](seconds=2.0)
+    assert SYNCHRONIES.to_table(made) == {"name": "grace", "seconds": 2.0}
