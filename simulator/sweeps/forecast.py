@@ -35,8 +35,8 @@ ENOUGH = 0.5
 SAMPLE_WORKERS, SAMPLE_MESSAGES = 1_000, 20_000
 """Workers and messages of a trace that are simulated at most, more or less; the rest is extrapolated."""
 
-WORKER_BYTES, MESSAGE_BYTES = 14_000, 700
-"""Main memory that the simulation takes for a worker and for a message (measured with tracemalloc)."""
+WORKER_BYTES, MESSAGE_BYTES = 5_000, 400
+"""Main memory that the simulation takes for a worker and for a message (measured, with the columns of the trace)."""
 
 
 class Size(NamedTuple):

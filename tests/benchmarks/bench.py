@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+import engine
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -241,8 +242,8 @@ def many_workers(gradients, repeats):
     ]
 
 
-def engine_share(_, repeats):
-    """SimPy's share of a run (MLP, batch 32), and its cost per used gradient."""
+def simulation_share(_, repeats):
+    """The simulation's share of a run (MLP, batch 32), and its cost per used gradient."""
     rows = []
     problem = make_problem(mlp, 784, 32)
     for workers, synchrony, method, updates in [
@@ -257,12 +258,12 @@ def engine_share(_, repeats):
         trace = simulate(cluster, synchrony, updates=updates)
         seconds = clock(
             {
-                "engine": lambda c=cluster, s=synchrony, u=updates: simulate(c, s, updates=u).end,
+                "simulation": lambda c=cluster, s=synchrony, u=updates: simulate(c, s, updates=u).end,
                 "replay": lambda t=trace, m=method: replay(t, problem, m, **SILENT).params,
             },
             repeats,
         )
-        us = median(seconds["engine"]) / len(trace.used) * 1e6
+        us = median(seconds["simulation"]) / len(trace.used) * 1e6
         share = median(e / (e + r) for e, r in zip(*seconds.values(), strict=True))
         rows.append([synchrony.name, getattr(synchrony, "k", ""), workers, f"{us:.1f}", f"{share:.1%}"])
     return rows
@@ -414,9 +415,15 @@ SECTIONS = {
     ),
     "workers": ("Workers (MLP, batch 32)", ["workers", "us per gradient", "against 8"], many_workers),
     "engine": (
-        "SimPy's share (MLP, batch 32)",
-        ["synchrony", "k", "workers", "engine us per used gradient", "engine's share of the run"],
-        engine_share,
+        "The engine against bare SimPy (CPU)",
+        engine.COLUMNS,
+        lambda n, repeats: engine.events(repeats),
+    ),
+    "crowd": ("A hundred thousand workers, async", engine.CROWD_COLUMNS, lambda n, repeats: engine.crowd(repeats)),
+    "share": (
+        "Simulation's share (MLP, batch 32)",
+        ["synchrony", "k", "workers", "simulation, us per used gradient", "its share of the run"],
+        simulation_share,
     ),
     "convolutions": (
         "Native convolutions, asynchronous, 32 workers (milliseconds)",

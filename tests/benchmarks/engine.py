@@ -1,0 +1,140 @@
+"""What an event costs, against bare SimPy: ``timeout`` processes that do nothing else, in the same run.
+
+A part of ``make bench`` (sections ``engine`` and ``crowd``); alone, and without JAX in the process:
+``python tests/benchmarks/engine.py``.
+"""
+
+import gc
+import subprocess
+import sys
+import time
+from statistics import median
+
+import numpy as np
+import simpy
+
+from stalegrad.policies.synchrony import SSP, Async, DelayedAveraging, KAsync, KBatchAsync, KBatchSync, KSync, Sync
+from stalegrad.simulator.timing import blocks
+from stalegrad.simulator.timing.budget import Budget
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.delays import Exponential
+from stalegrad.simulator.timing.engine import Engine, simulate
+
+COLUMNS = ["synchrony", "workers", "links", "bare SimPy, us an event", "engine, us a gradient", "in bare events",
+           "in blocks, us a gradient", "in bare events"]  # fmt: skip
+LINKS = {"uplink": 0.01, "downlink": 0.01, "server": 1e-6}
+CASES = [
+    (Async(), 100, {}, 100_000),
+    (Async(), 1_000, {}, 100_000),
+    (Async(), 10_000, {}, 100_000),
+    (Async(), 1_000, LINKS, 50_000),
+    (KBatchAsync(8), 1_000, {}, 10_000),
+    (KAsync(8), 1_000, {}, 10_000),
+    (SSP(4), 100, {}, 30_000),
+    (Sync(), 128, {}, 400),
+    (KSync(8), 128, {}, 2_000),
+    (KSync(1), 128, {}, 1_000),
+    (KBatchSync(8), 128, {}, 2_000),
+    (DelayedAveraging(8), 128, {}, 200),
+]
+
+
+def bare(workers, events):
+    """Return the CPU seconds that SimPy takes for so many timeouts of so many processes, which draw as ours do."""
+    env, left = simpy.Environment(), [events]
+    done = env.event()
+
+    def live(rng):
+        while True:
+            for duration in rng.exponential(1.0, 256).tolist():
+                yield env.timeout(duration)
+                left[0] -= 1
+                if not left[0]:
+                    done.succeed()
+
+    for worker in range(workers):
+        env.process(live(np.random.default_rng(worker)))
+    return seconds(lambda: env.run(until=done))
+
+
+def seconds(function):
+    """Return the CPU seconds of a call, without those of collecting the garbage of the one before."""
+    gc.collect()
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def cost(synchrony, workers, links, updates, repeats):
+    """Cost of a used gradient: of the event engine, and of ``simulate``, which takes blocks where it can."""
+    cluster, budget = Cluster(workers, Exponential(), **links), Budget(updates=updates)
+    used = len(simulate(cluster, synchrony, updates=updates).used)
+    ways = {
+        "bare": lambda: bare(workers, 100_000) / 100_000,
+        "engine": lambda: seconds(lambda: Engine(cluster, synchrony, budget, 0).run()) / used,
+        "simulate": lambda: seconds(lambda: simulate(cluster, synchrony, updates=updates)) / used,
+    }
+    times = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            times[name].append(way() * 1e6)
+    row = [f"{median(times['bare']):.2f}"]
+    for name in ("engine", "simulate"):
+        ratio = median(t / b for t, b in zip(times[name], times["bare"], strict=True))
+        row += [f"{median(times[name]):.2f}", f"{ratio:.2f}"]
+    return row if blocks.run(cluster, synchrony, budget, 0) is not None else [*row[:3], "", ""]
+
+
+def events(repeats):
+    """Return the rows of all cases."""
+    rows = []
+    for synchrony, workers, links, updates in CASES:
+        settings = ", ".join(str(value) for name, value in vars(synchrony).items() if name != "local_steps")
+        name, how = f"{synchrony.name} {settings}".strip(), "with time" if links else "instant"
+        rows.append([name, f"{workers:,}", how, *cost(synchrony, workers, links, updates, repeats)])
+    return rows
+
+
+CROWD_COLUMNS = ["workers", "updates", "links", "seconds", "peak memory, MB"]
+
+
+def crowd(repeats):
+    """Seconds and peak memory of a fresh process that simulates 100,000 workers, async."""
+    rows = []
+    for links in ({}, {"downlink": 0.01}):
+        code = (
+            "from stalegrad.simulator.timing.engine import simulate\n"
+            "from stalegrad.simulator.timing.cluster import Cluster\n"
+            "from stalegrad.simulator.timing.delays import Exponential\n"
+            "from stalegrad.policies.synchrony import Async\n"
+            "import resource, time\n"
+            "start = time.perf_counter()\n"
+            f"simulate(Cluster(100_000, Exponential(), **{links!r}), Async(), updates=300_000)\n"
+            "print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)"
+        )
+        found = [
+            [
+                float(x)
+                for x in subprocess.run(
+                    [sys.executable, "-c", code], capture_output=True, check=True
+                ).stdout.split()
+            ]
+            for _ in range(repeats)
+        ]
+        times, memory = zip(*found, strict=True)
+        rows.append(
+            [
+                "100,000",
+                "300,000",
+                "downlink" if links else "instant",
+                f"{median(times):.1f}",
+                f"{median(memory):.0f}",
+            ]
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    for columns, found in ((COLUMNS, events(5)), (CROWD_COLUMNS, crowd(3))):
+        print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+        print("\n".join("| " + " | ".join(map(str, row)) + " |" for row in found), end="\n\n", flush=True)
