@@ -36,7 +36,7 @@ SAMPLE_WORKERS, SAMPLE_MESSAGES = 1_000, 20_000
 """Workers and messages of a trace that are simulated at most, more or less; the rest is extrapolated."""
 
 WORKER_BYTES, MESSAGE_BYTES = 5_000, 400
-"""Main memory that the simulation takes for a worker and for a message (measured, with the columns of the trace)."""
+"""Main memory that a simulation takes for a worker and for a message, its trace included (measured)."""
 
 
 class Size(NamedTuple):
