@@ -37,6 +37,11 @@ def sampler(kind: str, examples: int, batch_size: int, seed: int, lowered: Lower
         workers: number of shards, if sharded; each must hold a mini-batch at least.
     """
     steps = lowered.steps
+    if lowered.steps_of is not None:
+        worker = np.repeat(lowered.worker, lowered.steps_of)  # of each mini-batch
+        single = lowered._replace(worker=worker, steps=1, steps_of=None)
+        draw = sampler(kind, examples, batch_size, seed, single, workers)
+        return functools.partial(_varied, draw=draw, batch=lowered.batch, steps_of=lowered.steps_of, most=steps)
     if kind == "iid":
         return functools.partial(_iid, examples=examples, size=steps * batch_size, seed=seed, steps=steps)
     if kind == "epochs":
@@ -50,6 +55,17 @@ def sampler(kind: str, examples: int, batch_size: int, seed: int, lowered: Lower
         batch_size=batch_size,
         seed=seed,
     )
+
+
+def _varied(first: int, last: int, *, draw: Draw, batch: Any, steps_of: Ints, most: int) -> Ints:
+    """Return the mini-batches of messages that differ in their number; what is beyond a message's own is 0."""
+    steps = steps_of[first:last]
+    if not len(steps):  # of a lane that is over
+        return np.zeros((last - first, most, draw(0, 1).shape[-1]), np.int32)
+    found = draw(int(batch[first]), int(batch[last - 1] + steps[-1]))[:, 0]
+    drawn = np.zeros((last - first, most, found.shape[1]), np.int32)
+    drawn[np.arange(most) < steps[:, None]] = found
+    return drawn
 
 
 def key_of(seed: int) -> jax.Array:

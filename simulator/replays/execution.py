@@ -83,4 +83,6 @@ def choose_execution(
 def has_windows(objective: Objective, rule: Rule, layout: Layout) -> bool:
     """Return whether gradients depend on the version read alone, and every update has one that may be stale."""
     kept = rule.work is not None or bool(jax.tree.leaves(objective.stats))
-    return layout.messages == 1 and not (layout.fresh or kept or isinstance(objective.train, Stream))
+    return layout.messages == 1 and not (
+        layout.fresh or layout.varied or kept or isinstance(objective.train, Stream)
+    )

@@ -39,7 +39,8 @@ class Loop(Executor):
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
                 train, indices = self.mini_batches(m, m + 1)
-                event = None if indices is None else indices[0], batch, *who, plan.weights[m]
+                steps = None if s.steps_of is None else s.steps_of[m]
+                event = None if indices is None else indices[0], batch, *who, plan.weights[m], steps
                 state = (params, slots[s.read_slot[m]], own, kept, optimizer)
                 total, own, kept, measures = self.message(
                     self.numbers, *state, total, event, rate, train, self.key
@@ -58,8 +59,8 @@ def compiled(program: Program) -> Any:
     """Return the compiled init, message and apply."""
 
     def inputs_of(event: Any, keys: Any = None) -> Inputs:
-        indices, _, worker, update, staleness, weight = event
-        return Inputs(indices, keys, worker, update, staleness, weight)
+        indices, _, *rest = event
+        return Inputs(indices, keys, *rest)
 
     def message(
         numbers: Any,

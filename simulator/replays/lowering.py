@@ -28,14 +28,15 @@ class LoweredTrace(NamedTuple):
         staleness: updates between its read and its use.
         read_version: the version it was computed at.
         read_slot: where that version is kept.
-        batch: number of mini-batches used before this message; message i draws
-            ``batch[i], ..., batch[i] + steps - 1``.
+        batch: number of mini-batches used before this message; message i draws ``batch[i]`` and those that follow,
+            one for each of its local steps.
         first: first gradient id of each update; one entry more than updates, so that update u consumes
             ``first[u]`` to ``first[u + 1] - 1``.
         initial_slot: where version 0 is kept.
         write_slot: where the version that an update makes is kept.
         time: simulated seconds of each update.
-        steps: mini-batch gradients in a message (the same in all).
+        steps: mini-batch gradients in a message, at most.
+        steps_of: those in each message, (messages,); None if all have ``steps``.
         slots: the largest number of versions live at once.
         scratch: whether some version that nobody reads found no free slot: one more is needed to put it.
     """
@@ -52,6 +53,7 @@ class LoweredTrace(NamedTuple):
     steps: int
     slots: int
     scratch: bool
+    steps_of: Ints | None = None
 
     @property
     def bucket(self) -> int:
@@ -77,42 +79,40 @@ class LoweredTrace(NamedTuple):
     @property
     def gradients_before(self) -> npt.NDArray[np.int64]:
         """Mini-batch gradients used before each update, and in all: one entry more than updates."""
-        return self.first * self.steps
+        if self.steps_of is None:
+            return self.first * self.steps
+        return np.append(0, np.cumsum(self.steps_of, dtype=np.int64))[self.first]
 
 
 def lower(trace: Trace, live: Iterable[int] = ()) -> LoweredTrace:
-    """Return the lowered of a trace.
+    """Return a trace, lowered.
 
     Args:
         trace: what happened (so far).
         live: versions that are needed beyond its end, if the trace goes on. Lowering a longer part of the
             same trace then begins with the same slots.
-
-    Raises:
-        ValueError: if its messages differ in their number of local steps.
     """
     used = trace.used
     update, read = trace.column("update")[used], trace.column("read_version")[used]
-    steps = np.unique(trace.column("steps")[used])
-    if len(steps) > 1:
-        raise ValueError(f"messages of {steps.tolist()} local steps in one trace cannot be replayed together")
+    steps = trace.column("steps")[used]
+    most = int(steps.max(initial=1))
     updates = len(trace.update_times)
     first = np.searchsorted(update, np.arange(updates + 1))
     slot_of, slots, scratch = allocate(read, update, updates, live)
-    steps_each = int(steps[0]) if len(steps) else 1
     return LoweredTrace(
         worker=trace.column("worker")[used].astype(np.int32),
         staleness=(update - read).astype(np.int32),
         read_version=read,
         read_slot=slot_of[read],
-        batch=np.arange(len(used), dtype=np.int64) * steps_each,
+        batch=np.cumsum(steps, dtype=np.int64) - steps,
         first=first,
         initial_slot=int(slot_of[0]),
         write_slot=slot_of[1:],
         time=trace.update_times,
-        steps=steps_each,
+        steps=most,
         slots=slots,
         scratch=scratch,
+        steps_of=None if (steps == most).all() else steps,
     )
 
 

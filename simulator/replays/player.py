@@ -99,6 +99,7 @@ class Player:
             slots=lowered.bucket,
             most=int(np.diff(lowered.first).max(initial=1)),
             loss=self.loss_needed,
+            varied=lowered.steps_of is not None,
         )
 
     def plan_of(self, lowered: LoweredTrace) -> ReplayPlan:

@@ -82,8 +82,8 @@ def replay(
         whether it diverged. A run that diverges ends there.
 
     Raises:
-        ValueError: if the mini-batch is larger than the data set, a message's local steps vary, the execution is
-            impossible for the method, or the trace cannot have happened (see :meth:`Trace.verify`).
+        ValueError: if the mini-batch is larger than the data set, the execution is impossible for the method, or
+            the trace cannot have happened (see :meth:`Trace.verify`).
     """
     trace.verify()
     check(problem, method, trace.workers, execution)
@@ -177,6 +177,10 @@ def simulate_and_replay(
             continue
         trace = engine.trace()
         lowered = lower(trace, () if over else engine.live_versions())
+        if lowered.updates and (lowered.steps != steps or lowered.steps_of is not None):
+            raise ValueError(
+                f"method {method.name!r} has a controller, which needs messages of {steps} local steps each"
+            )
         end = trace.end if over else tick
         if player.play(lowered, end, layout, final=over):
             break

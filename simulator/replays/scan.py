@@ -33,8 +33,8 @@ CHUNK = 4_096
 
 
 class Chunk(NamedTuple):
-    """A stretch of the lowered, padded to a compiled length. The first six have one entry per message;
-    ``windows`` says where each window starts and the last one ends, if there are any."""
+    """A stretch of the lowered trace, padded to a compiled length. The first six, ``weight`` and ``steps`` have
+    one entry per message; ``windows`` says where each window starts and the last one ends, if there are any."""
 
     worker: Any
     staleness: Any
@@ -47,6 +47,7 @@ class Chunk(NamedTuple):
     learning_rate: Any
     weight: Any
     windows: Any = None
+    steps: Any = None
 
 
 class Scan(Executor):
@@ -91,6 +92,7 @@ def cut(plan: ReplayPlan, start: int, stop: int, updates: int, most: int, indice
         write_slot=_padded(s.write_slot[start:stop], updates),
         learning_rate=_padded(plan.rates[start:stop], updates),
         weight=_padded(plan.weights[a:b], messages),
+        steps=None if s.steps_of is None else _padded(s.steps_of[a:b], messages),
     )
 
 
@@ -138,7 +140,7 @@ def run_chunk(program: Program) -> Callable[..., tuple[State, Any]]:
         def inputs_of(m: Any) -> Inputs:
             indices = None if chunk.indices is None else chunk.indices[m]
             who = chunk.worker[m], chunk.update[m], chunk.staleness[m]
-            return Inputs(indices, keys[m], *who, chunk.weight[m])
+            return Inputs(indices, keys[m], *who, chunk.weight[m], None if chunk.steps is None else chunk.steps[m])
 
         def fetch(m: Any, state: State) -> tuple[Params, Any]:
             """Return the start of message m: the version that it has read, and its worker's own state.

@@ -25,13 +25,14 @@ class Layout(NamedTuple):
 
     Attributes:
         messages: messages that every update consumes, or None if that varies.
-        steps: local mini-batch gradients in a message.
+        steps: local mini-batch gradients in a message, at most.
         fresh: every gradient is computed at the server's current parameters, so no slots are needed.
         measures: what is measured of every message, of those in :func:`measure`.
         slots: versions that can be kept.
         most: the largest number of messages in an update.
         window: how many messages, of one update each, are worked on at once.
         loss: whether messages carry the mean loss of their mini-batches, because the optimizer asks for it.
+        varied: whether messages differ in their number of local steps.
     """
 
     messages: int | None
@@ -42,12 +43,14 @@ class Layout(NamedTuple):
     most: int
     window: int = 1
     loss: bool = False
+    varied: bool = False
 
 
 class Inputs(NamedTuple):
     """What one message is computed from: example indices (steps, batch), keys (steps,), and who sent it when.
 
-    ``update`` is the index of the update it goes into, ``weight`` the factor that its staleness has earned it.
+    ``update`` is the index of the update it goes into, ``weight`` the factor that its staleness has earned it,
+    ``steps`` the number of its local steps if that varies.
     """
 
     indices: Any
@@ -56,6 +59,7 @@ class Inputs(NamedTuple):
     update: Any
     staleness: Any
     weight: Any
+    steps: Any = None
 
 
 class Sent(NamedTuple):
@@ -111,6 +115,9 @@ def make_step(
     """
     optimizer = build_optimizer(rule.optimizer)
 
+    def steps_of(inputs: Inputs) -> Any:
+        return inputs.steps if layout.varied else layout.steps
+
     def nothing(params: Params) -> Sent:
         return Sent(
             jax.tree.map(jnp.zeros_like, params), jnp.zeros((), scalar_type(params)) if layout.loss else None
@@ -123,7 +130,7 @@ def make_step(
             slope, stats = jax.grad(loss, has_aux=True)(point, stats, batch, inputs.keys[h])
             return Sent(slope, None), stats
         (value, stats), slope = jax.value_and_grad(loss, has_aux=True)(point, stats, batch, inputs.keys[h])
-        return Sent(slope, value.astype(scalar_type(point)) / layout.steps), stats
+        return Sent(slope, value.astype(scalar_type(point)) / steps_of(inputs)), stats
 
     def plain_work(read: Params, stats: Any, inputs: Inputs, rate: jax.Array, train: Any) -> tuple[Sent, Any]:
         """Return one mini-batch gradient, or the sum of those along local SGD steps, and the statistics."""
@@ -135,7 +142,7 @@ def make_step(
             sent, stats = gradient_at(point, stats, inputs, h, train)
             return _descend(point, sent.message, rate), jax.tree.map(jnp.add, total, sent), stats
 
-        _, total, stats = jax.lax.fori_loop(0, layout.steps, local_step, (read, nothing(read), stats))
+        _, total, stats = jax.lax.fori_loop(0, steps_of(inputs), local_step, (read, nothing(read), stats))
         return total, stats
 
     def own_work(
@@ -154,7 +161,7 @@ def make_step(
             return like(at, point), like(moved, job), jax.tree.map(jnp.add, total, g.loss), stats
 
         begun = (start, job, nothing(read).loss, stats)
-        point, job, total, stats = jax.lax.fori_loop(0, layout.steps, local_step, begun)
+        point, job, total, stats = jax.lax.fori_loop(0, steps_of(inputs), local_step, begun)
         message, own = work.finish(start, point, job, params)
         return Sent(like(message, read), total), like(own, kept), stats, start
 

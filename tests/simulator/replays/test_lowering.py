@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from stalegrad.policies import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync
-from stalegrad.simulator import Cluster, Exponential, LogNormal, Trace, simulate
+from stalegrad.simulator import Cluster, Exponential, LogNormal, simulate
 from stalegrad.simulator.replays.lowering import allocate, lower, windows
 
 
@@ -94,20 +94,3 @@ def test_gradient_ids_rank_by_update_receive_time_and_worker():
     assert lowered.worker.tolist() == table["worker"].tolist()
     assert lowered.staleness.tolist() == table["staleness"].tolist()
     assert np.diff(lowered.first).tolist() == [3] * 50
-
-
-def test_messages_of_different_local_steps_cannot_be_replayed_together():
-    gradients = {
-        "worker": [0, 1],
-        "read_version": [0, 0],
-        "read_time": [0.0, 0.0],
-        "finish_time": [1.0, 2.0],
-        "receive_time": [1.0, 2.0],
-        "update": [0, 1],
-        "staleness": [0, 1],
-        "steps": [1, 4],
-        "fate": ["used", "used"],
-    }
-    trace = Trace(gradients, {"time": [1.0, 2.0], "messages": [1, 1], "gradients": [1, 4]}).verify()
-    with pytest.raises(ValueError, match=r"local steps.*\[1, 4\]|\[1, 4\] local steps"):
-        lower(trace)
