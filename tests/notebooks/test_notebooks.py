@@ -26,7 +26,7 @@ def complaints(notebook):
 
 @pytest.fixture(scope="module")
 def kernel():
-    """One kernel for all notebooks, because most of what each of them does is to import and to compile the same."""
+    """One kernel for all notebooks: most of what each of them does is to import and to compile the same."""
     client = NotebookClient(new_notebook(), timeout=300, kernel_name="python3")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STALEGRAD_SHORT", "1")
