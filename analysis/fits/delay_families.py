@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -119,7 +120,8 @@ def ks_distance(delay: Delay, times: Floats) -> float:
     """Return the largest distance of a delay's distribution function from that of measured times."""
     n = len(times)
     ranks = np.arange(n) if n <= GROUPS else np.linspace(0, n - 1, GROUPS, dtype=int)
-    below = 1.0 - delay.sf(np.sort(times)[ranks])
+    survival = delay.sf if isinstance(delay, HyperExponential) else _law(delay).sf
+    below = 1.0 - np.asarray(survival(np.sort(times)[ranks]), float)
     return float(max(np.max((ranks + 1) / n - below), np.max(below - ranks / n)))
 
 
@@ -130,7 +132,13 @@ def log_density(delay: Delay, times: Floats) -> Floats:
     if isinstance(delay, HyperExponential):
         means = np.asarray(delay.means)
         return np.asarray(logsumexp(np.log(delay.weights) - np.log(means) - times[:, None] / means, axis=1))
-    return np.asarray(delay.distribution().logpdf(times))
+    return np.asarray(_law(delay).logpdf(times))
+
+
+@functools.lru_cache(maxsize=16)
+def _law(delay: Delay) -> Any:
+    """Return the SciPy distribution of a delay: to make one takes as long as thousands of evaluations."""
+    return delay.distribution()
 
 
 def ks_p_value(distance: float, count: int) -> float:

@@ -12,6 +12,7 @@ from flax import nnx
 
 from stalegrad.models.networks.layers import SameConv
 from stalegrad.models.networks.network import Norm
+from stalegrad.models.networks.starts import normal, scaled
 
 MakeNorm = Callable[[int], Any]
 
@@ -83,8 +84,7 @@ def _shortcut(before: int, after: int, stride: int, norm_of: MakeNorm, rngs: nnx
 
 def conv(before: int, after: int, size: int, stride: int, rngs: nnx.Rngs) -> SameConv:
     """Return a convolution that is He-normal by its outputs."""
-    he = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-    return SameConv(before, after, size, stride, kernel_init=he, rngs=rngs)
+    return SameConv(before, after, size, stride, kernel_init=scaled(2.0, "out", truncated=False), rngs=rngs)
 
 
 def norm_layer(norm: Norm, rngs: nnx.Rngs, channels: int) -> nnx.BatchNorm | nnx.GroupNorm:
@@ -104,9 +104,8 @@ class Decoder(nnx.Module):
     """From tokens to logits."""
 
     def __init__(self, vocabulary: int, context: int, layers: int, width: int, heads: int, rngs: nnx.Rngs) -> None:
-        normal = nnx.initializers.normal(0.02)
-        self.tokens = nnx.Embed(vocabulary, width, embedding_init=normal, rngs=rngs)
-        self.positions = nnx.Embed(context, width, embedding_init=normal, rngs=rngs)
+        self.tokens = nnx.Embed(vocabulary, width, embedding_init=normal(0.02), rngs=rngs)
+        self.positions = nnx.Embed(context, width, embedding_init=normal(0.02), rngs=rngs)
         self.blocks = nnx.Sequential(*(Block(width, heads, 0.02 / sqrt(2 * layers), rngs) for _ in range(layers)))
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
 
@@ -120,14 +119,14 @@ class Block(nnx.Module):
     """``x + attention(norm(x))``, then ``x + dense(norm(x))`` with four times the width inside."""
 
     def __init__(self, width: int, heads: int, last_scale: float, rngs: nnx.Rngs) -> None:
-        normal, last = nnx.initializers.normal(0.02), nnx.initializers.normal(last_scale)
+        inner, last = normal(0.02), normal(last_scale)
         self.heads = heads
         self.before_attention = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-        self.queries_keys_values = nnx.Linear(width, 3 * width, kernel_init=normal, rngs=rngs)
+        self.queries_keys_values = nnx.Linear(width, 3 * width, kernel_init=inner, rngs=rngs)
         self.mixed = nnx.Linear(width, width, kernel_init=last, rngs=rngs)
         self.dense = nnx.Sequential(
             nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs),
-            nnx.Linear(width, 4 * width, kernel_init=normal, rngs=rngs),
+            nnx.Linear(width, 4 * width, kernel_init=inner, rngs=rngs),
             nnx.gelu,
             nnx.Linear(4 * width, width, kernel_init=last, rngs=rngs),
         )

@@ -37,13 +37,14 @@ def softmax_regression(
     from flax import nnx
 
     from stalegrad.models.networks.layers import flatten
+    from stalegrad.models.networks.starts import normal
 
     features = prod(input_shape)
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
-        normal = nnx.initializers.normal(init_scale)
+        start = normal(init_scale)
         return nnx.Sequential(
-            flatten, nnx.Linear(features, classes, kernel_init=normal, bias_init=normal, rngs=rngs)
+            flatten, nnx.Linear(features, classes, kernel_init=start, bias_init=start, rngs=rngs)
         )
 
     def penalty(params: Params) -> jax.Array:
@@ -69,14 +70,14 @@ def mlp(
     from flax import nnx
 
     from stalegrad.models.networks.layers import flatten
+    from stalegrad.models.networks.starts import he_normal, lecun_normal
 
     widths = (prod(input_shape), *hidden)
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
-        he = nnx.initializers.he_normal()
         layers: list[Any] = [flatten]
         for width, following in pairwise(widths):
-            layers += [nnx.Linear(width, following, kernel_init=he, rngs=rngs), nnx.relu]
-        return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, rngs=rngs))
+            layers += [nnx.Linear(width, following, kernel_init=he_normal, rngs=rngs), nnx.relu]
+        return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, kernel_init=lecun_normal, rngs=rngs))
 
     return from_module(make, width=max((*hidden, classes)))

@@ -69,6 +69,7 @@ def wrn_16_4(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 
     from stalegrad.models.networks import blocks
     from stalegrad.models.networks.layers import mean_pool
+    from stalegrad.models.networks.starts import lecun_normal
 
     channels = (16, 64, 128, 256)
 
@@ -79,7 +80,7 @@ def wrn_16_4(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
             layers.append(blocks.WideBlock(before, after, 1 if before == channels[0] else 2, norm_of, rngs))
             layers.append(blocks.WideBlock(after, after, 1, norm_of, rngs))
         layers += [norm_of(channels[-1]), nnx.relu, mean_pool]
-        return nnx.Sequential(*layers, nnx.Linear(channels[-1], classes, rngs=rngs))
+        return nnx.Sequential(*layers, nnx.Linear(channels[-1], classes, kernel_init=lecun_normal, rngs=rngs))
 
     return from_module(make)
 
@@ -101,6 +102,7 @@ def resnet50(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 
     from stalegrad.models.networks import blocks
     from stalegrad.models.networks.layers import mean_pool
+    from stalegrad.models.networks.starts import lecun_normal
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
         norm_of = partial(blocks.norm_layer, norm, rngs)
@@ -117,7 +119,7 @@ def resnet50(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
                 stride = 2 if stage and not block else 1
                 layers.append(blocks.Bottleneck(width, inner, stride, norm_of, rngs))
                 width = 4 * inner
-        return nnx.Sequential(*layers, mean_pool, nnx.Linear(width, classes, rngs=rngs))
+        return nnx.Sequential(*layers, mean_pool, nnx.Linear(width, classes, kernel_init=lecun_normal, rngs=rngs))
 
     return from_module(make)
 
@@ -128,6 +130,7 @@ def _cifar_resnet(n: int, input_shape: tuple[int, ...], classes: int, norm: Norm
 
     from stalegrad.models.networks import blocks
     from stalegrad.models.networks.layers import mean_pool
+    from stalegrad.models.networks.starts import lecun_normal
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
         norm_of = partial(blocks.norm_layer, norm, rngs)
@@ -135,6 +138,6 @@ def _cifar_resnet(n: int, input_shape: tuple[int, ...], classes: int, norm: Norm
         for before, after in ((16, 16), (16, 32), (32, 64)):
             layers.append(blocks.BasicBlock(before, after, after // before, norm_of, rngs))
             layers += [blocks.BasicBlock(after, after, 1, norm_of, rngs) for _ in range(n - 1)]
-        return nnx.Sequential(*layers, mean_pool, nnx.Linear(64, classes, rngs=rngs))
+        return nnx.Sequential(*layers, mean_pool, nnx.Linear(64, classes, kernel_init=lecun_normal, rngs=rngs))
 
     return from_module(make)

@@ -77,6 +77,7 @@ def _network(
     from flax import nnx
 
     from stalegrad.models.networks.layers import SmallConv, flatten, max_pool
+    from stalegrad.models.networks.starts import he_normal, lecun_normal, normal
 
     height, width, colours = input_shape
     for _ in channels:
@@ -89,10 +90,10 @@ def _network(
     widths = (height * width * channels[-1], *hidden)
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
-        normal = None if init_scale is None else nnx.initializers.normal(init_scale)
+        start = None if init_scale is None else normal(init_scale)
         options: dict[str, Any] = {
-            "kernel_init": normal or nnx.initializers.he_normal(),
-            "bias_init": normal or nnx.initializers.zeros_init(),
+            "kernel_init": start or he_normal,
+            "bias_init": start or nnx.initializers.zeros_init(),
             "rngs": rngs,
         }
         layers: list[Any] = []
@@ -101,7 +102,7 @@ def _network(
         layers.append(flatten)
         for before, after in pairwise(widths):
             layers += [nnx.Linear(before, after, **options), nnx.relu]
-        last = options if normal else {"rngs": rngs}
+        last = options if start else {"rngs": rngs, "kernel_init": lecun_normal}
         return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, **last))
 
     return from_module(make)

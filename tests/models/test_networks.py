@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.nn import initializers
 
-from stalegrad.models.networks import NETWORKS, mlp, softmax_regression
+from stalegrad.models.networks import NETWORKS, mlp, softmax_regression, starts
 from stalegrad.models.networks.blocks import conv, norm_layer
 from stalegrad.models.networks.layers import SameConv, shifted_conv
 
@@ -92,6 +93,22 @@ def test_mlp_starts_he_normal_with_zero_biases():
     assert kernel.std() == pytest.approx(np.sqrt(2 / 784), rel=0.03)
     assert not bias.any()
     assert not last.any()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (starts.normal(0.3), initializers.normal(0.3)),
+        (starts.he_normal, initializers.he_normal()),
+        (starts.lecun_normal, initializers.lecun_normal()),
+        (starts.scaled(2.0, "out", truncated=False), initializers.variance_scaling(2.0, "fan_out", "normal")),
+    ],
+)
+def test_laws_drawn_in_one_dimension_are_those_of_jax_bit_for_bit(ours, theirs):
+    shape, draw = (1, 2, 2, 3), functools.partial(jax.jit, static_argnums=(1, 2))
+    found, expected = (np.asarray(draw(start)(jax.random.key(3), shape, jnp.float32)) for start in (ours, theirs))
+    assert found.shape == shape
+    assert found.tobytes() == expected.tobytes()
 
 
 # All networks

@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 LARGEST = 200_000
@@ -23,13 +24,30 @@ def complaints(notebook):
     return [line for line in re.split(r"[\r\n]+", said) if line.strip() and "%|" not in line]
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    """One kernel for all notebooks: most of what each of them does is to import and to compile the same."""
+    client = NotebookClient(new_notebook(), timeout=300, kernel_name="python3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STALEGRAD_SHORT", "1")
+        with client.setup_kernel():
+            yield client
+
+
+def execute(notebook, client, place):
+    """Run a notebook in this directory, without the names that others have left in the kernel."""
+    notebook.cells.insert(0, new_code_cell(f"%reset -f\n%cd -q {place}"))
+    client.nb = notebook
+    client.reset_execution_trackers()
+    for index, cell in enumerate(notebook.cells):
+        client.execute_cell(cell, index)
+
+
 @pytest.mark.filterwarnings("default")
 @every_notebook
-def test_notebook_runs_draws_and_warns_of_nothing(path, monkeypatch, tmp_path):
-    monkeypatch.setenv("STALEGRAD_SHORT", "1")
+def test_notebook_runs_draws_and_warns_of_nothing(path, kernel, tmp_path):
     notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    execute(notebook, kernel, tmp_path)
     assert any("image/png" in output.get("data", {}) for output in outputs(notebook))
     assert complaints(notebook) == []
 

@@ -26,7 +26,7 @@ from stalegrad.policies import (
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.optimizers import build_optimizer
 from stalegrad.simulator import Cluster, Gamma, Record, replay, simulate
-from stalegrad.simulator.replays import player, scan
+from stalegrad.simulator.replays import scan
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.player import check_rule
 
@@ -102,6 +102,9 @@ OPTIONS = [
     ("spectrain", {"weight_decay": 0.01}),
 ]
 
+EXAMPLES = {name: options for name, options in reversed(OPTIONS)}
+"""The first options of each method: those of the tests that take one example of it."""
+
 
 @pytest.fixture
 def x64():
@@ -144,6 +147,22 @@ def example(name, **options):
     return REGISTRY[name](**{"learning_rate": SCHEDULE, **REQUIRED.get(name, {}), **options})
 
 
+@functools.cache
+def timing(synchrony, updates=UPDATES):
+    return simulate(CLUSTER, synchrony, updates=updates, seed=2)
+
+
+def entries(params):
+    return {f"w{i}": value for i, value in enumerate(vector(params))}
+
+
+@once_per_precision
+def whole_run(name, options, execution):
+    """A method's run on the whole trace, with the parameters after every six updates; one for all tests."""
+    method, record = example(name, **dict(options)), Record(updates=6, fn=entries)
+    return replay(timing(method.synchrony), quadratic(), method, seed=5, record=record, execution=execution)
+
+
 def slow_run(name, options, trace, problem, seed):
     """Walk over the trace's updates in order, one message each."""
     from stalegrad.simulator.replays.batches import sampler
@@ -162,11 +181,9 @@ def slow_run(name, options, trace, problem, seed):
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=lambda value: str(value).replace(" ", ""))
 def test_trajectory_equals_the_slow_float64_implementation(name, options, x64):
-    method = example(name, **options)
-    trace = simulate(CLUSTER, method.synchrony, updates=UPDATES, seed=2)
-    problem = quadratic()
-    done = replay(trace, problem, method, seed=5, record=Record(updates=60), execution="scan")
-    slow = slow_run(name, options, trace, problem, seed=5)
+    trace = timing(example(name, **options).synchrony)
+    done = whole_run(name, tuple(options.items()), "scan")
+    slow = slow_run(name, options, trace, quadratic(), seed=5)
     assert slow.seen == trace.staleness.tolist()
     assert np.abs(vector(done.params)).max() > 1e-3
     np.testing.assert_allclose(vector(done.params), slow.theta, rtol=0, atol=1e-10)
@@ -196,35 +213,44 @@ def windowed(method, trace):
     return lower(trace).messages_per_update == 1 and trace.staleness.any() and rule.work is None
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_chunking_changes_no_bit(name, monkeypatch):
-    method = example(name)
-    trace = simulate(CLUSTER, method.synchrony, updates=90, seed=1)
-    path = "windows" if windowed(method, trace) else "scan"
-    a = replay(trace, quadratic(), method, record=Record(updates=90), execution=path)
-    if path == "windows":
-        with pytest.MonkeyPatch.context() as one_at_a_time:
-            one_at_a_time.setattr(player, "WINDOW", 1)
-            single = replay(trace, quadratic(), method, record=Record(updates=90), execution=path)
-        np.testing.assert_allclose(vector(a.params), vector(single.params), rtol=1e-5)
-        np.testing.assert_allclose(a.history["mean_gap"], single.history["mean_gap"], rtol=1e-5)
-    monkeypatch.setattr(scan, "CHUNK", 16)
-    b = replay(trace, quadratic(), method, record=Record(updates=25), execution=path)
+# Both tests of a method look at the same run: they follow one another.
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [*((name, 64) for name in REGISTRY), *((name, 32) for name in ("k-async", "dana-ga", "easgd"))],
+    scope="module",
+)
+def test_chunking_changes_no_bit(name, bits, monkeypatch):
+    options = EXAMPLES.get(name, {})
+    method = example(name, **options)
+    trace = timing(method.synchrony)
+    path, rtol = "windows" if windowed(method, trace) else "scan", 1e-10 if bits == 64 else 1e-5
+    with jax.enable_x64(bits == 64):
+        a = whole_run(name, tuple(options.items()), path)
+        if path == "windows":
+            single = whole_run(name, tuple(options.items()), "scan")
+            np.testing.assert_allclose(vector(a.params), vector(single.params), rtol=rtol)
+            np.testing.assert_allclose(a.history["mean_gap"], single.history["mean_gap"], rtol=rtol)
+        monkeypatch.setattr(scan, "CHUNK", 40)
+        b = replay(trace, quadratic(), method, seed=5, record=Record(updates=90), execution=path)
+    assert vector(a.params).dtype == f"float{bits}"
     assert vector(a.params).tobytes() == vector(b.params).tobytes()
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", REGISTRY, scope="module")
 def test_compiled_and_uncompiled_agree(name, x64):
     """Twelve updates of one message each, or six of several, which hold no fewer messages."""
-    method = example(name)
-    trace = simulate(CLUSTER, method.synchrony, updates=12, seed=1)
-    if lower(trace).messages_per_update != 1:
-        trace = simulate(CLUSTER, method.synchrony, updates=6, seed=1)
+    options = EXAMPLES.get(name, {})
+    method = example(name, **options)
+    updates = 12 if lower(timing(method.synchrony)).messages_per_update == 1 else 6
+    trace = timing(method.synchrony, updates)
     assert trace.used.sum() >= 12
-    jitted = replay(trace, quadratic(), method, record=Record(updates=12))
+    compiled = whole_run(name, tuple(options.items()), "scan").history.set_index("update").loc[updates]
     with jax.disable_jit():
-        plain = replay(trace, quadratic(), method, record=Record(updates=12), execution="loop")
-    np.testing.assert_allclose(vector(jitted.params), vector(plain.params), rtol=0, atol=1e-12)
+        plain = replay(trace, quadratic(), method, seed=5, record=Record(updates=12), execution="loop")
+    expected = entries(plain.params)
+    np.testing.assert_allclose(compiled[list(expected)], list(expected.values()), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in REGISTRY if example(name).numbers])

@@ -43,6 +43,12 @@ def slope_loss(w, batch, key):
 
 
 @functools.cache
+def noise(events, size):
+    """Independent standard normals, drawn once for all methods and numbers of workers."""
+    return jnp.asarray(np.random.default_rng(0).normal(size=(events, size)), jnp.float32)
+
+
+@functools.cache
 def problem_of(loss, size, start=0.0):
     """One problem each: its evaluation is compiled once."""
     return Problem.from_functions(lambda key: jnp.full(size, start), loss)
@@ -65,14 +71,13 @@ class Stepped(NamedTuple):
     optimizer: Any
 
 
-def step_through(method, order, loss, size):
+def step_through(method, order, gradients):
     """Put a rule's parts together, event by event: see what a replay does not record, and compile once for all N.
 
     Args:
         method: for its rule and learning rate.
         order: the worker of every event; of 32 workers some may never act.
-        loss: of gradients that are nowhere 0.
-        size: number of parameters.
+        gradients: that of every event, whatever the parameters are; nowhere 0.
     """
     workers, events = max(MANY), len(order)
     last = np.full(workers, -1)
@@ -88,11 +93,11 @@ def step_through(method, order, loss, size):
         jnp.asarray(staleness, jnp.int32),
         jnp.asarray(factor, dtype),
         jnp.asarray(rates, dtype),
-        jax.random.split(jax.random.key(0), events),
+        gradients,
     )
     numbers = {name: jnp.asarray(value, dtype) for name, value in method.numbers.items()}
     peak = jnp.asarray(method.learning_rate.peak, dtype)
-    run = stepper(Alike(method, method.structure), loss, size)
+    run = stepper(Alike(method, method.structure))
     return jax.tree.map(np.asarray, run(numbers, peak, inputs))
 
 
@@ -110,7 +115,7 @@ class Alike:
 
 
 @functools.cache
-def stepper(alike, loss, size):
+def stepper(alike):
     """Return the compiled ``(numbers, peak, inputs) -> Stepped``."""
 
     @jax.jit
@@ -118,13 +123,13 @@ def stepper(alike, loss, size):
         rule = alike.method.rule(max(MANY), numbers)
         optimizer = build_optimizer(rule.optimizer)
         correct = optax.with_extra_args_support(rule.correction or optax.identity())
+        size = inputs[-1].shape[1]
 
         def event(carry, inputs):
             theta, held, correction, state = carry
-            worker, tau, weight, rate, key = inputs
+            worker, tau, weight, rate, gradient = inputs
             known = {"worker": worker, "staleness": tau, "learning_rate": rate}
             read = held[worker]
-            gradient = jax.grad(loss)(read, None, key)
             message, correction = correct.update(
                 gradient, correction, theta, read=read, peak_learning_rate=peak, optimizer_state=state, **known
             )
@@ -220,7 +225,7 @@ def expected_gap(row, n):
 def test_gap_under_independent_noise(row):
     burn_in = 40 * max(MANY)
     for n in MANY:
-        stepped = step_through(ROWS[row](n), np.arange(2 * burn_in) % n, noise_loss, 1_000)
+        stepped = step_through(ROWS[row](n), np.arange(2 * burn_in) % n, noise(2 * burn_in, 1_000))
         assert stepped.gap[burn_in:].mean() == pytest.approx(expected_gap(row, n), rel=0.03), n
 
 
@@ -246,7 +251,7 @@ CONSTANT = {
 @pytest.mark.parametrize("row", CONSTANT)
 def test_gap_under_a_constant_gradient(row, x64):
     for n in MANY:
-        stepped = step_through(ROWS[row](n), np.arange(140 * max(MANY)) % n, slope_loss, 3)
+        stepped = step_through(ROWS[row](n), np.arange(140 * max(MANY)) % n, jnp.ones((140 * max(MANY), 3)))
         np.testing.assert_allclose(stepped.gap[-n:], CONSTANT[row](n), rtol=0, atol=1e-3)
 
 
@@ -269,8 +274,9 @@ PENALTIES = {  # mean over the messages before each event: of N = 4, 8, 16, 32
 def test_mean_penalty_under_independent_noise(row):
     make, options, expected = PENALTIES[row]
     method = make(**{"momentum": GAMMA, "learning_rate": 1.0, **options})
+    gradients = noise(2 * HALF, 200)[: max(expected)]
     for i, n in enumerate(MANY):
-        penalty = step_through(method, np.arange(max(expected)) % n, noise_loss, 200).penalty
+        penalty = step_through(method, np.arange(max(expected)) % n, gradients).penalty
         for stop, values in expected.items():
             assert penalty[stop - HALF // 4 : stop].mean() == pytest.approx(values[i], rel=0.05), (n, stop)
 
@@ -279,7 +285,7 @@ def test_mean_penalty_under_independent_noise(row):
 def test_the_running_sum_of_momenta_does_not_drift_in_float32(n):
     trace = simulate(Cluster(n, compute=Gamma(1.0, 0.3)), Async(), updates=10_000, seed=3)
     order = trace.messages.query("update >= 0").sort_values("update")["worker"].to_numpy()
-    stepped = step_through(methods.dana_zero(momentum=GAMMA, learning_rate=0.1), order, noise_loss, 100)
+    stepped = step_through(methods.dana_zero(momentum=GAMMA, learning_rate=0.1), order, noise(10_000, 100))
     state = stepped.optimizer
     assert state.total.dtype == np.float32
     exact = state.velocity.astype(np.float64).sum(0)
@@ -747,8 +753,19 @@ E2 = {
 }
 
 
+SIZE = 144
+SCALE = math.sqrt(SIZE)
+
+
 def bowl(w, batch, key):
     return 0.5 * (jnp.sum(w["matrix"] ** 2) + jnp.sum(w["vector"] ** 2))
+
+
+def equal_entries(key):
+    return {"matrix": jnp.full((SIZE // 2, 1), 1 / SCALE), "vector": jnp.full(SIZE // 2, 1 / SCALE)}
+
+
+BOWL = Problem.from_functions(equal_entries, bowl)
 
 
 @pytest.mark.parametrize("path", ["scan", "loop"])
@@ -756,18 +773,12 @@ def bowl(w, batch, key):
 def test_parameter_values_of_the_specification(name, path, x64):
     """All parameters are equal and their vector has length 1, so that its length follows the specification's w."""
     options, expected = E2[name]
-    size = 144
-    scale = math.sqrt(size)
-
-    def init(key):
-        return {"matrix": jnp.full((size // 2, 1), 1 / scale), "vector": jnp.full(size // 2, 1 / scale)}
-
     method = REGISTRY[name](learning_rate=0.1, **options)
     trace = simulate(Cluster(compute=[0.7, 1.6, 3.3]), method.synchrony, updates=6)
-    record = Record(updates=1, fn=lambda w: {"first": w["matrix"][0, 0], "last": w["vector"][-1]})
-    history = replay(trace, Problem.from_functions(init, bowl), method, record=record, execution=path).history
+    record = Record(updates=1, fn=lambda w: {"first": np.ravel(w["matrix"])[0], "last": np.ravel(w["vector"])[-1]})
+    history = replay(trace, BOWL, method, record=record, execution=path).history
     for column in ("first", "last"):
-        np.testing.assert_allclose(scale * history[column], [1.0, *expected], rtol=0, atol=5e-9)
+        np.testing.assert_allclose(SCALE * history[column], [1.0, *expected], rtol=0, atol=5e-9)
 
 
 def test_the_methods_of_optax_take_part_in_the_convention_of_learning_rate_one():

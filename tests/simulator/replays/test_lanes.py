@@ -43,7 +43,7 @@ SOFTMAX, EVERY_20 = problem(), Record(updates=20)
 
 
 def request(method, seed=0, problem=SOFTMAX, record=EVERY_20, **budget):
-    trace = simulate(CLUSTER, method.synchrony, seed=seed, **(budget or {"updates": 60}))
+    trace = simulate(CLUSTER, method.synchrony, seed=seed, **(budget or {"updates": 100}))
     return Request(trace, problem, method, record, seed)
 
 

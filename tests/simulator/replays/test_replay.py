@@ -268,7 +268,7 @@ def test_chunk_length_cadence_and_progress_change_no_bit(method, path, monkeypat
         assert same_bits(done.params, reference.params)
     monkeypatch.undo()
     told = []
-    for cadence in (Record(updates=3), Record(gradients=40), Record(wallclock=1.37, gap=False)):
+    for cadence in (Record(updates=13), Record(gradients=70), Record(wallclock=1.37, gap=False)):
         done = replay(trace, MLP, method, record=cadence, execution=path, progress=told.append)
         assert same_bits(done.params, reference.params)
     assert sum(told) == 3 * 90

@@ -1,5 +1,6 @@
 """Parameters of every floating type, and mixtures: what is kept of them has their types, in every execution."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -52,7 +53,10 @@ def parameters(kinds):
     return {kind: jnp.linspace(0.5, 1.5, 4).astype(kind) for kind in kinds}
 
 
-def problem(kinds):
+@functools.cache
+def problem(*kinds, traced=False):
+    """One for all tests, and one for those under ``only_traced``, whose evaluation is traced only and kept."""
+
     def loss(params, batch, key):
         return sum(jnp.sum(leaf.astype(jnp.float32) ** 2) for leaf in jax.tree.leaves(params))
 
@@ -99,7 +103,7 @@ def test_every_method_keeps_the_types_of_its_parameters_in_every_execution(name,
     single = lower(trace).messages_per_update == 1
     windows = single and trace.staleness.any() and method.rule(3).work is None
     with jax.enable_x64("float64" in kinds):
-        ours = problem(kinds)
+        ours = problem(*kinds, traced=True)
         for path in ("scan", "loop", "windows") if windows else ("scan", "loop"):
             assert_types_of(replay(trace, ours, method, record=record, execution=path).params, kinds)
         if single:
@@ -113,9 +117,9 @@ def test_every_method_keeps_the_types_of_its_parameters_in_every_execution(name,
 def test_every_type_gives_the_numbers_of_float32_up_to_its_own_rounding(name, options, kinds):
     kinds, method = TYPES[kinds], example(name, options)
     trace = simulate(Cluster(3, compute=Gamma(1.0, 0.5)), method.synchrony, updates=30)
-    reference = replay(trace, problem(["float32"]), method, execution="scan").params["float32"]
+    reference = replay(trace, problem("float32"), method, execution="scan").params["float32"]
     with jax.enable_x64("float64" in kinds):
-        done = replay(trace, problem(kinds), method, execution="scan")
+        done = replay(trace, problem(*kinds), method, execution="scan")
     for leaf in done.params.values():
         np.testing.assert_allclose(np.asarray(leaf, float), np.asarray(reference, float), rtol=0.15, atol=0.05)
 
@@ -125,7 +129,7 @@ def test_bfloat16_descends_as_float32_does(name):
     """Decays such as 0.999, which is 1 in bfloat16, keep their meaning."""
     method = example(name, {})
     trace = simulate(Cluster(3, compute=Gamma(1.0, 0.5)), method.synchrony, updates=30)
-    low, high = (replay(trace, problem([kind]), method).history["train_loss"] for kind in ("bfloat16", "float32"))
+    low, high = (replay(trace, problem(kind), method).history["train_loss"] for kind in ("bfloat16", "float32"))
     np.testing.assert_allclose(low, high, rtol=0.02, atol=0.02 * high[0])
 
 
@@ -133,7 +137,7 @@ def test_bfloat16_descends_as_float32_does(name):
 def test_gaps_and_losses_of_bfloat16_are_measured_in_float32(name):
     method = example(name, {})
     trace = simulate(Cluster(3, compute=Gamma(1.0, 0.5)), method.synchrony, updates=12)
-    done = replay(trace, problem(["bfloat16"]), method, record=Record(updates=12, per_gradient=True))
+    done = replay(trace, problem("bfloat16"), method, record=Record(updates=12, per_gradient=True))
     norms = done.gradients["gradient_norm"].to_numpy()
     assert (norms != norms.astype(jnp.bfloat16).astype(float)).any()
 
@@ -141,13 +145,13 @@ def test_gaps_and_losses_of_bfloat16_are_measured_in_float32(name):
 def test_a_checkpoint_of_bfloat16_goes_on_where_it_was(tmp_path):
     method = example("dana-zero", {})
     trace = simulate(Cluster(3, compute=Gamma(1.0, 0.5)), method.synchrony, updates=40)
-    whole = replay(trace, problem(["bfloat16", "float32"]), method, execution="loop")
+    whole = replay(trace, problem("bfloat16", "float32"), method, execution="loop")
     checkpoint = Checkpoint(tmp_path / "state", {"run": "this"}, every=0.0)
     checkpoint.stopping = True
     with pytest.raises(KeyboardInterrupt):
-        replay(trace, problem(["bfloat16", "float32"]), method, execution="loop", checkpoint=checkpoint)
+        replay(trace, problem("bfloat16", "float32"), method, execution="loop", checkpoint=checkpoint)
     again = Checkpoint(tmp_path / "state", {"run": "this"}, every=1e9)
-    done = replay(trace, problem(["bfloat16", "float32"]), method, execution="loop", checkpoint=again)
+    done = replay(trace, problem("bfloat16", "float32"), method, execution="loop", checkpoint=again)
     for kind in ("bfloat16", "float32"):
         assert np.asarray(done.params[kind]).tobytes() == np.asarray(whole.params[kind]).tobytes()
 
