@@ -82,8 +82,8 @@ FAULTS = [
     ),
     Fault("weight decay dropped", "nag-asgd", MOMENTUM, "decayed(weight_decay)", "None"),
     Fault(
-        "learning rate x 0.9", "k-async", "simulator.replays.player:Player.plan_of",
-        "rates = self", "rates = 0.9 * self",
+        "learning rate x 0.9", "k-async", "simulator.replays.training:Training.plan",
+        "learning_rate = self", "learning_rate = 0.9 * self",
     ),
     Fault(
         "the same batch order in every epoch", "sync", "simulator.replays.batches:_stream",
@@ -126,8 +126,8 @@ FAULTS = [
         "steps, -1)", "steps, -1)[..., ::-1]", True,
     ),
     Fault(
-        "learning rate x 1.001", "sync", "simulator.replays.player:Player.plan_of",
-        "rates = self", "rates = 1.001 * self", True,
+        "learning rate x 1.001", "sync", "simulator.replays.training:Training.plan",
+        "learning_rate = self", "learning_rate = 1.001 * self", True,
     ),
     Fault(
         "another stream of mini-batches", "k-async", "simulator.replays.batches:_rng",

@@ -52,12 +52,10 @@ def run(
         KeyboardInterrupt: after Ctrl-C, when the state is safe.
     """
     from stalegrad.simulator.replays.checkpoint import Checkpoint
-    from stalegrad.simulator.replays.run import check
 
-    check(experiment.problem, experiment.method, experiment.cluster.size, execution)
     e, silent = experiment, None if progress else True
     bar = functools.partial(tqdm, desc=f"{e.method.name}, seed {e.seed}", unit=" updates", disable=silent)
-    how: dict[str, Any] = {"record": e.record, "seed": e.seed, "execution": execution}
+    how: dict[str, Any] = {"execution": execution}
     with ExitStack() as stack:
         if checkpoint is not None:
             how["checkpoint"] = Checkpoint(
@@ -86,18 +84,21 @@ def never_failing(observer: Observer, run: str) -> Iterator[None]:
 
 
 def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:
-    from stalegrad.simulator.replays.run import replay, simulate_and_replay
+    from stalegrad.simulator.replays.adaptive import simulate_and_replay
+    from stalegrad.simulator.replays.execution import check_execution
+    from stalegrad.simulator.replays.run import replay_on
+    from stalegrad.simulator.replays.training import Training
 
+    check_execution(how["execution"])
+    training = Training(e.problem, e.method, e.cluster.size, e.record, e.budget, e.seed)
     parts = known_parts(e)
     if e.method.adaptive:
         with bar() as told:
-            trace, done = simulate_and_replay(
-                e.cluster, e.problem, e.method, e.budget, progress=told.update, **how
-            )
+            trace, done = simulate_and_replay(e.cluster, training, progress=told.update, **how)
         return Result.of(e, trace, done, parts)
     trace = trace_of(e)
     with bar(total=len(trace.update_times)) as told:
-        done = replay(trace, e.problem, e.method, progress=told.update, **how)
+        done = replay_on(trace, training, progress=told.update, **how)
     return Result.of(e, trace, done, parts)
 
 

@@ -1,4 +1,4 @@
-"""Choose the execution of a replay from the backend and the problem."""
+"""Begin a replay in the execution that its backend and its problem call for."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 import jax
 
+from stalegrad._core.specs import unknown_name
 from stalegrad.models import Objective
 from stalegrad.models.streams import Stream, first_examples
 from stalegrad.policies import Rule
-from stalegrad.policies.optimizers import build_optimizer, needs_loss
-from stalegrad.simulator.replays.executor import Executor, Structure
+from stalegrad.simulator.replays.executor import Executor
 from stalegrad.simulator.replays.loop import Loop
 from stalegrad.simulator.replays.lowering import LoweredTrace, windows
+from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.scan import Scan
 from stalegrad.simulator.replays.step import Layout, Params
+from stalegrad.simulator.replays.training import Signature, Training
 
 EXECUTIONS: dict[str, type[Executor]] = {"scan": Scan, "windows": Scan, "loop": Loop}
 
@@ -31,34 +33,6 @@ parameters at most; messages in a window on average at least."""
 @functools.lru_cache(maxsize=64)
 def _has_convolution(loss: Callable[..., Any], signature: Any) -> bool:
     return "conv_general_dilated" in str(jax.make_jaxpr(loss)(*signature.tree, jax.random.key(0)))
-
-
-class Signature:
-    """Shapes and types of a pytree, hashable."""
-
-    def __init__(self, tree: Any) -> None:
-        self.tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-        self.key = (
-            str(jax.tree.structure(tree)),
-            tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(self.tree)),
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Signature) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-@functools.lru_cache(maxsize=256)
-def asks_for_loss(structure: Structure, signature: Signature) -> bool:
-    """Return whether the optimizer of a method uses the loss, for parameters of these shapes.
-
-    Raises:
-        ValueError: as :func:`~stalegrad.policies.optimizers.needs_loss`.
-    """
-    rule = structure.method.rule(structure.workers)
-    return needs_loss(build_optimizer(rule.optimizer), signature.tree)
 
 
 def choose_execution(
@@ -78,6 +52,39 @@ def choose_execution(
         return "scan"
     reads = lowered.read_version[:NUMBERS]
     return "windows" if len(reads) >= FULL * (len(windows(reads, WINDOW)) - 1) > 0 else "scan"
+
+
+def begin(training: Training, layout: Layout, plan: Plan, execution: str | None) -> Executor:
+    """Begin to execute a plan.
+
+    Args:
+        training: what is trained.
+        layout: what to specialise for.
+        plan: that of the trace, or of its first part.
+        execution: ``scan``, ``windows`` or ``loop``; None: chosen by backend and problem.
+
+    Raises:
+        ValueError: if this cannot be done in windows.
+    """
+    objective, rule = training.objective, training.rule
+    if execution is None:
+        execution = choose_execution(
+            objective, training.initial.params, training.problem.batch_size, rule, layout, plan.lowered
+        )
+    if execution == "windows":
+        if not has_windows(objective, rule, layout):
+            raise ValueError(
+                f'execution = "windows" is not allowed for {training.method.name}: it needs stale updates of '
+                "one message each, workers that keep nothing between messages, and no batch norm"
+            )
+        layout = layout._replace(window=WINDOW)
+    return EXECUTIONS[execution](training, layout, plan, execution)
+
+
+def check_execution(execution: str | None) -> None:
+    """Raise ValueError if there is no such execution."""
+    if execution is not None and execution not in EXECUTIONS:
+        raise ValueError(unknown_name("execution", execution, EXECUTIONS))
 
 
 def has_windows(objective: Objective, rule: Rule, layout: Layout) -> bool:

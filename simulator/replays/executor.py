@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 
 from stalegrad._core.trees import scalar_type
 from stalegrad.models.streams import Stream
 from stalegrad.policies import Method
-from stalegrad.simulator.replays.batches import Draw
 from stalegrad.simulator.replays.feed import Feed
-from stalegrad.simulator.replays.lowering import LoweredTrace
+from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.step import Layout, Params, Step, make_step
+from stalegrad.simulator.replays.training import Snapshot, Structure, Training
 
 FETCHED_AHEAD = 16
 """Messages of a stream that are fetched before they are needed."""
@@ -27,13 +26,6 @@ PEAK, FIRST = "peak_learning_rate", "first_learning_rate"
 fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 
 Loss = Callable[..., tuple[jax.Array, Any]]
-
-
-class Snapshot(NamedTuple):
-    """Where a run stands: the server's parameters, and running statistics."""
-
-    params: Params
-    stats: Any
 
 
 class State(NamedTuple):
@@ -46,31 +38,9 @@ class State(NamedTuple):
     optimizer: Any
 
 
-class ReplayPlan(NamedTuple):
-    """A lowered and what goes with each of its messages and updates.
-
-    Attributes:
-        lowered: when what is read and used.
-        draw: draws mini-batches.
-        epochs: passed before each update, and in all; NaN without data.
-        rates: learning rate of each update.
-        weights: the factor that each message's staleness has earned it.
-    """
-
-    lowered: LoweredTrace
-    draw: Draw
-    epochs: npt.NDArray[np.floating[Any]]
-    rates: npt.NDArray[np.floating[Any]]
-    weights: npt.NDArray[np.floating[Any]]
-
-    def cast(self, dtype: Any) -> ReplayPlan:
-        """Return the plan with learning rates and weights of this type."""
-        return self._replace(rates=np.asarray(self.rates, dtype), weights=np.asarray(self.weights, dtype))
-
-
-def numbers_of(method: Method, workers: int, rates: Any, dtype: Any) -> dict[str, jax.Array]:
+def numbers_of(method: Method, workers: int, learning_rate: Any, dtype: Any) -> dict[str, jax.Array]:
     """Return a method's numeric hyper-parameters, and the peak and the start of its learning rate."""
-    peak = method.learning_rate.peak_of(rates) if len(rates) else 0.0
+    peak = method.learning_rate.peak_of(learning_rate) if len(learning_rate) else 0.0
     first = method.learning_rate.values(np.zeros(1), np.zeros(1), workers)[0]
     numbers = method.numbers | {PEAK: peak, FIRST: first}
     return {name: jnp.asarray(value, dtype) for name, value in numbers.items()}
@@ -91,62 +61,35 @@ class Program(NamedTuple):
         return make_step(self.loss, rule, self.layout, peak, first)
 
 
-class Structure:
-    """A method whose numbers do not matter: equal for methods that compile to the same code."""
-
-    def __init__(self, method: Method, workers: int) -> None:
-        self.method, self.workers = method, workers
-        self.key = (method.structure, workers if method.knows_workers else None)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Structure) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
 class Executor(ABC):
     """The state of one replay, advanced by stretches of updates.
 
     Args:
-        loss: ``loss(params, stats, batch, key) -> (scalar, stats)``.
-        method: for its rule.
+        training: what is trained.
         layout: what to specialise for.
-        initial: version 0, and running statistics at the start.
-        train: training data, a stream of such, or None.
-        workers: their number.
-        key: from which the key of every mini-batch is folded.
-        longest: updates in the longest stretch that is asked for without a stop.
-        lowered: the lowered trace, or its first part.
+        plan: that of the trace, or of its first part.
+        execution: what this is called: ``scan``, ``windows`` or ``loop``.
     """
 
     state: State
     stride: int
     """Updates that can be made at once."""
 
-    def __init__(
-        self,
-        loss: Loss,
-        method: Method,
-        layout: Layout,
-        initial: Snapshot,
-        train: Any,
-        workers: int,
-        key: jax.Array,
-        longest: int,
-        lowered: LoweredTrace,
-    ) -> None:
-        self.program = Program(loss, Structure(method, workers), layout)
-        self.method, self.layout, self.train, self.key, self.longest = method, layout, train, key, longest
-        self.feed = Feed(train, FETCHED_AHEAD) if isinstance(train, Stream) else None
-        self.dtype, self.workers = scalar_type(initial.params), workers
-        self.numbers = numbers_of(method, workers, np.zeros(0), self.dtype)
-        self.start(initial, lowered.initial_slot)
+    def __init__(self, training: Training, layout: Layout, plan: Plan, execution: str) -> None:
+        self.training, self.layout, self.execution = training, layout, execution
+        self.train, self.key = training.objective.train, training.loss_key
+        self.program = Program(training.objective.loss, Structure(training.method, training.workers), layout)
+        self.feed = Feed(self.train, FETCHED_AHEAD) if isinstance(self.train, Stream) else None
+        self.dtype = scalar_type(training.initial.params)
+        self.longest = int(np.diff(plan.due.update).max(initial=1))
+        self.numbers = numbers_of(training.method, training.workers, np.zeros(0), self.dtype)
+        self.start(training.initial, plan.lowered.initial_slot)
 
-    def follow(self, plan: ReplayPlan) -> None:
+    def follow(self, plan: Plan) -> None:
         """Go on with this plan, which continues the one before."""
         self.plan = plan.cast(self.dtype)
-        self.numbers = numbers_of(self.method, self.workers, self.plan.rates, self.dtype)
+        method, workers = self.training.method, self.training.workers
+        self.numbers = numbers_of(method, workers, self.plan.learning_rate, self.dtype)
 
     def mini_batches(self, first: int, last: int) -> tuple[Any, Any]:
         """Return data, and which of them messages are computed from: indices (messages, steps, batch)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -20,19 +20,20 @@ import numpy as np
 from stalegrad._core.trees import scalar_type
 from stalegrad.models import Objective
 from stalegrad.models.streams import Stream
-from stalegrad.simulator.replays.executor import Program, Snapshot, Structure, numbers_of
-from stalegrad.simulator.replays.lowering import LoweredTrace
-from stalegrad.simulator.replays.player import Player, sample, values_of
-from stalegrad.simulator.replays.record import cadence_of
+from stalegrad.simulator.replays.executor import Program, numbers_of
+from stalegrad.simulator.replays.history import History, evaluate, sample, values_of
+from stalegrad.simulator.replays.plan import Plan
+from stalegrad.simulator.replays.record import Record, cadence_of
 from stalegrad.simulator.replays.scan import CHUNK, compiled_length, cut, run_chunk, state_of
+from stalegrad.simulator.replays.training import Snapshot, Structure, Training
 
 
 class Part(NamedTuple):
-    """A run to be played in a group: its player, its lowered, and the simulated seconds that it reaches to."""
+    """A run to be replayed in a group: what is trained, its plan, and its history."""
 
-    player: Player
-    lowered: LoweredTrace
-    end: float
+    training: Training
+    plan: Plan
+    history: History
 
     @property
     def shape(self) -> tuple[Program, int, int | None] | None:
@@ -41,12 +42,25 @@ class Part(NamedTuple):
         None if updates of this run differ in their number of messages, for lanes would wait for each other, or if
         its data are streamed.
         """
-        player, layout = self.player, self.player.layout(self.lowered)
-        if layout.messages is None or isinstance(player.objective.train, Stream):
+        training, layout = self.training, self.training.layout(self.plan.lowered)
+        if layout.messages is None or isinstance(training.objective.train, Stream):
             return None
-        structure = Structure(player.method, player.workers)
-        program = Program(player.objective.loss, structure, layout._replace(slots=0))
-        return program, player.problem.batch_size, player.record.train_examples
+        structure = Structure(training.method, training.workers)
+        program = Program(training.objective.loss, structure, layout._replace(slots=0))
+        return program, training.problem.batch_size, training.record.train_examples
+
+    @property
+    def in_step(self) -> bool:
+        """Whether its rows are due at updates, as those of all its lanes, and not at simulated seconds."""
+        return cadence_of(self.training.record, self.training.budget).wallclock is None
+
+
+class Done(NamedTuple):
+    """A run that is over: where it stands, and in how many lanes it was executed."""
+
+    part: Part
+    snapshot: Snapshot
+    lanes: int
 
 
 class Group:
@@ -54,27 +68,30 @@ class Group:
 
     Args:
         program: what they share.
-        players: theirs; they have read their lowered traces.
+        parts: the runs.
         objective: theirs, with its data on the device that is to do the work.
         device: that device.
     """
 
-    def __init__(
-        self, program: Program, players: Sequence[Player], objective: Objective, device: jax.Device
-    ) -> None:
-        self.players, self.objective, self.most = players, objective, program.layout.most
-        self.keys = jax.device_put(jnp.stack([p.loss_key for p in players]), device)
-        dtype = scalar_type(players[0].initial.params)
-        self.plans = [p.last.cast(dtype) for p in players]
+    def __init__(self, program: Program, parts: Sequence[Part], objective: Objective, device: jax.Device) -> None:
+        self.trainings = [part.training for part in parts]
+        self.objective, self.most = objective, program.layout.most
+        self.keys = jax.device_put(jnp.stack([t.loss_key for t in self.trainings]), device)
+        dtype = scalar_type(self.trainings[0].initial.params)
+        self.plans = [part.plan.cast(dtype) for part in parts]
         self.numbers = stack(
-            [numbers_of(p.method, p.workers, s.rates, dtype) for p, s in zip(players, self.plans, strict=True)]
+            [
+                numbers_of(t.method, t.workers, plan.learning_rate, dtype)
+                for t, plan in zip(self.trainings, self.plans, strict=True)
+            ]
         )
-        slots = np.array([s.lowered.initial_slot for s in self.plans], np.int32)
-        longest = max(s.lowered.updates for s in self.plans)
+        slots = np.array([plan.lowered.initial_slot for plan in self.plans], np.int32)
+        longest = max(plan.lowered.updates for plan in self.plans)
         self.window = max(1, min(CHUNK // self.most, compiled_length(longest)))
         self.chunk = functools.lru_cache(maxsize=1)(lambda start: jax.device_put(self.cut(start), device))
         self.start, self.run = compiled(program)
-        self.initial = jax.device_put((*stack([p.initial for p in players]), self.numbers, slots), device)
+        initial = stack([t.initial for t in self.trainings])
+        self.initial = jax.device_put((*initial, self.numbers, slots), device)
 
     def bytes(self) -> int:
         """Return how much memory the group takes, as the compiler plans it, before any of it is taken."""
@@ -120,21 +137,25 @@ class Group:
             if measures is not None:
                 measured.append(np.asarray(measures)[:, a * self.most : b * self.most])
             first = stop
-        return list(np.concatenate(measured, axis=1)) if measured else [None] * len(self.players)
+        return list(np.concatenate(measured, axis=1)) if measured else [None] * len(self.plans)
 
     def evaluate(self) -> list[dict[str, float]]:
         """Evaluate all runs at once; return the values of each."""
         metrics = _evaluator(self.objective.evaluate)
         at = self.state.params, self.state.kept.stats
-        train = metrics(*at, sample(self.objective.train, self.players[0].record.train_examples))
+        train = metrics(*at, sample(self.objective.train, self.trainings[0].record.train_examples))
         test = metrics(*at, self.objective.test) if self.objective.test is not None else {}
         found = jax.device_get((train, test))
 
-        def of(i: int, player: Player) -> dict[str, float]:
+        def of(i: int, record: Record) -> dict[str, float]:
             train, test = ({name: values[i] for name, values in metric.items()} for metric in found)
-            return values_of(train, test, self.snapshot(i).params if player.record.fn else None, player.record)
+            return values_of(train, test, self.snapshot(i).params if record.fn else None, record)
 
-        return [of(i, player) for i, player in enumerate(self.players)]
+        return [of(i, training.record) for i, training in enumerate(self.trainings)]
+
+    def evaluate_one(self, index: int) -> dict[str, float]:
+        """Evaluate one run; return its values."""
+        return evaluate(self.objective, self.snapshot(index), self.trainings[index].record)
 
 
 @functools.lru_cache(maxsize=64)
@@ -157,7 +178,7 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def grouped(parts: Sequence[Part], lanes: int) -> list[list[Part]]:
-    """Return which parts to play together, ``lanes`` at a time; those that cannot be are alone."""
+    """Return which parts to replay together, ``lanes`` at a time; those that cannot be are alone."""
     alike: dict[Any, list[Part]] = {}
     for i, part in enumerate(parts):
         alike.setdefault(part.shape or i, []).append(part)
@@ -176,73 +197,68 @@ def memory(device: jax.Device) -> int:
     return machine // 2
 
 
-def play_together(parts: Sequence[Part], lanes: int, objective: Objective, device: jax.Device) -> None:
-    """Play runs of one shape to their ends, in ``lanes`` lanes, or in as many as the memory holds.
+def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device: jax.Device) -> Iterator[Done]:
+    """Replay runs of one shape to their ends, in ``lanes`` lanes, or in as many as the memory holds.
 
     Args:
         parts: the runs.
         lanes: number of lanes.
         objective: that of the runs, with its data on ``device``.
-        device: where to play them.
+        device: where to do the work.
+
+    Yields:
+        Each run as soon as it is over.
     """
-    players = [part.player for part in parts]
-    for player, lowered, end in parts:
-        player.read(lowered, end)
-        player.execution, player.objective = f"{lanes} lanes", objective
     assert parts[0].shape is not None
     program, *_ = parts[0].shape
-    slots = max(player.layout(lowered).slots for player, lowered, _ in parts)
-    padded = [*players, *[players[-1]] * (lanes - len(players))]
+    slots = max(part.training.layout(part.plan.lowered).slots for part in parts)
+    padded = [*parts, *[parts[-1]] * (lanes - len(parts))]
     group = Group(program._replace(layout=program.layout._replace(slots=slots)), padded, objective, device)
     if lanes > 1 and group.bytes() > memory(device):
         for i in range(0, len(parts), lanes // 2):
-            play_together(parts[i : i + lanes // 2], lanes // 2, objective, device)
+            yield from replay_group(parts[i : i + lanes // 2], lanes // 2, objective, device)
         return
     group.begin()
 
-    stops = {int(u) for p in players for u in p.due.update} | {p.last.lowered.updates for p in players}
+    stops = {int(u) for part in parts for u in part.plan.due.update} | {p.plan.lowered.updates for p in parts}
     done = 0
     for update in sorted(stops):
         measured = group.advance(done, update)
         done = update
-        values = group.evaluate() if any(map(in_step, players)) else []
-        for i, player in enumerate(players):
-            last = player.last.lowered.updates
-            if player.diverged_at is not None or update > last:
+        values = group.evaluate() if any(part.in_step for part in parts) else []
+        for i, (part, history) in enumerate((part, part.history) for part in parts):
+            last = part.plan.lowered.updates
+            if history.diverged_at is not None or update > last:
                 continue
-            if update > player.done:
-                player.note(measured[i], update)
-            if in_step(player):
-                player.values = values[i]
+            if update > history.done or part.in_step:  # evaluated anew, at the start too: all rows in the same way
+                history.note(measured[i], update)
+
+            if part.in_step:
+                going_on = history.write(part.plan, functools.partial(values.__getitem__, i))
             else:
-                player.snapshot = group.snapshot(i)
-            player.write_rows()
-            if player.diverged_at is not None or update == last:
-                player.snapshot = group.snapshot(i)
+                going_on = history.write(part.plan, functools.partial(group.evaluate_one, i))
+            if not going_on or update == last:
+                yield Done(part, group.snapshot(i), lanes)
 
 
-def play_on(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], lanes: int) -> None:
-    """Play groups of runs of one shape, each device its share of them at the same time as the others."""
+def replay_groups(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], lanes: int) -> list[Done]:
+    """Replay groups of runs of one shape, each device its share of them at the same time as the others."""
     placed: dict[Any, Objective] = {}
     for i, group in enumerate(groups):
-        objective, device = group[0].player.objective, devices[i % len(devices)]
+        objective, device = group[0].training.objective, devices[i % len(devices)]
         if (objective.loss, device) not in placed:  # data are put onto a device once
             data = jax.device_put((objective.train, objective.test), device)
             placed[objective.loss, device] = objective._replace(train=data[0], test=data[1])
 
-    def play(share: int) -> None:
+    def share_of(share: int) -> list[Done]:
         device = devices[share]
-        for group in groups[share :: len(devices)]:
-            play_together(group, lanes, placed[group[0].player.objective.loss, device], device)
+        return [
+            done
+            for group in groups[share :: len(devices)]
+            for done in replay_group(group, lanes, placed[group[0].training.objective.loss, device], device)
+        ]
 
     if len(devices) == 1:  # here, where settings hold that are those of this thread: jax.enable_x64, say
-        play(0)
-        return
+        return share_of(0)
     with ThreadPoolExecutor(len(devices)) as pool:
-        for done in [pool.submit(play, share) for share in range(len(devices))]:
-            done.result()
-
-
-def in_step(player: Player) -> bool:
-    """Return whether a run's rows are due at updates, as those of all its lanes, and not at simulated seconds."""
-    return cadence_of(player.record, player.budget).wallclock is None
+        return [done for share in pool.map(share_of, range(len(devices))) for done in share]

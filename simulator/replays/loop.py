@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stalegrad._core.trees import at_worker, put_worker
-from stalegrad.simulator.replays.executor import Executor, Program, Snapshot, State, fold_in
+from stalegrad.simulator.replays.executor import Executor, Program, State, fold_in
 from stalegrad.simulator.replays.step import Inputs, Params, Sent
+from stalegrad.simulator.replays.training import Snapshot
 
 
 class Loop(Executor):
@@ -35,12 +36,12 @@ class Loop(Executor):
         s, (params, slots, own, kept, optimizer) = plan.lowered, self.state
         for u in range(first, last):
             a, b = int(s.first[u]), int(s.first[u + 1])
-            rate, total = plan.rates[u], None
+            rate, total = plan.learning_rate[u], None
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
                 train, indices = self.mini_batches(m, m + 1)
                 steps = None if s.steps_of is None else s.steps_of[m]
-                event = None if indices is None else indices[0], batch, *who, plan.weights[m], steps
+                event = None if indices is None else indices[0], batch, *who, plan.weight[m], steps
                 state = (params, slots[s.read_slot[m]], own, kept, optimizer)
                 total, own, kept, measures = self.message(
                     self.numbers, *state, total, event, rate, train, self.key

@@ -8,24 +8,21 @@ from typing import Any, NamedTuple
 import jax
 import pandas as pd
 
-from stalegrad._core.specs import unknown_name
 from stalegrad.models import Problem
 from stalegrad.policies import Method
-from stalegrad.policies.controllers import Adjustment, Observation, with_k
 from stalegrad.simulator.replays.checkpoint import Checkpoint
-from stalegrad.simulator.replays.execution import EXECUTIONS
-from stalegrad.simulator.replays.lanes import Part, grouped, play_on
-from stalegrad.simulator.replays.lowering import bucket, lower
-from stalegrad.simulator.replays.player import Player, Progress
+from stalegrad.simulator.replays.execution import begin, check_execution
+from stalegrad.simulator.replays.executor import Executor
+from stalegrad.simulator.replays.history import History, evaluate
+from stalegrad.simulator.replays.lanes import Part, grouped, replay_groups
+from stalegrad.simulator.replays.lowering import lower
+from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record
-from stalegrad.simulator.replays.step import Layout, Params
+from stalegrad.simulator.replays.step import Params
+from stalegrad.simulator.replays.training import Snapshot, Training
+from stalegrad.simulator.replays.watch import Progress, Watch
 from stalegrad.simulator.timing.budget import Budget
-from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.engine import Engine
 from stalegrad.simulator.timing.trace import Trace
-
-DECISIONS = 100_000
-"""Decisions of a controller in a run at most: with each the trace so far is lowered again."""
 
 
 class Replay(NamedTuple):
@@ -85,15 +82,46 @@ def replay(
         ValueError: if the mini-batch is larger than the data set, the execution is impossible for the method, or
             the trace cannot have happened (see :meth:`Trace.verify`).
     """
-    trace.verify()
-    check(problem, method, trace.workers, execution)
-    budget = _budget(trace)
-    player = Player(
-        problem, method, trace.workers, record or Record(), budget, seed, execution, progress, checkpoint
-    )
-    lowered = lower(trace)
-    player.play(lowered, trace.end, player.layout(lowered))
-    return _result(player)
+    check_execution(execution)
+    training = Training(problem, method, trace.workers, record, _budget(trace), seed)
+    return replay_on(trace, training, execution=execution, progress=progress, checkpoint=checkpoint)
+
+
+def replay_on(
+    trace: Trace,
+    training: Training,
+    *,
+    execution: str | None = None,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Replay:
+    """Replay a trace; arguments and errors as of :func:`replay`, the first six of which are the training."""
+    lowered = lower(trace.verify())
+    plan = training.plan(lowered, trace.end)
+    executor = begin(training, training.layout(lowered), plan, execution)
+    history = History(training)
+    watch = Watch(progress, checkpoint)
+    watch.resume(executor, history)
+    follow(plan, executor, history, watch)
+    return result_of(plan, history, executor.snapshot, executor.execution)
+
+
+def follow(plan: Plan, executor: Executor, history: History, watch: Watch) -> bool:
+    """Execute a plan to its end, and write its rows; return whether the run goes on, for it has not diverged."""
+    training = executor.training
+
+    def evaluated() -> dict[str, float]:
+        return evaluate(training.objective, executor.snapshot, training.record)
+
+    executor.follow(plan)
+    for update in [*plan.due.update[len(history.rows) :], plan.lowered.updates]:
+        while history.done < update:
+            first, last = history.done, min(int(update), history.done + executor.stride)
+            history.note(executor.advance(first, last), last)
+            watch.made(last - first, executor, history)
+        if not history.write(plan, evaluated):
+            return False
+    return True
 
 
 class Request(NamedTuple):
@@ -116,107 +144,30 @@ def replay_together(requests: Sequence[Request], lanes: int) -> list[Replay]:
     Raises:
         ValueError: as :func:`replay`, before anything is played.
     """
-    parts = []
     for request in requests:
         request.trace.verify()
+    parts = []
     for trace, problem, method, record, seed in requests:
-        check(problem, method, trace.workers, None)
-        player = Player(problem, method, trace.workers, record, _budget(trace), seed, None)
-        parts.append(Part(player, lower(trace), trace.end))
+        training = Training(problem, method, trace.workers, record, _budget(trace), seed)
+        parts.append(Part(training, training.plan(lower(trace), trace.end), History(training)))
     groups = grouped(parts, lanes)
-    play_on(jax.local_devices(), [group for group in groups if group[0].shape is not None], lanes)
-    for player, lowered, end in (part for group in groups if group[0].shape is None for part in group):
-        player.play(lowered, end, player.layout(lowered))
-    return [_result(part.player) for part in parts]
+    together = [group for group in groups if group[0].shape is not None]
+    done = {
+        id(part.history): result_of(part.plan, part.history, snapshot, f"{taken} lanes")
+        for part, snapshot, taken in replay_groups(jax.local_devices(), together, lanes)
+    }
+    for training, plan, history in (part for group in groups if group[0].shape is None for part in group):
+        executor = begin(training, training.layout(plan.lowered), plan, None)
+        follow(plan, executor, history, Watch())
+        done[id(history)] = result_of(plan, history, executor.snapshot, executor.execution)
+    return [done[id(part.history)] for part in parts]
 
 
-def simulate_and_replay(
-    cluster: Cluster,
-    problem: Problem,
-    method: Method,
-    budget: Budget,
-    *,
-    record: Record | None = None,
-    seed: int = 0,
-    execution: str | None = None,
-    progress: Progress | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> tuple[Trace, Replay]:
-    """Run a method whose controller decides from the loss: advance, replay, decide, and so on.
-
-    The loss is that of the version current at the tick; the new k holds from the next update on. What was
-    decided is in ``trace.spec["decisions"]``: (time, loss, k). Arguments as of :func:`replay`; ``progress`` is
-    told about updates. A run that goes on from a checkpoint takes the decisions made before from it.
-    """
-    check(problem, method, cluster.size, execution)
-    player = Player(
-        problem, method, cluster.size, record or Record(), budget, seed, execution, progress, checkpoint
-    )
-    controller = method.controller
-    assert controller is not None
-    engine = Engine(cluster, method.synchrony, budget, seed)
-    # k stays within the number of workers, and so do the versions alive: those held, the current, one spare.
-    steps, slots = method.synchrony.local_steps, bucket(cluster.size + 2)
-    most = max(cluster.size, vars(method.synchrony)["k"])
-    measures = player.record.measures
-    needs = player.loss_needed
-    layout = Layout(None, steps, fresh=False, measures=measures, slots=slots, most=most, loss=needs)
-    first_loss, made = player.train_loss(), player.decisions_before
-    tick, over = controller.interval, False
-    while not over:
-        if len(player.decisions) >= DECISIONS or tick + controller.interval == tick:
-            raise ValueError(
-                f"interval of method {method.name!r} = {controller.interval} s is not allowed for this run: after "
-                f"{len(player.decisions)} decisions it is {tick:g} s; at most {DECISIONS}, and time must advance"
-            )
-        over = engine.advance(tick)
-        if len(player.decisions) < len(made):
-            player.decisions.append(made[len(player.decisions)])
-            engine.server.change(with_k(method.synchrony, player.decisions[-1].k))
-            tick += controller.interval
-            continue
-        trace = engine.trace()
-        lowered = lower(trace, () if over else engine.live_versions())
-        if lowered.updates and (lowered.steps != steps or lowered.steps_of is not None):
-            raise ValueError(
-                f"method {method.name!r} has a controller, which needs messages of {steps} local steps each"
-            )
-        end = trace.end if over else tick
-        if player.play(lowered, end, layout, final=over):
-            break
-        if not over:
-            rates = player.last.rates
-            now = (float(rates[0]), float(rates[-1])) if len(rates) else (1.0, 1.0)
-            loss = player.train_loss()
-            k = controller.decide(method.synchrony, cluster.size, Observation(first_loss, loss, *now))
-            engine.server.change(with_k(method.synchrony, k))
-            player.decisions.append(Adjustment(tick, loss, k))
-            tick += controller.interval
-    trace.spec["decisions"] = [list(decision) for decision in player.decisions]
-    return trace, _result(player)
-
-
-def _result(player: Player) -> Replay:
-    history, gradients = pd.DataFrame(player.rows), player.gradients()
-    params, stats = player.snapshot
-    return Replay(history, params, player.diverged_at, player.execution, gradients, stats)
-
-
-def check(problem: Problem, method: Method, workers: int, execution: str | None) -> None:
-    """Load the problem's data; raise ValueError if it does not go together with the rest."""
-    examples = problem.objective().examples
-    if execution is not None and execution not in EXECUTIONS:
-        raise ValueError(unknown_name("execution", execution, EXECUTIONS))
-    if not examples and method.learning_rate.needs_epochs:
-        raise ValueError(
-            f"learning_rate = {method.learning_rate} counts epochs, but the problem has no data: "
-            'give unit = "updates"'
-        )
-    if problem.sampling == "sharded" and examples // workers < problem.batch_size:
-        raise ValueError(
-            f"batch_size = {problem.batch_size} is not allowed: {examples} examples sharded over {workers} "
-            f"workers leave {examples // workers} each"
-        )
+def result_of(plan: Plan, history: History, snapshot: Snapshot, execution: str) -> Replay:
+    """Return what a replay gives, when it is over."""
+    params, stats = snapshot
+    rows, gradients = pd.DataFrame(history.rows), history.gradients(plan)
+    return Replay(rows, params, history.diverged_at, execution, gradients, stats)
 
 
 def _budget(trace: Trace) -> Budget:

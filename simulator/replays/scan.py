@@ -16,17 +16,11 @@ import numpy as np
 from jax import lax
 
 from stalegrad._core.trees import at_worker, put_worker, scalar_type
-from stalegrad.simulator.replays.executor import (
-    FETCHED_AHEAD,
-    Executor,
-    Program,
-    ReplayPlan,
-    Snapshot,
-    State,
-    fold_in,
-)
+from stalegrad.simulator.replays.executor import FETCHED_AHEAD, Executor, Program, State, fold_in
 from stalegrad.simulator.replays.lowering import windows
+from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.step import Inputs, Params, Sent
+from stalegrad.simulator.replays.training import Snapshot
 
 CHUNK = 4_096
 """Messages in one compiled call at most; its length never changes a result."""
@@ -77,7 +71,7 @@ class Scan(Executor):
         return None if measured is None else np.asarray(measured)[: b - a]
 
 
-def cut(plan: ReplayPlan, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
+def cut(plan: Plan, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
     """Return the updates ``start`` to ``stop - 1``, padded to ``updates`` updates of ``most`` messages."""
     s, messages = plan.lowered, updates * most
     a, b = int(s.first[start]), int(s.first[stop])
@@ -90,8 +84,8 @@ def cut(plan: ReplayPlan, start: int, stop: int, updates: int, most: int, indice
         batch=_padded(s.batch[a:b].astype(np.uint32), messages),
         first=_padded((s.first[start : stop + 1] - a).astype(np.int32), updates + 1),
         write_slot=_padded(s.write_slot[start:stop], updates),
-        learning_rate=_padded(plan.rates[start:stop], updates),
-        weight=_padded(plan.weights[a:b], messages),
+        learning_rate=_padded(plan.learning_rate[start:stop], updates),
+        weight=_padded(plan.weight[a:b], messages),
         steps=None if s.steps_of is None else _padded(s.steps_of[a:b], messages),
     )
 
@@ -198,8 +192,8 @@ def run_chunk(program: Program) -> Callable[..., tuple[State, Any]]:
             messages = jnp.minimum(start + jnp.arange(layout.window), len(chunk.worker) - 1)
             read = jax.tree.map(lambda stack: stack[chunk.read_slot[messages]], carry[0].slots)
             work = jax.vmap(step.work, (0, None, 0, 0, None))
-            rates = chunk.learning_rate[messages]
-            sent, _ = work(read, carry[0].kept.stats, inputs_of(messages), rates, train)
+            learning_rate = chunk.learning_rate[messages]
+            sent, _ = work(read, carry[0].kept.stats, inputs_of(messages), learning_rate, train)
 
             def receive(u: Any, inner: Any) -> Any:
                 state, measured = inner

@@ -15,10 +15,10 @@ from stalegrad._core.specs import changed_fields
 from stalegrad.simulator.experiments.experiment import Experiment
 from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.experiments.traces import trace_text
-from stalegrad.simulator.replays.executor import Snapshot
+from stalegrad.simulator.replays.history import evaluate
 from stalegrad.simulator.replays.lowering import lower
-from stalegrad.simulator.replays.player import evaluate
 from stalegrad.simulator.replays.record import cadence_of, points
+from stalegrad.simulator.replays.training import Snapshot
 from stalegrad.simulator.sweeps.axes import Run
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import simulate

@@ -33,10 +33,11 @@ def run_together(experiments: Sequence[Experiment], lanes: int) -> list[Result]:
     Raises:
         ValueError: if one of them is impossible, before anything runs.
     """
-    from stalegrad.simulator.replays.run import Request, check, replay_together
+    from stalegrad.simulator.replays.run import Request, replay_together
+    from stalegrad.simulator.replays.training import check
 
     for e in experiments:
-        check(e.problem, e.method, e.cluster.size, None)
+        check(e.problem, e.method, e.cluster.size)
     if lanes == 1:
         return [run(e, progress=False) for e in experiments]
     traces = {i: trace_of(e) for i, e in enumerate(experiments) if not e.method.adaptive}

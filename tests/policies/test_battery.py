@@ -28,7 +28,7 @@ from stalegrad.policies.optimizers import build_optimizer
 from stalegrad.simulator import Cluster, Gamma, Record, replay, simulate
 from stalegrad.simulator.replays import scan
 from stalegrad.simulator.replays.lowering import lower
-from stalegrad.simulator.replays.player import check_rule
+from stalegrad.simulator.replays.plan import check_rule
 
 _spec = importlib.util.spec_from_file_location("slow_methods", Path(__file__).with_name("slow_methods.py"))
 slow_methods = importlib.util.module_from_spec(_spec)

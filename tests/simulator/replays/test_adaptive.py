@@ -133,7 +133,7 @@ def test_it_stands_in_a_spec_and_refuses_other_synchronies():
 
 @pytest.mark.parametrize(("interval", "most"), [(1e-300, 5), (1e-3, 5)])
 def test_a_controller_that_would_decide_for_ever_is_refused(interval, most, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("stalegrad.simulator.replays.run"), "DECISIONS", most)
+    monkeypatch.setattr(importlib.import_module("stalegrad.simulator.replays.adaptive"), "DECISIONS", most)
     problem = Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: jnp.sum(w**2))
     method = methods.adasync(k=1, interval=interval, learning_rate=0.01)
     with pytest.raises(

@@ -1,0 +1,194 @@
+"""The history of a run: its rows, and what is known of every message."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from stalegrad.models import Objective
+from stalegrad.models.streams import Stream
+from stalegrad.simulator.replays.lowering import LoweredTrace
+from stalegrad.simulator.replays.plan import Plan
+from stalegrad.simulator.replays.record import Record
+from stalegrad.simulator.replays.step import Params
+from stalegrad.simulator.replays.training import Snapshot, Training
+
+SAMPLE, BLOCK = 2_048, 256
+"""Of a stream: how many training examples are evaluated, and how many at once."""
+
+
+Evaluation = Callable[[], dict[str, float]]
+"""Returns the values of the current version: losses, error, and the record's own columns."""
+
+
+class History:
+    """Rows, written as updates are made.
+
+    Attributes:
+        rows: those written so far.
+        done: updates made.
+        diverged_at: wallclock of the first row whose loss is not finite, or None.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.record, self.rule = training.record, training.rule
+        self.rows: list[dict[str, float]] = []
+        self.done = self.shown = 0
+        self.diverged_at: float | None = None
+        self.measured: list[Any] = []
+        self.recent: list[Any] = []
+        self.values = evaluate(training.objective, training.initial, self.record)
+
+    def note(self, measured: Any, update: int) -> None:
+        """Take notice that all updates before this one have been made, and of what was measured of them."""
+        if measured is not None:
+            self.recent.append(measured)
+        self.done, self.values = update, {}
+
+    def evaluated(self, evaluation: Evaluation) -> dict[str, float]:
+        """Return the values of the current version; they are worked out once."""
+        self.values = self.values or evaluation()
+        return self.values
+
+    def write(self, plan: Plan, evaluation: Evaluation) -> bool:
+        """Write the rows that are due now; a loss that is not finite is the last of them.
+
+        Args:
+            plan: what is done.
+            evaluation: returns the values of the current version.
+
+        Returns:
+            Whether the run goes on.
+        """
+        while self.diverged_at is None and len(self.rows) < len(plan.due.update):
+            wallclock, update = plan.due.wallclock[len(self.rows)], plan.due.update[len(self.rows)]
+            if update > self.done:
+                break
+            self.rows.append(self.row(plan, float(wallclock), self.evaluated(evaluation)))
+            if not math.isfinite(self.rows[-1]["train_loss"]):
+                self.diverged_at = float(wallclock)
+        return self.diverged_at is None
+
+    def row(self, plan: Plan, wallclock: float, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the row of this moment."""
+        if self.record.per_gradient:
+            self.measured += self.recent
+        gaps = np.concatenate(self.recent)[:, 0] if self.record.measures and self.recent else np.array([math.nan])
+        learning_rate = plan.learning_rate
+        row = {
+            "wallclock": wallclock,
+            "update": self.done,
+            "gradients": plan.lowered.gradients_before[self.done],
+            "epoch": plan.epochs[self.done],
+            **{name: values[name] for name in ("train_loss", "test_loss", "test_error")},
+            **_staleness(plan.lowered, self.shown, self.done),
+            "mean_gap": float(np.mean(gaps)),
+            "learning_rate": learning_rate[max(self.done - 1, 0)] if len(learning_rate) else math.nan,
+        }
+        self.recent, self.shown = [], self.done
+        return {**row, **values}
+
+    def gradients(self, plan: Plan) -> pd.DataFrame | None:
+        """Return the record of every message, in the order of gradient ids; None unless it was asked for."""
+        if not self.record.per_gradient:
+            return None
+        lowered = plan.lowered
+        count = int(lowered.first[self.done])
+        measured = np.concatenate([*self.measured, *self.recent]) if self.done else np.empty((0, 3))
+        gap, gradient_norm, message_norm = measured.T
+        update = np.repeat(np.arange(lowered.updates), np.diff(lowered.first))[:count]
+        learning_rate = plan.learning_rate[update]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effective = (1.0 if self.rule.displaces else learning_rate) * message_norm / gradient_norm
+        return pd.DataFrame(
+            {
+                "worker": lowered.worker[:count],
+                "update": update,
+                "wallclock": lowered.time[update],
+                "staleness": lowered.staleness[:count],
+                "gap": gap,
+                "gradient_norm": gradient_norm,
+                "learning_rate": learning_rate,
+                "effective_step": effective,
+            }
+        ).rename_axis("gradient")
+
+    def state(self) -> tuple[dict[str, Any], list[Any]]:
+        """Return what a checkpoint keeps: texts and numbers, and arrays."""
+        about = {"done": self.done, "shown": self.shown, "rows": self.rows}
+        return about, [np.concatenate(parts) if parts else np.empty(0) for parts in (self.measured, self.recent)]
+
+    def restore(self, about: Mapping[str, Any], arrays: list[Any]) -> None:
+        """Go on from what :meth:`state` has returned."""
+        self.done, self.shown, self.rows, self.values = about["done"], about["shown"], about["rows"], {}
+        self.measured, self.recent = ([part] if len(part) else [] for part in arrays)
+
+
+def evaluate(objective: Objective, snapshot: Snapshot, record: Record) -> dict[str, float]:
+    """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
+    streamed = isinstance(objective.train, Stream)
+    train = _measured(
+        objective, snapshot, objective.train, record.train_examples or (SAMPLE if streamed else None)
+    )
+    test = _measured(objective, snapshot, objective.test) if objective.test is not None else {}
+    return values_of(train, test, snapshot.params, record)
+
+
+def _measured(
+    objective: Objective, snapshot: Snapshot, data: Any, at_most: int | None = None
+) -> Mapping[str, Any]:
+    """Evaluate on data, or on ``at_most`` of its examples; on a stream block by block."""
+    metrics = _evaluator(objective.evaluate)
+    if not isinstance(data, Stream):
+        return metrics(*snapshot, sample(data, at_most))  # type: ignore[no-any-return]
+    chosen = spaced(len(data), at_most)
+    count = len(chosen)
+    blocks = [chosen[i : i + BLOCK] for i in range(0, count, BLOCK)]
+    parts = [metrics(*snapshot, data.fetch(block)) for block in blocks]
+    weights = [len(block) / count for block in blocks]
+    return {name: sum(w * float(part[name]) for w, part in zip(weights, parts, strict=True)) for name in parts[0]}
+
+
+def spaced(size: int, at_most: int | None) -> Any:
+    """Return the indices of at most ``at_most`` of ``size`` examples, evenly spaced."""
+    count = min(size, at_most or size)
+    return np.arange(count) * size // count
+
+
+def sample(data: Any, at_most: int | None) -> Any:
+    """Return at most ``at_most`` examples, evenly spaced; all if None."""
+    leaves = jax.tree.leaves(data)
+    if at_most is None or not leaves or len(leaves[0]) <= at_most:
+        return data
+    chosen = spaced(len(leaves[0]), at_most)
+    return jax.tree.map(lambda leaf: leaf[chosen], data)
+
+
+def values_of(
+    train: Mapping[str, Any], test: Mapping[str, Any], params: Params, record: Record
+) -> dict[str, float]:
+    """Return metrics of the training and of the test data as columns of the history, and the record's own."""
+    return {
+        "train_loss": float(train["loss"]),
+        "test_loss": float(test.get("loss", math.nan)),
+        "test_error": float(test.get("error", math.nan)),
+        **{name: float(value) for name, value in record.columns(params).items()},
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _evaluator(function: Callable[..., Any]) -> Any:
+    return jax.jit(function)
+
+
+def _staleness(lowered: LoweredTrace, first: int, last: int) -> dict[str, float]:
+    staleness = lowered.staleness[lowered.first[first] : lowered.first[last]]
+    if not len(staleness):
+        return {"mean_staleness": math.nan, "max_staleness": math.nan}
+    return {"mean_staleness": float(staleness.mean()), "max_staleness": float(staleness.max())}

@@ -1,0 +1,164 @@
+"""What is trained and how, whatever the trace; from it and a trace follows the plan of a replay."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stalegrad._core.specs import Seed, validate
+from stalegrad.models import Objective, Problem
+from stalegrad.policies import Method, Rule
+from stalegrad.policies.optimizers import build_optimizer, needs_loss
+from stalegrad.simulator.replays.batches import key_of, sampler
+from stalegrad.simulator.replays.lowering import LoweredTrace
+from stalegrad.simulator.replays.plan import Plan, check_rule
+from stalegrad.simulator.replays.record import Record, points
+from stalegrad.simulator.replays.step import Layout, Params
+from stalegrad.simulator.timing.budget import Budget
+
+
+class Snapshot(NamedTuple):
+    """Where a run stands: the server's parameters, and running statistics."""
+
+    params: Params
+    stats: Any
+
+
+class Structure:
+    """A method whose numbers do not matter: equal for methods that compile to the same code."""
+
+    def __init__(self, method: Method, workers: int) -> None:
+        self.method, self.workers = method, workers
+        self.key = (method.structure, workers if method.knows_workers else None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+class Signature:
+    """Shapes and types of a pytree, hashable."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+        self.key = (
+            str(jax.tree.structure(tree)),
+            tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(self.tree)),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Signature) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@functools.lru_cache(maxsize=256)
+def asks_for_loss(structure: Structure, signature: Signature) -> bool:
+    """Return whether the optimizer of a method uses the loss, for parameters of these shapes.
+
+    Raises:
+        ValueError: as :func:`~stalegrad.policies.optimizers.needs_loss`.
+    """
+    rule = structure.method.rule(structure.workers)
+    return needs_loss(build_optimizer(rule.optimizer), signature.tree)
+
+
+class Training:
+    """What is trained and how, whatever the trace. It never changes.
+
+    Args:
+        problem: what is trained.
+        method: for its rule and learning rate.
+        workers: their number.
+        record: what the history holds.
+        budget: when the run ends.
+        seed: of initial parameters, mini-batches and the keys given to the loss.
+
+    Attributes:
+        objective: the problem's functions and data.
+        rule: the method's.
+        loss_key: from which the key of every mini-batch is folded.
+
+    Raises:
+        ValueError: if problem, method and number of workers do not go together.
+    """
+
+    def __init__(
+        self, problem: Problem, method: Method, workers: int, record: Record | None, budget: Budget, seed: int
+    ) -> None:
+        self.problem, self.method, self.workers = problem, method, workers
+        self.record, self.budget, self.seed = record or Record(), budget, validate("seed", Seed, seed)
+        check(problem, method, workers)
+        self.objective: Objective = problem.objective()
+        self.rule: Rule = method.rule(workers)
+        self.init_key, self.loss_key = jax.random.split(key_of(self.seed))
+
+    @functools.cached_property
+    def initial(self) -> Snapshot:
+        """Version 0, and running statistics at the start; copied, because their buffers will be donated."""
+        return Snapshot(*jax.tree.map(jnp.array, (self.objective.init(self.init_key), self.objective.stats)))
+
+    @functools.cached_property
+    def loss_needed(self) -> bool:
+        """Whether the method's optimizer asks for the loss."""
+        return asks_for_loss(Structure(self.method, self.workers), Signature(self.initial.params))
+
+    def layout(self, lowered: LoweredTrace) -> Layout:
+        """Return what to specialise the compiled code for, if this is the whole trace."""
+        return Layout(
+            messages=lowered.messages_per_update,
+            steps=lowered.steps,
+            fresh=lowered.always_fresh and self.rule.look_ahead is None,
+            measures=self.record.measures,
+            slots=lowered.bucket,
+            most=int(np.diff(lowered.first).max(initial=1)),
+            loss=self.loss_needed,
+            varied=lowered.steps_of is not None,
+        )
+
+    def plan(self, lowered: LoweredTrace, end: float, *, final: bool = True) -> Plan:
+        """Return the plan of a trace.
+
+        Args:
+            lowered: the trace (so far).
+            end: simulated seconds that it reaches to.
+            final: whether it is the whole of the run.
+
+        Raises:
+            ValueError: if the rule cannot work with such a trace, or too many rows would be due.
+        """
+        check_rule(self.method.name, self.rule, lowered)
+        examples, size = self.objective.examples, self.problem.batch_size
+        draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, lowered, self.workers)
+        epochs = lowered.gradients_before * (size / examples if examples else math.nan)
+        learning_rate = self.method.learning_rate.values(
+            np.arange(lowered.updates, dtype=float), epochs[:-1], self.workers
+        )
+        update = np.repeat(np.arange(lowered.updates), np.diff(lowered.first))
+        weigh = self.rule.weight
+        weight = np.ones(len(update)) if weigh is None else weigh(lowered.staleness, update, self.workers)
+        due = points(self.record, self.budget, lowered, end, final=final)
+        return Plan(lowered, draw, epochs, learning_rate, weight, due)
+
+
+def check(problem: Problem, method: Method, workers: int) -> None:
+    """Load the problem's data; raise ValueError if it does not go together with the rest."""
+    examples = problem.objective().examples
+    if not examples and method.learning_rate.needs_epochs:
+        raise ValueError(
+            f"learning_rate = {method.learning_rate} counts epochs, but the problem has no data: "
+            'give unit = "updates"'
+        )
+    if problem.sampling == "sharded" and examples // workers < problem.batch_size:
+        raise ValueError(
+            f"batch_size = {problem.batch_size} is not allowed: {examples} examples sharded over {workers} "
+            f"workers leave {examples // workers} each"
+        )
