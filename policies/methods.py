@@ -16,7 +16,8 @@ from pydantic import InstanceOf
 from stalegrad._core.registry import Registry
 from stalegrad._core.specs import kebab, spec, unknown_name, validate
 from stalegrad.policies.controllers import AdaSync, Controller
-from stalegrad.policies.papers import PAPERS
+from stalegrad.policies.method_help import help_of
+from stalegrad.policies.papers import LINKS, PAPERS
 from stalegrad.policies.rules import Rule, dana, descent, gap, momentum, staleness_weighted, worker_models
 from stalegrad.policies.schedules import Schedule, as_schedule
 from stalegrad.policies.synchrony import (
@@ -116,8 +117,11 @@ class MethodInfo:
         self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, PAPERS.get(paper, paper)
         self.allowed, self.controller = allowed, controller
         self.__name__ = self.__qualname__ = name.replace("-", "_")
-        self.__doc__ = f"{synchrony.__doc__}\n\nRule: {rule.__doc__}\n\nPaper: {self.paper}"
-        self.__signature__ = inspect.Signature(list(self._parameters(synchrony).values()))
+        reference = "\n    ".join([self.paper, LINKS[paper]] if paper in LINKS else [self.paper])
+        parameters = self._parameters(synchrony)
+        self.__signature__ = inspect.Signature(list(parameters.values()))
+        hints = get_type_hints(synchrony, include_extras=True) | self._hints()
+        self.__doc__ = help_of(name, rule, synchrony, controller, parameters, hints, reference)
 
     @property
     def controls(self) -> tuple[str, ...]:

@@ -20,3 +20,22 @@ PAPERS = {
     "talyansky2018": "Talyansky et al., Asynchronous SGD without gradient delay, ICLR 2019 submission",
     "ssp2013": "Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Server, NIPS 2013",
 }
+
+LINKS = {
+    "dutta2018": "https://arxiv.org/abs/1803.01113",
+    "dutta2020": "https://arxiv.org/abs/2003.10579",
+    "mindthestep2019": "https://arxiv.org/abs/1911.03444",
+    "asap2022": "https://proceedings.mlr.press/v162/backstrom22a.html",
+    "fleet2020": "https://arxiv.org/abs/2006.07273",
+    "mishchenko2022": "https://arxiv.org/abs/2206.07638",
+    "dana2019": "https://arxiv.org/abs/1907.11612",
+    "dcasgd2017": "https://arxiv.org/abs/1609.08326",
+    "lwp2020": "https://arxiv.org/abs/2003.11666",
+    "gapaware2020": "https://arxiv.org/abs/1909.10802",
+    "zhang2016": "https://arxiv.org/abs/1511.05950",
+    "smega2022": "https://doi.org/10.1145/3545008.3545010",
+    "fasgd2016": "https://arxiv.org/abs/1601.04033",
+    "spectrain2018": "https://arxiv.org/abs/1809.02839",
+    "easgd2015": "https://arxiv.org/abs/1412.6651",
+}
+"""Where papers can be read, by the same names."""

@@ -36,17 +36,30 @@ def staleness_aware(
 
 
 def inverse_staleness(*, weight_decay: Decay = None) -> Rule:
-    """Learning rate eta / (tau + 1)."""
+    """Learning rate eta / (tau + 1).
+
+    Args:
+        weight_decay: L2 decay.
+    """
     return _weighted(parts.staleness_weights.staleness_aware(1), None, False, weight_decay)
 
 
 def fleet(*, integer_division: bool = False, weight_decay: Decay = None) -> Rule:
-    """Learning rate eta exp(-beta tau), beta = (2 / T) ln(1 + T / 2), T = N + 1."""
+    """Learning rate eta exp(-beta tau), beta = (2 / T) ln(1 + T / 2), T = N + 1.
+
+    Args:
+        integer_division: compute T / 2 in integers, as other people's code does.
+        weight_decay: L2 decay.
+    """
     return _weighted(parts.staleness_weights.fleet(integer_division), None, False, weight_decay)
 
 
 def delay_adaptive(*, weight_decay: Decay = None) -> Rule:
-    """Learning rate eta N / max(N, tau)."""
+    """Learning rate eta N / max(N, tau).
+
+    Args:
+        weight_decay: L2 decay.
+    """
     return _weighted(parts.staleness_weights.delay_adaptive(), None, False, weight_decay)
 
 
@@ -81,7 +94,10 @@ def mindthestep(
     drop_above: PositiveInt | None = 150,
     weight_decay: Decay = None,
 ) -> Rule:
-    """Learning rate alpha(tau) from a model of staleness (``rules/parts/staleness_weights.py`` has the formulas).
+    """Learning rate alpha(tau) from a model p of the staleness, F its distribution function.
+
+    alpha(tau) = c eta (1 - damping F(tau - 1)) / p(tau), c such that the mean step stays eta; the geometric model with
+    a target momentum mu: alpha(tau) = c eta C^-tau, C = (1 - p) / mu.
 
     Args:
         model: ``geometric``, ``poisson``, ``cmp`` or ``uniform``.

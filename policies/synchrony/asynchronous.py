@@ -29,6 +29,9 @@ class KBatchAsync(Synchrony):
 
     Nobody idles and nobody is cancelled: each worker reads the current version right after it has sent.
 
+    Args:
+        k: gradients of an update.
+
     Reference: Dutta et al. 2018, section 2.3.
     """
 
@@ -52,6 +55,9 @@ class KAsync(Synchrony):
     """K-async: an update waits for ``k`` distinct workers; the others keep running on what they read.
 
     The first k - 1 idle until the update; then exactly the ``k`` contributors read the new version.
+
+    Args:
+        k: distinct workers whose gradients make an update; at most their number.
 
     Reference: Dutta et al. 2018, section 2.3.
     """

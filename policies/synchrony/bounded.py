@@ -15,6 +15,9 @@ class SSP(Synchrony):
     then it waits, and reads the version of the moment it is let go. bound = 0 lets nobody start a round
     before all have finished the last one (but applies each gradient as it comes).
 
+    Args:
+        bound: messages that the fastest worker may be ahead of the slowest.
+
     Reference: Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server, 2013.
     """
 

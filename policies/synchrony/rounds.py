@@ -22,6 +22,9 @@ class KSync(Synchrony):
 
     Everybody reads the new version. ``k`` workers out of P are "P - k backup workers".
 
+    Args:
+        k: distinct workers whose gradients make an update; at most their number.
+
     Reference: Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, section 2.3.
     """
 
@@ -59,6 +62,9 @@ class KBatchSync(Synchrony):
 
     Nobody idles: a finisher goes on at the same version at once. At the update all jobs are cancelled and
     everybody reads the new version. Rennala SGD with batch S = k; ``k`` may exceed the number of workers.
+
+    Args:
+        k: mini-batches of an update.
 
     Reference: Dutta et al. 2018, section 2.3.
     """
