@@ -77,9 +77,8 @@ def help_of(
 
 def text_of(source: Any) -> str:
     """Return a docstring up to its sections."""
-    return re.split(r"\n\s*(?:Args|Returns|Raises|Reference|Attributes|Example):", inspect.getdoc(source) or "")[
-        0
-    ].strip()
+    sections = r"\n\s*(?:Args|Returns|Raises|Reference|Attributes|Example):"
+    return re.split(sections, inspect.getdoc(source) or "")[0].strip()
 
 
 def summary_of(source: Any) -> str:

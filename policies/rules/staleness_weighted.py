@@ -96,8 +96,8 @@ def mindthestep(
 ) -> Rule:
     """Learning rate alpha(tau) from a model p of the staleness, F its distribution function.
 
-    alpha(tau) = c eta (1 - damping F(tau - 1)) / p(tau), c such that the mean step stays eta; the geometric model with
-    a target momentum mu: alpha(tau) = c eta C^-tau, C = (1 - p) / mu.
+    alpha(tau) = c eta (1 - damping F(tau - 1)) / p(tau), c such that the mean step stays eta; the geometric model
+    with a target momentum mu: alpha(tau) = c eta C^-tau, C = (1 - p) / mu.
 
     Args:
         model: ``geometric``, ``poisson``, ``cmp`` or ``uniform``.
