@@ -63,7 +63,7 @@ def help_of(
         "    The method, for an ``Experiment``, ``run``, ``sweep`` or ``replay``.",
         "",
         "Raises:",
-        "    ValueError: for an unknown, missing or wrong parameter, or a synchrony that the rule cannot work with.",
+        "    ValueError: for an unknown, missing or wrong parameter, or a synchrony the rule cannot work with.",
         "",
         "Example:",
         "    >>> from stalegrad.policies import methods",
