@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from stalegrad._core.specs import NonNegativeInt, spec
 from stalegrad.policies.synchrony.base import Synchrony
 from stalegrad.policies.synchrony.programs import WAIT, Decision, ServerProgram
@@ -25,12 +27,19 @@ class SSP(Synchrony):
 
     def serve(self, workers: int) -> ServerProgram:
         """Apply every message; let those go who are not too far ahead."""
-        clocks, waiting = [0] * workers, set[int]()
+        clocks, at, slowest = [0] * workers, Counter({0: workers}), 0
+        waiting = set[int]()
         event = yield WAIT
         while True:
-            clocks[event.worker] += 1
-            waiting.add(event.worker)
-            slowest = min(clocks)
-            free = sorted(w for w in waiting if clocks[w] - slowest <= self.bound)
+            worker = event.worker
+            waiting.add(worker)
+            at[clocks[worker]] -= 1
+            clocks[worker] += 1
+            at[clocks[worker]] += 1
+            candidates: set[int] | tuple[int, ...] = (worker,)
+            if not at[slowest]:
+                del at[slowest]
+                slowest, candidates = slowest + 1, waiting
+            free = sorted(w for w in candidates if clocks[w] - slowest <= self.bound)
             waiting.difference_update(free)
             event = yield Decision(apply=True, send=free)

@@ -6,8 +6,11 @@ import gc
 import math
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import simpy
 
 from stalegrad.simulator.timing.limits import MOST_WORKERS
 
@@ -54,6 +57,21 @@ def check_advance(now: float, delay: float, what: str, negligible: float = 0.0) 
             f"{what} = {delay!r} s is not allowed at {now!r} s: the clock, a float64, would pass "
             f"{sys.float_info.max:.3g} s"
         )
+
+
+class Call(simpy.Event):
+    """Something on the calendar, to be called at its time; without ``callbacks`` nothing happens then."""
+
+    __slots__ = ("callbacks", "what", "whom")
+
+    _ok = True
+    _value = None
+
+    def __init__(
+        self, callbacks: tuple[Callable[[Call], None], ...], what: Callable[[Any], None], whom: Any
+    ) -> None:
+        self.callbacks: Any = callbacks
+        self.what, self.whom = what, whom
 
 
 class _Collector:

@@ -10,6 +10,7 @@ timeouts, then the end of the budget.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,14 @@ from stalegrad._core.specs import Seed, changed_fields, validate
 from stalegrad.policies.synchrony import Synchrony
 from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.budget import Budget
-from stalegrad.simulator.timing.clock import LAST_RANK, WORKER_RANK, check_advance, no_full_collections, reach
+from stalegrad.simulator.timing.clock import (
+    LAST_RANK,
+    WORKER_RANK,
+    Call,
+    check_advance,
+    no_full_collections,
+    reach,
+)
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import Log, Message
 from stalegrad.simulator.timing.server import Server
@@ -77,10 +85,12 @@ class Engine:
         self.cluster, self.synchrony, self.budget, self.seed = cluster, synchrony, budget, seed
         self.env = simpy.Environment(0.0)
         self.done = simpy.Event(self.env)
+        self.done._ok, self.done._value = True, None  # its outcome is known, only its time is not
         self.now = self.seen = 0.0
         self.log = Log()
         self.instant = not cluster.uplink and not cluster.server
-        self.downloads: list[int] = []
+        self.downloads = Counter[int]()
+        self.on_call = (self.occur,)
         self.workers: dict[int, Worker] = {}
         self.server = Server(self, synchrony, budget)
         self.started = False
@@ -147,21 +157,20 @@ class Engine:
 
     # The calendar
 
-    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> simpy.Event:
+    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
         """Call ``what(whom)`` after ``delay`` seconds, among the events of that instant by its rank."""
+        call = Call(self.on_call, what, whom)
+        self.env.schedule(call, rank, delay)  # type: ignore[arg-type]
+        return call
 
-        def occur(_: simpy.Event) -> None:
-            self.now = self.env.now
-            what(whom)
-
-        event = _occurred(simpy.Event(self.env))
-        event.callbacks = [occur]
-        self.env.schedule(event, rank, delay)  # type: ignore[arg-type]
-        return event
+    def occur(self, call: Call) -> None:
+        """It is time for a call."""
+        self.now = self.env.now
+        call.what(call.whom)
 
     def end(self, rank: float = simpy.events.NORMAL, delay: float = 0.0) -> None:
         """Let the run end after ``delay`` seconds."""
-        self.env.schedule(_occurred(self.done), rank, delay)  # type: ignore[arg-type]
+        self.env.schedule(self.done, rank, delay)  # type: ignore[arg-type]
 
     # Links
 
@@ -176,15 +185,18 @@ class Engine:
 
     def download(self, worker: Worker, version: int, cancel: bool) -> None:
         """Carry a model down to a worker."""
-
-        def arrive(_: None) -> None:
-            self.downloads.remove(version)
-            if worker.present:
-                worker.take(version, cancel)
-
         check_advance(self.now, self.cluster.downlink, "downlink of cluster")
-        self.downloads.append(version)
-        self.at(self.cluster.downlink, simpy.events.NORMAL, arrive, None)
+        self.downloads[version] += 1
+        self.at(self.cluster.downlink, simpy.events.NORMAL, self.arrive, (worker, version, cancel))
+
+    def arrive(self, model: tuple[Worker, int, bool]) -> None:
+        """A model has reached a worker."""
+        worker, version, cancel = model
+        self.downloads[version] -= 1
+        if not self.downloads[version]:
+            del self.downloads[version]
+        if worker.present:
+            worker.take(version, cancel)
 
 
 def describe(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> dict[str, Any]:
@@ -195,9 +207,3 @@ def describe(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) 
         table = f"{cluster.size} workers with delays of another process"
     settings = {"name": synchrony.name, **changed_fields(synchrony)}
     return {"cluster": table, "synchrony": settings, "seed": seed, **changed_fields(budget)}
-
-
-def _occurred(event: simpy.Event) -> simpy.Event:
-    """Mark an event as having its outcome, so that it can be put on the calendar with any priority."""
-    event._ok, event._value = True, None
-    return event

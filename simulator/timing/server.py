@@ -11,7 +11,7 @@ import simpy
 
 from stalegrad.policies.synchrony import Decision, Event, Synchrony, Timeout
 from stalegrad.simulator.timing.budget import Budget
-from stalegrad.simulator.timing.clock import READS, TIMEOUT_RANK, check_advance
+from stalegrad.simulator.timing.clock import READS, TIMEOUT_RANK, Call, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import DISCARDED, Log, Message
 from stalegrad.simulator.timing.worker import Worker
@@ -25,7 +25,7 @@ class Engine(Protocol):
     log: Log
     now: float
 
-    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> simpy.Event:
+    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
         """Call ``what(whom)`` after ``delay`` seconds."""
 
     def end(self) -> None:
@@ -57,7 +57,7 @@ class Server:
         self.spent = self.busy = self.serving = False
         self.inbox = deque[Event]()
         self.kept: list[Message] = []
-        self.timers: dict[Hashable, simpy.Event] = {}
+        self.timers: dict[Hashable, Call] = {}
         self.timeouts = (-1.0, 0)
         self.next_synchrony: Synchrony | None = None
         self.take_up(synchrony)
@@ -76,7 +76,7 @@ class Server:
         self.program, self.membership = synchrony.serve(self.engine.cluster.size), synchrony.membership
         next(self.program)
         for timer in self.timers.values():
-            timer.callbacks = []
+            timer.callbacks = ()
         self.timers.clear()
 
     def refuse(self, event: Event, decision: Any, why: str) -> NoReturn:
@@ -208,7 +208,7 @@ class Server:
             self.refuse(event, decision, "wake_after must be finite seconds of at least 0")
         check_advance(self.engine.now, seconds, f"wake_after of synchrony {self.synchrony.name!r}")
         if tag in self.timers:
-            self.timers[tag].callbacks = []
+            self.timers[tag].callbacks = ()
         self.timers[tag] = self.engine.at(seconds, TIMEOUT_RANK, self.time_out, tag)
 
     def time_out(self, tag: Hashable) -> None:
