@@ -85,7 +85,6 @@ class Engine:
         self.cluster, self.synchrony, self.budget, self.seed = cluster, synchrony, budget, seed
         self.env = simpy.Environment(0.0)
         self.done = simpy.Event(self.env)
-        self.done._ok, self.done._value = True, None  # its outcome is known, only its time is not
         self.now = self.seen = 0.0
         self.log = Log()
         self.instant = not cluster.uplink and not cluster.server
@@ -170,6 +169,7 @@ class Engine:
 
     def end(self, rank: float = simpy.events.NORMAL, delay: float = 0.0) -> None:
         """Let the run end after ``delay`` seconds."""
+        self.done._ok, self.done._value = True, None
         self.env.schedule(self.done, rank, delay)  # type: ignore[arg-type]
 
     # Links
