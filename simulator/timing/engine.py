@@ -100,8 +100,9 @@ class Engine:
             self.start()
             try:
                 self.env.run(until=self.done)
-            except RuntimeError:
-                self.check_going_on()
+            except RuntimeError as error:
+                if "No scheduled events left" in str(error):  # SimPy's words
+                    self.check_going_on()
                 raise
         return self.trace()
 
