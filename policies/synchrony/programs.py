@@ -17,23 +17,28 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Received:
-    """A message has arrived at the server.
+    """A message has arrived at the server, or several that were sent as one.
 
     Attributes:
         worker: who sent it, 0 to the number of workers - 1.
-        read_version: the version that it was computed at.
-        staleness: the current version minus ``read_version``: 0 = fresh.
+        read_version: the version that it was computed at (of several: the last of them).
+        version: the current version.
         steps: mini-batch gradients in it.
     """
 
-    __slots__ = ("read_version", "staleness", "steps", "worker")
+    __slots__ = ("read_version", "steps", "version", "worker")
 
-    def __init__(self, worker: int, read_version: int, staleness: int = 0, steps: int = 1) -> None:
-        self.worker, self.read_version, self.staleness, self.steps = worker, read_version, staleness, steps
+    def __init__(self, worker: int, read_version: int, version: int = 0, steps: int = 1) -> None:
+        self.worker, self.read_version, self.version, self.steps = worker, read_version, version, steps
+
+    @property
+    def staleness(self) -> int:
+        """The current version minus ``read_version``: 0 = fresh."""
+        return self.version - self.read_version
 
     def __repr__(self) -> str:
         return (
-            f"Received(worker={self.worker}, read_version={self.read_version}, staleness={self.staleness}, "
+            f"Received(worker={self.worker}, read_version={self.read_version}, version={self.version}, "
             f"steps={self.steps})"
         )
 
@@ -65,6 +70,9 @@ class Announced(NamedTuple):
 Event = Received | Joined | Left | Timeout | Announced
 
 
+NOBODY: tuple[int, ...] = ()
+
+
 class Decision(NamedTuple):
     """The server's answer to one event.
 
@@ -82,10 +90,10 @@ class Decision(NamedTuple):
     """
 
     apply: bool = False
-    send: Iterable[int] = ()
+    send: Iterable[int] = NOBODY
     keep: bool = True
-    cancel: Collection[int] = ()
-    ask: Iterable[int] = ()
+    cancel: Collection[int] = NOBODY
+    ask: Iterable[int] = NOBODY
     wake_after: float | None = None
     tag: Hashable = None
 
@@ -104,7 +112,7 @@ class Compute(NamedTuple):
     of ``yield`` is the number of whole gradients computed; a message without any is cancelled.
 
     Attributes:
-        steps: mini-batch gradients of the message.
+        steps: mini-batch gradients of the message, at most 100,000.
         at_most: seconds after which the job ends with the whole gradients that it has by then; None: no limit.
         send: whether the message is sent as soon as it has been computed, as by :data:`SEND`.
     """

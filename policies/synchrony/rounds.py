@@ -84,7 +84,8 @@ class KBatchSync(Synchrony):
 
 def _serve_rounds(k: int, workers: int) -> ServerProgram:
     """Rounds of ``k`` gradients of the current version; older ones, still on their way, are discarded."""
-    renew = Decision(apply=True, send=range(workers), cancel=range(workers))
+    everybody = range(workers)
+    renew = Decision(apply=True, send=everybody, cancel=everybody)
     kept, event = 0, (yield WAIT)
     while True:
         if event.staleness:

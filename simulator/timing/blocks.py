@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stalegrad.policies.synchrony import Free, Rounds, Synchrony
+from stalegrad._core.specs import builtin
+from stalegrad.policies.synchrony import Free, Pattern, Rounds, Synchrony
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import reach
 from stalegrad.simulator.timing.cluster import BLOCK, Cluster
@@ -23,8 +24,10 @@ from stalegrad.simulator.timing.delays import DELAYS, Delay, Function
 
 MOST_TIMES = 1 << 27
 """Compute times in memory at once: 1 GB."""
-MOST_STEPS = 16
-"""Local steps of a message: whole blocks of it are drawn ahead."""
+MOST_STEPS = 64
+"""Local steps of a message: of so many at least four jobs are drawn at once."""
+LEAST = 4
+"""One in so many workers must have a message, on average, for looking at all of them to be worth it."""
 ROWS = 1 << 18
 """Rows that are worked out at once."""
 
@@ -57,12 +60,28 @@ def run(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> Bl
         return None
 
 
-def pattern_of(synchrony: Synchrony, workers: int) -> Rounds | Free | None:
-    """Return the pattern of a synchrony, unless a class derived from the one that states it has other programs."""
-    for cls in type(synchrony).__mro__:
-        if own := {"pattern", "serve", "work"} & vars(cls).keys():
-            return synchrony.pattern(workers) if "pattern" in own else None
-    return None
+def pattern_of(synchrony: Synchrony, workers: int) -> Pattern | None:
+    """Return the pattern of a synchrony, unless its programs are not those of the class that states it.
+
+    Raises:
+        ValueError: if what it states is no pattern.
+    """
+    made: Any = type(synchrony)
+    owner: Any = next(cls for cls in made.__mro__ if "pattern" in vars(cls))
+    if made.serve is not owner.serve or made.work is not owner.work or made.membership is not owner.membership:
+        return None
+    pattern = synchrony.pattern(workers)
+    if pattern is None:
+        return None
+    k = builtin(getattr(pattern, "k", None))
+    most = workers if isinstance(pattern, Rounds) else math.inf
+    whole = isinstance(k, int) and not isinstance(k, bool) and 1 <= k <= most
+    if not isinstance(pattern, Rounds | Free) or not whole:
+        raise ValueError(
+            f"pattern of synchrony {synchrony.name!r} = {pattern!r} is not allowed: give Rounds(k), k from 1 to "
+            "the number of workers, Free(k), k at least 1, or None"
+        )
+    return type(pattern)(k)
 
 
 def _known(cluster: Cluster) -> bool:
@@ -73,21 +92,32 @@ def _known(cluster: Cluster) -> bool:
 
 
 class _Jobs:
-    """The durations of all jobs, ``BLOCK`` jobs of a worker at once."""
+    """The durations of all jobs, ``count`` jobs of a worker at once."""
 
     def __init__(self, cluster: Cluster, steps: int, seed: int) -> None:
-        self.workers, self.steps = cluster.size, steps
+        self.workers, self.steps, self.count = cluster.size, steps, BLOCK // steps
         self.blocks = [cluster.compute_blocks(seed, worker) for worker in range(cluster.size)]
+        self.left = [np.empty(0)] * cluster.size if BLOCK % steps else None
 
     def of(self, worker: int) -> Any:
         """Return the next durations of a worker."""
         if self.steps == 1:
             return next(self.blocks[worker])
-        draws = np.concatenate([next(self.blocks[worker]) for _ in range(self.steps)]).reshape(BLOCK, self.steps)
+        draws = self.draws(worker).reshape(self.count, self.steps)
         total = draws[:, 0].copy()
         for step in range(1, self.steps):
             total += draws[:, step]
         return total
+
+    def draws(self, worker: int) -> Any:
+        """Return the next times of single gradients, as many as ``count`` jobs have."""
+        if self.left is None:
+            return next(self.blocks[worker])
+        draws, wanted = self.left[worker], self.count * self.steps
+        if len(draws) < wanted:
+            draws = np.concatenate([draws, next(self.blocks[worker])])
+        self.left[worker] = draws[wanted:]
+        return draws[:wanted]
 
 
 def _updates(budget: Budget, gradients: int) -> float:
@@ -125,10 +155,10 @@ def _in_step(jobs: _Jobs) -> Iterator[Any]:
     """Yield the durations of all workers' next jobs, (jobs, workers), a few at a time."""
     rows = max(1, ROWS // jobs.workers)
     while True:
-        block = np.empty((BLOCK, jobs.workers))
+        block = np.empty((jobs.count, jobs.workers))
         for worker in range(jobs.workers):
             block[:, worker] = jobs.of(worker)
-        for first in range(0, BLOCK, rows):
+        for first in range(0, jobs.count, rows):
             yield block[first : first + rows]
 
 
@@ -215,8 +245,8 @@ class _Merge:
     def __init__(self, jobs: _Jobs) -> None:
         self.jobs, workers = jobs, jobs.workers
         self.parts: list[tuple[Any, Any, Any, Any]] = []
-        self.count, self.until = 0, 0.0
-        self.finish = np.empty((workers, BLOCK))  # of every worker's next jobs
+        self.count, self.until, self.looks = 0, 0.0, 0
+        self.finish = np.empty((workers, jobs.count))  # of every worker's next jobs
         self.began = np.zeros(workers)  # when the first of these did
         self.taken = np.zeros(workers, int)  # how many of these are in parts
         self.latest = np.full(workers, -1)  # the number of a worker's last message in parts
@@ -224,7 +254,7 @@ class _Merge:
 
     def draw(self, workers: Any) -> None:
         """Draw the next jobs of some workers."""
-        for chunk in np.array_split(workers, -(-len(workers) * BLOCK // ROWS)):
+        for chunk in np.array_split(workers, -(-len(workers) * self.jobs.count // ROWS)):
             times = np.array([self.jobs.of(worker) for worker in chunk.tolist()])
             times[:, 0] += self.began[chunk]
             times = np.cumsum(times, axis=1)
@@ -238,7 +268,7 @@ class _Merge:
         until = min(float(self.finish[:, -1].min()), last)
         left = wanted - self.count
         width = 2 * left // len(self.finish) + 8  # columns that hold as many as are wanted, or nearly
-        known = self.finish[:, : int(width)] if self.count == 0 and width < BLOCK else self.finish
+        known = self.finish[:, : int(width)] if self.count == 0 and width < self.jobs.count else self.finish
         if known.size > left:
             known = known[known > self.until]
             if len(known) > left:
@@ -259,8 +289,13 @@ class _Merge:
         read = np.where(job > 0, self.finish[worker, job - 1], self.began[worker])
         self.parts.append((worker[order], read[order], time[order], before[order]))
         self.count, self.until, self.taken = self.count + len(worker), until, upto
-        spent = np.flatnonzero(upto == BLOCK)
-        if len(spent) and self.count < wanted and until < last:
+        if self.count >= wanted or until >= last:
+            return
+        self.looks += 1
+        if self.count * LEAST < self.looks * len(new):  # some workers are much faster than the others
+            raise _OutOfTheOrdinaryError
+        spent = np.flatnonzero(upto == self.jobs.count)
+        if len(spent):
             self.began[spent], self.taken[spent] = self.finish[spent, -1], 0
             self.draw(spent)
 

@@ -136,8 +136,10 @@ class Engine:
     def check_going_on(self) -> None:
         """Raise ValueError if the budget is not spent and nothing will ever happen again."""
         if not self.done.processed and self.env.peek() == math.inf:
-            name, now = self.synchrony.name, self.env.now
-            raise ValueError(f"synchrony {name!r} stands still at {now!r} s: every worker waits") from None
+            name, now = self.server.synchrony.name, self.env.now
+            raise ValueError(
+                f"synchrony {name!r} stands still at {now!r} s: every worker waits or has left"
+            ) from None
 
     def trace(self) -> Trace:
         """Return the trace of the events so far."""

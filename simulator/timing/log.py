@@ -47,6 +47,13 @@ class Message(simpy.Event, Received):
 
     __repr__ = Received.__repr__
 
+    def gather(self) -> None:
+        """Let ``steps`` count the gradients of all that are sent with it."""
+        message = self.earlier
+        while message is not None:
+            self.steps += message.steps
+            message = message.earlier
+
 
 class Log:
     """Columns of the messages begun so far, in that order; beyond ``count`` they hold what a new one has.
@@ -86,6 +93,13 @@ class Log:
         each: Message | None = message
         while each is not None:
             self.receive_time[each.number] = time
+            each = each.earlier
+
+    def use(self, message: Message, update: int) -> None:
+        """Note which update has consumed a message, and those sent with it."""
+        each: Message | None = message
+        while each is not None:
+            self.update[each.number] = update
             each = each.earlier
 
     def pending(self) -> Any:

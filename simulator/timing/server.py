@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Generator, Hashable
 from typing import Any, NoReturn, Protocol
 
+import numpy as np
 import simpy
 
+from stalegrad._core.specs import builtin
 from stalegrad.policies.synchrony import Decision, Event, Synchrony, Timeout
+from stalegrad.policies.synchrony.programs import NOBODY
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import READS, TIMEOUT_RANK, Call, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
@@ -35,49 +39,75 @@ class Engine(Protocol):
         """Carry a model to a worker."""
 
 
+LONGEST = sys.float_info.max
+"""Seconds of a timer at most."""
+IDLE_MESSAGES, IDLE_TIMEOUTS = 5_000_000, 1_000_000
+"""Messages and timeouts without an update, after which a run that is to end after updates is given up."""
+
+
 class Server:
     """The server. It deals with one event at a time; others wait for their turn, first in, first out.
 
     Attributes:
         version: updates made so far.
         update_times: when they were made, in seconds.
-        spent: whether the budget is, in updates or in gradients: then nothing begins any more.
+        spent: whether the budget is, in updates or in gradients: then nothing happens any more.
         kept: what the next update is made of.
         inbox: events that wait for their turn.
         busy: whether the server is at an event, or at a message that takes time (``serving``).
+        begun: messages begun before the last update.
+        timeouts: timers that have run out since.
+        instant: a moment, and how many timers of no time have been set at it.
     """
 
     def __init__(self, engine: Engine, synchrony: Synchrony, budget: Budget) -> None:
         self.engine, self.workers, self.log = engine, engine.workers, engine.log
-        self.seconds, self.downlink = engine.cluster.server, engine.cluster.downlink
+        self.work_time, self.downlink = engine.cluster.server, engine.cluster.downlink
         self.version = self.gradients = 0
         self.update_times: list[float] = []
         self.updates_left: float = budget.updates or math.inf
         self.gradients_left: float = budget.gradients or math.inf
+        self.ends_by_itself = budget.wallclock is not None
         self.spent = self.busy = self.serving = False
         self.inbox = deque[Event]()
         self.kept: list[Message] = []
         self.timers: dict[Hashable, Call] = {}
-        self.timeouts = (-1.0, 0)
+        self.begun = self.timeouts = 0
+        self.instant = (-1.0, 0)
         self.next_synchrony: Synchrony | None = None
         self.take_up(synchrony)
 
     # Its program
 
     def change(self, synchrony: Synchrony) -> None:
-        """Let another synchrony's server program decide, from the next update on; workers keep their programs."""
-        self.next_synchrony = synchrony
-        if not self.kept and not self.serving:
+        """Let another synchrony's server program decide, from the next update on; workers keep their programs.
+
+        Raises:
+            ValueError: if it cannot work with this number of workers.
+        """
+        synchrony.check(self.engine.cluster.size)
+        self.next_synchrony = synchrony if synchrony != self.synchrony else None
+        if self.next_synchrony is not None and not self.kept and not self.serving:
             self.take_up(synchrony)
 
     def take_up(self, synchrony: Synchrony) -> None:
         """Let the server program of a synchrony decide from now on; it begins without timers."""
+        program = synchrony.serve(self.engine.cluster.size)
+        if not isinstance(program, Generator):
+            raise ValueError(
+                f"serve() of synchrony {synchrony.name!r} returned {program!r}: it must be a generator"
+            )
+        try:
+            next(program)
+        except StopIteration:
+            raise ValueError(
+                f"serve() of synchrony {synchrony.name!r} ends before it has answered anything"
+            ) from None
         self.synchrony, self.next_synchrony = synchrony, None
-        self.program, self.membership = synchrony.serve(self.engine.cluster.size), synchrony.membership
-        next(self.program)
-        for timer in self.timers.values():
-            timer.callbacks = ()
-        self.timers.clear()
+        self.program, self.membership = program, synchrony.membership
+        for tag in [*self.timers]:
+            self.stop(tag)
+        self.inbox = deque(event for event in self.inbox if not isinstance(event, Timeout))
 
     def refuse(self, event: Event, decision: Any, why: str) -> NoReturn:
         """Raise ValueError about a decision."""
@@ -85,6 +115,15 @@ class Server:
             f"synchrony {self.synchrony.name!r} answered {event!r} at {self.engine.now!r} s with {decision!r}: "
             f"{why}"
         )
+
+    def check_idle(self) -> None:
+        """Raise ValueError if there has been no update for so long that there will be none."""
+        idle = self.log.count - self.begun - len(self.kept)
+        if not self.ends_by_itself and (idle > IDLE_MESSAGES or self.timeouts > IDLE_TIMEOUTS):
+            raise ValueError(
+                f"synchrony {self.synchrony.name!r} stands still: at {self.engine.now!r} s it has made no update "
+                f"out of the last {idle} messages and {self.timeouts} timeouts"
+            )
 
     # Events
 
@@ -106,7 +145,7 @@ class Server:
 
     def serve_all(self) -> None:
         """Deal with what has come meanwhile, until there is nothing left or a message takes time."""
-        for _ in range(READS * (len(self.workers) + 1)):
+        for _ in range(len(self.inbox) + READS * (len(self.workers) + 1)):
             if self.serving or self.spent:
                 return
             if not self.inbox:
@@ -120,59 +159,79 @@ class Server:
 
     def serve(self, event: Event, decision: Decision | None = None) -> None:
         """Ask the program about an event, unless it has decided already, and do what it says."""
-        message = event if type(event) is Message else None
+        message, program = event if type(event) is Message else None, self.program
         if decision is None:
             if message is not None:
-                message.staleness = self.version - message.read_version
+                message.version = self.version
             try:
-                decision = self.program.send(event)
+                decision = program.send(event)
             except StopIteration:
                 self.refuse(event, None, "its server program has ended; it must answer every event")
             if type(decision) is not Decision:
                 self.refuse(event, decision, "give a Decision")
-            if self.seconds and message is not None and decision.keep:  # what is not kept takes no work
-                check_advance(self.engine.now, self.seconds, "server of cluster")
+            if self.work_time and message is not None and decision.keep:  # what is not kept takes no work
+                check_advance(self.engine.now, self.work_time, "server of cluster")
                 self.serving = True
-                self.engine.at(self.seconds, simpy.events.NORMAL, self.served, (message, decision))
+                self.engine.at(self.work_time, simpy.events.NORMAL, self.served, (message, decision))
                 return
         apply, send, keep, cancel, ask, wake_after, _ = decision
+        all_cancelled = cancel is send
+        if cancel is not NOBODY and not all_cancelled:
+            send, cancel = self.some_cancelled(event, decision)
         if message is not None:
             if keep:
                 self.kept.append(message)
             else:
                 self.log.close(message, DISCARDED)
         if apply:
+            if apply is not True and not isinstance(apply, np.bool_):
+                self.refuse(event, decision, "apply must be True or False")
             if not self.kept:
                 self.refuse(event, decision, "an update needs at least one message that is kept")
             self.update()
-        if cancel and cancel != send and not set(cancel) <= set(send):
-            self.refuse(event, decision, "cancel names a worker that is not in send")
-        for index in send:
-            try:
-                worker = self.workers[index]
-            except (KeyError, TypeError):
-                self.refuse_worker(event, decision, index)
+        workers = self.workers
+        try:
+            receivers = [workers[index] for index in send]
+        except (KeyError, TypeError) as error:
+            self.refuse_workers("send", error, event, decision)
+        for worker in receivers:
             if not worker.present:
                 continue  # it gets the model when it joins
             if self.downlink:
-                self.engine.download(worker, self.version, index in cancel)
+                self.engine.download(worker, self.version, all_cancelled or worker.index in cancel)
             else:
-                worker.take(self.version, index in cancel)
-        for index in ask:
-            try:
-                worker = self.workers[index]
-            except (KeyError, TypeError):
-                self.refuse_worker(event, decision, index)
-            if worker.present:
-                worker.ask()
-        if wake_after is not None:
+                worker.take(self.version, all_cancelled or worker.index in cancel)
+        if ask is not NOBODY:
+            self.ask(event, decision)
+        if wake_after is not None and self.program is program:
             self.wake(event, decision)
         if message is not None and (sender := self.workers[message.worker]).suspended:
             sender.seen()
 
-    def refuse_worker(self, event: Event, decision: Decision, index: Any) -> NoReturn:
-        """Raise ValueError about a worker that does not exist."""
-        self.refuse(event, decision, f"{index!r} is no worker: they are 0 to {len(self.workers) - 1}")
+    def ask(self, event: Event, decision: Decision) -> None:
+        """Ask workers for what they have announced."""
+        try:
+            asked = [self.workers[index] for index in decision.ask]
+        except (KeyError, TypeError) as error:
+            self.refuse_workers("ask", error, event, decision)
+        for worker in asked:
+            if worker.present:
+                worker.ask()
+
+    def refuse_workers(self, field: str, error: Exception, event: Event, decision: Decision) -> NoReturn:
+        """Raise ValueError about a field of a decision that names no workers."""
+        what = f"{error.args[0]!r} is no worker: they are" if isinstance(error, KeyError) else "give workers:"
+        self.refuse(event, decision, f"{field}: {what} 0 to {len(self.workers) - 1}")
+
+    def some_cancelled(self, event: Event, decision: Decision) -> tuple[Collection[Any], Collection[Any]]:
+        """Return ``send`` and ``cancel`` of a decision, where these are not the same."""
+        try:
+            send, cancel = tuple(decision.send), frozenset(decision.cancel)
+        except TypeError:
+            self.refuse(event, decision, f"send and cancel: give workers: 0 to {len(self.workers) - 1}")
+        if not cancel <= frozenset(send):
+            self.refuse(event, decision, "cancel names a worker that is not in send")
+        return send, cancel
 
     def served(self, job: tuple[Message, Decision]) -> None:
         """The time is over that the server spends on a message."""
@@ -183,17 +242,17 @@ class Server:
     def update(self) -> None:
         """Make one update out of the messages kept."""
         version, log = self.version, self.log
-        for upload in self.kept:
-            message: Message | None = upload
-            while message is not None:
-                log.update[message.number] = version
-                self.gradients += message.steps
-                message = message.earlier
+        for message in self.kept:
+            self.gradients += message.steps
+            log.update[message.number] = version
+            if message.earlier is not None:
+                log.use(message.earlier, version)
         self.kept.clear()
         if self.next_synchrony is not None:
             self.take_up(self.next_synchrony)
         self.version = version + 1
         self.update_times.append(self.engine.now)
+        self.begun, self.timeouts = log.count, 0
         if self.version >= self.updates_left or self.gradients >= self.gradients_left:
             self.engine.end()  # after the cancellations of this update
             self.updates_left = self.gradients_left = math.inf
@@ -203,22 +262,33 @@ class Server:
 
     def wake(self, event: Event, decision: Decision) -> None:
         """Set a timer, in place of one with the same tag."""
-        seconds, tag = decision.wake_after, decision.tag
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        seconds, tag, now = builtin(decision.wake_after), decision.tag, self.engine.now
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST:
             self.refuse(event, decision, "wake_after must be finite seconds of at least 0")
-        check_advance(self.engine.now, seconds, f"wake_after of synchrony {self.synchrony.name!r}")
+        if not isinstance(tag, Hashable):
+            self.refuse(event, decision, "tag must be hashable: a text or a number, say")
+        check_advance(now, seconds, f"wake_after of synchrony {self.synchrony.name!r}")
+        if seconds == 0:
+            moment, count = self.instant
+            self.instant = now, (count + 1 if now == moment else 1)
+            if self.instant[1] > READS + len(self.workers):
+                raise ValueError(
+                    f"wake_after of synchrony {self.synchrony.name!r} = 0 s, {self.instant[1]} times at {now!r} "
+                    "s: time would never advance"
+                )
         if tag in self.timers:
-            self.timers[tag].callbacks = ()
+            self.stop(tag)
+        elif self.inbox:  # it may have run out, and wait for its turn
+            self.inbox = deque(waiting for waiting in self.inbox if waiting != Timeout(tag))
         self.timers[tag] = self.engine.at(seconds, TIMEOUT_RANK, self.time_out, tag)
+
+    def stop(self, tag: Hashable) -> None:
+        """Stop a timer."""
+        self.timers.pop(tag).callbacks = ()
 
     def time_out(self, tag: Hashable) -> None:
         """A timer has run out."""
         del self.timers[tag]
-        now, (before, count) = self.engine.now, self.timeouts
-        self.timeouts = now, (count + 1 if now == before else 1)
-        if self.timeouts[1] > READS:
-            raise ValueError(
-                f"wake_after of synchrony {self.synchrony.name!r}: more than {READS} timeouts at {now!r} s; "
-                "time would never advance"
-            )
+        self.timeouts += 1
+        self.check_idle()
         self.tell(Timeout(tag))

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NoReturn, Protocol
 
 import simpy
 
+from stalegrad._core.specs import builtin
 from stalegrad.policies.synchrony import Announced, Compute, Event, Joined, Left, Send, Synchrony
 from stalegrad.policies.synchrony.programs import Announce, Await, Drop
 from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, WORKER_RANK, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import CANCELLED, Log, Message
 
+MOST_STEPS = 100_000
+"""Local steps of a job at most: each is drawn before the job ends."""
+
 
 class Server(Protocol):
     """What a worker uses of the server."""
 
-    synchrony: Synchrony
     membership: bool
     version: int
     spent: bool
@@ -27,6 +30,9 @@ class Server(Protocol):
 
     def tell(self, event: Event) -> None:
         """Let the server deal with an event."""
+
+    def check_idle(self) -> None:
+        """Raise ValueError if there will never be an update."""
 
 
 class Engine(Protocol):
@@ -53,7 +59,8 @@ class Worker:
         unanswered: uploads that no model has answered yet.
         asked: questions that have come so far.
         job: the message that it computes.
-        task: what its program asked for when it began that; ``simple``: one gradient, however long it takes.
+        task: what its program asked for when it began that: ``steps`` gradients, ``at_most`` so many seconds, and
+            whether it ``sends`` them; ``simple``: one gradient, however long it takes.
         finished: the last message computed and not yet sent.
         waiting: whether its program waits for a model or a question.
         suspended: whether its program waits for the server to see what it has sent.
@@ -61,9 +68,9 @@ class Worker:
     """
 
     __slots__ = (
-        "asked", "blocks", "engine", "finished", "index", "job", "log", "on_finish", "present", "read_time",
-        "reads", "reads_time", "resume", "server", "simple", "suspended", "task", "times", "unanswered", "usual",
-        "version", "waiting",
+        "asked", "at_most", "blocks", "engine", "finished", "index", "job", "log", "on_finish", "present",
+        "read_time", "reads", "reads_time", "resume", "sends", "server", "simple", "steps", "suspended", "task",
+        "times", "unanswered", "usual", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, server: Server, log: Log, index: int) -> None:
@@ -72,7 +79,8 @@ class Worker:
         self.present = self.waiting = self.suspended = self.simple = False
         self.job: Message | None = None
         self.finished: Message | None = None
-        self.task = Compute()
+        self.task: Compute | None = None
+        self.steps, self.at_most, self.sends = 1, math.inf, False
         self.resume: Any = None
         self.on_finish = (self.finish,)
         self.blocks = engine.cluster.compute_blocks(engine.seed, index)
@@ -87,7 +95,11 @@ class Worker:
         """Read the current version and begin the program."""
         server = self.server
         self.version, self.present = server.version, True
-        self.resume = server.synchrony.work(self).send
+        program = self.engine.synchrony.work(self)
+        if not isinstance(program, Generator):
+            name = self.engine.synchrony.name
+            raise ValueError(f"work() of synchrony {name!r} returned {program!r}: it must be a generator")
+        self.resume = program.send
         if server.membership:
             server.tell(Joined(self.index))
         self.go_on(None)
@@ -128,6 +140,7 @@ class Worker:
                 if upload is None:
                     self.refuse(action, "it has computed no message since it sent the last one")
                 self.finished = None
+                upload.gather()
                 self.unanswered += 1
                 if self.engine.instant and not action.go_on:
                     if server.busy:
@@ -165,12 +178,14 @@ class Worker:
 
     def take_on(self, task: Compute) -> None:
         """Let the jobs be such ones from now on."""
-        steps, at_most, _ = task
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            self.refuse(task, "steps must be a whole number of at least 1")
-        if at_most is not None and not (isinstance(at_most, int | float) and 0 <= at_most < math.inf):
+        steps, at_most = builtin(task.steps), builtin(task.at_most)
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+            self.refuse(task, f"steps must be a whole number from 1 to {MOST_STEPS}")
+        seconds = not isinstance(at_most, bool) and isinstance(at_most, int | float) and 0 <= at_most < math.inf
+        if at_most is not None and not seconds:
             self.refuse(task, "at_most must be finite seconds of at least 0, or None for no limit")
-        self.task = task
+        self.task, self.steps, self.sends = task, steps, task.send
+        self.at_most = math.inf if at_most is None else at_most
         self.simple = steps == 1 and at_most is None
 
     def refuse(self, action: Any, why: str) -> NoReturn:
@@ -192,6 +207,7 @@ class Worker:
             self.read_time = now
         number = log.count
         if number == log.room:
+            self.server.check_idle()
             log.grow()
         log.count = number + 1
         log.worker[number] = index = self.index
@@ -203,7 +219,7 @@ class Worker:
             if duration is None:
                 duration = self.draw()
         else:
-            log.steps[number] = self.task.steps
+            log.steps[number] = self.steps
             duration, steps = self.duration()
         if not now < now + duration < math.inf:
             check_advance(now, duration, f"compute of worker {index}", NEGLIGIBLE * self.usual)
@@ -221,19 +237,13 @@ class Worker:
 
     def duration(self) -> tuple[float, int]:
         """Draw how long the job takes, and how many whole gradients it then has."""
-        steps, at_most, _ = self.task
-        total = self.draw()
-        if at_most is None:
-            for _ in range(steps - 1):
-                total += self.draw()
-            return total, steps
-        done = 0
-        while total <= at_most:
+        total, done = self.draw(), 0
+        while total <= self.at_most:
             done += 1
-            if done == steps:
+            if done == self.steps:
                 return total, done
             total += self.draw()
-        return at_most, done
+        return self.at_most, done
 
     def check_reads(self, now: float) -> None:
         """Raise ValueError if this worker has read so often at this moment that time will never advance."""
@@ -257,17 +267,20 @@ class Worker:
                 return
             log.steps[message.number] = message.steps
         message.earlier = self.finished
-        if not self.task.send:
+        steps = message.steps
+        if not self.sends:
             self.finished = message
-            self.go_on(message.steps)
+            self.go_on(steps)
             return
-        self.finished = None
+        if message.earlier is not None:
+            self.finished = None
+            message.gather()
         self.unanswered += 1
         if engine.instant:
             self.server.tell(message)
-            self.go_on(message.steps)
+            self.go_on(steps)
         else:
-            self.go_on(message.steps, (message,))
+            self.go_on(steps, (message,))
 
     # What comes from the server
 

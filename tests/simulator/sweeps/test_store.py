@@ -409,7 +409,7 @@ def test_a_run_executed_in_fewer_lanes_is_kept_as_that_and_found(tmp_path, base,
     """The memory holds two lanes only; later there is enough of it, and the same call finds the runs."""
     place = tmp_path / "runs"
     with monkeypatch.context() as little:
-        little.setattr(lanes.Group, "bytes", lambda self: len(self.players))
+        little.setattr(lanes.Group, "bytes", lambda self: len(self.plans))
         little.setattr(lanes, "memory", lambda device: 2)
         first = silent(store=place, seed=range(4), lanes=8)
     assert {result.execution for result in first.results} == {"2 lanes"}

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from stalegrad.policies.synchrony import (
+    AWAIT,
     DISCARD,
     WAIT,
     Async,
+    Compute,
     Decision,
     Free,
     KAsync,
@@ -18,6 +20,7 @@ from stalegrad.policies.synchrony import (
     KSync,
     Rounds,
     Sync,
+    Synchrony,
 )
 from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.budget import Budget
@@ -162,6 +165,23 @@ def test_a_class_with_programs_of_its_own_does_not_inherit_the_pattern():
         def pattern(self, workers):
             return Free(2)
 
+    class Twice(Synchrony):
+        def work(self, worker):
+            while True:
+                yield Compute()
+                yield Compute(send=True)
+                while worker.unanswered:
+                    yield AWAIT
+
+    class Mixed(Async, Twice):
+        """Its ``work`` comes from another class than its pattern."""
+
+    class Told(KSync):
+        membership = True
+
+    assert blocks.pattern_of(Mixed(), 3) is None
+    assert simulate(Cluster(compute=[1.0, 1.5]), Mixed(), updates=4).updates.gradients.tolist() == [2] * 4
+    assert blocks.pattern_of(Told(2), 3) is None
     assert blocks.pattern_of(EveryOther(), 3) is None
     assert blocks.pattern_of(Renamed(), 3) == Free(1)
     assert blocks.pattern_of(Pairs(), 3) == Free(2)
@@ -174,3 +194,28 @@ def test_a_hundred_thousand_workers_are_no_trouble():
     trace = simulate(Cluster(100_000, Exponential()), Async(), updates=1_000)
     assert trace.workers == 100_000
     assert len(trace.update_times) == 1_000
+
+
+@pytest.mark.parametrize(
+    "pattern", [Free(0), Free(-1), Free(2.5), Free(True), Rounds(0), Rounds(4), 3, "async", KSync(2)], ids=repr
+)
+def test_what_is_no_pattern_is_refused(pattern):
+    class Odd(Async):
+        def serve(self, workers):
+            return Async().serve(workers)
+
+        def work(self, worker):
+            return Async().work(worker)
+
+        def pattern(self, workers):
+            return pattern
+
+    with pytest.raises(ValueError, match=r"pattern of synchrony 'odd' = .* is not allowed: give Rounds"):
+        simulate(Cluster(3, 1.0), Odd(), updates=3)
+    assert blocks.pattern_of(KBatchAsync(np.int64(2)), 3) == Free(2)
+
+
+def test_where_one_worker_is_much_faster_than_many_the_engine_does_it():
+    cluster = Cluster(compute=[Exponential(1e-6), *[Exponential(1.0)] * 2999])
+    assert blocks.run(cluster, Async(), Budget(updates=50_000), 0) is None
+    assert blocks.run(cluster, Async(), Budget(updates=200), 0) is not None

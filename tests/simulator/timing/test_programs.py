@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import cycle, islice
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -14,6 +15,7 @@ from stalegrad.policies.synchrony import (
     DISCARD,
     DROP,
     SEND,
+    SSP,
     WAIT,
     Announced,
     Async,
@@ -21,6 +23,7 @@ from stalegrad.policies.synchrony import (
     Decision,
     Joined,
     KAsync,
+    KBatchSync,
     KSync,
     Left,
     Received,
@@ -29,6 +32,7 @@ from stalegrad.policies.synchrony import (
     Synchrony,
     Timeout,
 )
+from stalegrad.simulator.timing import server as server_module
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import Empirical, Exponential, Uniform
@@ -422,7 +426,7 @@ WRONG = {
     "no such worker": (answering(Decision(send=[7])), None, r"send=\[7\].*: 7 is no worker: they are 0 to 1"),
     "a negative worker": (answering(Decision(send=[-1])), None, "-1 is no worker"),
     "a worker by name": (answering(Decision(send="ab")), None, "'a' is no worker"),
-    "a worker that is a list": (answering(Decision(send=[[0]])), None, r"\[0\] is no worker"),
+    "a worker that is a list": (answering(Decision(send=[[0]])), None, "send: give workers: 0 to 1"),
     "nobody to ask": (answering(Decision(ask=[2])), None, "2 is no worker"),
     "cancelled without a model": (answering(Decision(cancel=[1])), None, "cancel names a worker that is not in"),
     "negative time": (answering(Decision(wake_after=-1.0)), None, "wake_after must be finite seconds of at"),
@@ -433,7 +437,7 @@ WRONG = {
     "an end": (ending, None, "its server program has ended"),
     "nothing to send": (at_once, doing(SEND), r"worker 0 do Send\(go_on=False\) at 0.0 s: it has computed no"),
     "twice the same": (at_once, doing(Compute(), SEND, SEND), "worker 0 do Send.* at 1.0 s: it has computed no"),
-    "no steps": (at_once, doing(Compute(0)), r"Compute\(steps=0.*: steps must be a whole number of at least 1"),
+    "no steps": (at_once, doing(Compute(0)), r"Compute\(steps=0.*: steps must be a whole number from 1 to 100000"),
     "half a step": (at_once, doing(Compute(1.5)), "steps must be a whole number"),
     "no time at all": (at_once, doing(Compute(at_most=-1.0)), "at_most must be finite seconds of at least 0"),
     "no time to abort": (at_once, doing(Compute(at_most=0.0)), "worker 0: it reads more than 512 times"),
@@ -456,7 +460,7 @@ def test_programs_that_never_let_time_advance_are_refused():
         while True:
             yield Decision(wake_after=0.0)
 
-    with pytest.raises(ValueError, match=r"wake_after of synchrony 'made': more than 512 timeouts at 1.0 s"):
+    with pytest.raises(ValueError, match=r"wake_after of synchrony 'made' = 0 s, 515 times at 1.0 s: time"):
         simulate(Cluster(2, 1.0), synchrony(again), updates=5)
 
     def asking(workers):
@@ -476,6 +480,156 @@ def test_programs_that_never_let_time_advance_are_refused():
 def test_a_timer_that_the_clock_cannot_represent_is_refused():
     with pytest.raises(ValueError, match=r"wake_after of synchrony 'made' = 1e-20 s is not allowed at 1.0 s"):
         simulate(Cluster(2, 1.0), synchrony(answering(Decision(wake_after=1e-20))), updates=5)
+
+
+ODD = {
+    "one number": (answering(Decision(send=1)), None, "send: give workers: 0 to 1"),
+    "nothing to send": (answering(Decision(send=None)), None, "send: give workers: 0 to 1"),
+    "nobody asked": (answering(Decision(ask=1)), None, "ask: give workers: 0 to 1"),
+    "no workers cancelled": (answering(Decision(cancel=None)), None, "send and cancel: give workers: 0 to 1"),
+    "lists cancelled": (answering(Decision(cancel=[[0]])), None, "send and cancel: give workers: 0 to 1"),
+    "an unhashable tag": (answering(Decision(wake_after=1.0, tag=[1])), None, "tag must be hashable"),
+    "seconds beyond floats": (answering(Decision(wake_after=10**400)), None, "wake_after must be finite"),
+    "workers for apply": (answering(Decision([0])), None, "apply must be True or False"),
+    "too many steps": (at_once, doing(Compute(2**31)), "steps must be a whole number from 1 to 100000"),
+    "a truth value for seconds": (at_once, doing(Compute(at_most=True)), "at_most must be finite seconds"),
+    "no server program": (lambda workers: None, None, r"serve\(\) of synchrony 'made' returned None: it must be"),
+    "an empty server program": (lambda workers: (x for x in ()), None, r"serve\(\) of synchrony 'made' ends"),
+    "no worker program": (at_once, lambda worker: [Compute()], r"work\(\) of synchrony 'made' returned \[Compute"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("serve", "work", "said"), ODD.values(), ids=ODD)
+def test_odd_answers_are_errors_that_name_the_synchrony(serve, work, said):
+    with pytest.raises(ValueError, match=f"(?s)'made'.*{said}" if "made" not in said else said):
+        simulate(Cluster(2, 1.0), synchrony(serve, work), updates=5)
+
+
+@pytest.mark.parametrize("kind", [list, set, np.array, iter], ids=["list", "set", "array", "iterator"])
+def test_workers_come_in_any_collection(kind):
+    def serve(workers):
+        yield WAIT
+        while True:
+            yield Decision(np.bool_(True), send=kind([0, 1, 2]), cancel=kind([2]))
+
+    trace = simulate(Cluster(compute=[2.0, 3.0, 4.0]), synchrony(serve), updates=3)
+    assert trace.verify().messages.fate.tolist() == [
+        "used", "used", "cancelled", "used", "cancelled", "pending", "cancelled"
+    ]  # fmt: skip
+
+
+def test_a_backlog_that_a_slow_server_discards_at_once_is_no_reason_to_give_up():
+    trace = simulate(Cluster(1, 0.001, server=1.0), KBatchSync(10), updates=3).verify()
+    assert trace.updates.messages.tolist() == [10, 10, 10]
+    assert (trace.column("fate") == "discarded").sum() > 10_000
+
+
+def test_as_many_timers_as_workers_may_run_out_at_one_moment():
+    def serve(workers):
+        event, kept = (yield WAIT), 0
+        while True:
+            if isinstance(event, Timeout):
+                kept, apply = 0, kept > 0
+                event = yield Decision(apply=apply, send=[event.tag])
+            else:
+                kept += 1
+                event = yield Decision(wake_after=1.0, tag=event.worker)
+
+    trace = simulate(Cluster(600, 1.0), synchrony(serve), wallclock=5.0).verify()
+    assert trace.updates.messages.sum() == 1200
+
+
+def test_several_messages_sent_as_one_count_all_their_gradients():
+    told = []
+
+    def serve(workers):
+        event = yield WAIT
+        while True:
+            told.append((event.steps, event.read_version, event.version, event.staleness))
+            event = yield Decision(apply=True, send=[event.worker])
+
+    def work(worker):
+        while True:
+            yield Compute(2)
+            yield Compute(3)
+            yield Compute(1, send=True)
+            while worker.unanswered:
+                yield AWAIT
+
+    trace = simulate(Cluster(2, 1.0), synchrony(serve, work), updates=3).verify()
+    assert told == [(6, 0, 0, 0), (6, 0, 1, 1), (6, 1, 2, 1)]
+    assert trace.updates.gradients.tolist() == [6, 6, 6]
+
+
+def test_a_timer_that_is_set_anew_while_its_timeout_waits_does_not_run_out():
+    told = []
+
+    def serve(workers):
+        event = yield WAIT
+        while True:
+            told.append("timeout" if isinstance(event, Timeout) else event.worker)
+            if isinstance(event, Timeout):
+                event = yield WAIT
+            else:
+                event = yield Decision(apply=True, send=[event.worker], wake_after=0.75 if len(told) == 1 else 5.0)
+
+    # Served from 1.0 to 2.0, when the timer is set, and to 3.0: it runs out at 2.75, and is set anew at 3.0.
+    simulate(Cluster(compute=[1.0, 1.25], server=1.0), synchrony(serve), wallclock=4.5)
+    assert told == [0, 1, 0, 1]
+
+
+def test_a_program_that_takes_over_is_sent_no_timeout_of_the_one_before():
+    def serve(workers):
+        event, kept = (yield WAIT), 0
+        while True:
+            kept += isinstance(event, Received)
+            second = kept > 0 and kept % 2 == 0 and isinstance(event, Received)
+            event = yield Decision(
+                apply=second, send=[event.worker] if isinstance(event, Received) else (), wake_after=0.1
+            )
+
+    for server, time in ((0.0, 1.0), (0.5, 1.76)):
+        engine = Engine(Cluster(compute=[1.0, 1.25], server=server), synchrony(serve), Budget(updates=6), 0)
+        engine.advance(time)
+        engine.server.change(Async())
+        assert engine.advance(100.0)
+        engine.trace().verify()
+
+
+def test_a_change_to_the_same_or_to_an_impossible_synchrony():
+    engine = Engine(Cluster(compute=[1.0, 2.5]), SSP(0), Budget(updates=6), 0)
+    for time in (1.5, 2.0, 3.5):
+        engine.advance(time)
+        engine.server.change(SSP(0))  # its program goes on, and knows who waits
+    assert engine.advance(100.0)
+    with pytest.raises(ValueError, match=r"k = 9 of k-async exceeds the number of workers: allowed is 1 to 2"):
+        engine.server.change(KAsync(9))
+
+
+def test_a_run_without_updates_is_given_up(monkeypatch):
+    monkeypatch.setattr(server_module, "IDLE_MESSAGES", 10_000)
+    monkeypatch.setattr(server_module, "IDLE_TIMEOUTS", 1_000)
+
+    def discarding(workers):
+        event = yield WAIT
+        while True:
+            event = yield Decision(keep=False, send=[event.worker])
+
+    with pytest.raises(ValueError, match=r"'made' stands still: at .* no update out of the last \d+ messages"):
+        simulate(Cluster(2, 1.0), synchrony(discarding), updates=5)
+    with pytest.raises(ValueError, match=r"'made' stands still: .* and 1001 timeouts"):
+        simulate(Cluster(2, 1.0), synchrony(answering(Decision(wake_after=1.0))), gradients=5)
+    assert len(simulate(Cluster(2, 1.0), synchrony(discarding), wallclock=10_000.0).update_times) == 0
+    assert len(simulate(Cluster(2, 1.0), KBatchSync(20_000), updates=2).update_times) == 2
+
+
+def test_an_error_of_a_program_itself_comes_through():
+    def broken(workers):
+        yield WAIT
+        raise RuntimeError("of its own")
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        simulate(Cluster(1, 1.0), synchrony(broken), updates=5)
 
 
 # Whatever programs decide

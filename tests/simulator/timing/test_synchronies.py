@@ -258,7 +258,10 @@ def test_a_cancelled_computation_is_redrawn_and_never_resumed(synchrony):
 def answers(synchrony: Synchrony, workers: int, messages: list[tuple[int, int, int]]):
     server = synchrony.serve(workers)
     next(server)
-    return [server.send(Received(worker, read_version, staleness)) for worker, read_version, staleness in messages]
+    return [
+        server.send(Received(worker, read_version, read_version + staleness))
+        for worker, read_version, staleness in messages
+    ]
 
 
 def test_the_server_of_k_sync_discards_what_was_computed_at_an_old_version():
