@@ -1,6 +1,7 @@
 """Who waits for whom, and who is cancelled: the synchrony of a method. One file per family; no clock in here."""
 
 from stalegrad._core.registry import Registry
+from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt
 from stalegrad.policies.synchrony.asynchronous import Async, KAsync, KBatchAsync
 from stalegrad.policies.synchrony.base import Synchrony
 from stalegrad.policies.synchrony.bounded import SSP
@@ -71,7 +72,10 @@ __all__ = [
     "KBatchSync",
     "KSync",
     "Left",
+    "NonNegativeFloat",
     "Pattern",
+    "PositiveFloat",
+    "PositiveInt",
     "Received",
     "Rounds",
     "Send",
