@@ -6,13 +6,8 @@ import gc
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import simpy
-
-from stalegrad.simulator.timing.limits import MOST_WORKERS
 
 TOLERANCE = 1e-12
 """Times that differ by at most this part of their magnitude count as equal where a budget ends, where a row of the
@@ -20,10 +15,6 @@ history is due and where a trace is verified: sums of float64 times differ from 
 
 NEGLIGIBLE = 1e-9
 """A random compute time that is lost in the clock's rounding counts as 0 up to this part of the worker's mean."""
-
-WORKER_RANK, TIMEOUT_RANK, LAST_RANK = 2, 2 + MOST_WORKERS, math.inf
-"""SimPy priorities, after URGENT and NORMAL, 0 and 1: worker i's events have 2 + i, so that those of one instant
-happen in the order of indices; then come timeouts, and the end of a wallclock."""
 
 READS = 512
 """A worker reads at most this many times at one moment: beyond that, simulated time does not advance."""
@@ -57,21 +48,6 @@ def check_advance(now: float, delay: float, what: str, negligible: float = 0.0) 
             f"{what} = {delay!r} s is not allowed at {now!r} s: the clock, a float64, would pass "
             f"{sys.float_info.max:.3g} s"
         )
-
-
-class Call(simpy.Event):
-    """Something on the calendar, to be called at its time; without ``callbacks`` nothing happens then."""
-
-    __slots__ = ("callbacks", "what", "whom")
-
-    _ok = True
-    _value = None
-
-    def __init__(
-        self, callbacks: tuple[Callable[[Call], None], ...], what: Callable[[Any], None], whom: Any
-    ) -> None:
-        self.callbacks: Any = callbacks
-        self.what, self.whom = what, whom
 
 
 class _Collector:

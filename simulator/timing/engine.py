@@ -20,14 +20,8 @@ from stalegrad._core.specs import Seed, changed_fields, validate
 from stalegrad.policies.synchrony import Synchrony
 from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.budget import Budget
-from stalegrad.simulator.timing.clock import (
-    LAST_RANK,
-    WORKER_RANK,
-    Call,
-    check_advance,
-    no_full_collections,
-    reach,
-)
+from stalegrad.simulator.timing.calendar import LAST_RANK, WORKER_RANK, Call
+from stalegrad.simulator.timing.clock import check_advance, no_full_collections, reach
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import Log, Message
 from stalegrad.simulator.timing.server import Server

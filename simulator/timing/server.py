@@ -15,7 +15,8 @@ from stalegrad._core.specs import builtin
 from stalegrad.policies.synchrony import Decision, Event, Synchrony, Timeout
 from stalegrad.policies.synchrony.programs import NOBODY
 from stalegrad.simulator.timing.budget import Budget
-from stalegrad.simulator.timing.clock import READS, TIMEOUT_RANK, Call, check_advance
+from stalegrad.simulator.timing.calendar import TIMEOUT_RANK, Call
+from stalegrad.simulator.timing.clock import READS, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import DISCARDED, Log, Message
 from stalegrad.simulator.timing.worker import Worker

@@ -12,7 +12,8 @@ import simpy
 from stalegrad._core.specs import builtin
 from stalegrad.policies.synchrony import Announced, Compute, Event, Joined, Left, Send, Synchrony
 from stalegrad.policies.synchrony.programs import Announce, Await, Drop
-from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, WORKER_RANK, check_advance
+from stalegrad.simulator.timing.calendar import WORKER_RANK
+from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import CANCELLED, Log, Message
 

@@ -1,0 +1,30 @@
+"""What is on SimPy's calendar, and in which order the events of one instant happen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import simpy
+
+from stalegrad.simulator.timing.limits import MOST_WORKERS
+
+WORKER_RANK, TIMEOUT_RANK, LAST_RANK = 2, 2 + MOST_WORKERS, math.inf
+"""SimPy priorities, after URGENT and NORMAL, 0 and 1: worker i's events have 2 + i, so that those of one instant
+happen in the order of indices; then come timeouts, and the end of a wallclock."""
+
+
+class Call(simpy.Event):
+    """Something on the calendar, to be called at its time; without ``callbacks`` nothing happens then."""
+
+    __slots__ = ("callbacks", "what", "whom")
+
+    _ok = True
+    _value = None
+
+    def __init__(
+        self, callbacks: tuple[Callable[[Call], None], ...], what: Callable[[Any], None], whom: Any
+    ) -> None:
+        self.callbacks: Any = callbacks
+        self.what, self.whom = what, whom
