@@ -7,7 +7,7 @@ from .experiments.observers import MLflow as MLflow, Observer as Observer, Tenso
 from .experiments.result import Result as Result
 from .experiments.run import run as run
 from .replays.record import Record as Record
-from .replays.run import Replay as Replay, replay as replay
+from .replays.run import Replay as Replay, mini_batches as mini_batches, replay as replay
 from .sweeps.axes import Range as Range
 from .sweeps.executors import processes as processes
 from .sweeps.results import SweepResult as SweepResult, load as load

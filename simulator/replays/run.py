@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from stalegrad._core.specs import Seed, validate
 from stalegrad.models import Problem
 from stalegrad.policies import Method
+from stalegrad.simulator.replays.batches import sampler
 from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.execution import begin, check_execution
 from stalegrad.simulator.replays.executor import Executor
@@ -19,7 +23,7 @@ from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record
 from stalegrad.simulator.replays.step import Params
-from stalegrad.simulator.replays.training import Snapshot, Training
+from stalegrad.simulator.replays.training import Snapshot, Training, check_shards
 from stalegrad.simulator.replays.watch import Progress, Watch
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.trace import Trace
@@ -104,6 +108,42 @@ def replay_on(
     watch.resume(executor, history)
     follow(plan, executor, history, watch)
     return result_of(plan, history, executor.snapshot, executor.execution)
+
+
+def mini_batches(trace: Trace, problem: Problem, *, seed: int = 0) -> npt.NDArray[np.int32]:
+    """Return which examples the messages of a replay are computed from.
+
+    Args:
+        trace: that of the replay.
+        problem: what is trained; it must have data.
+        seed: of the replay, as given to :func:`replay` or in the experiment.
+
+    Returns:
+        Indices of training examples, (used messages, local steps, batch size), messages in the order of gradient
+        ids (``trace.messages.loc[trace.used]``); -1 beyond a message's own local steps, where these differ.
+
+    Raises:
+        ValueError: if the problem has no data, or the trace cannot have happened (see :meth:`Trace.verify`).
+
+    Example:
+        >>> from stalegrad.models import Problem
+        >>> from stalegrad.policies import Async
+        >>> from stalegrad.simulator import Cluster, mini_batches, simulate
+        >>> trace = simulate(Cluster(4), Async(), updates=10)
+        >>> mini_batches(trace, Problem("mlp", "fashion-mnist-small", batch_size=8)).shape
+        (10, 1, 8)
+    """
+    lowered, examples = lower(trace.verify()), problem.objective().examples
+    if not examples:
+        raise ValueError("the problem has no data, so its messages are computed from no examples")
+    check_shards(problem, trace.workers)
+    seed = validate("seed", Seed, seed)
+    draw = sampler(problem.sampling, examples, problem.batch_size, seed, lowered, trace.workers)
+    messages = len(lowered.worker)
+    drawn = draw(0, messages) if messages else np.empty((0, lowered.steps, problem.batch_size), np.int32)
+    if lowered.steps_of is not None:
+        drawn[np.arange(lowered.steps) >= lowered.steps_of[:, None]] = -1
+    return drawn
 
 
 def follow(plan: Plan, executor: Executor, history: History, watch: Watch) -> bool:

@@ -157,6 +157,12 @@ def check(problem: Problem, method: Method, workers: int) -> None:
             f"learning_rate = {method.learning_rate} counts epochs, but the problem has no data: "
             'give unit = "updates"'
         )
+    check_shards(problem, workers)
+
+
+def check_shards(problem: Problem, workers: int) -> None:
+    """Raise ValueError if a problem's data cannot be sharded over so many workers, and are to be."""
+    examples = problem.objective().examples
     if problem.sampling == "sharded" and examples // workers < problem.batch_size:
         raise ValueError(
             f"batch_size = {problem.batch_size} is not allowed: {examples} examples sharded over {workers} "

@@ -1,5 +1,6 @@
 """Mini-batches: what is drawn, and that nothing about execution changes it."""
 
+import doctest
 import re
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from stalegrad.models import Problem
 from stalegrad.policies import Async, methods
-from stalegrad.simulator import Cluster, Experiment, Exponential, replay, run, simulate
+from stalegrad.simulator import Cluster, Experiment, Exponential, mini_batches, replay, run, simulate
 from stalegrad.simulator.replays.batches import key_of, sampler
 from stalegrad.simulator.replays.lowering import lower
 
@@ -112,3 +113,39 @@ def test_a_seed_is_a_number_of_64_bits(seed):
         replay(trace, problem, methods.async_(), seed=seed)
     with pytest.raises(ValueError, match=r"seed of experiment = .* is not allowed"):
         Experiment(problem, Cluster(2), methods.async_(), updates=2, seed=seed)
+
+
+@pytest.mark.parametrize("sampling", ["epochs", "iid", "sharded"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_examples_told_are_those_that_messages_are_computed_from(sampling, steps):
+    """The gradient of a loss that is linear in the parameters is the sum of the examples themselves."""
+    with jax.enable_x64(True):
+        data = np.random.default_rng(0).normal(size=(30, 2))
+        problem = Problem.from_functions(
+            lambda key: jnp.zeros(2), lambda w, batch, key: jnp.mean(batch @ w),
+            train=data, batch_size=4, sampling=sampling,
+        )  # fmt: skip
+        trace = simulate(Cluster(3, Exponential()), Async(local_steps=steps), updates=25, seed=2)
+        drawn = mini_batches(trace, problem, seed=9)
+        assert drawn.shape == (25, steps, 4)
+        expected = -0.1 * data[drawn].mean(axis=2).sum(axis=(0, 1))
+        params = replay(trace, problem, methods.async_(learning_rate=0.1), seed=9).params
+        np.testing.assert_allclose(params, expected, rtol=1e-12)
+
+
+def test_examples_of_nothing():
+    trace = simulate(Cluster(3, Exponential()), Async(), wallclock=1e-9)
+    rows = Problem.from_functions(
+        lambda key: jnp.zeros(2), lambda w, batch, key: jnp.sum(w), train=np.ones((5, 2)), batch_size=2
+    )
+    assert mini_batches(trace, rows).shape == (0, 1, 2)
+    none = Problem.from_functions(lambda key: jnp.zeros(2), lambda w, batch, key: jnp.sum(w))
+    with pytest.raises(ValueError, match="the problem has no data"):
+        mini_batches(trace, none)
+
+
+def test_the_example_of_its_docstring_runs():
+    (example,) = doctest.DocTestFinder().find(mini_batches, "mini_batches", globs={})
+    runner = doctest.DocTestRunner()
+    assert runner.run(example).attempted == 5
+    assert runner.failures == 0

@@ -10,7 +10,7 @@ import pytest
 from stalegrad.models import Problem
 from stalegrad.policies import Async, KAsync, methods
 from stalegrad.policies.synchrony import AWAIT, Compute
-from stalegrad.simulator import Cluster, Empirical, Record, Trace, replay, simulate
+from stalegrad.simulator import Cluster, Empirical, Record, Trace, mini_batches, replay, simulate
 from stalegrad.simulator.replays.batches import sampler
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.run import Request, replay_together
@@ -56,7 +56,7 @@ def problem_of(sampling):
     return made, rows, targets
 
 
-def mini_batches(sampling, seed):
+def draws_by_hand(sampling, seed):
     """Return ``(worker) -> indices`` of the next mini-batch, drawn as the specification says."""
 
     def rng(*key):
@@ -97,7 +97,7 @@ def by_hand(trace, rows, targets, draw):
 def test_every_execution_does_what_a_plain_loop_does(k, sampling):
     with jax.enable_x64(True):
         trace, (problem, rows, targets) = trace_of(k), problem_of(sampling)
-        expected = by_hand(trace, rows, targets, mini_batches(sampling, 7))[-1]
+        expected = by_hand(trace, rows, targets, draws_by_hand(sampling, 7))[-1]
         method, record = methods.async_(learning_rate=RATE), Record(updates=10)
         found = [replay(trace, problem, method, record=record, seed=7, execution=way) for way in ("scan", "loop")]
         found += replay_together([Request(trace, problem, method, record, 7)] * 2, 2)
@@ -130,7 +130,7 @@ def test_a_worker_with_a_model_of_its_own_takes_its_own_number_of_steps():
         varied = replay(trace, problem, method, seed=7)
         again = replay(trace, problem, method, seed=7, execution="loop")
         np.testing.assert_allclose(varied.params, again.params, rtol=1e-12)
-        draw, versions, models, pulls = mini_batches("epochs", 7), [rows[0]], {}, {}
+        draw, versions, models, pulls = draws_by_hand("epochs", 7), [rows[0]], {}, {}
         for message in trace.messages.loc[trace.used].itertuples():
             point, pull = (
                 models.get(message.worker, versions[message.read_version]),
@@ -166,6 +166,8 @@ def test_a_message_draws_the_same_whatever_is_asked_for_at_once():
         whole = draw(0, UPDATES)
         assert np.array_equal(whole, np.concatenate([draw(0, 7), draw(7, 8), draw(8, UPDATES)]))
         assert draw(UPDATES, UPDATES + 1).shape == whole[:1].shape  # a lane that is over
+    told = mini_batches(trace_of(1), problem_of("epochs")[0], seed=1)
+    assert ((told >= 0).sum(axis=1) == lowered.steps_of[:, None]).all()
 
 
 def test_a_measured_trace_with_varied_steps_replays():
