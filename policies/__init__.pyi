@@ -1,6 +1,6 @@
 from . import methods as methods
 from .methods import Method as Method
-from .rules import Rule as Rule
+from .rules import Rule as Rule, parts as parts
 from .schedules import (
     Constant as Constant,
     Cosine as Cosine,
