@@ -10,6 +10,7 @@ from pydantic import Field
 from stalegrad._core.specs import PositiveInt, kebab, spec
 from stalegrad.policies.synchrony.programs import (
     AWAIT,
+    MOST_STEPS,
     Compute,
     Pattern,
     ServerProgram,
@@ -17,8 +18,8 @@ from stalegrad.policies.synchrony.programs import (
     WorkerProgram,
 )
 
-LocalSteps = Annotated[PositiveInt, Field(le=100_000)]
-"""Local gradients of one message, or of one bound on them: each is drawn before the message ends."""
+LocalSteps = Annotated[PositiveInt, Field(le=MOST_STEPS)]
+"""Local gradients of one message, or of one bound on them."""
 
 Messages = Annotated[PositiveInt, Field(le=1_000_000)]
 """Messages of one update that need not come from distinct workers: all are kept until it is made."""

@@ -105,6 +105,10 @@ ServerProgram = Generator[Decision, Any, None]
 """Primed with ``next`` (what that yields is not looked at), then sent every event; yields what to do about it."""
 
 
+MOST_STEPS = 100_000
+"""Local steps of a job at most: each is drawn before the job ends."""
+
+
 class Compute(NamedTuple):
     """Compute a message at the version held.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 from stalegrad.policies.controllers import Adjustment, Controller, Observation, with_k
 from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.execution import begin
 from stalegrad.simulator.replays.executor import Executor
-from stalegrad.simulator.replays.history import History, evaluate
+from stalegrad.simulator.replays.history import History
 from stalegrad.simulator.replays.lowering import bucket, lower
 from stalegrad.simulator.replays.plan import Plan
-from stalegrad.simulator.replays.run import Replay, follow, result_of
+from stalegrad.simulator.replays.run import Replay, evaluate_now, follow, result_of
 from stalegrad.simulator.replays.step import Layout
 from stalegrad.simulator.replays.training import Training
 from stalegrad.simulator.replays.watch import Progress, Watch
@@ -44,7 +46,7 @@ def simulate_and_replay(
     watch = Watch(progress, checkpoint, decisions)
     before = watch.decisions_before()
     layout = _layout(training)
-    first_loss = history.evaluated(dict)["train_loss"]
+    first_loss = history.current["train_loss"]
     tick, over = controller.interval, False
     while not over:
         if len(decisions) >= DECISIONS or tick + controller.interval == tick:
@@ -71,7 +73,7 @@ def simulate_and_replay(
         if not follow(plan, executor, history, watch):
             break
         if not over:
-            decisions.append(_decide(controller, training, plan, executor, history, first_loss, tick))
+            decisions.append(_decide(controller, plan, executor, history, first_loss, tick))
             engine.server.change(with_k(method.synchrony, decisions[-1].k))
             tick += controller.interval
     trace.spec["decisions"] = [list(decision) for decision in decisions]
@@ -98,19 +100,11 @@ def _layout(training: Training) -> Layout:
 
 
 def _decide(
-    controller: Controller,
-    training: Training,
-    plan: Plan,
-    executor: Executor,
-    history: History,
-    first_loss: float,
-    time: float,
+    controller: Controller, plan: Plan, executor: Executor, history: History, first_loss: float, time: float
 ) -> Adjustment:
     """Return the controller's decision at that time (simulated seconds)."""
-    rates = plan.learning_rate
+    training, rates = executor.training, plan.learning_rate
     first_rate, rate = (float(rates[0]), float(rates[-1])) if len(rates) else (1.0, 1.0)
-    values = history.evaluated(lambda: evaluate(training.objective, executor.snapshot, training.record))
-    seen = Observation(first_loss, values["train_loss"], first_rate, rate)
-    return Adjustment(
-        time, values["train_loss"], controller.decide(training.method.synchrony, training.workers, seen)
-    )
+    loss = history.evaluated(functools.partial(evaluate_now, executor))["train_loss"]
+    seen = Observation(first_loss, loss, first_rate, rate)
+    return Adjustment(time, loss, controller.decide(training.method.synchrony, training.workers, seen))

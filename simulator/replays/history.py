@@ -33,6 +33,7 @@ class History:
     Attributes:
         rows: those written so far.
         done: updates made.
+        current: values of the version at which the run stands; empty until they are worked out.
         diverged_at: wallclock of the first row whose loss is not finite, or None.
     """
 
@@ -43,18 +44,18 @@ class History:
         self.diverged_at: float | None = None
         self.measured: list[Any] = []
         self.recent: list[Any] = []
-        self.values = evaluate(training.objective, training.initial, self.record)
+        self.current = evaluate(training.objective, training.initial, self.record)
 
     def note(self, measured: Any, update: int) -> None:
         """Take notice that all updates before this one have been made, and of what was measured of them."""
         if measured is not None:
             self.recent.append(measured)
-        self.done, self.values = update, {}
+        self.done, self.current = update, {}
 
     def evaluated(self, evaluation: Evaluation) -> dict[str, float]:
         """Return the values of the current version; they are worked out once."""
-        self.values = self.values or evaluation()
-        return self.values
+        self.current = self.current or evaluation()
+        return self.current
 
     def write(self, plan: Plan, evaluation: Evaluation) -> bool:
         """Write the rows that are due now; a loss that is not finite is the last of them.
@@ -126,7 +127,7 @@ class History:
 
     def restore(self, about: Mapping[str, Any], arrays: list[Any]) -> None:
         """Go on from what :meth:`state` has returned."""
-        self.done, self.shown, self.rows, self.values = about["done"], about["shown"], about["rows"], {}
+        self.done, self.shown, self.rows, self.current = about["done"], about["shown"], about["rows"], {}
         self.measured, self.recent = ([part] if len(part) else [] for part in arrays)
 
 

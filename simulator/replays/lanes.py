@@ -226,8 +226,8 @@ def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device
         measured = group.advance(done, update)
         done = update
         values = group.evaluate() if any(part.in_step for part in parts) else []
-        for i, (part, history) in enumerate((part, part.history) for part in parts):
-            last = part.plan.lowered.updates
+        for i, part in enumerate(parts):
+            history, last = part.history, part.plan.lowered.updates
             if history.diverged_at is not None or update > last:
                 continue
             if update > history.done or part.in_step:  # evaluated anew, at the start too: all rows in the same way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ def replay_on(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Replay:
-    """Replay a trace; arguments and errors as of :func:`replay`, the first six of which are the training."""
+    """Replay a trace on a training, which stands for problem, method, record and seed; else as :func:`replay`."""
     lowered = lower(trace.verify())
     plan = training.plan(lowered, trace.end)
     executor = begin(training, training.layout(lowered), plan, execution)
@@ -148,20 +149,22 @@ def mini_batches(trace: Trace, problem: Problem, *, seed: int = 0) -> npt.NDArra
 
 def follow(plan: Plan, executor: Executor, history: History, watch: Watch) -> bool:
     """Execute a plan to its end, and write its rows; return whether the run goes on, for it has not diverged."""
-    training = executor.training
-
-    def evaluated() -> dict[str, float]:
-        return evaluate(training.objective, executor.snapshot, training.record)
-
+    evaluation = functools.partial(evaluate_now, executor)
     executor.follow(plan)
     for update in [*plan.due.update[len(history.rows) :], plan.lowered.updates]:
         while history.done < update:
             first, last = history.done, min(int(update), history.done + executor.stride)
             history.note(executor.advance(first, last), last)
             watch.made(last - first, executor, history)
-        if not history.write(plan, evaluated):
+        if not history.write(plan, evaluation):
             return False
     return True
+
+
+def evaluate_now(executor: Executor) -> dict[str, float]:
+    """Return the values of the version at which an execution stands."""
+    training = executor.training
+    return evaluate(training.objective, executor.snapshot, training.record)
 
 
 class Request(NamedTuple):

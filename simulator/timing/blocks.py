@@ -19,12 +19,12 @@ from stalegrad.policies.synchrony import Free, Pattern, Rounds, Synchrony
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import reach
 from stalegrad.simulator.timing.cluster import BLOCK, Cluster
-from stalegrad.simulator.timing.columns import Fate
 from stalegrad.simulator.timing.delays import DELAYS, Delay, Function
+from stalegrad.simulator.timing.log import CANCELLED, PENDING, columns_of
 
 MOST_TIMES = 1 << 27
 """Compute times in memory at once: 1 GB."""
-MOST_STEPS = 64
+MOST_LOCAL_STEPS = 64
 """Local steps of a message: of so many at least four jobs are drawn at once."""
 LEAST = 4
 """One in so many workers must have a message, on average, for looking at all of them to be worth it."""
@@ -48,7 +48,7 @@ def run(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> Bl
     """Return a run of a synchrony in blocks, or None if that is a matter for the engine."""
     pattern = pattern_of(synchrony, cluster.size)
     instant = not cluster.uplink and not cluster.downlink and not cluster.server
-    small = synchrony.local_steps <= MOST_STEPS and cluster.size * BLOCK <= MOST_TIMES
+    small = synchrony.local_steps <= MOST_LOCAL_STEPS and cluster.size * BLOCK <= MOST_TIMES
     if pattern is None or not instant or cluster.join is not None or not small or not _known(cluster):
         return None
     jobs = _Jobs(cluster, synchrony.local_steps, seed)
@@ -148,7 +148,7 @@ def _rounds(jobs: _Jobs, k: int, budget: Budget) -> Blocks:
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     columns["steps"] = np.full(len(columns["worker"]), jobs.steps, np.int32)
     end = made[-1] if budget.wallclock is None else max([budget.wallclock, *made[-1:]])
-    return Blocks(_before(columns, end), made, end)
+    return Blocks(columns_of(columns, end), made, end)
 
 
 def _in_step(jobs: _Jobs) -> Iterator[Any]:
@@ -181,7 +181,6 @@ def _round_rows(durations: Any, times: Any, k: int, last: float, first: int) -> 
     whole = np.broadcast_to(end <= last, used.shape)
     received = np.where(whole, used, finish <= last)
     version = np.broadcast_to(np.arange(first, first + len(begin))[:, None], used.shape)
-    fate = np.where(whole, np.where(used, str(Fate.USED), str(Fate.CANCELLED)), str(Fate.PENDING))
     rows = {
         "worker": np.broadcast_to(np.arange(used.shape[1], dtype=np.int32), used.shape),
         "read_version": version,
@@ -189,8 +188,7 @@ def _round_rows(durations: Any, times: Any, k: int, last: float, first: int) -> 
         "finish_time": np.where(received, finish, np.where(whole, end, np.nan)),
         "receive_time": np.where(received, finish, np.nan),
         "update": np.where(used & whole, version, -1),
-        "staleness": np.where(used & whole, 0, -1),
-        "fate": fate.astype("U9"),
+        "fate": np.where(whole & ~used, CANCELLED, PENDING).astype(np.int8),
     }
     return {name: values.reshape(-1) for name, values in rows.items()}
 
@@ -219,17 +217,15 @@ def _free(jobs: _Jobs, k: int, budget: Budget) -> Blocks:
         "finish_time": np.concatenate([finish[:received], np.full(jobs.workers, np.nan)]),
     }
     rank = np.arange(len(columns["worker"]))
-    update = np.where(rank < made * k, rank // k, -1)
     columns |= {
         "receive_time": columns["finish_time"],
-        "update": update,
-        "staleness": np.where(update >= 0, update - columns["read_version"], -1),
+        "update": np.where(rank < made * k, rank // k, -1),
         "steps": np.full(len(rank), jobs.steps, np.int32),
-        "fate": np.where(update >= 0, str(Fate.USED), str(Fate.PENDING)).astype("U9"),
+        "fate": np.full(len(rank), PENDING, np.int8),
     }
     times = finish[k - 1 : made * k : k].tolist()
     end = times[-1] if budget.wallclock is None else max([budget.wallclock, *times[-1:]])
-    return Blocks(_before(columns, end), times, end)
+    return Blocks(columns_of(columns, end), times, end)
 
 
 class _Merge:
@@ -298,9 +294,3 @@ class _Merge:
         if len(spent):
             self.began[spent], self.taken[spent] = self.finish[spent, -1], 0
             self.draw(spent)
-
-
-def _before(columns: dict[str, Any], end: float) -> dict[str, Any]:
-    """Leave out the messages that were begun at the end."""
-    kept = (columns["fate"] != str(Fate.PENDING)) | (columns["read_time"] < end)
-    return columns if kept.all() else {name: values[kept] for name, values in columns.items()}

@@ -25,6 +25,11 @@ def reach(wallclock: float) -> float:
     return min(wallclock * (1.0 + TOLERANCE), sys.float_info.max)
 
 
+def are_seconds(value: object) -> bool:
+    """Return whether a number of Python is finite seconds of at least 0."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= sys.float_info.max
+
+
 def check_advance(now: float, delay: float, what: str, negligible: float = 0.0) -> None:
     """Check that the clock can represent a delay.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stalegrad._core.specs import builtin
+from stalegrad.simulator.timing.clock import are_seconds
 from stalegrad.simulator.timing.limits import MOST_WORKERS
 
 MESSAGE_COLUMNS: dict[str, Any] = {
@@ -138,7 +138,7 @@ def checked_seconds(name: str, value: Any) -> float:
         TraceError: unless it is a finite number of at least 0.
     """
     value = builtin(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+    if not are_seconds(value):
         raise TraceError(f"{name} of a trace = {_brief(value)} is not allowed: give finite seconds of at least 0")
     return float(value)
 

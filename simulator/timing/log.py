@@ -81,41 +81,34 @@ class Log:
             getattr(self, name).extend(array(code, [default]) * _BLOCK)
         self.room += _BLOCK
 
-    def close(self, message: Message, fate: int) -> None:
-        """Note the fate of a message, and of those sent with it."""
-        each: Message | None = message
-        while each is not None:
-            self.fate[each.number] = fate
-            each = each.earlier
-
-    def receive(self, message: Message, time: float) -> None:
-        """Note when a message was received, and those sent with it."""
-        each: Message | None = message
-        while each is not None:
-            self.receive_time[each.number] = time
-            each = each.earlier
-
-    def use(self, message: Message, update: int) -> None:
-        """Note which update has consumed a message, and those sent with it."""
-        each: Message | None = message
-        while each is not None:
-            self.update[each.number] = update
-            each = each.earlier
+    def note(self, column: array[Any], message: Message | None, value: float) -> None:
+        """Write a value into the column of a message, and of those sent with it."""
+        while message is not None:
+            column[message.number] = value
+            message = message.earlier
 
     def pending(self) -> Any:
         """Return the numbers of the messages that may still be used."""
         return np.flatnonzero((_view(self.fate, self.count) == PENDING) & (_view(self.update, self.count) < 0))
 
     def columns(self, end: float) -> dict[str, Any]:
-        """Return the columns of the trace, without the messages that were begun at its end."""
-        found = {name: _view(getattr(self, name), self.count) for name, *_ in _COLUMNS}
-        used = found["update"] >= 0
-        rows = np.flatnonzero(used | (found["fate"] != PENDING) | (found["read_time"] < end))
-        found = {name: values[rows] for name, values in found.items()}
-        used = used[rows]
-        found["staleness"] = np.where(used, found["update"] - found["read_version"], -1)
-        found["fate"] = _NAMES[np.where(used, USED, found["fate"])]
-        return {name: found[name] for name in MESSAGE_COLUMNS}
+        """Return the columns of the trace, whose end is known."""
+        return columns_of({name: _view(getattr(self, name), self.count) for name, *_ in _COLUMNS}, end)
+
+
+def columns_of(found: dict[str, Any], end: float) -> dict[str, Any]:
+    """Return the columns of a trace, without the messages that were begun at its end.
+
+    Args:
+        found: the columns of a log, as arrays: ``fate`` is a code, and the staleness is missing.
+        end: of the trace, in seconds.
+    """
+    used = found["update"] >= 0
+    rows = np.flatnonzero(used | (found["fate"] != PENDING) | (found["read_time"] < end))
+    found, used = {name: values[rows] for name, values in found.items()}, used[rows]
+    found["staleness"] = np.where(used, found["update"] - found["read_version"], -1)
+    found["fate"] = _NAMES[np.where(used, USED, found["fate"])]
+    return {name: found[name] for name in MESSAGE_COLUMNS}
 
 
 def _view(column: array[Any], count: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Hashable
 from typing import Any, NoReturn, Protocol
@@ -16,7 +15,7 @@ from stalegrad.policies.synchrony import Decision, Event, Synchrony, Timeout
 from stalegrad.policies.synchrony.programs import NOBODY
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.calendar import TIMEOUT_RANK, Call
-from stalegrad.simulator.timing.clock import READS, check_advance
+from stalegrad.simulator.timing.clock import READS, are_seconds, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import DISCARDED, Log, Message
 from stalegrad.simulator.timing.worker import Worker
@@ -40,8 +39,6 @@ class Engine(Protocol):
         """Carry a model to a worker."""
 
 
-LONGEST = sys.float_info.max
-"""Seconds of a timer at most."""
 IDLE_MESSAGES, IDLE_TIMEOUTS = 5_000_000, 1_000_000
 """Messages and timeouts without an update, after which a run that is to end after updates is given up."""
 
@@ -133,7 +130,7 @@ class Server:
         if type(event) is Message:
             self.log.receive_time[event.number] = self.engine.now
             if event.earlier is not None:
-                self.log.receive(event.earlier, self.engine.now)
+                self.log.note(self.log.receive_time, event.earlier, self.engine.now)
         if self.busy:
             self.inbox.append(event)
             return
@@ -183,7 +180,7 @@ class Server:
             if keep:
                 self.kept.append(message)
             else:
-                self.log.close(message, DISCARDED)
+                self.log.note(self.log.fate, message, DISCARDED)
         if apply:
             if apply is not True and not isinstance(apply, np.bool_):
                 self.refuse(event, decision, "apply must be True or False")
@@ -247,7 +244,7 @@ class Server:
             self.gradients += message.steps
             log.update[message.number] = version
             if message.earlier is not None:
-                log.use(message.earlier, version)
+                log.note(log.update, message.earlier, version)
         self.kept.clear()
         if self.next_synchrony is not None:
             self.take_up(self.next_synchrony)
@@ -264,7 +261,7 @@ class Server:
     def wake(self, event: Event, decision: Decision) -> None:
         """Set a timer, in place of one with the same tag."""
         seconds, tag, now = builtin(decision.wake_after), decision.tag, self.engine.now
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST:
+        if not are_seconds(seconds):
             self.refuse(event, decision, "wake_after must be finite seconds of at least 0")
         if not isinstance(tag, Hashable):
             self.refuse(event, decision, "tag must be hashable: a text or a number, say")

@@ -11,14 +11,11 @@ import simpy
 
 from stalegrad._core.specs import builtin
 from stalegrad.policies.synchrony import Announced, Compute, Event, Joined, Left, Send, Synchrony
-from stalegrad.policies.synchrony.programs import Announce, Await, Drop
+from stalegrad.policies.synchrony.programs import MOST_STEPS, Announce, Await, Drop
 from stalegrad.simulator.timing.calendar import WORKER_RANK
-from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, check_advance
+from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, are_seconds, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import CANCELLED, Log, Message
-
-MOST_STEPS = 100_000
-"""Local steps of a job at most: each is drawn before the job ends."""
 
 
 class Server(Protocol):
@@ -173,17 +170,15 @@ class Worker:
 
     def drop(self) -> None:
         """Cancel what has been computed and not yet sent."""
-        if self.finished is not None:
-            self.log.close(self.finished, CANCELLED)
-            self.finished = None
+        self.log.note(self.log.fate, self.finished, CANCELLED)
+        self.finished = None
 
     def take_on(self, task: Compute) -> None:
         """Let the jobs be such ones from now on."""
         steps, at_most = builtin(task.steps), builtin(task.at_most)
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
             self.refuse(task, f"steps must be a whole number from 1 to {MOST_STEPS}")
-        seconds = not isinstance(at_most, bool) and isinstance(at_most, int | float) and 0 <= at_most < math.inf
-        if at_most is not None and not seconds:
+        if at_most is not None and not are_seconds(at_most):
             self.refuse(task, "at_most must be finite seconds of at least 0, or None for no limit")
         self.task, self.steps, self.sends = task, steps, task.send
         self.at_most = math.inf if at_most is None else at_most

@@ -67,6 +67,26 @@ def at_once(workers):
         event = yield Decision(apply=True, send=[event.worker]) if isinstance(event, Received) else WAIT
 
 
+def telling(told, wake_after):
+    """Return a server program that applies every message at once, and tells of what it is sent.
+
+    Args:
+        told: list to which workers and ``"timeout"`` are appended.
+        wake_after: events told so far, a message's own included -> seconds of a timer, or None.
+    """
+
+    def serve(workers):
+        event = yield WAIT
+        while True:
+            told.append("timeout" if isinstance(event, Timeout) else event.worker)
+            if isinstance(event, Timeout):
+                event = yield WAIT
+            else:
+                event = yield Decision(apply=True, send=[event.worker], wake_after=wake_after(len(told)))
+
+    return serve
+
+
 # Timers
 
 
@@ -169,16 +189,7 @@ def test_a_timer_of_no_time_runs_out_at_the_same_moment_after_the_workers():
 
 def test_a_timeout_waits_for_its_turn_while_the_server_spends_time_on_a_message():
     told = []
-
-    def serve(workers):
-        event = yield WAIT
-        while True:
-            told.append("timeout" if isinstance(event, Timeout) else event.worker)
-            first = len(told) == 1
-            if isinstance(event, Timeout):
-                event = yield WAIT
-            else:
-                event = yield Decision(apply=True, send=[event.worker], wake_after=0.1 if first else None)
+    serve = telling(told, lambda events: 0.1 if events == 1 else None)
 
     # The server is at worker 0's message from 1.0 to 1.5, then sets the timer: 1.6, while it is at worker 1's.
     simulate(Cluster(compute=[1.0, 1.2], server=0.5), synchrony(serve), wallclock=2.1)
@@ -563,15 +574,7 @@ def test_several_messages_sent_as_one_count_all_their_gradients():
 
 def test_a_timer_that_is_set_anew_while_its_timeout_waits_does_not_run_out():
     told = []
-
-    def serve(workers):
-        event = yield WAIT
-        while True:
-            told.append("timeout" if isinstance(event, Timeout) else event.worker)
-            if isinstance(event, Timeout):
-                event = yield WAIT
-            else:
-                event = yield Decision(apply=True, send=[event.worker], wake_after=0.75 if len(told) == 1 else 5.0)
+    serve = telling(told, lambda events: 0.75 if events == 1 else 5.0)
 
     # Served from 1.0 to 2.0, when the timer is set, and to 3.0: it runs out at 2.75, and is set anew at 3.0.
     simulate(Cluster(compute=[1.0, 1.25], server=1.0), synchrony(serve), wallclock=4.5)
