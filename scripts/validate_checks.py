@@ -90,7 +90,7 @@ FAULTS = [
         "(*key, int(e))", "(*key, 0)",
     ),
     Fault(
-        "the sum of K gradients divided by K + 1", "k-async", "simulator.replays.step:make_step",
+        "the sum of K gradients divided by K + 1", "k-async", "simulator.replays.step:Step.apply",
         "leaf / count", "leaf / (count + 1)",
     ),
     Fault(
@@ -111,7 +111,7 @@ FAULTS = [
         "old = at_worker(state.velocity, worker)", "old = at_worker(state.velocity, 0 * worker)",
     ),
     Fault(
-        "the last of K gradients is lost", "sync", "simulator.replays.scan:run_chunk",
+        "the last of K gradients is lost", "sync", "simulator.replays.scan:_Body.several",
         "lax.fori_loop(0, count, add", "lax.fori_loop(0, count - 1, add",
     ),
     Fault(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from stalegrad.models.streams import Stream
 from stalegrad.policies import Method
 from stalegrad.simulator.replays.feed import Feed
 from stalegrad.simulator.replays.plan import Plan
-from stalegrad.simulator.replays.step import Layout, Params, Step, make_step
+from stalegrad.simulator.replays.step import Layout, Loss, Params, Step
 from stalegrad.simulator.replays.training import Snapshot, Structure, Training
 
 FETCHED_AHEAD = 16
@@ -24,8 +24,6 @@ FETCHED_AHEAD = 16
 PEAK, FIRST = "peak_learning_rate", "first_learning_rate"
 
 fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
-
-Loss = Callable[..., tuple[jax.Array, Any]]
 
 
 class State(NamedTuple):
@@ -58,7 +56,7 @@ class Program(NamedTuple):
         hyper = dict(numbers)
         peak, first = hyper.pop(PEAK), hyper.pop(FIRST)
         rule = self.structure.method.rule(self.structure.workers, hyper)
-        return make_step(self.loss, rule, self.layout, peak, first)
+        return Step(self.loss, rule, self.layout, peak, first)
 
 
 class Executor(ABC):

@@ -19,7 +19,7 @@ from stalegrad._core.trees import at_worker, put_worker, scalar_type
 from stalegrad.simulator.replays.executor import FETCHED_AHEAD, Executor, Program, State, fold_in
 from stalegrad.simulator.replays.lowering import windows
 from stalegrad.simulator.replays.plan import Plan
-from stalegrad.simulator.replays.step import Inputs, Params, Sent
+from stalegrad.simulator.replays.step import Inputs, Layout, Params, Sent, Step
 from stalegrad.simulator.replays.training import Snapshot
 
 CHUNK = 4_096
@@ -125,97 +125,121 @@ def run_chunk(program: Program) -> Callable[..., tuple[State, Any]]:
     layout = program.layout
 
     def run(state: State, numbers: Any, train: Any, key: jax.Array, chunk: Chunk, first: Any, last: Any) -> Any:
-        step = program.step(numbers)
         numbers_of = chunk.batch[:, None] + jnp.arange(layout.steps, dtype=jnp.uint32)
-        keys = fold_in(key, numbers_of)
+        body = _Body(program.step(numbers), layout, train, fold_in(key, numbers_of), chunk)
         shape = len(chunk.worker), len(layout.measures)
         measured = jnp.zeros(shape, scalar_type(state.params)) if layout.measures else None
-
-        def inputs_of(m: Any) -> Inputs:
-            indices = None if chunk.indices is None else chunk.indices[m]
-            who = chunk.worker[m], chunk.update[m], chunk.staleness[m]
-            return Inputs(indices, keys[m], *who, chunk.weight[m], None if chunk.steps is None else chunk.steps[m])
-
-        def fetch(m: Any, state: State) -> tuple[Params, Any]:
-            """Return the start of message m: the version that it has read, and its worker's own state.
-
-            It is fetched ahead, after all that comes before it is written: to read and to write a stack in one
-            step could otherwise need a copy of all of it.
-            """
-            m = jnp.minimum(m, len(chunk.worker) - 1)
-            read = state.params if layout.fresh else gather(state.slots, chunk.read_slot[m])
-            return read, at_worker(state.own, chunk.worker[m])
-
-        def message(m: Any, ahead: Any, state: State, rate: Any, measured: Any) -> Any:
-            """Compute message m; return it, and the state in which it leaves workers and what is kept."""
-            sent, own, kept, measures = step.message(
-                state.params, *ahead, state.kept, state.optimizer, inputs_of(m), rate, train
-            )
-            if measures is not None:
-                measured = lax.dynamic_update_index_in_dim(measured, measures, m, 0)
-            own = put_worker(state.own, chunk.worker[m], own)
-            return sent, state._replace(own=own, kept=kept), measured
-
-        def finish(u: Any, m: Any, state: State, total: Sent, count: Any) -> State:
-            params, optimizer, sent = step.apply(
-                state.params, state.optimizer, total, count, inputs_of(m), chunk.learning_rate[u]
-            )
-            slots = state.slots if layout.fresh else write(state.slots, chunk.write_slot[u], sent)
-            return state._replace(params=params, slots=slots, optimizer=optimizer)
-
-        def single(u: Any, carry: Any) -> Any:
-            """Make an update of one message."""
-            state, ahead, measured = carry
-            total, state, measured = message(u, ahead, state, chunk.learning_rate[u], measured)
-            state = finish(u, u, state, total, None)
-            return state, fetch(u + 1, state), measured
-
-        def several(u: Any, carry: Any) -> Any:
-            """Make an update of several messages, added up in the order of their ids."""
-            count = layout.messages
-            start = chunk.first[u] if count is None else u * count
-            count = chunk.first[u + 1] - start if count is None else count
-
-            def add(i: Any, inner: Any) -> Any:
-                total, state, ahead, measured = inner
-                sent, state, measured = message(start + i, ahead, state, chunk.learning_rate[u], measured)
-                return jax.tree.map(jnp.add, total, sent), state, fetch(start + i + 1, state), measured
-
-            nothing = step.nothing(carry[0].params)
-            total, state, _, measured = lax.fori_loop(0, count, add, (nothing, *carry))
-            state = finish(u, start, state, total, count)
-            return state, fetch(start + count, state), measured
-
-        def window(w: Any, carry: Any) -> Any:
-            """Updates of one message each, all of which read what is known when the first is made."""
-            start, end = chunk.windows[w], chunk.windows[w + 1]
-            messages = jnp.minimum(start + jnp.arange(layout.window), len(chunk.worker) - 1)
-            read = jax.tree.map(lambda stack: stack[chunk.read_slot[messages]], carry[0].slots)
-            work = jax.vmap(step.work, (0, None, 0, 0, None))
-            learning_rate = chunk.learning_rate[messages]
-            sent, _ = work(read, carry[0].kept.stats, inputs_of(messages), learning_rate, train)
-
-            def receive(u: Any, inner: Any) -> Any:
-                state, measured = inner
-                at, of = (jax.tree.map(lambda leaf: leaf[u - start], tree) for tree in (read, sent))
-                rate = chunk.learning_rate[u]
-                total, kept, measures = step.receive(
-                    state.params, at, of, state.kept, state.optimizer, inputs_of(u), rate
-                )
-                if measures is not None:
-                    measured = lax.dynamic_update_index_in_dim(measured, measures, u, 0)
-                return finish(u, u, state._replace(kept=kept), total, None), measured
-
-            return lax.fori_loop(start, end, receive, carry)
-
         if layout.window > 1:
-            return lax.fori_loop(first, last, window, (state, measured))
-        update = single if layout.messages == 1 else several
+            return lax.fori_loop(first, last, body.window, (state, measured))
+        update = body.single if layout.messages == 1 else body.several
         begin = chunk.first[first] if layout.messages is None else first * layout.messages
-        state, _, measured = lax.fori_loop(first, last, update, (state, fetch(begin, state), measured))
+        state, _, measured = lax.fori_loop(first, last, update, (state, body.fetch(begin, state), measured))
         return state, measured
 
     return run
+
+
+class _Body(NamedTuple):
+    """The bodies of the loop over a chunk's updates, and what they are made of.
+
+    Attributes:
+        step: the arithmetic.
+        layout: what it is specialised for.
+        train: the data.
+        keys: of the mini-batches of every message of the chunk, (messages, steps).
+        chunk: the updates.
+    """
+
+    step: Step
+    layout: Layout
+    train: Any
+    keys: jax.Array
+    chunk: Chunk
+
+    def inputs_of(self, m: Any) -> Inputs:
+        """Return what message m (or what several) is computed from."""
+        chunk = self.chunk
+        indices = None if chunk.indices is None else chunk.indices[m]
+        who = chunk.worker[m], chunk.update[m], chunk.staleness[m]
+        return Inputs(
+            indices, self.keys[m], *who, chunk.weight[m], None if chunk.steps is None else chunk.steps[m]
+        )
+
+    def fetch(self, m: Any, state: State) -> tuple[Params, Any]:
+        """Return the start of message m: the version that it has read, and its worker's own state.
+
+        It is fetched ahead, after all that comes before it is written: to read and to write a stack in one
+        step could otherwise need a copy of all of it.
+        """
+        m = jnp.minimum(m, len(self.chunk.worker) - 1)
+        read = state.params if self.layout.fresh else gather(state.slots, self.chunk.read_slot[m])
+        return read, at_worker(state.own, self.chunk.worker[m])
+
+    def message(self, m: Any, ahead: Any, state: State, rate: Any, measured: Any) -> Any:
+        """Compute message m; return it, and the state in which it leaves workers and what is kept."""
+        read, own = ahead
+        sent, own, kept, measures = self.step.message(
+            state.params, read, own, state.kept, state.optimizer, self.inputs_of(m), rate, self.train
+        )
+        own = put_worker(state.own, self.chunk.worker[m], own)
+        return sent, state._replace(own=own, kept=kept), _noted(measured, measures, m)
+
+    def finish(self, u: Any, m: Any, state: State, total: Sent, count: Any) -> State:
+        """Make update u from the sum of its messages, of which m is the first."""
+        params, optimizer, sent = self.step.apply(
+            state.params, state.optimizer, total, count, self.inputs_of(m), self.chunk.learning_rate[u]
+        )
+        slots = state.slots if self.layout.fresh else write(state.slots, self.chunk.write_slot[u], sent)
+        return state._replace(params=params, slots=slots, optimizer=optimizer)
+
+    def single(self, u: Any, carry: Any) -> Any:
+        """Make an update of one message."""
+        state, ahead, measured = carry
+        total, state, measured = self.message(u, ahead, state, self.chunk.learning_rate[u], measured)
+        state = self.finish(u, u, state, total, None)
+        return state, self.fetch(u + 1, state), measured
+
+    def several(self, u: Any, carry: Any) -> Any:
+        """Make an update of several messages, added up in the order of their ids."""
+        chunk, count = self.chunk, self.layout.messages
+        start = chunk.first[u] if count is None else u * count
+        count = chunk.first[u + 1] - start if count is None else count
+
+        def add(i: Any, inner: Any) -> Any:
+            total, state, ahead, measured = inner
+            sent, state, measured = self.message(start + i, ahead, state, chunk.learning_rate[u], measured)
+            return jax.tree.map(jnp.add, total, sent), state, self.fetch(start + i + 1, state), measured
+
+        nothing = self.step.nothing(carry[0].params)
+        total, state, _, measured = lax.fori_loop(0, count, add, (nothing, *carry))
+        state = self.finish(u, start, state, total, count)
+        return state, self.fetch(start + count, state), measured
+
+    def window(self, w: Any, carry: Any) -> Any:
+        """Make updates of one message each, all of which read what is known when the first is made."""
+        chunk = self.chunk
+        start, end = chunk.windows[w], chunk.windows[w + 1]
+        messages = jnp.minimum(start + jnp.arange(self.layout.window), len(chunk.worker) - 1)
+        read = jax.tree.map(lambda stack: stack[chunk.read_slot[messages]], carry[0].slots)
+        work = jax.vmap(self.step.work, (0, None, 0, 0, None))
+        learning_rate = chunk.learning_rate[messages]
+        sent, _ = work(read, carry[0].kept.stats, self.inputs_of(messages), learning_rate, self.train)
+
+        def receive(u: Any, inner: Any) -> Any:
+            state, measured = inner
+            at, of = (jax.tree.map(lambda leaf: leaf[u - start], tree) for tree in (read, sent))
+            total, kept, measures = self.step.receive(
+                state.params, at, of, state.kept, state.optimizer, self.inputs_of(u), chunk.learning_rate[u]
+            )
+            measured = _noted(measured, measures, u)
+            return self.finish(u, u, state._replace(kept=kept), total, None), measured
+
+        return lax.fori_loop(start, end, receive, carry)
+
+
+def _noted(measured: Any, measures: Any, m: Any) -> Any:
+    """Return the table of measures with the row of message m; None if nothing is measured."""
+    return None if measures is None else lax.dynamic_update_index_in_dim(measured, measures, m, 0)
 
 
 def gather(slots: Params, slot: Any) -> Params:

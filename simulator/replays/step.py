@@ -15,9 +15,11 @@ import jax.numpy as jnp
 from stalegrad._core.trees import global_norm_squared, like, scalar_type, wide
 from stalegrad.policies.optimizers import build_optimizer
 from stalegrad.policies.rules import Rule
-from stalegrad.policies.rules.parts.work import Work
 
 Params = Any
+
+Loss = Callable[..., tuple[jax.Array, Any]]
+"""``loss(params, stats, batch, key) -> (scalar, stats)``"""
 
 
 class Layout(NamedTuple):
@@ -76,35 +78,8 @@ class Kept(NamedTuple):
     stats: Any
 
 
-class Step(NamedTuple):
-    """The two halves of an update, and those of a message whose worker keeps nothing.
-
-    Attributes:
-        message: ``(params, read, own, kept, optimizer state, inputs, learning rate, train)`` ->
-            ``(sent, own, kept, measured)``; ``own`` is what its worker keeps between messages, ``measured``
-            holds one number for each of the layout's measures (or is None).
-        work: ``(read, stats, inputs, learning rate, train) -> (sent, stats)``.
-        receive: ``(params, read, sent, kept, optimizer state, inputs, learning rate)`` ->
-            ``(sent, kept, measured)``.
-        apply: ``(params, optimizer state, sum of what was sent, number of messages, inputs, learning rate)`` ->
-            ``(params, optimizer state, point to send)``; a number of None means a single message, that of
-            ``inputs``.
-        init: ``(params, stats) -> (own states of all workers, kept, optimizer state, point to send)``.
-        nothing: ``params -> sent``, a sum of no messages.
-    """
-
-    message: Callable[..., tuple[Sent, Any, Kept, jax.Array | None]]
-    work: Callable[..., tuple[Sent, Any]]
-    receive: Callable[..., tuple[Sent, Kept, jax.Array | None]]
-    apply: Callable[..., tuple[Params, Any, Params]]
-    init: Callable[[Params, Any], tuple[Any, Kept, Any, Params]]
-    nothing: Callable[[Params], Sent]
-
-
-def make_step(
-    loss: Callable[..., tuple[jax.Array, Any]], rule: Rule, layout: Layout, peak: Any, first_rate: Any
-) -> Step:
-    """Return the step of a rule.
+class Step:
+    """The arithmetic of a rule: of a message in two halves, of an update, and of their beginning.
 
     Args:
         loss: ``loss(params, stats, batch, key) -> (scalar, stats)``.
@@ -113,59 +88,22 @@ def make_step(
         peak: the learning-rate schedule's peak.
         first_rate: the learning rate of the first update.
     """
-    optimizer = build_optimizer(rule.optimizer)
 
-    def steps_of(inputs: Inputs) -> Any:
-        return inputs.steps if layout.varied else layout.steps
+    def __init__(self, loss: Loss, rule: Rule, layout: Layout, peak: Any, first_rate: Any) -> None:
+        self.loss, self.rule, self.layout, self.peak, self.first_rate = loss, rule, layout, peak, first_rate
+        self.optimizer = build_optimizer(rule.optimizer)
 
-    def nothing(params: Params) -> Sent:
-        return Sent(
-            jax.tree.map(jnp.zeros_like, params), jnp.zeros((), scalar_type(params)) if layout.loss else None
-        )
-
-    def gradient_at(point: Params, stats: Any, inputs: Inputs, h: Any, train: Any) -> tuple[Sent, Any]:
-        """Return the gradient of local step h, its loss if asked for, and the statistics that it leaves."""
-        batch = jax.tree.map(lambda array: array[inputs.indices[h]], train)
-        if not layout.loss:
-            slope, stats = jax.grad(loss, has_aux=True)(point, stats, batch, inputs.keys[h])
-            return Sent(slope, None), stats
-        (value, stats), slope = jax.value_and_grad(loss, has_aux=True)(point, stats, batch, inputs.keys[h])
-        return Sent(slope, value.astype(scalar_type(point)) / steps_of(inputs)), stats
-
-    def plain_work(read: Params, stats: Any, inputs: Inputs, rate: jax.Array, train: Any) -> tuple[Sent, Any]:
-        """Return one mini-batch gradient, or the sum of those along local SGD steps, and the statistics."""
-        if layout.steps == 1:
-            return gradient_at(read, stats, inputs, 0, train)
-
-        def local_step(h: Any, carry: tuple[Params, Sent, Any]) -> tuple[Params, Sent, Any]:
-            point, total, stats = carry
-            sent, stats = gradient_at(point, stats, inputs, h, train)
-            return _descend(point, sent.message, rate), jax.tree.map(jnp.add, total, sent), stats
-
-        _, total, stats = jax.lax.fori_loop(0, steps_of(inputs), local_step, (read, nothing(read), stats))
-        return total, stats
-
-    def own_work(
-        work: Work, params: Params, read: Params, own: Any, stats: Any, inputs: Inputs, rate: jax.Array, train: Any
-    ) -> tuple[Sent, Any, Any, Params]:
-        """Return the message of a worker with its own state, that state, the statistics, and the start."""
-        kept = own
-        start, job = work.begin(read, own, inputs)
-        start = like(start, read)
-
-        def local_step(h: Any, carry: tuple[Params, Any, Any, Any]) -> tuple[Params, Any, Any, Any]:
-            point, job, total, stats = carry
-            at, moved = work.before(point, job)
-            g, stats = gradient_at(like(at, point), stats, inputs, h, train)
-            at, moved = work.move(at, moved, g.message, rate)
-            return like(at, point), like(moved, job), jax.tree.map(jnp.add, total, g.loss), stats
-
-        begun = (start, job, nothing(read).loss, stats)
-        point, job, total, stats = jax.lax.fori_loop(0, steps_of(inputs), local_step, begun)
-        message, own = work.finish(start, point, job, params)
-        return Sent(like(message, read), total), like(own, kept), stats, start
+    def init(self, params: Params, stats: Any) -> tuple[Any, Kept, Any, Params]:
+        """Return the own states of all workers, what is kept, the optimizer's state, and the point to send."""
+        rule = self.rule
+        correction = rule.correction.init(params) if rule.correction is not None else ()
+        own = rule.work.init_all(params) if rule.work is not None else ()
+        state = self.optimizer.at(self.first_rate).init(params)
+        sent = self.point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return own, Kept(correction, stats), state, sent
 
     def message(
+        self,
         params: Params,
         read: Params,
         own: Any,
@@ -175,16 +113,93 @@ def make_step(
         learning_rate: jax.Array,
         train: Any,
     ) -> tuple[Sent, Any, Kept, jax.Array | None]:
+        """Compute a message and receive it.
+
+        Args:
+            params: the server's parameters.
+            read: what the worker has been sent.
+            own: what its worker keeps between messages.
+            kept: what the message before has left.
+            optimizer_state: of the server's optimizer.
+            inputs: the message.
+            learning_rate: of the update that it goes into.
+            train: the data.
+
+        Returns:
+            What to add up, ``own`` and ``kept`` after it, and a number for each of the layout's measures (or None).
+        """
         start, stats = read, kept.stats
-        if rule.work is None:
-            sent, stats = plain_work(read, stats, inputs, learning_rate, train)
+        if self.rule.work is None:
+            sent, stats = self.work(read, stats, inputs, learning_rate, train)
         else:
-            sent, own, stats, start = own_work(rule.work, params, read, own, stats, inputs, learning_rate, train)
+            sent, own, stats, start = self._own_work(params, read, own, stats, inputs, learning_rate, train)
         kept = kept._replace(stats=stats)
-        sent, kept, measured = receive(params, start, sent, kept, optimizer_state, inputs, learning_rate)
+        sent, kept, measured = self.receive(params, start, sent, kept, optimizer_state, inputs, learning_rate)
         return sent, own, kept, measured
 
+    def work(
+        self, read: Params, stats: Any, inputs: Inputs, learning_rate: jax.Array, train: Any
+    ) -> tuple[Sent, Any]:
+        """Return one mini-batch gradient, or the sum of those along local SGD steps, and the statistics."""
+        if self.layout.steps == 1:
+            return self._gradient(read, stats, inputs, 0, train)
+
+        def local_step(h: Any, carry: tuple[Params, Sent, Any]) -> tuple[Params, Sent, Any]:
+            point, total, stats = carry
+            sent, stats = self._gradient(point, stats, inputs, h, train)
+            return _descend(point, sent.message, learning_rate), jax.tree.map(jnp.add, total, sent), stats
+
+        begun = (read, self.nothing(read), stats)
+        _, total, stats = jax.lax.fori_loop(0, self._steps(inputs), local_step, begun)
+        return total, stats
+
+    def _own_work(
+        self,
+        params: Params,
+        read: Params,
+        own: Any,
+        stats: Any,
+        inputs: Inputs,
+        learning_rate: jax.Array,
+        train: Any,
+    ) -> tuple[Sent, Any, Any, Params]:
+        """Return the message of a worker with its own state, that state, the statistics, and the start."""
+        work, kept = self.rule.work, own
+        assert work is not None
+        start, job = work.begin(read, own, inputs)
+        start = like(start, read)
+
+        def local_step(h: Any, carry: tuple[Params, Any, Any, Any]) -> tuple[Params, Any, Any, Any]:
+            point, job, total, stats = carry
+            at, moved = work.before(point, job)
+            g, stats = self._gradient(like(at, point), stats, inputs, h, train)
+            at, moved = work.move(at, moved, g.message, learning_rate)
+            return like(at, point), like(moved, job), jax.tree.map(jnp.add, total, g.loss), stats
+
+        begun = (start, job, self.nothing(read).loss, stats)
+        point, job, total, stats = jax.lax.fori_loop(0, self._steps(inputs), local_step, begun)
+        message, own = work.finish(start, point, job, params)
+        return Sent(like(message, read), total), like(own, kept), stats, start
+
+    def _gradient(self, point: Params, stats: Any, inputs: Inputs, h: Any, train: Any) -> tuple[Sent, Any]:
+        """Return the gradient of local step h, its loss if asked for, and the statistics that it leaves."""
+        batch = jax.tree.map(lambda array: array[inputs.indices[h]], train)
+        if not self.layout.loss:
+            slope, stats = jax.grad(self.loss, has_aux=True)(point, stats, batch, inputs.keys[h])
+            return Sent(slope, None), stats
+        (value, stats), slope = jax.value_and_grad(self.loss, has_aux=True)(point, stats, batch, inputs.keys[h])
+        return Sent(slope, value.astype(scalar_type(point)) / self._steps(inputs)), stats
+
+    def _steps(self, inputs: Inputs) -> Any:
+        return inputs.steps if self.layout.varied else self.layout.steps
+
+    def nothing(self, params: Params) -> Sent:
+        """Return the sum of no messages."""
+        loss = jnp.zeros((), scalar_type(params)) if self.layout.loss else None
+        return Sent(jax.tree.map(jnp.zeros_like, params), loss)
+
     def receive(
+        self,
         params: Params,
         start: Params,
         raw: Sent,
@@ -193,6 +208,8 @@ def make_step(
         inputs: Inputs,
         learning_rate: jax.Array,
     ) -> tuple[Sent, Kept, jax.Array | None]:
+        """Correct and weigh a message that was computed from ``start``; return it, ``kept`` and the measures."""
+        rule, measures = self.rule, self.layout.measures
         sent, correction = raw.message, kept.correction
         if rule.correction is not None:
             sent, correction = rule.correction.update(
@@ -203,26 +220,36 @@ def make_step(
                 staleness=inputs.staleness,
                 worker=inputs.worker,
                 learning_rate=learning_rate,
-                peak_learning_rate=peak,
+                peak_learning_rate=self.peak,
                 optimizer_state=optimizer_state,
             )
             sent, correction = like(sent, raw.message), like(correction, kept.correction)
         if rule.weight is not None:
             sent = jax.tree.map(lambda leaf: leaf * inputs.weight.astype(leaf.dtype), sent)
         measured = None
-        if layout.measures:
-            measured = measure(layout.measures, params, start, raw.message, sent)
+        if measures:
+            measured = measure(measures, params, start, raw.message, sent)
             # Never true, but XLA cannot know: whatever comes of the message is now computed after the gap. Else
             # it might overwrite parameters and slots first, and would save all of them at every step.
             sent = jax.tree.map(lambda leaf: jnp.where(measured[0] < 0, jnp.zeros_like(leaf), leaf), sent)
         return Sent(sent, raw.loss), kept._replace(correction=correction), measured
 
     def apply(
-        params: Params, state: Any, total: Sent, count: Any, inputs: Inputs, learning_rate: jax.Array
+        self, params: Params, state: Any, total: Sent, count: Any, inputs: Inputs, learning_rate: jax.Array
     ) -> tuple[Params, Any, Params]:
+        """Make an update; return parameters, optimizer state, and the point to send.
+
+        Args:
+            params: the server's parameters.
+            state: of its optimizer.
+            total: the sum of what was sent.
+            count: the number of messages in it; None: a single one, that of ``inputs``.
+            inputs: the update's first message.
+            learning_rate: of the update.
+        """
         mean = total if count is None else jax.tree.map(lambda leaf: leaf / count, total)
-        told = {"value": mean.loss, "grad": mean.message} if layout.loss else {}
-        direction, after = optimizer.at(learning_rate).update(
+        told = {"value": mean.loss, "grad": mean.message} if self.layout.loss else {}
+        direction, after = self.optimizer.at(learning_rate).update(
             like(mean.message, params),
             state,
             params,
@@ -232,25 +259,17 @@ def make_step(
             **told,
         )
         direction, state = like(direction, params), like(after, state)
-        if rule.displaces or optimizer.inside:
+        if self.rule.displaces or self.optimizer.inside:
             params = jax.tree.map(jnp.add, params, direction)
         else:
             params = jax.tree.map(lambda p, d: p + learning_rate.astype(p.dtype) * d, params, direction)
-        return params, state, point_to_send(params, state, learning_rate, inputs.worker)
+        return params, state, self.point_to_send(params, state, learning_rate, inputs.worker)
 
-    def point_to_send(params: Params, state: Any, learning_rate: jax.Array, worker: Any) -> Params:
-        if rule.look_ahead is None:
+    def point_to_send(self, params: Params, state: Any, learning_rate: jax.Array, worker: Any) -> Params:
+        """Return what a worker is sent, given the server's parameters and its optimizer's state."""
+        if self.rule.look_ahead is None:
             return params
-        return like(rule.look_ahead(params, state, learning_rate, worker), params)
-
-    def init(params: Params, stats: Any) -> tuple[Any, Kept, Any, Params]:
-        correction = rule.correction.init(params) if rule.correction is not None else ()
-        own = rule.work.init_all(params) if rule.work is not None else ()
-        state = optimizer.at(first_rate).init(params)
-        sent = point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32))
-        return own, Kept(correction, stats), state, sent
-
-    return Step(message, plain_work, receive, apply, init, nothing)
+        return like(self.rule.look_ahead(params, state, learning_rate, worker), params)
 
 
 def _descend(point: Params, gradient: Params, learning_rate: jax.Array) -> Params:
