@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from stalegrad._core.specs import kebab
@@ -18,9 +18,8 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def help_of(
     name: str,
-    rule: Callable[..., Any],
     synchrony: type[Any],
-    controller: type[Any] | None,
+    parts: Sequence[Callable[..., Any] | None],
     parameters: Mapping[str, inspect.Parameter],
     annotations: Mapping[str, Any],
     reference: str,
@@ -29,24 +28,21 @@ def help_of(
 
     Args:
         name: what users type.
-        rule: what the server does; its docstring holds the recurrence.
         synchrony: who waits for whom.
-        controller: what changes the synchrony, or None.
+        parts: the rule, whose docstring holds the recurrence; scaling by staleness and controller, or None.
         parameters: all of them, by name.
-        annotations: of the parameters of rule, synchrony and controller.
+        annotations: of the parameters of synchrony and parts.
         reference: the paper.
     """
-    sources = [source for source in (synchrony, controller, rule) if source is not None]
-    described = {key: text for source in sources for key, text in arguments_of(source).items()}
+    rule, *others = [part for part in parts if part is not None]
+    described = {key: text for source in (synchrony, *others, rule) for key, text in arguments_of(source).items()}
     described["learning_rate"] = "a number, a schedule, a table, or a function of the update."
     described["local_steps"] = "mini-batch gradients in a message; each is a step of the worker's own."
-    lines = [
-        text_of(rule),
-        "",
-        *textwrap.wrap(f"Synchrony {kebab(synchrony.__name__)}. {summary_of(synchrony)}", 100),
-    ]
-    if controller is not None:
-        lines += ["", text_of(controller)]
+    lines = [text_of(rule)]
+    for part in others:
+        lines += ["", text_of(part)]
+    summary = f"Synchrony {kebab(synchrony.__name__)}. {summary_of(synchrony)}"
+    lines += ["", *textwrap.wrap(summary, 100)]
     lines += ["", "Args:"]
     for key, parameter in parameters.items():
         entry = " ".join(

@@ -18,7 +18,16 @@ from stalegrad._core.specs import kebab, spec, unknown_name, validate
 from stalegrad.policies.controllers import AdaSync, Controller
 from stalegrad.policies.method_help import help_of
 from stalegrad.policies.papers import LINKS, PAPERS
-from stalegrad.policies.rules import Rule, dana, descent, gap, momentum, staleness_weighted, worker_models
+from stalegrad.policies.rules import Rule, dana, descent, gap, momentum, worker_models
+from stalegrad.policies.rules.parts.staleness_weights import (
+    DelayAdaptive,
+    Fleet,
+    InverseStaleness,
+    MindTheStep,
+    StalenessAware,
+    StalenessWeight,
+    Tail,
+)
 from stalegrad.policies.schedules import Schedule, as_schedule
 from stalegrad.policies.synchrony import (
     SSP,
@@ -55,20 +64,29 @@ class Method:
         return hash((self.name, self.synchrony, self.learning_rate, _hashable(self.parameters)))
 
     def rule(self, workers: int, numbers: Mapping[str, Any] | None = None) -> Rule:
-        """Return the rule for ``workers`` workers; ``numbers`` replaces numeric parameters, by tracers say."""
-        arguments = {**dict(self.parameters), **(numbers or {})}
-        if self.knows_workers:
-            arguments["workers"] = workers
+        """Return the rule for ``workers`` workers; ``numbers`` replaces its numeric parameters, by tracers say."""
         info = REGISTRY[self.name]
-        return info.rule(**{name: value for name, value in arguments.items() if name not in info.controls})
+        arguments = info.of(info.rule, {**dict(self.parameters), **(numbers or {})})
+        rule = info.rule(**arguments, **({"workers": workers} if self.knows_workers else {}))
+        return rule if info.weight is None else rule._replace(weight=self.weight)
+
+    @property
+    def weight(self) -> StalenessWeight | None:
+        """The method's scaling by staleness; None: it has none, or its rule chooses one."""
+        info = REGISTRY[self.name]
+        if info.weight is None:
+            return None
+        weight: StalenessWeight = info.weight(**info.of(info.weight, dict(self.parameters)))
+        return weight
 
     @property
     def controller(self) -> Controller | None:
         """What changes the synchrony's k during a run; None: nothing does."""
-        info, given = REGISTRY[self.name], dict(self.parameters)
-        return (
-            None if info.controller is None else info.controller(**{name: given[name] for name in info.controls})
-        )
+        info = REGISTRY[self.name]
+        if info.controller is None:
+            return None
+        controller: Controller = info.controller(**info.of(info.controller, dict(self.parameters)))
+        return controller
 
     @property
     def adaptive(self) -> bool:
@@ -89,7 +107,8 @@ class Method:
     def structure(self) -> tuple[Any, ...]:
         """What decides the shape of the computation: everything but the numbers."""
         values = tuple((k, float if isinstance(v, float) else _hashable(v)) for k, v in self.parameters)
-        return (self.name, REGISTRY[self.name].rule, values)
+        info = REGISTRY[self.name]
+        return (self.name, info.rule, info.weight, values)
 
 
 class MethodInfo:
@@ -101,6 +120,8 @@ class MethodInfo:
         rule: a function of a module of ``rules/``; its keyword arguments are the hyper-parameters.
         paper: a key of ``PAPERS``, or a reference.
         allowed: other synchronies that the rule can work with; None: any.
+        weight: a class of ``rules/parts/staleness_weights.py``: the scaling by staleness; its fields are
+            hyper-parameters, too. None: none.
         controller: a spec class of :mod:`controllers` whose fields are hyper-parameters, too; None: none.
     """
 
@@ -112,36 +133,42 @@ class MethodInfo:
         paper: str,
         *,
         allowed: tuple[type[Synchrony], ...] | None = None,
+        weight: type[Any] | None = None,
         controller: type[Any] | None = None,
     ) -> None:
         self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, PAPERS.get(paper, paper)
-        self.allowed, self.controller = allowed, controller
+        self.allowed, self.weight, self.controller = allowed, weight, controller
+        self._parts = [part for part in (controller, weight, rule) if part is not None]
+        self._check_names()
         self.__name__ = self.__qualname__ = name.replace("-", "_")
+        self.__wrapped__ = rule  # whose source an editor shows
         reference = "\n    ".join([self.paper, LINKS[paper]] if paper in LINKS else [self.paper])
         parameters = self._parameters(synchrony)
         self.__signature__ = inspect.Signature(list(parameters.values()))
         hints = get_type_hints(synchrony, include_extras=True) | self._hints()
-        self.__doc__ = help_of(name, rule, synchrony, controller, parameters, hints, reference)
+        self.__doc__ = help_of(name, synchrony, [rule, weight, controller], parameters, hints, reference)
 
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """The parameters of its controller."""
-        return () if self.controller is None else tuple(f.name for f in fields(self.controller))
+    def _check_names(self) -> None:
+        names = [key for part in self._parts for key in inspect.signature(part).parameters]
+        if twice := sorted({key for key in names if names.count(key) > 1}):
+            raise ValueError(
+                f"method {self.name!r} has the parameter {twice[0]!r} twice: rule, weight and controller must not "
+                "share a name"
+            )
 
-    @property
-    def _functions(self) -> list[Callable[..., Any]]:
-        return [self.rule] if self.controller is None else [self.controller, self.rule]
+    @staticmethod
+    def of(part: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the arguments that rule, weight or controller take."""
+        return {key: arguments[key] for key in inspect.signature(part).parameters if key in arguments}
 
     def _own_parameters(self) -> dict[str, inspect.Parameter]:
-        """Return the parameters of the controller and of the rule."""
-        found = {k: p for function in self._functions for k, p in inspect.signature(function).parameters.items()}
+        """Return the parameters of controller, weight and rule."""
+        found = {k: p for part in self._parts for k, p in inspect.signature(part).parameters.items()}
         key = inspect.Parameter.KEYWORD_ONLY
         return {k: p.replace(kind=key) for k, p in found.items() if k != "workers"}
 
     def _hints(self) -> dict[str, Any]:
-        return {
-            k: h for function in self._functions for k, h in get_type_hints(function, include_extras=True).items()
-        }
+        return {k: h for part in self._parts for k, h in get_type_hints(part, include_extras=True).items()}
 
     def _parameters(self, synchrony: type[Synchrony] | None) -> dict[str, inspect.Parameter]:
         key = inspect.Parameter.KEYWORD_ONLY
@@ -197,6 +224,7 @@ class MethodInfo:
         if synchrony is None:
             synchrony = self.synchrony(**{key: value for key, value in arguments.items() if key in own})
         method = Method(self.name, synchrony, as_schedule(learning_rate), parameters)
+        _ = method.weight, method.controller  # which check their own parameters
         # Building a rule imports JAX, so the package's own are built only where there is something to find out.
         if not self.built_in or (isinstance(synchrony, SSP) and self.synchrony is not SSP):
             self._check_rule(method.rule(workers=1), synchrony)
@@ -205,6 +233,10 @@ class MethodInfo:
     def _check_rule(self, rule: Any, synchrony: Synchrony) -> None:
         if not isinstance(rule, Rule):
             raise ValueError(f"the rule of method {self.name!r} returned {rule!r}: it must return a Rule")
+        if not (rule.weight is None or callable(rule.weight)):
+            raise ValueError(
+                f"weight of method {self.name!r} = {rule.weight!r}: give a function of staleness, update, workers"
+            )
         if rule.own_reads and isinstance(synchrony, SSP):
             raise ValueError(
                 f"method {self.name!r} cannot work with synchrony {synchrony.name!r} and these parameters: a "
@@ -257,11 +289,11 @@ adasync = MethodInfo(
 )
 gap_limited = MethodInfo("gap-limited", Async, descent.gap_limited_rate, "dutta2018")
 
-mindthestep = MethodInfo("mindthestep", Async, staleness_weighted.mindthestep, "mindthestep2019")
-tail = MethodInfo("tail", Async, staleness_weighted.tail, "asap2022")
-inverse = MethodInfo("inverse", Async, staleness_weighted.inverse_staleness, "asap2022")
-fleet = MethodInfo("fleet", Async, staleness_weighted.fleet, "fleet2020")
-delay_adaptive = MethodInfo("delay-adaptive", Async, staleness_weighted.delay_adaptive, "mishchenko2022")
+mindthestep = MethodInfo("mindthestep", Async, descent.plain_descent, "mindthestep2019", weight=MindTheStep)
+tail = MethodInfo("tail", Async, descent.plain_descent, "asap2022", weight=Tail)
+inverse = MethodInfo("inverse", Async, descent.plain_descent, "asap2022", weight=InverseStaleness)
+fleet = MethodInfo("fleet", Async, descent.plain_descent, "fleet2020", weight=Fleet)
+delay_adaptive = MethodInfo("delay-adaptive", Async, descent.plain_descent, "mishchenko2022", weight=DelayAdaptive)
 
 sgd = MethodInfo("sgd", Sequential, momentum.nag_asgd, "dana2019")
 ssgd = MethodInfo("ssgd", Sync, descent.scaled_momentum, "dana2019", allowed=(KSync, KBatchSync))
@@ -274,9 +306,9 @@ dana_slim = MethodInfo("dana-slim", Async, dana.dana_slim, "dana2019", allowed=_
 dana_dc = MethodInfo("dana-dc", Async, dana.dana_dc, "dana2019", allowed=_SINGLE)
 
 gap_aware = MethodInfo("gap-aware", Async, gap.gap_aware_momentum, "gapaware2020")
-staleness_aware = MethodInfo("staleness-aware", Async, staleness_weighted.staleness_aware, "zhang2016")
+staleness_aware = MethodInfo("staleness-aware", Async, momentum.nag_asgd, "zhang2016", weight=StalenessAware)
 dana_ga = MethodInfo("dana-ga", Async, dana.dana_ga, "gapaware2020", allowed=_SINGLE)
-dana_sa = MethodInfo("dana-sa", Async, dana.dana_sa, "gapaware2020", allowed=_SINGLE)
+dana_sa = MethodInfo("dana-sa", Async, dana.dana_zero, "gapaware2020", allowed=_SINGLE, weight=StalenessAware)
 
 smega2 = MethodInfo("smega2", Async, momentum.smega2_rule, "smega2022", allowed=_SINGLE)
 fasgd = MethodInfo("fasgd", Async, gap.fasgd_rule, "fasgd2016", allowed=_SINGLE)
@@ -313,6 +345,7 @@ def register(
     *,
     paper: str = "unpublished",
     allowed: tuple[type[Synchrony], ...] | None = None,
+    weight: type[Any] | None = None,
     controller: type[Any] | None = None,
 ) -> MethodInfo:
     """Add a method of your own to the registry, under a name that specs and sweeps understand.
@@ -327,6 +360,8 @@ def register(
         synchrony: the method's own.
         paper: where it comes from.
         allowed: other synchronies that the rule can work with; None: any.
+        weight: a scaling by staleness, a spec class as those of
+            :mod:`~stalegrad.policies.rules.parts.staleness_weights`; its fields are hyper-parameters, too.
         controller: a class with fields and defaults that changes the synchrony's k during a run, see
             :class:`~stalegrad.policies.controllers.AdaSync`.
 
@@ -334,8 +369,7 @@ def register(
         The method: call it with hyper-parameters.
 
     Raises:
-        ValueError: if the package itself has a method of this name.
+        ValueError: if the package itself has a method of this name, or two parts have a parameter of one name.
     """
-    return REGISTRY.register(
-        name, MethodInfo(name, synchrony, rule, paper, allowed=allowed, controller=controller)
-    )
+    info = MethodInfo(name, synchrony, rule, paper, allowed=allowed, weight=weight, controller=controller)
+    return REGISTRY.register(name, info)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -12,9 +12,9 @@ from stalegrad.policies.rules.hyperparameters import Decay, Granularity, Momentu
 from stalegrad.policies.rules.rule import Params, Rule, chain, decayed
 
 
-def _dana(workers: int, momentum: Any, correction: Any, weight: Any = None) -> Rule:
+def _dana(workers: int, momentum: Any, correction: Any) -> Rule:
     optimizer = parts.momentum.per_worker_momentum(momentum, workers, running_sum=True)
-    return Rule(optimizer, correction, weight, parts.look_ahead.dana(momentum), single=True)
+    return Rule(optimizer, correction, look_ahead=parts.look_ahead.dana(momentum), single=True)
 
 
 def dana_zero(*, workers: int, momentum: Momentum = 0.9, weight_decay: Decay = None) -> Rule:
@@ -57,20 +57,6 @@ def dana_dc(
         weight_decay: L2 decay, added after the compensation.
     """
     return _dana(workers, momentum, chain(parts.corrections.delay_compensation(strength), decayed(weight_decay)))
-
-
-def dana_sa(
-    *, workers: int, offset: Literal[0, 1] = 0, momentum: Momentum = 0.9, weight_decay: Decay = None
-) -> Rule:
-    """DANA-Zero with messages divided by their staleness.
-
-    Args:
-        workers: filled in by the run.
-        offset: 0: max(1, tau); 1: tau + 1.
-        momentum: gamma.
-        weight_decay: L2 decay, divided too.
-    """
-    return _dana(workers, momentum, decayed(weight_decay), parts.staleness_weights.staleness_aware(offset))
 
 
 def _own_velocity(message: Params, state: Any, worker: Any) -> Params:

@@ -23,6 +23,15 @@ def gradient_descent(*, optimizer: OptimizerSpec = "sgd", weight_decay: Decay = 
     return Rule(Optimizer(optimizer, weight_decay))
 
 
+def plain_descent(*, weight_decay: Decay = None) -> Rule:
+    """Plain SGD along the mean of the messages, each with its weight decay: w <- w - eta mean_l weight_l d_l.
+
+    Args:
+        weight_decay: L2 decay at the server's parameters; it belongs to the message and is scaled with it.
+    """
+    return Rule(correction=decayed(weight_decay))
+
+
 def gap_limited_rate(*, threshold: PositiveFloat = 5e-5, weight_decay: Decay = None) -> Rule:
     """SGD with learning rate min{threshold / ||w_j - w_v||_2^2, eta_max}; eta_max is the learning rate.
 

@@ -10,17 +10,18 @@ from stalegrad.policies.rules.hyperparameters import Decay, Momentum, UnitInterv
 from stalegrad.policies.rules.rule import Rule, chain, decayed
 
 
-def nag_asgd(*, momentum: Momentum = 0.9, weight_decay: Decay = None, nesterov: bool = True) -> Rule:
+def nag_asgd(*, momentum: Momentum | None = 0.9, weight_decay: Decay = None, nesterov: bool = True) -> Rule:
     """One momentum at the server, into which the gradients of all workers go.
 
     v <- gamma v + d; theta <- theta - eta (gamma v + d); theta is sent.
 
     Args:
-        momentum: gamma.
+        momentum: gamma; None: none.
         weight_decay: L2 decay at the server's parameters.
         nesterov: False: heavy ball, theta <- theta - eta v.
     """
-    return Rule(parts.momentum.momentum(momentum, nesterov=nesterov), decayed(weight_decay))
+    optimizer = None if momentum is None else parts.momentum.momentum(momentum, nesterov=nesterov)
+    return Rule(optimizer, decayed(weight_decay))
 
 
 def multi_asgd(

@@ -9,7 +9,7 @@ from stalegrad.policies.rules.hyperparameters import Decay
 
 if TYPE_CHECKING:
     from stalegrad.policies.rules.parts.look_ahead import LookAhead
-    from stalegrad.policies.rules.parts.staleness_weights import Weight
+    from stalegrad.policies.rules.parts.staleness_weights import StalenessWeight
     from stalegrad.policies.rules.parts.work import Work
 
 Params = Any
@@ -33,7 +33,7 @@ class Rule(NamedTuple):
 
     optimizer: Any = None
     correction: Any = None
-    weight: Weight | None = None
+    weight: StalenessWeight | None = None
     look_ahead: LookAhead | None = None
     single: bool = False
     own_reads: bool = False

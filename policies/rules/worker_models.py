@@ -32,7 +32,7 @@ def delayed_averaging_general(*, workers: int) -> Rule:
     """
     return Rule(
         work=parts.work.delayed_averaging_general(workers),
-        weight=parts.staleness_weights.sum_per_worker(),
+        weight=parts.staleness_weights.SumPerWorker(),
         displaces=True,
     )
 

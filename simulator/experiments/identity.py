@@ -119,7 +119,8 @@ def registered_in(experiment: Experiment) -> dict[str, Any]:
     method, problem = experiment.method, experiment.problem
     info, found = methods.REGISTRY[method.name], dict[str, Any]()
     if not info.built_in:
-        found["method.rule"] = info.rule
+        own = {"rule": info.rule, "weight": info.weight, "controller": info.controller}
+        found |= {f"method.{name}": part for name, part in own.items() if part is not None}
     if not SYNCHRONIES.built_in(type(method.synchrony)):
         found["method.synchrony"] = type(method.synchrony)
     if _is_own(SCHEDULES, type(method.learning_rate)):

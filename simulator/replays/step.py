@@ -126,7 +126,7 @@ class Step:
             train: the data.
 
         Returns:
-            What to add up, ``own`` and ``kept`` after it, and a number for each of the layout's measures (or None).
+            What to add up, ``own`` and ``kept`` after it, and one number per measure of the layout, or None.
         """
         start, stats = read, kept.stats
         if self.rule.work is None:

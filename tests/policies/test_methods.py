@@ -2,6 +2,7 @@
 
 import inspect
 import pydoc
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -161,3 +162,36 @@ def test_a_rule_registered_again_is_not_taken_for_the_one_before(own):
         made = own(factor=factor)(k=2, learning_rate=0.1)
         ends.append(float(replay(trace, problem, made).params[0]))
     np.testing.assert_allclose(ends, [1 - 0.1 * 5, 1 - 0.3 * 5], rtol=1e-5)
+
+
+@dataclass(frozen=True)
+class Harmonic:
+    """Messages times scale / (tau + 1)."""
+
+    scale: float = 1.0
+
+    def __call__(self, staleness, update, workers):
+        return self.scale / (staleness + 1.0)
+
+
+def test_a_scaling_by_staleness_of_your_own_is_a_class_whose_fields_are_parameters(own, monkeypatch):
+    made = methods.register("harmonic", lambda: Rule(), paper="my notes", weight=Harmonic)(scale=0.5)
+    assert made.numbers == {"scale": 0.5}
+    assert made.weight == Harmonic(0.5)
+    problem = Problem.from_functions(lambda key: jnp.ones(1), lambda w, batch, key: jnp.sum(w))
+    trace = simulate(Cluster(compute=[1.0, 1.5]), Async(), updates=20)
+    assert trace.staleness.max() > 0
+    moved = float(replay(trace, problem, made).params[0]) - 1
+    np.testing.assert_allclose(moved, -0.1 * 0.5 * np.sum(1 / (1.0 + trace.staleness)), rtol=1e-5)
+
+
+def test_parts_of_a_method_do_not_share_names(own):
+    def rule(*, scale: float = 1.0) -> Rule:
+        return Rule(optimizer=optax.scale(-scale))
+
+    with pytest.raises(ValueError, match="has the parameter 'scale' twice"):
+        methods.register("twice", rule, weight=Harmonic)
+
+
+def test_the_source_of_a_method_is_that_of_its_rule():
+    assert inspect.getsource(methods.dana_zero).startswith("def dana_zero(")

@@ -19,7 +19,7 @@ from stalegrad.models import Problem
 from stalegrad.policies import Async, StepDecay, methods
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.optimizers import build_optimizer
-from stalegrad.policies.rules.parts import corrections, staleness_weights
+from stalegrad.policies.rules.parts import corrections, staleness_models, staleness_weights
 from stalegrad.simulator import Cluster, Exponential, Gamma, Record, replay, simulate
 
 GAMMA = 0.9
@@ -417,14 +417,16 @@ def factors(weight, workers=8, seen=(0,)):
     return weight(tau, np.arange(len(tau)), workers)[len(seen) :]
 
 
-def mindthestep(model="poisson", **options):
+class Late(staleness_weights.MindTheStep):
     """The weight, for messages long after the start: none was computed at the initial parameters."""
-    plain = {
-        "mean": 8.0, "nu": 1.0, "damping": 1.0, "target_momentum": None, "online": False, "normalise": False,
-        "warmup": 1, "refresh": None, "clip": None, "drop_above": None,
-    }  # fmt: skip
-    weight = staleness_weights.mindthestep(model, **{**plain, **options})
-    return lambda tau, update, workers: weight(tau, update + 10_000, workers)
+
+    def __call__(self, staleness, update, workers):
+        return super().__call__(staleness, update + 10_000, workers)
+
+
+def mindthestep(model="poisson", **options):
+    plain = {"mean": 8.0, "normalise": False, "warmup": 1, "clip": None, "drop_above": None}
+    return Late(model, **{**plain, **options})
 
 
 def test_messages_computed_at_the_initial_parameters_do_not_decide_the_mean_step():
@@ -437,17 +439,17 @@ def test_messages_computed_at_the_initial_parameters_do_not_decide_the_mean_step
 
 
 def pmf(model, mean=8.0, nu=1.0, size=150):
-    return np.exp(staleness_weights.log_pmf(model, np.arange(size), mean=mean, nu=nu))
+    return np.exp(staleness_models.log_pmf(model, np.arange(size), mean=mean, nu=nu))
 
 
 WINDOW = np.random.default_rng(5).geometric(1 / 8, size=15 * 8 + 1) - 1
 
 PAIRS = {
     "constant, geometric": (np.ones(len(SUPPORT)), pmf("geometric")),
-    "inverse": (factors(staleness_weights.staleness_aware(1)), pmf("geometric")),
-    "fleet": (factors(staleness_weights.fleet(False)), pmf("poisson")),
-    "delay-adaptive": (factors(staleness_weights.delay_adaptive()), pmf("uniform")),
-    "tail": (factors(staleness_weights.tail(1.0, "midpoint"), seen=WINDOW), pmf("geometric")),
+    "inverse": (factors(staleness_weights.InverseStaleness()), pmf("geometric")),
+    "fleet": (factors(staleness_weights.Fleet(False)), pmf("poisson")),
+    "delay-adaptive": (factors(staleness_weights.DelayAdaptive()), pmf("uniform")),
+    "tail": (factors(staleness_weights.Tail(1.0, "midpoint"), seen=WINDOW), pmf("geometric")),
     "geometric, C": (factors(mindthestep("geometric", target_momentum=0.5)), pmf("geometric")),
     "poisson, damping 0": (factors(mindthestep(damping=0.0)), pmf("poisson")),
     "poisson, damping 0.4": (factors(mindthestep(damping=0.4)), pmf("poisson")),
@@ -552,8 +554,8 @@ B6 = {  # (lambda, damping): mean after the clip, {tau: before the clip}
 @pytest.mark.parametrize(("lam", "damping"), B6)
 def test_reference_values_of_the_step(lam, damping):
     """The observed histogram is the model itself, up to 150: no sample has its rarest values."""
-    log_p = staleness_weights.log_pmf("poisson", np.arange(4_096), mean=float(lam))
-    raw = staleness_weights.step_factors(log_p, float(damping))[:151]
+    log_p = staleness_models.log_pmf("poisson", np.arange(4_096), mean=float(lam))
+    raw = staleness_models.step_factors(log_p, float(damping))[:151]
     q = np.exp(log_p)[:151]
     before = raw / np.dot(q, raw)
     after = np.minimum(before, 5)
@@ -618,7 +620,7 @@ def tail_factors(seen, cdf, workers, amplitude=1.0):
     """Factors after a window 10 N < step < 15 N that holds just ``seen`` (5 N - 1 messages)."""
     tau = np.concatenate([np.zeros(10 * workers + 1, int), seen, SUPPORT])
     update = np.concatenate([np.arange(15 * workers), np.full(len(SUPPORT), 15 * workers)])
-    alpha = staleness_weights.tail(amplitude, cdf)(tau, update, workers)
+    alpha = staleness_weights.Tail(amplitude, cdf)(tau, update, workers)
     assert (alpha[: 15 * workers] == 1).all()
     return alpha[15 * workers :]
 
@@ -644,14 +646,14 @@ def test_mean_factors_under_geometric_staleness(cdf, mean):
 def test_very_stale_messages_are_treated_as_the_stalest_recorded():
     tau = np.concatenate([np.zeros(401, int), np.arange(199), [199, 200, 1_000]])
     update = np.concatenate([np.arange(600), [600, 601, 602]])
-    alpha = staleness_weights.tail(1.0, "strict")(tau, update, 40)
+    alpha = staleness_weights.Tail(1.0, "strict")(tau, update, 40)
     assert alpha[-2:].tolist() == [alpha[-1]] * 2
     assert alpha[-1] == pytest.approx(2 - 2 * 199 / 200)
 
 
 @pytest.mark.parametrize(("integer_division", "beta"), [(True, 0.357653), (False, 0.378833)])
 def test_fleet_decay_of_eight_workers(integer_division, beta):
-    alpha = factors(staleness_weights.fleet(integer_division), workers=8)
+    alpha = factors(staleness_weights.Fleet(integer_division), workers=8)
     np.testing.assert_allclose(np.log(alpha), -beta * SUPPORT, rtol=2e-6)
     if not integer_division:
         assert math.exp(-beta * 4.5) == pytest.approx(1 / 5.5, rel=1e-5)
@@ -663,7 +665,7 @@ def test_fleet_decay_of_eight_workers(integer_division, beta):
 def test_a_model_is_at_distance_zero_from_itself_and_further_from_others():
     q = pmf("poisson", 8.0)
     distance = {
-        m: staleness_weights.bhattacharyya(q, staleness_weights.log_pmf(m, SUPPORT, mean=8.0))
+        m: staleness_models.bhattacharyya(q, staleness_models.log_pmf(m, SUPPORT, mean=8.0))
         for m in ("poisson", "geometric")
     }
     assert distance["poisson"] == pytest.approx(0, abs=1e-12)
@@ -673,10 +675,10 @@ def test_a_model_is_at_distance_zero_from_itself_and_further_from_others():
 @pytest.mark.parametrize("nu", [0.157, 0.5, 1.0, 2.3, 10.0])
 def test_the_dispersion_of_a_cmp_law_is_recovered(nu):
     p = pmf("cmp", 8.0, nu, size=400)
-    assert staleness_weights.fit("cmp", p, mean=8.0)["nu"] == pytest.approx(nu, rel=1e-3)
+    assert staleness_models.fit("cmp", p, mean=8.0)["nu"] == pytest.approx(nu, rel=1e-3)
     seen = np.random.default_rng(8).choice(400, size=100_000, p=p / p.sum())
     q = np.bincount(seen, minlength=400) / len(seen)
-    assert staleness_weights.fit("cmp", q, mean=8.0)["nu"] == pytest.approx(nu, rel=0.02)
+    assert staleness_models.fit("cmp", q, mean=8.0)["nu"] == pytest.approx(nu, rel=0.02)
 
 
 @pytest.mark.parametrize("mean", [2.0, 8.0, 30.0])
@@ -685,13 +687,13 @@ def test_the_mean_of_a_law_is_recovered(model, mean):
     rng = np.random.default_rng(9)
     seen = rng.poisson(mean, 100_000) if model == "poisson" else rng.geometric(1 / mean, 100_000) - 1
     q = np.bincount(seen, minlength=600) / len(seen)
-    assert staleness_weights.fit(model, q, mean=1.0)["mean"] == pytest.approx(mean, rel=0.02)
+    assert staleness_models.fit(model, q, mean=1.0)["mean"] == pytest.approx(mean, rel=0.02)
     exact = pmf(model, mean, size=600)
-    assert staleness_weights.fit(model, exact, mean=1.0)["mean"] == pytest.approx(mean, rel=1e-3)
+    assert staleness_models.fit(model, exact, mean=1.0)["mean"] == pytest.approx(mean, rel=1e-3)
 
 
 def test_the_bound_of_a_uniform_law_is_recovered():
-    fitted = staleness_weights.fit("uniform", np.r_[np.full(15, 1 / 15), np.zeros(40)], mean=1.0)
+    fitted = staleness_models.fit("uniform", np.r_[np.full(15, 1 / 15), np.zeros(40)], mean=1.0)
     assert fitted["mean"] == pytest.approx(8.0)
 
 
@@ -701,10 +703,10 @@ def test_distances_of_the_models_to_exponential_workers():
     support = np.arange(400)
 
     def best(model, mean):
-        found = staleness_weights.fit(model, q, mean=mean)
-        return found, staleness_weights.bhattacharyya(q, staleness_weights.log_pmf(model, support, **found))
+        found = staleness_models.fit(model, q, mean=mean)
+        return found, staleness_models.bhattacharyya(q, staleness_models.log_pmf(model, support, **found))
 
-    at_m = staleness_weights.bhattacharyya(q, staleness_weights.log_pmf("poisson", support, mean=8.0))
+    at_m = staleness_models.bhattacharyya(q, staleness_models.log_pmf("poisson", support, mean=8.0))
     assert at_m == pytest.approx(0.2600, abs=2e-3)
     uniform, uniform_distance = best("uniform", 8.0)
     assert (2 * (uniform["mean"] - 1), uniform_distance) == (18, pytest.approx(0.1024, abs=1e-3))
@@ -712,7 +714,7 @@ def test_distances_of_the_models_to_exponential_workers():
     assert poisson_distance == pytest.approx(0.1964, abs=1e-3)
     # The specification's 4.41 came from a simulation; the minimum is flat (9e-6 less), and exactly where lambda is
     # the mean under sqrt(q p): 4.4441.
-    overlap = np.sqrt(q) * np.exp(0.5 * staleness_weights.log_pmf("poisson", support, mean=poisson["mean"]))
+    overlap = np.sqrt(q) * np.exp(0.5 * staleness_models.log_pmf("poisson", support, mean=poisson["mean"]))
     assert np.dot(support, overlap) / overlap.sum() == pytest.approx(poisson["mean"], rel=1e-4)
     assert poisson["mean"] == pytest.approx(4.4441, abs=1e-3)
     for mode, nu, distance in [(8.0, 0.157, 0.0719), (7.0, 0.154, 0.0551)]:

@@ -2,6 +2,7 @@ from . import (
     corrections as corrections,
     look_ahead as look_ahead,
     momentum as momentum,
+    staleness_models as staleness_models,
     staleness_weights as staleness_weights,
     work as work,
 )
