@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from stalegrad._core.trees import like
 from stalegrad.models.streams import Stream, first_examples, on_device
 
 Params = Any
@@ -74,6 +75,7 @@ def check_functions(
     train: Any,
     test: Any,
     batch_size: int,
+    gradient: Callable[[Params, Batch, jax.Array], Params] | None = None,
 ) -> None:
     """Call the functions of a problem abstractly: with shapes in place of numbers.
 
@@ -84,6 +86,7 @@ def check_functions(
         train: training data on the device, a stream, or None.
         test: as ``train``.
         batch_size: examples in a mini-batch.
+        gradient: ``gradient(params, batch, key) -> params``; None: the derivative of the loss.
 
     Raises:
         ValueError: naming the function and what it must return.
@@ -91,7 +94,7 @@ def check_functions(
     key = jax.random.key(0)
     params = _check_init(init, key)
 
-    must = "it must return a scalar that can be differentiated in params"
+    must = "it must return a scalar" + (" that can be differentiated in params" if gradient is None else "")
 
     def checked_loss(params: Params, batch: Batch, key: jax.Array) -> Any:
         value = loss(params, batch, key)
@@ -99,7 +102,10 @@ def check_functions(
         return value
 
     with _calling("loss(params, batch, key)", loss, must):
-        jax.eval_shape(jax.grad(checked_loss), params, _examples(train, batch_size), key)
+        derived = checked_loss if gradient is not None else jax.grad(checked_loss)
+        jax.eval_shape(derived, params, _examples(train, batch_size), key)
+    if gradient is not None:
+        _check_gradient(gradient, params, _examples(train, batch_size), key)
     for data in (train, test):
         if data is None and data is not train:
             continue
@@ -135,6 +141,37 @@ def _check_init(init: Callable[[jax.Array], Params], key: jax.Array) -> Params:
                 f"({', '.join(FLOATS)})"
             )
     return params
+
+
+def _check_gradient(gradient: Callable[..., Params], params: Params, batch: Batch, key: jax.Array) -> None:
+    must = "it must return arrays of the shapes of params"
+    with _calling("gradient(params, batch, key)", gradient, must):
+        found = jax.eval_shape(gradient, params, batch, key)
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (found, params)]
+    if shapes[0] != shapes[1]:
+        returned, allowed = (f"{tree!s:.200}" for tree in shapes)
+        raise _WrongReturnError(
+            f"gradient(params, batch, key) of the problem returned the shapes {returned}: {must}, {allowed}"
+        )
+
+
+def with_gradient(
+    loss: Callable[[Params, Batch, jax.Array], jax.Array], gradient: Callable[[Params, Batch, jax.Array], Params]
+) -> Callable[[Params, Batch, jax.Array], jax.Array]:
+    """Return the loss, with ``gradient(params, batch, key)`` in the place of its derivative."""
+
+    @jax.custom_vjp
+    def own(params: Params, batch: Batch, key: jax.Array) -> jax.Array:
+        return loss(params, batch, key)
+
+    def forward(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Params]:
+        return loss(params, batch, key), like(gradient(params, batch, key), params)
+
+    def backward(slope: Params, cotangent: jax.Array) -> tuple[Params, None, None]:
+        return jax.tree.map(lambda leaf: cotangent.astype(leaf.dtype) * leaf, slope), None, None
+
+    own.defvjp(forward, backward)
+    return own
 
 
 def _check_scalar(call: str, value: Any, must: str) -> None:

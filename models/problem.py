@@ -97,6 +97,7 @@ class Problem:
         batch_size: int | None = None,
         sampling: Sampling = "epochs",
         evaluate: Callable[[Params, Batch], Mapping[str, jax.Array]] | None = None,
+        gradient: Callable[[Params, Batch, jax.Array], Params] | None = None,
     ) -> Problem:
         """Return a problem made of your own functions; parameters may be any pytree.
 
@@ -113,12 +114,19 @@ class Problem:
             sampling: how mini-batches are drawn.
             evaluate: ``evaluate(params, data) -> {"loss": scalar, "error": scalar, ...}``; by default the
                 loss of the whole data set.
-
-        A noise-free quadratic::
-
-            Problem.from_functions(lambda key: jnp.ones(10), lambda w, batch, key: 0.5 * jnp.sum(w**2))
+            gradient: ``gradient(params, batch, key) -> params``, what workers compute instead of the derivative of
+                the loss: clipped, compressed or noisy gradients, say. ``loss`` need not be differentiable then.
 
         What the functions return is checked, on shapes alone, when a run begins.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> from stalegrad.models import Problem
+            >>> bowl = Problem.from_functions(lambda key: jnp.ones(10), lambda w, batch, key: 0.5 * jnp.sum(w**2))
+            >>> def noisy(w, batch, key):
+            ...     return w + 0.1 * jax.random.normal(key, w.shape)
+            >>> bowl.but(gradient=noisy).batch_size
+            1
 
         Raises:
             ValueError: if the data and ``batch_size`` do not fit together.
@@ -129,7 +137,7 @@ class Problem:
             )
         import jax
 
-        from stalegrad.models.functions import check_data, check_functions
+        from stalegrad.models.functions import check_data, check_functions, with_gradient
         from stalegrad.models.objective import Objective
 
         train, test = check_data("train", train), check_data("test", test)
@@ -142,11 +150,13 @@ class Problem:
         problem.augment, problem.context, problem.image_size = False, None, None
         problem.batch_size, problem.sampling = _checked(1 if batch_size is None else batch_size, sampling)
         problem.options = {}
-        problem._functions = {"init": init, "loss": loss, "evaluate": evaluate, "train": train, "test": test}
+        own = {"init": init, "loss": loss, "evaluate": evaluate, "gradient": gradient}
+        problem._functions = {**own, "train": train, "test": test}
         measure = evaluate or whole_loss
+        differentiated = loss if gradient is None else with_gradient(loss, gradient)
         objective = Objective(
             init,
-            lambda params, stats, batch, key: (loss(params, batch, key), stats),
+            lambda params, stats, batch, key: (differentiated(params, batch, key), stats),
             lambda params, stats, data: measure(params, data),
             train,
             test,
@@ -155,7 +165,7 @@ class Problem:
 
         @functools.cache
         def checked() -> Objective:
-            check_functions(init, loss, measure, train, test, problem.batch_size)
+            check_functions(init, loss, measure, train, test, problem.batch_size, gradient)
             return objective
 
         problem._objective = checked
@@ -192,10 +202,9 @@ class Problem:
         """
         if self.named:
             return Problem(**{**self.table(), **changes})
-        own = ["batch_size", "sampling"]
         for name in changes:
-            if name not in own:
-                raise ValueError(unknown_name("argument of a problem of functions:", name, own))
+            if name not in self.settings:
+                raise ValueError(unknown_name("argument of a problem of functions:", name, self.settings))
         return Problem.from_functions(**{**self.settings, **changes})
 
     @property

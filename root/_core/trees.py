@@ -12,6 +12,14 @@ Params = Any
 tree_map = jax.tree.map
 
 
+def flat(tree: Params) -> dict[str, Any]:
+    """Return the leaves of a pytree as ``{"path/to/leaf": leaf}``; the path of a lone leaf is ``params``."""
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path) or "params": leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
 def stacked(params: Params, workers: int) -> Params:
     """Return zeros of the shape of ``params``, one copy per worker along a first axis."""
     return tree_map(lambda leaf: jnp.zeros((workers, *leaf.shape), leaf.dtype), params)

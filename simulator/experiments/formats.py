@@ -107,15 +107,3 @@ def flush(directory: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def flat(params: Any) -> dict[str, Any]:
-    """Return a pytree as ``{"path/to/leaf": array}``."""
-    import jax
-
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {
-        "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)
-        or "params": np.asarray(leaf)
-        for path, leaf in leaves
-    }

@@ -21,7 +21,6 @@ import pandas as pd
 from stalegrad._core.files import check_sums, write_sums
 from stalegrad.simulator.experiments.experiment import Experiment, from_toml
 from stalegrad.simulator.experiments.formats import (
-    flat,
     flush,
     read_arrays,
     read_file,
@@ -46,8 +45,16 @@ if TYPE_CHECKING:
 
 FORMAT = "stalegrad-result-3"
 
-FILES = ("spec.toml", "result.json", "history.parquet", "params.npz", "gradients.parquet", "stats.npz")
-"""What a result consists of, beside its trace; the last two are there if there is something to hold."""
+FILES = (
+    "spec.toml",
+    "result.json",
+    "history.parquet",
+    "params.npz",
+    "gradients.parquet",
+    "stats.npz",
+    "snapshots.npz",
+)
+"""What a result consists of, beside its trace; the last three are there if there is something to hold."""
 
 PACKAGES = ("stalegrad", "jax", "jaxlib", "numpy", "scipy", "optax", "flax", "simpy")
 """Those whose versions can change a number."""
@@ -75,6 +82,8 @@ class Result:
         gradients: one row per used message, if the record asks for it (see
             :class:`~stalegrad.simulator.replays.run.Replay`).
         stats: the running statistics of batch norm at the end, like ``params``; empty where there is none.
+        snapshots: parameters at the rows of the history, if the record asks for them (see
+            :class:`~stalegrad.simulator.replays.run.Replay`); flat, like ``params``, if loaded from disk.
         versions: of the packages that ran it.
         parts: digests of the functions and local data that the experiment's spec names, see
             :func:`~stalegrad.simulator.experiments.identity.parts_of`.
@@ -88,6 +97,7 @@ class Result:
     execution: str
     gradients: pd.DataFrame | None = None
     stats: Any = ()
+    snapshots: Any = None
     versions: Mapping[str, str] = field(default_factory=versions)
     parts: Mapping[str, str] = field(default_factory=dict)
 
@@ -139,7 +149,7 @@ class Result:
         """Write everything to a new directory, which appears whole or not at all, whatever fails meanwhile.
 
         ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, where there are such,
-        ``gradients.parquet`` and ``stats.npz``; ``SHA256SUMS`` covers them all. No pickle.
+        ``gradients.parquet``, ``stats.npz`` and ``snapshots.npz``; ``SHA256SUMS`` covers them all. No pickle.
 
         Raises:
             FileExistsError: if the directory exists and is not empty.
@@ -150,6 +160,8 @@ class Result:
         about: dict[str, Any] = {"format": FORMAT, "diverged_at": self.diverged_at, "execution": self.execution}
         about |= {"versions": dict(self.versions), "parts": dict(self.parts)}
         directory.parent.mkdir(parents=True, exist_ok=True)
+        from stalegrad._core.trees import flat
+
         fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
         try:
             (fresh / "spec.toml").write_text(spec, encoding="utf-8", newline="\n")
@@ -159,8 +171,9 @@ class Result:
             if self.gradients is not None:
                 write_table(self.gradients, fresh / "gradients.parquet", index=True)
             write_arrays(flat(self.params), fresh / "params.npz")
-            if stats := flat(self.stats):
-                write_arrays(stats, fresh / "stats.npz")
+            for name, tree in (("stats", self.stats), ("snapshots", self.snapshots)):
+                if arrays := flat(tree):
+                    write_arrays(arrays, fresh / f"{name}.npz")
             write_sums(fresh)
             fresh.chmod(0o755)
             flush(fresh)
@@ -198,6 +211,7 @@ class Result:
             for name, ending, read, missing in [
                 ("gradients", ".parquet", read_table, None),
                 ("stats", ".npz", read_arrays, ()),
+                ("snapshots", ".npz", read_arrays, None),
             ]
         }
         return cls(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stalegrad.simulator.experiments.formats import flat
+from stalegrad._core.trees import flat
 from stalegrad.simulator.experiments.result import Result
 from stalegrad.simulator.timing.columns import MESSAGE_COLUMNS
 

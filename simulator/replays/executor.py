@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from stalegrad._core.trees import scalar_type
 from stalegrad.models.streams import Stream
 from stalegrad.policies import Method
 from stalegrad.simulator.replays.feed import Feed
+from stalegrad.simulator.replays.history import as_types
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.step import Layout, Loss, Params, Step
 from stalegrad.simulator.replays.training import Snapshot, Structure, Training
@@ -42,6 +43,11 @@ def numbers_of(method: Method, workers: int, learning_rate: Any, dtype: Any) -> 
     first = method.learning_rate.values(np.zeros(1), np.zeros(1), workers)[0]
     numbers = method.numbers | {PEAK: peak, FIRST: first}
     return {name: jnp.asarray(value, dtype) for name, value in numbers.items()}
+
+
+def slot_after(plan: Plan, update: int) -> int:
+    """Return where the point is that is sent to workers after so many updates."""
+    return int(plan.lowered.write_slot[update - 1]) if update else plan.lowered.initial_slot
 
 
 class Program(NamedTuple):
@@ -111,10 +117,17 @@ class Executor(ABC):
     def restore(self, leaves: Sequence[Any]) -> None:
         """Go on from another state, of which these are the leaves (as bytes, where NumPy has no such type)."""
         own, structure = jax.tree.flatten(self.state)
-        typed = [
-            leaf.view(to.dtype) if leaf.dtype.kind == "V" else leaf for leaf, to in zip(leaves, own, strict=True)
-        ]
-        self.state = jax.tree.unflatten(structure, map(jnp.array, typed))
+        self.state = jax.tree.unflatten(structure, map(jnp.array, as_types(leaves, own)))
+
+    def look(self, update: int) -> dict[str, Params]:
+        """Return the server's parameters and the point sent to workers, now that so many updates are made."""
+        slot = slot_after(self.plan, update)
+        sent = self.state.params if self.program.layout.fresh else self.kept_in(slot)
+        return cast("dict[str, Params]", jax.device_get({"params": self.state.params, "sent": sent}))
+
+    @abstractmethod
+    def kept_in(self, slot: int) -> Params:
+        """Return the content of a slot."""
 
     @abstractmethod
     def advance(self, first: int, last: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,9 @@ SAMPLE, BLOCK = 2_048, 256
 Evaluation = Callable[[], dict[str, float]]
 """Returns the values of the current version: losses, error, and the record's own columns."""
 
+Look = Callable[[], dict[str, Params]]
+"""Returns the server's parameters (``params``) and the point sent to workers (``sent``), on the host."""
+
 
 class History:
     """Rows, written as updates are made.
@@ -35,6 +38,7 @@ class History:
         done: updates made.
         current: values of the version at which the run stands; empty until they are worked out.
         diverged_at: wallclock of the first row whose loss is not finite, or None.
+        kept: what the record keeps of versions: updates made, and what a ``Look`` returns.
     """
 
     def __init__(self, training: Training) -> None:
@@ -44,6 +48,8 @@ class History:
         self.diverged_at: float | None = None
         self.measured: list[Any] = []
         self.recent: list[Any] = []
+        self.kept: list[tuple[int, dict[str, Params]]] = []
+        self.initial = training.initial.params
         self.current = evaluate(training.objective, training.initial, self.record)
 
     def note(self, measured: Any, update: int) -> None:
@@ -57,12 +63,13 @@ class History:
         self.current = self.current or evaluation()
         return self.current
 
-    def write(self, plan: Plan, evaluation: Evaluation) -> bool:
+    def write(self, plan: Plan, evaluation: Evaluation, look: Look) -> bool:
         """Write the rows that are due now; a loss that is not finite is the last of them.
 
         Args:
             plan: what is done.
             evaluation: returns the values of the current version.
+            look: returns that version.
 
         Returns:
             Whether the run goes on.
@@ -72,6 +79,8 @@ class History:
             if update > self.done:
                 break
             self.rows.append(self.row(plan, float(wallclock), self.evaluated(evaluation)))
+            if self.record.params and (not self.kept or self.kept[-1][0] < self.done):
+                self.kept.append((self.done, look()))
             if not math.isfinite(self.rows[-1]["train_loss"]):
                 self.diverged_at = float(wallclock)
         return self.diverged_at is None
@@ -120,15 +129,36 @@ class History:
             }
         ).rename_axis("gradient")
 
+    @property
+    def snapshots(self) -> dict[str, Any] | None:
+        """What is kept of versions, stacked; None unless the record asks for it."""
+        if not self.record.params:
+            return None
+        updates, versions = zip(*self.kept, strict=True)
+        return {"update": np.array(updates), **jax.tree.map(lambda *leaves: np.stack(leaves), *versions)}
+
     def state(self) -> tuple[dict[str, Any], list[Any]]:
         """Return what a checkpoint keeps: texts and numbers, and arrays."""
-        about = {"done": self.done, "shown": self.shown, "rows": self.rows}
-        return about, [np.concatenate(parts) if parts else np.empty(0) for parts in (self.measured, self.recent)]
+        about = {"done": self.done, "shown": self.shown, "rows": self.rows, "kept": [u for u, _ in self.kept]}
+        measured = [np.concatenate(parts) if parts else np.empty(0) for parts in (self.measured, self.recent)]
+        return about, [*measured, *(leaf for _, version in self.kept for leaf in jax.tree.leaves(version))]
 
-    def restore(self, about: Mapping[str, Any], arrays: list[Any]) -> None:
-        """Go on from what :meth:`state` has returned."""
+    def restore(self, about: Mapping[str, Any], arrays: list[Any]) -> list[Any]:
+        """Go on from what :meth:`state` has returned; return those arrays that are somebody else's."""
         self.done, self.shown, self.rows, self.current = about["done"], about["shown"], about["rows"], {}
-        self.measured, self.recent = ([part] if len(part) else [] for part in arrays)
+        measured, recent, *arrays = arrays
+        self.measured, self.recent = ([part] if len(part) else [] for part in (measured, recent))
+        leaves, structure = jax.tree.flatten({"params": self.initial, "sent": self.initial})
+        for i, update in enumerate(about["kept"]):
+            stored = arrays[i * len(leaves) : (i + 1) * len(leaves)]
+            self.kept.append((update, jax.tree.unflatten(structure, as_types(stored, leaves))))
+        return arrays[len(about["kept"]) * len(leaves) :]
+
+
+def as_types(stored: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+    """Return stored arrays in the types of others: NumPy lacks some of JAX's, and stores them as bytes."""
+    pairs = zip(stored, like, strict=True)
+    return [leaf.view(to.dtype) if leaf.dtype.kind == "V" else leaf for leaf, to in pairs]
 
 
 def evaluate(objective: Objective, snapshot: Snapshot, record: Record) -> dict[str, float]:

@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,12 @@ import numpy as np
 from stalegrad._core.trees import scalar_type
 from stalegrad.models import Objective
 from stalegrad.models.streams import Stream
-from stalegrad.simulator.replays.executor import Program, numbers_of
+from stalegrad.simulator.replays.executor import Program, numbers_of, slot_after
 from stalegrad.simulator.replays.history import History, evaluate, sample, values_of
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record, cadence_of
-from stalegrad.simulator.replays.scan import CHUNK, compiled_length, cut, run_chunk, state_of
+from stalegrad.simulator.replays.scan import CHUNK, compiled_length, cut, gather, run_chunk, state_of
+from stalegrad.simulator.replays.step import Params
 from stalegrad.simulator.replays.training import Snapshot, Structure, Training
 
 
@@ -153,6 +154,12 @@ class Group:
 
         return [of(i, training.record) for i, training in enumerate(self.trainings)]
 
+    def look(self, index: int, update: int) -> dict[str, Params]:
+        """Return a run's parameters and the point that it sends, now that so many updates are made."""
+        at = jax.tree.map(lambda leaf: leaf[index], (self.state.params, self.state.slots))
+        sent = at[0] if at[1] is None else gather(at[1], slot_after(self.plans[index], update))
+        return cast("dict[str, Params]", jax.device_get({"params": at[0], "sent": sent}))
+
     def evaluate_one(self, index: int) -> dict[str, float]:
         """Evaluate one run; return its values."""
         return evaluate(self.objective, self.snapshot(index), self.trainings[index].record)
@@ -234,9 +241,10 @@ def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device
                 history.note(measured[i], update)
 
             if part.in_step:
-                going_on = history.write(part.plan, functools.partial(values.__getitem__, i))
+                evaluation = functools.partial(values.__getitem__, i)
             else:
-                going_on = history.write(part.plan, functools.partial(group.evaluate_one, i))
+                evaluation = functools.partial(group.evaluate_one, i)
+            going_on = history.write(part.plan, evaluation, functools.partial(group.look, i, update))
             if not going_on or update == last:
                 yield Done(part, group.snapshot(i), lanes)
 

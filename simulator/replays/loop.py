@@ -54,6 +54,10 @@ class Loop(Executor):
         self.state = State(params, slots, own, kept, optimizer)
         return np.array(measured) if self.layout.measures and measured else None
 
+    def kept_in(self, slot: int) -> Params:
+        """Return the content of a slot."""
+        return self.state.slots[slot]
+
 
 @functools.lru_cache(maxsize=64)
 def compiled(program: Program) -> Any:

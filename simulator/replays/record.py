@@ -21,6 +21,12 @@ POINTS = 50
 ROWS = 1_000_000
 """Rows of a history at most, where they are due by wallclock."""
 
+WIDEST = 10_000
+"""Numbers in a user's column at most."""
+
+MOST_BYTES = 4 << 30
+"""Of the parameters that a history keeps."""
+
 COLUMNS = (
     "wallclock", "update", "gradients", "epoch", "train_loss", "test_loss", "test_error", "mean_staleness",
     "max_staleness", "mean_gap", "learning_rate",
@@ -41,11 +47,15 @@ class Record:
             applies a message and what the message was computed at).
         per_gradient: record of every message its gap, the L2 norm of its gradient and its effective step,
             as a table of their own.
+        params: keep the server's parameters, and the point that it sends to workers, at every row, up to 4 GiB in
+            all (see :class:`~stalegrad.simulator.replays.run.Replay`); with ``updates = 1``, after every update.
         train_examples: take the training loss over this number of examples, evenly spaced, and not over all: to
             evaluate a large network on all training examples takes as long as a third of an epoch.
-        fn: ``fn(params) -> {"name": scalar}``, further columns of your own, under names that the history does not
-            have yet; or the name of such a function, ``"module:function"``, which is imported when the first row
-            is written. What it returns is checked at the first row, of version 0, before any update is made.
+        fn: ``fn(params) -> {"name": value}``, further columns of your own, under names that the history does not
+            have yet: a scalar, or an array of up to 10,000 numbers, which becomes the columns ``name[0]``,
+            ``name[1]``, ... (``name[0,0]``, ... of a matrix). Or the name of such a function,
+            ``"module:function"``, which is imported when the first row is written. What it returns is checked at
+            the first row, of version 0, before any update is made.
 
     The cadence changes neither the trace nor the parameters.
     """
@@ -55,6 +65,7 @@ class Record:
     wallclock: PositiveFloat | None = None
     gap: bool = True
     per_gradient: bool = False
+    params: bool = False
     train_examples: PositiveInt | None = None
     fn: Callable[[Any], Mapping[str, Any]] | str | None = None
 
@@ -80,9 +91,17 @@ class Record:
         returned = function_of(self.fn)(params)
         if not isinstance(returned, Mapping):
             raise ValueError(
-                f"fn of record returned {returned!r:.60}: it must return a mapping of column to scalar"
+                f"fn of record returned {returned!r:.60}: it must return a mapping of column to scalar or array"
             )
-        return {name: _scalar(name, value) for name, value in returned.items()}
+        return {name: each for column, value in returned.items() for name, each in _columns(column, value).items()}
+
+    def check_kept(self, rows: int, size: int) -> None:
+        """Raise ValueError if parameters of so many bytes are to be kept too often."""
+        if self.params and 2 * size * rows > MOST_BYTES:
+            raise ValueError(
+                f"params of record keeps twice {size} bytes in {rows} rows, more than {MOST_BYTES >> 30} GiB: "
+                f"allowed are {MOST_BYTES // (2 * size)} rows for this problem"
+            )
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -144,7 +163,8 @@ def points(record: Record, budget: Budget, lowered: LoweredTrace, end: float, *,
     return Points(times[update], update)
 
 
-def _scalar(name: Any, value: Any) -> float:
+def _columns(name: Any, value: Any) -> dict[str, float]:
+    """Return a column of a user as columns of numbers."""
     if not isinstance(name, str):
         raise ValueError(f"fn of record returned the column {name!r:.60}: names of columns are strings")
     if name in COLUMNS:
@@ -153,14 +173,16 @@ def _scalar(name: Any, value: Any) -> float:
             f"{', '.join(COLUMNS)}"
         )
     array = np.asarray(value)
-    if array.ndim:
+    if array.size > WIDEST:
         raise ValueError(
-            f"fn of record returned an array of shape {array.shape} for the column {name!r}: a column holds one "
-            "scalar per row"
+            f"fn of record returned an array of shape {array.shape} for the column {name!r}: at most {WIDEST} "
+            "numbers"
         )
     import jax.numpy as jnp
 
     # JAX's own floating dtypes, such as bfloat16, are of kind V.
     if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"fn of record returned {value!r:.60} for the column {name!r}: give a real number")
-    return float(array)
+    if not array.ndim:
+        return {name: float(array)}
+    return {f"{name}[{','.join(map(str, at))}]": float(array[at]) for at in np.ndindex(array.shape)}

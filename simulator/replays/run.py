@@ -18,6 +18,7 @@ from stalegrad.simulator.replays.batches import sampler
 from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.execution import begin, check_execution
 from stalegrad.simulator.replays.executor import Executor
+from stalegrad.simulator.replays.given import Start
 from stalegrad.simulator.replays.history import History, evaluate
 from stalegrad.simulator.replays.lanes import Part, grouped, replay_groups
 from stalegrad.simulator.replays.lowering import lower
@@ -43,6 +44,9 @@ class Replay(NamedTuple):
             the displacement, where workers send one), ``learning_rate`` and ``effective_step``: the learning rate
             times the factor by which correction and weight have changed the norm.
         stats: the running statistics of batch norm at the end; no leaves where there is none.
+        snapshots: if the record asks for them, ``update`` (how many were made), ``params`` (the server's
+            parameters then) and ``sent`` (the point that workers are sent), with one entry along the first axis of
+            every array for each version that has a row; else None.
     """
 
     history: pd.DataFrame
@@ -51,6 +55,7 @@ class Replay(NamedTuple):
     execution: str
     gradients: pd.DataFrame | None = None
     stats: Any = ()
+    snapshots: dict[str, Any] | None = None
 
 
 def replay(
@@ -63,6 +68,9 @@ def replay(
     execution: str | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
+    params: Params | None = None,
+    stats: Any = None,
+    batches: npt.ArrayLike | None = None,
 ) -> Replay:
     """Replay a trace, simulated or measured, on a problem with a method's rule.
 
@@ -76,6 +84,11 @@ def replay(
         execution: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
         progress: told about updates as they are made.
         checkpoint: where the state is kept now and then; the replay goes on from what it holds.
+        params: parameters to start at, instead of those that the problem and the seed give: a pytree of the same
+            structure, shapes and types, or the ``params`` of a stored result.
+        stats: of networks with batch norm, running statistics to start at.
+        batches: the examples of every mini-batch, instead of those that the problem's sampling and the seed give:
+            indices (used messages, local steps, batch size) as :func:`mini_batches` returns them.
 
     Returns:
         The history, with columns ``wallclock, update, gradients, epoch, train_loss, test_loss,
@@ -84,11 +97,25 @@ def replay(
         whether it diverged. A run that diverges ends there.
 
     Raises:
-        ValueError: if the mini-batch is larger than the data set, the execution is impossible for the method, or
-            the trace cannot have happened (see :meth:`Trace.verify`).
+        ValueError: if the mini-batch is larger than the data set, the execution is impossible for the method, the
+            trace cannot have happened (see :meth:`Trace.verify`), or ``params``, ``stats`` or ``batches`` do not
+            go together with the problem.
+
+    Example:
+        >>> from stalegrad.models import Problem
+        >>> from stalegrad.policies import methods
+        >>> from stalegrad.simulator import Cluster, Record, mini_batches, replay, simulate
+        >>> problem, method = Problem("softmax-regression", "fashion-mnist-small"), methods.async_()
+        >>> trace = simulate(Cluster(4), method.synchrony, updates=10)
+        >>> first = replay(trace, problem, method, record=Record(updates=1, params=True))
+        >>> first.snapshots["update"]
+        array([ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10])
+        >>> batches = mini_batches(trace, problem)[::-1]
+        >>> again = replay(trace, problem, method, params=first.params, batches=batches)
     """
     check_execution(execution)
-    training = Training(problem, method, trace.workers, record, _budget(trace), seed)
+    start = Start(params, stats, batches)
+    training = Training(problem, method, trace.workers, record, _budget(trace), seed, start)
     return replay_on(trace, training, execution=execution, progress=progress, checkpoint=checkpoint)
 
 
@@ -149,14 +176,14 @@ def mini_batches(trace: Trace, problem: Problem, *, seed: int = 0) -> npt.NDArra
 
 def follow(plan: Plan, executor: Executor, history: History, watch: Watch) -> bool:
     """Execute a plan to its end, and write its rows; return whether the run goes on, for it has not diverged."""
-    evaluation = functools.partial(evaluate_now, executor)
+    evaluation, look = functools.partial(evaluate_now, executor), lambda: executor.look(history.done)
     executor.follow(plan)
     for update in [*plan.due.update[len(history.rows) :], plan.lowered.updates]:
         while history.done < update:
             first, last = history.done, min(int(update), history.done + executor.stride)
             history.note(executor.advance(first, last), last)
             watch.made(last - first, executor, history)
-        if not history.write(plan, evaluation):
+        if not history.write(plan, evaluation, look):
             return False
     return True
 
@@ -210,7 +237,7 @@ def result_of(plan: Plan, history: History, snapshot: Snapshot, execution: str) 
     """Return what a replay gives, when it is over."""
     params, stats = snapshot
     rows, gradients = pd.DataFrame(history.rows), history.gradients(plan)
-    return Replay(rows, params, history.diverged_at, execution, gradients, stats)
+    return Replay(rows, params, history.diverged_at, execution, gradients, stats, history.snapshots)
 
 
 def _budget(trace: Trace) -> Budget:

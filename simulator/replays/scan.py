@@ -70,6 +70,10 @@ class Scan(Executor):
         )
         return None if measured is None else np.asarray(measured)[: b - a]
 
+    def kept_in(self, slot: int) -> Params:
+        """Return the content of a slot."""
+        return gather(self.state.slots, slot)
+
 
 def cut(plan: Plan, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
     """Return the updates ``start`` to ``stop - 1``, padded to ``updates`` updates of ``most`` messages."""

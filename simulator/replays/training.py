@@ -15,6 +15,7 @@ from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method, Rule
 from stalegrad.policies.optimizers import build_optimizer, needs_loss
 from stalegrad.simulator.replays.batches import key_of, sampler
+from stalegrad.simulator.replays.given import FROM_SEED, Start, checked_batches, checked_start
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.plan import Plan, check_rule
 from stalegrad.simulator.replays.record import Record, points
@@ -81,6 +82,7 @@ class Training:
         record: what the history holds.
         budget: when the run ends.
         seed: of initial parameters, mini-batches and the keys given to the loss.
+        given: initial parameters and mini-batches, if an author chooses them.
 
     Attributes:
         objective: the problem's functions and data.
@@ -92,7 +94,14 @@ class Training:
     """
 
     def __init__(
-        self, problem: Problem, method: Method, workers: int, record: Record | None, budget: Budget, seed: int
+        self,
+        problem: Problem,
+        method: Method,
+        workers: int,
+        record: Record | None,
+        budget: Budget,
+        seed: int,
+        given: Start = FROM_SEED,
     ) -> None:
         self.problem, self.method, self.workers = problem, method, workers
         self.record, self.budget, self.seed = record or Record(), budget, validate("seed", Seed, seed)
@@ -100,11 +109,19 @@ class Training:
         self.objective: Objective = problem.objective()
         self.rule: Rule = method.rule(workers)
         self.init_key, self.loss_key = jax.random.split(key_of(self.seed))
+        self.given = given
 
     @functools.cached_property
     def initial(self) -> Snapshot:
         """Version 0, and running statistics at the start; copied, because their buffers will be donated."""
-        return Snapshot(*jax.tree.map(jnp.array, (self.objective.init(self.init_key), self.objective.stats)))
+        init, stats, given = self.objective.init, self.objective.stats, self.given
+        if given.params is None:
+            params = jax.tree.map(jnp.array, init(self.init_key))
+        else:
+            params = checked_start("params", given.params, jax.eval_shape(init, self.init_key))
+        if given.stats is None:
+            return Snapshot(params, jax.tree.map(jnp.array, stats))
+        return Snapshot(params, checked_start("stats", given.stats, stats))
 
     @functools.cached_property
     def loss_needed(self) -> bool:
@@ -137,7 +154,11 @@ class Training:
         """
         check_rule(self.method.name, self.rule, lowered)
         examples, size = self.objective.examples, self.problem.batch_size
-        draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, lowered, self.workers)
+        if self.given.batches is None:
+            draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, lowered, self.workers)
+        else:
+            batches = checked_batches(self.given.batches, lowered, size, examples)
+            draw = lambda first, last: batches[first:last]  # noqa: E731
         epochs = lowered.gradients_before * (size / examples if examples else math.nan)
         learning_rate = self.method.learning_rate.values(
             np.arange(lowered.updates, dtype=float), epochs[:-1], self.workers
@@ -146,6 +167,7 @@ class Training:
         weigh = self.rule.weight
         weight = np.ones(len(update)) if weigh is None else weigh(lowered.staleness, update, self.workers)
         due = points(self.record, self.budget, lowered, end, final=final)
+        self.record.check_kept(len(due.update), sum(leaf.nbytes for leaf in jax.tree.leaves(self.initial.params)))
         return Plan(lowered, draw, epochs, learning_rate, weight, due)
 
 

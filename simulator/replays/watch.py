@@ -42,9 +42,7 @@ class Watch:
         """Go on from the state that the checkpoint holds, if any."""
         if self.saved is None:
             return
-        measured, recent, *leaves = self.saved.arrays
-        executor.restore(leaves)
-        history.restore(self.saved.about, [measured, recent])
+        executor.restore(history.restore(self.saved.about, self.saved.arrays))
         if self.progress is not None:
             self.progress(history.done)
 

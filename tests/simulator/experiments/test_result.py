@@ -14,10 +14,10 @@ import pytest
 from matplotlib.axes import Axes
 
 from stalegrad._core.files import write_sums
+from stalegrad._core.trees import flat
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 from stalegrad.simulator import Cluster, Experiment, Exponential, Record, Result, run
-from stalegrad.simulator.experiments.formats import flat
 
 FILES = [
     "SHA256SUMS",

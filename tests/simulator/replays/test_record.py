@@ -57,19 +57,19 @@ def test_a_column_that_every_history_has_is_refused_before_any_update(column):
     ("returned", "said"),
     [
         (
-            {"w": jnp.ones(3)},
-            r"returned an array of shape \(3,\) for the column 'w': a column holds one scalar per row",
+            {"w": np.ones(10_001)},
+            r"returned an array of shape \(10001,\) for the column 'w': at most 10000 numbers",
         ),
-        ({"w": [1.0]}, r"returned an array of shape \(1,\) for the column 'w'"),
+        ({"w": ["a", "b"]}, r"returned \['a', 'b'\] for the column 'w': give a real number"),
         ({"w": "high"}, "returned 'high' for the column 'w': give a real number"),
         ({"w": None}, "returned None for the column 'w': give a real number"),
         ({"w": 1j}, "returned 1j for the column 'w': give a real number"),
         ({3: 1.0}, "returned the column 3: names of columns are strings"),
-        (1.0, "returned 1.0: it must return a mapping of column to scalar"),
+        (1.0, "returned 1.0: it must return a mapping of column to scalar or array"),
         ([("w", 1.0)], r"returned \[.*\]: it must return a mapping"),
     ],
 )
-def test_what_is_no_mapping_to_scalars_is_refused_before_any_update(returned, said):
+def test_what_is_no_mapping_to_numbers_is_refused_before_any_update(returned, said):
     made = []
     method, record = methods.async_(learning_rate=0.1), Record(fn=lambda w: returned)
     with pytest.raises(ValueError, match=f"fn of record {said}"):

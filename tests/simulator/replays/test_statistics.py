@@ -62,3 +62,18 @@ def test_every_gradient_takes_the_statistics_that_the_one_before_left(problem, p
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
     fresh = evaluate(versions[-1], objective.stats, objective.test)
     assert result.history["test_loss"].iloc[-1] != pytest.approx(float(fresh["loss"]), rel=1e-2)
+
+
+def test_a_replay_starts_at_the_statistics_that_are_given(problem):
+    method = methods.sync(learning_rate=0.1)
+    trace = simulate(Cluster(2, Exponential()), method.synchrony, updates=5)
+    first = replay(trace, problem, method)
+    again = replay(trace, problem, method, params=first.params, stats=first.stats)
+    for column in ("train_loss", "test_loss"):
+        assert again.history[column].iloc[0] == first.history[column].iloc[-1]
+    assert (
+        again.history["test_loss"].iloc[0]
+        != replay(trace, problem, method, params=first.params).history["test_loss"].iloc[0]
+    )
+    with pytest.raises(ValueError, match=r"of stats has shape \(1, 6\)"):
+        replay(trace, problem, method, stats=jax.tree.map(lambda leaf: leaf[None], first.stats))

@@ -1,0 +1,81 @@
+"""What an author gives a replay instead of what the problem and the seed decide: a start, mini-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from stalegrad._core.trees import flat
+from stalegrad.simulator.replays.lowering import LoweredTrace
+
+
+class Start(NamedTuple):
+    """What an author gives; None: what problem and seed decide. See :func:`~stalegrad.simulator.replay`."""
+
+    params: Any = None
+    stats: Any = None
+    batches: Any = None
+
+
+FROM_SEED = Start()
+
+
+def checked_start(name: str, given: Any, expected: Any) -> Any:
+    """Return arrays given as a start, in the structure that a problem has.
+
+    Args:
+        name: what they are called in errors.
+        given: a pytree like ``expected``, or the flat ``{"path/to/leaf": array}`` of a stored result.
+        expected: pytree of shapes and types.
+
+    Raises:
+        ValueError: naming the array that is missing, unknown, or of another shape or type.
+    """
+    structure: Any
+    leaves, structure = jax.tree.flatten(expected)
+    if jax.tree.structure(given) != structure:
+        own, theirs = list(flat(expected)), list(flat(given))
+        if not isinstance(given, Mapping) or set(given) != set(own):
+            raise ValueError(f"{name} with arrays {theirs!s:.300} is not allowed: the problem has {own!s:.300}")
+        given = jax.tree.unflatten(structure, [given[path] for path in own])
+    for path, leaf, to in zip(flat(expected), jax.tree.leaves(given), leaves, strict=True):
+        shape, dtype = np.shape(leaf), getattr(leaf, "dtype", np.asarray(leaf).dtype)
+        if (shape, dtype) != (to.shape, to.dtype):
+            raise ValueError(
+                f"{path} of {name} has shape {shape} and type {dtype}; allowed are {to.shape} and {to.dtype}"
+            )
+    return jax.tree.map(jnp.array, given)
+
+
+def checked_batches(given: Any, lowered: LoweredTrace, batch_size: int, examples: int) -> npt.NDArray[np.int32]:
+    """Return mini-batches given as indices of training examples.
+
+    Args:
+        given: integers (used messages, local steps, batch size), as of :func:`~stalegrad.simulator.mini_batches`.
+        lowered: the trace.
+        batch_size: examples in a mini-batch.
+        examples: size of the training set.
+
+    Raises:
+        ValueError: for another shape or type, or an index out of range, naming where.
+    """
+    shape = len(lowered.worker), lowered.steps, batch_size
+    found = np.asarray(given)
+    if found.shape != shape or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"batches of shape {found.shape} and type {found.dtype} are not allowed: this trace takes whole "
+            f"numbers of shape {shape}: (used messages, local steps, batch size)"
+        )
+    own = np.ones(shape[:2], bool)
+    if lowered.steps_of is not None:
+        own = np.arange(lowered.steps) < lowered.steps_of[:, None]
+    wrong = own[..., None] & ((found < 0) | (found >= examples))
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"batches[{at}] = {found[at]} is not allowed: examples are 0 to {examples - 1}")
+    return np.where(own[..., None], found, 0).astype(np.int32)
