@@ -1,38 +1,50 @@
-"""The code of docs/synchronies.md runs, and prints what stands there."""
+"""The code of the guides in docs/ runs, and prints what stands there."""
 
 import re
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import pytest
+
+from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.synchrony import SYNCHRONIES
 from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import Exponential
 from stalegrad.simulator.timing.engine import simulate
 
-TEXT = (Path(__file__).resolve().parents[1] / "docs" / "synchronies.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(python)?\n(.*?)^```", TEXT, re.M | re.S)
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+GUIDES = ("synchronies", "methods")
 
 
-def carried_out():
-    """Return the names that the guide's code makes, and what it prints against what it says that it prints."""
+def carried_out(guide):
+    """Return the names that a guide's code makes, and what it prints against what it says that it prints."""
+    text = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(python)?\n(.*?)^```", text, re.M | re.S)
     names, printed = {"__name__": "guide"}, StringIO()
     with redirect_stdout(printed):
-        for language, code in BLOCKS:
+        for language, code in blocks:
             if language:
                 exec(code, names)
-    return names, printed.getvalue(), "".join(text for language, text in BLOCKS if not language)
+    return names, printed.getvalue(), "".join(text for language, text in blocks if not language)
 
 
-def test_the_guide_prints_what_it_says():
-    _, printed, said = carried_out()
+@pytest.fixture(autouse=True)
+def no_traces_left(monkeypatch):
+    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._entries))
+    monkeypatch.setattr(SYNCHRONIES, "_entries", dict(SYNCHRONIES._entries))
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_prints_what_it_says(guide):
+    _, printed, said = carried_out(guide)
     assert printed.split() == said.split()
-    assert len(printed.splitlines()) > 10
+    assert len(printed.splitlines()) > 8
 
 
 def test_its_synchronies_do_what_it_says_of_them():
-    names, *_ = carried_out()
+    names, *_ = carried_out("synchronies")
     cluster = Cluster(6, Exponential())
     backup = simulate(cluster, names["BackupWorkers"](needed=4), updates=200).verify()
     assert (backup.updates.messages == 4).all()
@@ -52,7 +64,7 @@ def test_its_synchronies_do_what_it_says_of_them():
 
 
 def test_its_synchronies_can_be_registered_and_are_checked():
-    names, *_ = carried_out()
+    names, *_ = carried_out("synchronies")
     SYNCHRONIES.register("grace", names["Grace"])
     made = SYNCHRONIES.from_table({"name": "grace", "seconds": 2})
     assert made == names["Grace"](seconds=2.0)
