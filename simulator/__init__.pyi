@@ -12,6 +12,12 @@ from .sweeps.axes import Range as Range
 from .sweeps.executors import processes as processes
 from .sweeps.results import SweepResult as SweepResult, load as load
 from .sweeps.sweep import sweep as sweep
+from .timing.availability import (
+    Availability as Availability,
+    Counts as Counts,
+    Events as Events,
+    Renewal as Renewal,
+)
 from .timing.budget import Budget as Budget
 from .timing.cluster import Cluster as Cluster
 from .timing.columns import TraceError as TraceError

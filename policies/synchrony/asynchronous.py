@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stalegrad._core.specs import PositiveInt, spec
 from stalegrad.policies.synchrony.base import Messages, Synchrony, check_k
-from stalegrad.policies.synchrony.programs import WAIT, Decision, Free, ServerProgram
+from stalegrad.policies.synchrony.programs import DISCARD, WAIT, Decision, Free, ServerProgram
 
 
 @spec
@@ -69,11 +69,19 @@ class KAsync(Synchrony):
         check_k(self.k, workers, self.name)
 
     def serve(self, workers: int) -> ServerProgram:
-        """Collect ``k`` gradients, fresh or stale, update, answer their workers."""
+        """Collect ``k`` gradients, fresh or stale, update, answer their workers.
+
+        A second one, of a worker that has left and returned meanwhile, is discarded.
+        """
+        contributors = dict[int, None]()  # in the order in which they came
         event = yield WAIT
         while True:
-            contributors = [event.worker]
-            while len(contributors) < self.k:
+            if event.worker in contributors:
+                event = yield DISCARD
+                continue
+            contributors[event.worker] = None
+            if len(contributors) < self.k:
                 event = yield WAIT
-                contributors.append(event.worker)
-            event = yield Decision(apply=True, send=contributors)
+            else:
+                send, contributors = contributors, {}
+                event = yield Decision(apply=True, send=send)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import field
 
 from stalegrad._core.specs import PositiveInt, spec
+from stalegrad.policies.synchrony.barrier import Barrier
 from stalegrad.policies.synchrony.base import LocalSteps, Synchrony
 from stalegrad.policies.synchrony.programs import (
     ANNOUNCE,
     AWAIT,
+    NOBODY,
     SEND,
     WAIT,
     Announced,
     Compute,
     Decision,
+    Joined,
+    Received,
     Send,
     ServerProgram,
     Worker,
@@ -47,14 +51,19 @@ class DelayedAveraging(Synchrony):
             raise ValueError(f"tau of {self.name} = {self.tau} is not allowed: it must be even")
         object.__setattr__(self, "local_steps", self.tau // 2)
 
+    membership = True
+
     def serve(self, workers: int) -> ServerProgram:
-        """Merge one release of each worker, then send to all."""
+        """Merge one release of each worker that is there, then send to all."""
         merge = Decision(apply=True, send=range(workers))
-        yield WAIT
+        barrier = Barrier(workers)
+        event = yield WAIT
         while True:
-            for _ in range(workers - 1):
-                yield WAIT
-            yield merge
+            if barrier.note(event):
+                barrier.renew()
+                event = yield merge
+            else:
+                event = yield WAIT
 
     def work(self, worker: Worker) -> WorkerProgram:
         """Compute a cycle, hold it back until the release before has been answered, release it, go on."""
@@ -83,29 +92,40 @@ class DelayedAveragingGeneral(Synchrony):
     tau: LocalSteps
     local_steps: PositiveInt = field(default=1, init=False)
 
+    membership = True
+
     def serve(self, workers: int) -> ServerProgram:
-        """Ask, once a version, as soon as every worker has something; merge one release of each, send to all."""
+        """Ask, once a version, as soon as every worker has something; merge one release of each, send to all.
+
+        Every worker that is there, that is: one that joins after the question is asked when it has something.
+        """
         everybody = range(workers)
-        released, announced, asked = 0, 0, False
+        released, announced = Barrier(workers), Barrier(workers)
+        asked, not_asked = False, set[int]()
         event = yield WAIT
         while True:
-            merge = False
-            if isinstance(event, Announced):
-                announced += 1
-            else:
-                released += 1
-                merge = released == workers
-            if merge:
-                released, asked = 0, False
-            ask = announced == workers and not asked
-            if ask:
-                announced, asked = 0, True
-            event = yield Decision(apply=merge, send=everybody if merge else (), ask=everybody if ask else ())
+            ask: tuple[int, ...] | range = NOBODY
+            if isinstance(event, Announced) and event.worker in not_asked:
+                not_asked.discard(event.worker)
+                ask = (event.worker,)
+            elif not isinstance(event, Received):
+                announced.note(event)
+            if isinstance(event, Joined) and asked:
+                not_asked.add(event.worker)
+            if merge := not isinstance(event, Announced) and released.note(event):
+                released.renew()
+                asked = False
+            if announced.passed and not asked:
+                announced.renew()
+                not_asked.clear()
+                asked, ask = True, everybody
+            event = yield Decision(apply=merge, send=everybody if merge else NOBODY, ask=ask)
 
     def work(self, worker: Worker) -> WorkerProgram:
         """Compute; release what there is when asked; wait while there are tau gradients beyond the model held."""
         gradient, held = Compute(1), worker.version
-        kept = beyond = releases = 0
+        earlier, releases = worker.version - worker.asked, worker.version  # questions and models before it joined
+        kept = beyond = 0
         while True:
             yield gradient
             if worker.version != held:
@@ -115,7 +135,7 @@ class DelayedAveragingGeneral(Synchrony):
                 yield ANNOUNCE
             while True:
                 # Question q is about version q - 1, which has to have come.
-                if releases == worker.version == worker.asked - 1:
+                if releases == worker.version == worker.asked + earlier - 1:
                     yield release
                     kept, releases = 0, releases + 1
                 if beyond < self.tau:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from stalegrad._core.specs import PositiveInt, spec
+from stalegrad.policies.synchrony.barrier import Barrier
 from stalegrad.policies.synchrony.base import Messages, Synchrony, check_k
 from stalegrad.policies.synchrony.programs import (
     DISCARD,
     WAIT,
     Compute,
     Decision,
+    Received,
     Rounds,
     ServerProgram,
     Worker,
@@ -36,7 +38,7 @@ class KSync(Synchrony):
 
     def serve(self, workers: int) -> ServerProgram:
         """Collect ``k`` fresh gradients, update, send the new version to all."""
-        return _serve_rounds(self.k, workers)
+        return _serve_rounds(self.k, workers, distinct=True)
 
     def pattern(self, workers: int) -> Rounds:
         """Return that it takes rounds."""
@@ -45,11 +47,24 @@ class KSync(Synchrony):
 
 @spec
 class Sync(Synchrony):
-    """Fully synchronous: an update waits for one gradient of every worker (K-sync with k = P)."""
+    """Fully synchronous: an update waits for one gradient of every worker that is there (K-sync with k = P)."""
+
+    membership = True
 
     def serve(self, workers: int) -> ServerProgram:
-        """Serve as K-sync with k = P."""
-        return _serve_rounds(workers, workers)
+        """Collect a fresh gradient of everybody who is there, update, send the new version to all."""
+        everybody = range(workers)
+        renew = Decision(apply=True, send=everybody, cancel=everybody)
+        barrier = Barrier(workers)
+        event = yield WAIT
+        while True:
+            if isinstance(event, Received) and (event.staleness or event.worker in barrier.arrived):
+                event = yield DISCARD
+            elif barrier.note(event):
+                barrier.renew()
+                event = yield renew
+            else:
+                event = yield WAIT
 
     def pattern(self, workers: int) -> Rounds:
         """Return that it takes rounds."""
@@ -73,7 +88,7 @@ class KBatchSync(Synchrony):
 
     def serve(self, workers: int) -> ServerProgram:
         """Collect ``k`` fresh gradients of any workers, update, send the new version to all."""
-        return _serve_rounds(self.k, workers)
+        return _serve_rounds(self.k, workers, distinct=False)
 
     def work(self, worker: Worker) -> WorkerProgram:
         """Compute and send, for ever, without waiting for answers."""
@@ -82,15 +97,22 @@ class KBatchSync(Synchrony):
             yield job
 
 
-def _serve_rounds(k: int, workers: int) -> ServerProgram:
-    """Rounds of ``k`` gradients of the current version; older ones, still on their way, are discarded."""
+def _serve_rounds(k: int, workers: int, *, distinct: bool) -> ServerProgram:
+    """Rounds of ``k`` gradients of the current version; older ones, still on their way, are discarded.
+
+    So is a second one of a worker that has returned, where they must be of ``distinct`` workers.
+    """
     everybody = range(workers)
     renew = Decision(apply=True, send=everybody, cancel=everybody)
+    contributors = set[int]()
     kept, event = 0, (yield WAIT)
     while True:
-        if event.staleness:
+        if event.staleness or event.worker in contributors:
             event = yield DISCARD
         elif kept + 1 < k:
+            if distinct:
+                contributors.add(event.worker)
             kept, event = kept + 1, (yield WAIT)
         else:
+            contributors.clear()
             kept, event = 0, (yield renew)

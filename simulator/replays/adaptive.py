@@ -66,6 +66,11 @@ def simulate_and_replay(
             raise ValueError(
                 f"method {method.name!r} has a controller, which needs messages of {layout.steps} local steps each"
             )
+        if training.rule.work is not None and lowered.returned is not None:
+            raise ValueError(
+                f"method {method.name!r} has a controller and workers that keep something: they must not return "
+                "after leaving"
+            )
         plan = training.plan(lowered, trace.end if over else tick, final=over)
         if executor is None:
             executor = begin(training, layout, plan, execution)

@@ -40,8 +40,8 @@ class Loop(Executor):
             for m in range(a, b):
                 batch, who = np.uint32(s.batch[m]), (s.worker[m], np.int32(u), s.staleness[m])
                 train, indices = self.mini_batches(m, m + 1)
-                steps = None if s.steps_of is None else s.steps_of[m]
-                event = None if indices is None else indices[0], batch, *who, plan.weight[m], steps
+                varying = (None if each is None else each[m] for each in (s.steps_of, s.returned))
+                event = None if indices is None else indices[0], batch, *who, plan.weight[m], *varying
                 state = (params, slots[s.read_slot[m]], own, kept, optimizer)
                 total, own, kept, measures = self.message(
                     self.numbers, *state, total, event, rate, train, self.key

@@ -37,6 +37,7 @@ class LoweredTrace(NamedTuple):
         time: simulated seconds of each update.
         steps: mini-batch gradients in a message, at most.
         steps_of: those in each message, (messages,); None if all have ``steps``.
+        returned: whether each message is its worker's first since that has returned, (messages,); None if none is.
         slots: the largest number of versions live at once.
         scratch: whether some version that nobody reads found no free slot: one more is needed to put it.
     """
@@ -54,6 +55,7 @@ class LoweredTrace(NamedTuple):
     slots: int
     scratch: bool
     steps_of: Ints | None = None
+    returned: npt.NDArray[np.bool_] | None = None
 
     @property
     def bucket(self) -> int:
@@ -113,7 +115,22 @@ def lower(trace: Trace, live: Iterable[int] = ()) -> LoweredTrace:
         slots=slots,
         scratch=scratch,
         steps_of=None if (steps == most).all() else steps,
+        returned=_returned(trace, used),
     )
+
+
+def _returned(trace: Trace, used: Any) -> npt.NDArray[np.bool_] | None:
+    """Return which used messages are their worker's first since it has returned; None if nobody has."""
+    away = trace.absences
+    if away.empty:
+        return None
+    worker, read = trace.column("worker")[used], trace.column("read_time")[used]
+    returned = np.zeros(len(used), bool)
+    for index, absences in away.groupby("worker"):
+        mine = np.flatnonzero(worker == index)
+        stay = np.searchsorted(np.sort(absences["leave_time"]), read[mine], side="right")
+        returned[mine[1:]] = stay[1:] > np.maximum.accumulate(stay)[:-1]
+    return returned if returned.any() else None
 
 
 def allocate(read: Any, update: Any, updates: int, live: Iterable[int] = ()) -> tuple[Ints, int, bool]:

@@ -27,8 +27,9 @@ CHUNK = 4_096
 
 
 class Chunk(NamedTuple):
-    """A stretch of the lowered trace, padded to a compiled length. The first six, ``weight`` and ``steps`` have
-    one entry per message; ``windows`` says where each window starts and the last one ends, if there are any."""
+    """A stretch of the lowered trace, padded to a compiled length. ``windows`` says where each window starts and
+    the last one ends, if there are any; ``first`` has one entry per update and one more, ``write_slot`` and
+    ``learning_rate`` one per update, the others one per message."""
 
     worker: Any
     staleness: Any
@@ -42,6 +43,7 @@ class Chunk(NamedTuple):
     weight: Any
     windows: Any = None
     steps: Any = None
+    returned: Any = None
 
 
 class Scan(Executor):
@@ -91,6 +93,7 @@ def cut(plan: Plan, start: int, stop: int, updates: int, most: int, indices: Any
         learning_rate=_padded(plan.learning_rate[start:stop], updates),
         weight=_padded(plan.weight[a:b], messages),
         steps=None if s.steps_of is None else _padded(s.steps_of[a:b], messages),
+        returned=None if s.returned is None else _padded(s.returned[a:b], messages),
     )
 
 
@@ -162,12 +165,10 @@ class _Body(NamedTuple):
 
     def inputs_of(self, m: Any) -> Inputs:
         """Return what message m (or what several) is computed from."""
-        chunk = self.chunk
-        indices = None if chunk.indices is None else chunk.indices[m]
-        who = chunk.worker[m], chunk.update[m], chunk.staleness[m]
-        return Inputs(
-            indices, self.keys[m], *who, chunk.weight[m], None if chunk.steps is None else chunk.steps[m]
-        )
+        c = self.chunk
+        indices, steps, returned = (None if each is None else each[m] for each in (c.indices, c.steps, c.returned))
+        who = c.worker[m], c.update[m], c.staleness[m]
+        return Inputs(indices, self.keys[m], *who, c.weight[m], steps, returned)
 
     def fetch(self, m: Any, state: State) -> tuple[Params, Any]:
         """Return the start of message m: the version that it has read, and its worker's own state.

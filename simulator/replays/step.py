@@ -35,6 +35,7 @@ class Layout(NamedTuple):
         window: how many messages, of one update each, are worked on at once.
         loss: whether messages carry the mean loss of their mini-batches, because the optimizer asks for it.
         varied: whether messages differ in their number of local steps.
+        returns: whether workers that keep something have left and returned.
     """
 
     messages: int | None
@@ -46,13 +47,15 @@ class Layout(NamedTuple):
     window: int = 1
     loss: bool = False
     varied: bool = False
+    returns: bool = False
 
 
 class Inputs(NamedTuple):
     """What one message is computed from: example indices (steps, batch), keys (steps,), and who sent it when.
 
     ``update`` is the index of the update it goes into, ``weight`` the factor that its staleness has earned it,
-    ``steps`` the number of its local steps if that varies.
+    ``steps`` the number of its local steps if that varies, ``returned`` whether it is its worker's first since
+    that has returned, if any has.
     """
 
     indices: Any
@@ -62,6 +65,7 @@ class Inputs(NamedTuple):
     staleness: Any
     weight: Any
     steps: Any = None
+    returned: Any = None
 
 
 class Sent(NamedTuple):
@@ -166,6 +170,10 @@ class Step:
         """Return the message of a worker with its own state, that state, the statistics, and the start."""
         work, kept = self.rule.work, own
         assert work is not None
+        if self.layout.returns:  # a machine that is back has lost what it kept
+            own = jax.tree.map(
+                lambda new, old: jnp.where(inputs.returned, new, old), like(work.init(read), own), own
+            )
         start, job = work.begin(read, own, inputs)
         start = like(start, read)
 

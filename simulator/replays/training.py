@@ -139,6 +139,7 @@ class Training:
             most=int(np.diff(lowered.first).max(initial=1)),
             loss=self.loss_needed,
             varied=lowered.steps_of is not None,
+            returns=self.rule.work is not None and lowered.returned is not None,
         )
 
     def plan(self, lowered: LoweredTrace, end: float, *, final: bool = True) -> Plan:

@@ -49,7 +49,8 @@ def run(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> Bl
     pattern = pattern_of(synchrony, cluster.size)
     instant = not cluster.uplink and not cluster.downlink and not cluster.server
     small = synchrony.local_steps <= MOST_LOCAL_STEPS and cluster.size * BLOCK <= MOST_TIMES
-    if pattern is None or not instant or cluster.join is not None or not small or not _known(cluster):
+    always_there = cluster.join is None and cluster.availability is None
+    if pattern is None or not instant or not always_there or not small or not _known(cluster):
         return None
     jobs = _Jobs(cluster, synchrony.local_steps, seed)
     follow = _rounds if isinstance(pattern, Rounds) else _free

@@ -10,9 +10,12 @@ import simpy
 
 from stalegrad.simulator.timing.limits import MOST_WORKERS
 
-WORKER_RANK, TIMEOUT_RANK, LAST_RANK = 2, 2 + MOST_WORKERS, math.inf
+WORKER_RANK = 2
+DEPARTURE_RANK = WORKER_RANK + MOST_WORKERS
+TIMEOUT_RANK = DEPARTURE_RANK + MOST_WORKERS
+RETURN_RANK, LAST_RANK = TIMEOUT_RANK + 1, math.inf
 """SimPy priorities, after URGENT and NORMAL, 0 and 1: worker i's events have 2 + i, so that those of one instant
-happen in the order of indices; then come timeouts, and the end of a wallclock."""
+happen in the order of indices; then come departures, timeouts, returns, and the end of a wallclock."""
 
 
 class Call(simpy.Event):

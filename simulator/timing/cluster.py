@@ -21,6 +21,8 @@ from stalegrad._core.specs import (
     spec,
     validate,
 )
+from stalegrad.simulator.timing.availability import AVAILABILITIES, Availability, as_availability
+from stalegrad.simulator.timing.availability.base import Presence
 from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic, Scipy, as_delay
 from stalegrad.simulator.timing.limits import MOST_WORKERS
 
@@ -35,6 +37,7 @@ class Purpose(IntEnum):
     MACHINE = 1
     SPEED = 2
     JOIN = 3
+    AVAILABILITY = 10
 
 
 def stream(seed: int, purpose: Purpose, worker: int) -> np.random.Generator:
@@ -58,6 +61,8 @@ class Cluster:
         server: seconds that the server spends on each message; one at a time, first in, first out.
         join: when each worker joins (it reads the version of that moment): a list, or a delay drawn once
             per run and worker. Default: all at 0.
+        availability: when workers leave and return: :class:`Renewal`, :class:`Events` or :class:`Counts`. A worker
+            that returns reads the version of that moment. Default: nobody ever leaves.
 
     The clock is a float64: at t seconds it counts in steps of about t / 10^16. A positive delay that is lost in
     such a step (t + delay == t) is refused when it occurs, and so is one at which the clock overflows. A random
@@ -76,6 +81,7 @@ class Cluster:
     downlink: NonNegativeFloat = 0.0
     server: NonNegativeFloat = 0.0
     join: Any = None
+    availability: Any = None
 
     def check_fields(self) -> None:
         """Agree on the number of workers and turn every delay into one."""
@@ -102,6 +108,11 @@ class Cluster:
             object.__setattr__(self, "speeds", speeds)
         if self.join is not None:
             object.__setattr__(self, "join", self._join_times() if _is_list(self.join) else self._delays("join"))
+        if self.availability is not None:
+            if self.join is not None:
+                raise ValueError("cluster takes join or availability, not both: a first join is an event, too")
+            object.__setattr__(self, "availability", as_availability(self.availability))
+            self.availability.check(workers)
 
     def _delays(self, name: str) -> Delay | tuple[Delay, ...]:
         value = getattr(self, name)
@@ -179,6 +190,13 @@ class Cluster:
         for first in itertools.count(0, BLOCK):
             yield _block(delay, rng, speed, f"compute of worker {worker}", first)
 
+    def presence(self, seed: int, worker: int) -> Presence:
+        """Return when a worker is there, of a cluster with availability."""
+        presence: Presence = self.availability.presence(
+            worker, self.size, stream(seed, Purpose.AVAILABILITY, worker)
+        )
+        return presence
+
     def join_time(self, seed: int, worker: int) -> float:
         """Return when a worker joins, in seconds."""
         return self._once(self.join, "join", seed, Purpose.JOIN, worker, default=0.0)
@@ -228,4 +246,6 @@ def _checked(block: Any, what: str, first: int) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, Delay):
         return DELAYS.to_table(value)
+    if isinstance(value, Availability):
+        return AVAILABILITIES.to_table(value)
     return [_plain(v) for v in value] if isinstance(value, tuple) else value

@@ -24,6 +24,7 @@ MESSAGE_COLUMNS: dict[str, Any] = {
     "steps": np.int32,
     "fate": "U9",
 }
+ABSENCE_COLUMNS: dict[str, Any] = {"worker": np.int32, "leave_time": np.float64, "return_time": np.float64}
 UPDATE_COLUMNS: dict[str, Any] = {"time": np.float64, "messages": np.int64, "gradients": np.int64}
 
 DEEPEST = 32
@@ -40,6 +41,7 @@ class Fate(StrEnum):
     USED = "used"
     DISCARDED = "discarded"
     CANCELLED = "cancelled"
+    LOST = "lost"
     PENDING = "pending"
 
 

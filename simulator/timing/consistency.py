@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -49,7 +50,9 @@ class Table(NamedTuple):
         raise TraceError(f"row {row}{label} of the {self.name} table breaks a law: {law}; it has {values}")
 
 
-def verify(messages: Table, updates: Table, *, workers: int, end: float, resolution: float) -> None:
+def verify(
+    messages: Table, updates: Table, absences: Table, *, workers: int, end: float, resolution: float
+) -> None:
     """Check that a trace can have happened.
 
     Times are compared with a tolerance: a law holds if it is broken by no more than ``TOLERANCE`` times the larger
@@ -58,6 +61,7 @@ def verify(messages: Table, updates: Table, *, workers: int, end: float, resolut
     Args:
         messages: the table of messages, rows of one worker and one ``read_time`` in the order in which they were.
         updates: the table of updates.
+        absences: the table of absences.
         workers: their number.
         end: when the observation ended, in seconds.
         resolution: seconds to which the times were rounded.
@@ -102,6 +106,7 @@ def verify(messages: Table, updates: Table, *, workers: int, end: float, resolut
         law(on_time, "a used message is received before its update", "receive_time", "update")
     law(~used | np.isfinite(finish), "a used message has finished", "finish_time")
     _one_at_a_time(messages, after)
+    _while_there(messages, absences, after, workers, end)
 
     ended = np.full(len(times), True) & ~after(times, end)
     updates.require(ended, f"the end is not before them: it is {end!r} s", "time")
@@ -140,3 +145,40 @@ def _one_at_a_time(messages: Table, after: Any) -> None:
     again = (worker[READS:] == worker[:-READS]) & (read[READS:] == read[:-READS])
     law = f"a worker reads at most {READS} times at one moment"
     require(np.flatnonzero(again) + READS, law, "worker", "read_time")
+
+
+def _while_there(messages: Table, absences: Table, after: Any, workers: int, end: float) -> None:
+    """Check that workers leave and return in turn, and compute while they are there."""
+    away = absences.columns
+    worker, leave, back = away["worker"], away["leave_time"], away["return_time"]
+    gone = np.isnan(back)
+    back = np.where(gone, math.inf, back)
+    law = absences.require
+    law((worker >= 0) & (worker < workers), f"worker is at least 0 and below {workers}", "worker")
+    law(np.isfinite(leave) & (leave >= 0), "leave_time is finite and at least 0", "leave_time")
+    law(~after(leave, end), f"leave_time is not after the end, {end!r} s", "leave_time")
+    law(gone | np.isfinite(back) & ~after(leave, back), "leave_time <= return_time", "leave_time", "return_time")
+    order = np.lexsort((leave, worker))
+    same = worker[order][1:] == worker[order][:-1]
+    overlaps = np.zeros(len(worker), bool)
+    overlaps[order[1:][same & (gone[order][:-1] | after(back[order][:-1], leave[order][1:]))]] = True
+    law(~overlaps, "a worker that is away does not leave again", "worker", "leave_time")
+
+    m = messages.columns
+    lost = m["fate"] == Fate.LOST
+    law = messages.require
+    if len(worker):
+        # The first absence that ends after a message was begun must not begin before that has finished.
+        times = np.concatenate([back[order], m["read_time"]])
+        rank = np.unique(times, return_inverse=True)[1]
+        keys = worker[order].astype(np.int64) * (len(times) + 1) + rank[: len(order)]
+        wanted = m["worker"].astype(np.int64) * (len(times) + 1) + rank[len(order) :]
+        at = np.minimum(np.searchsorted(keys, wanted, side="right"), len(order) - 1)
+        following = (worker[order][at] == m["worker"]) & (keys[at] > wanted)
+        finish = np.where(np.isnan(m["finish_time"]), end, m["finish_time"])
+        there = ~following | ~after(finish, leave[order][at])
+        law(there, "a worker computes while it is there", "worker", "read_time", "finish_time")
+        lost &= ~following
+    law(~lost, "a message is lost only if its worker leaves after it", "worker", "read_time", "fate")
+    sent = (m["fate"] == Fate.LOST) & ~np.isnan(m["receive_time"])
+    law(~sent, "a lost message is not received", "receive_time", "fate")

@@ -4,7 +4,7 @@ Nothing here knows an algorithm by name. What a worker does is its program (``wo
 about an event is the :class:`~stalegrad.policies.synchrony.Decision` of the server program (``server.py``).
 
 Ties: what happens to workers at one and the same instant (float64) happens in the order of their indices, then
-timeouts, then the end of the budget.
+departures, timeouts, returns and the end of the budget.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import simpy
 from stalegrad._core.specs import Seed, changed_fields, validate
 from stalegrad.policies.synchrony import Synchrony
 from stalegrad.simulator.timing import blocks
+from stalegrad.simulator.timing.attendance import Attendance
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.calendar import LAST_RANK, WORKER_RANK, Call
 from stalegrad.simulator.timing.clock import check_advance, no_full_collections, reach
@@ -86,7 +87,8 @@ class Engine:
         self.on_call = (self.occur,)
         self.workers: dict[int, Worker] = {}
         self.server = Server(self, synchrony, budget)
-        self.started = False
+        self.attendance = None if cluster.availability is None else Attendance(self)
+        self.started = self.waits = False
 
     def run(self) -> Trace:
         """Run until the budget is spent."""
@@ -95,9 +97,9 @@ class Engine:
             try:
                 self.env.run(until=self.done)
             except RuntimeError as error:
-                if "No scheduled events left" in str(error):  # SimPy's words
-                    self.check_going_on()
-                raise
+                if "No scheduled events left" not in str(error):  # SimPy's words
+                    raise
+                self.check_going_on()
         return self.trace()
 
     def start(self) -> None:
@@ -107,6 +109,9 @@ class Engine:
             self.end(LAST_RANK, reach(self.budget.wallclock))
         for index in range(self.cluster.size):
             self.workers[index] = Worker(self, self.server, self.log, index)
+        if self.attendance is not None:
+            self.attendance.start()
+            return
         for worker in self.workers.values():
             join_time = self.cluster.join_time(self.seed, worker.index)
             if join_time:
@@ -122,18 +127,23 @@ class Engine:
                 self.start()
             while not self.done.processed and self.env.peek() <= last:
                 self.env.step()
-        self.check_going_on()
-        spent = bool(self.done.processed)
+        spent = bool(self.done.processed) or self.check_going_on()
         self.seen = self.env.now if spent else wallclock
         return spent
 
-    def check_going_on(self) -> None:
-        """Raise ValueError if the budget is not spent and nothing will ever happen again."""
-        if not self.done.processed and self.env.peek() == math.inf:
-            name, now = self.server.synchrony.name, self.env.now
-            raise ValueError(
-                f"synchrony {name!r} stands still at {now!r} s: every worker waits or has left"
-            ) from None
+    def check_going_on(self) -> bool:
+        """Return whether the run ends here, its budget not spent: it waits for workers that are absent for ever.
+
+        Raises:
+            ValueError: if nothing will ever happen again, and nobody is absent.
+        """
+        if self.done.processed or self.env.peek() < math.inf:
+            return False
+        if self.attendance is not None and self.attendance.open:
+            self.waits = True
+            return True
+        name, now = self.server.synchrony.name, self.env.now
+        raise ValueError(f"synchrony {name!r} stands still at {now!r} s: every worker waits or has left") from None
 
     def trace(self) -> Trace:
         """Return the trace of the events so far."""
@@ -143,7 +153,11 @@ class Engine:
         if update_times:
             end = max(end, update_times[-1])  # later than the budget by rounding
         spec = describe(self.cluster, self.synchrony, self.budget, self.seed)
-        return Trace.of(self.log.columns(end), update_times, workers=self.cluster.size, end=end, spec=spec)
+        if self.waits:
+            spec["ended"] = "waiting for absent workers"
+        absences = None if self.attendance is None else self.attendance.columns(end)
+        columns, workers = self.log.columns(end), self.cluster.size
+        return Trace.of(columns, update_times, workers=workers, end=end, spec=spec, absences=absences)
 
     def live_versions(self) -> set[int]:
         """Return the versions that may still be read: the current one, and those held or on their way down."""
@@ -184,16 +198,21 @@ class Engine:
         """Carry a model down to a worker."""
         check_advance(self.now, self.cluster.downlink, "downlink of cluster")
         self.downloads[version] += 1
-        self.at(self.cluster.downlink, simpy.events.NORMAL, self.arrive, (worker, version, cancel))
+        self.at(self.cluster.downlink, simpy.events.NORMAL, self.arrive, (worker, worker.stay, version, cancel))
 
-    def arrive(self, model: tuple[Worker, int, bool]) -> None:
-        """A model has reached a worker."""
-        worker, version, cancel = model
+    def arrive(self, model: tuple[Worker, int, int, bool]) -> None:
+        """A model has reached a worker, unless that has left meanwhile."""
+        worker, stay, version, cancel = model
         self.downloads[version] -= 1
         if not self.downloads[version]:
             del self.downloads[version]
-        if worker.present:
+        if worker.present and worker.stay == stay:
             worker.take(version, cancel)
+
+    def departed(self, worker: Worker) -> None:
+        """A worker that was to finish its job first has done so, and leaves."""
+        assert self.attendance is not None
+        self.attendance.departed(worker)
 
 
 def describe(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import simpy
 from stalegrad.policies.synchrony import Received
 from stalegrad.simulator.timing.columns import MESSAGE_COLUMNS, Fate
 
-PENDING, CANCELLED, DISCARDED, USED = range(4)
+PENDING, CANCELLED, DISCARDED, LOST, USED = range(5)
 """Fates as the log notes them; that a message is used, it tells by its update."""
 
-_NAMES = np.array([Fate.PENDING, Fate.CANCELLED, Fate.DISCARDED, Fate.USED], MESSAGE_COLUMNS["fate"])
+_NAMES = np.array([Fate.PENDING, Fate.CANCELLED, Fate.DISCARDED, Fate.LOST, Fate.USED], MESSAGE_COLUMNS["fate"])
 _COLUMNS = (
     ("worker", "i", 0), ("read_version", "q", 0), ("read_time", "d", 0.0), ("finish_time", "d", math.nan),
     ("receive_time", "d", math.nan), ("update", "q", -1), ("steps", "i", 1), ("fate", "b", PENDING),

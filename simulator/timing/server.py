@@ -11,7 +11,7 @@ import numpy as np
 import simpy
 
 from stalegrad._core.specs import builtin
-from stalegrad.policies.synchrony import Decision, Event, Synchrony, Timeout
+from stalegrad.policies.synchrony import Decision, Event, Left, Synchrony, Timeout
 from stalegrad.policies.synchrony.programs import NOBODY
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.calendar import TIMEOUT_RANK, Call
@@ -87,6 +87,9 @@ class Server:
         self.next_synchrony = synchrony if synchrony != self.synchrony else None
         if self.next_synchrony is not None and not self.kept and not self.serving:
             self.take_up(synchrony)
+            if self.inbox and not self.busy:
+                self.busy = True
+                self.serve_all()
 
     def take_up(self, synchrony: Synchrony) -> None:
         """Let the server program of a synchrony decide from now on; it begins without timers."""
@@ -106,6 +109,8 @@ class Server:
         for tag in [*self.timers]:
             self.stop(tag)
         self.inbox = deque(event for event in self.inbox if not isinstance(event, Timeout))
+        if self.membership:
+            self.inbox.extend(Left(worker.index) for worker in self.workers.values() if not worker.present)
 
     def refuse(self, event: Event, decision: Any, why: str) -> NoReturn:
         """Raise ValueError about a decision."""
@@ -203,7 +208,7 @@ class Server:
             self.ask(event, decision)
         if wake_after is not None and self.program is program:
             self.wake(event, decision)
-        if message is not None and (sender := self.workers[message.worker]).suspended:
+        if message is not None and (sender := self.workers[message.worker]).suspended is message:
             sender.seen()
 
     def ask(self, event: Event, decision: Decision) -> None:

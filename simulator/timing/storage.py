@@ -1,4 +1,4 @@
-"""A trace on disk: a directory of two Parquet files and their checksums. Nothing in it can be executed."""
+"""A trace on disk: a directory of Parquet files and their checksums. Nothing in it can be executed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from stalegrad._core.files import SUMS, check_sums, write_sums
 from stalegrad.simulator.timing.columns import (
+    ABSENCE_COLUMNS,
     MESSAGE_COLUMNS,
     UPDATE_COLUMNS,
     Fate,
@@ -27,7 +28,9 @@ from stalegrad.simulator.timing.columns import (
 
 FORMAT = "stalegrad-trace-3"
 
-TABLES = {"messages": MESSAGE_COLUMNS, "updates": UPDATE_COLUMNS}
+TABLES = {"messages": MESSAGE_COLUMNS, "updates": UPDATE_COLUMNS, "absences": ABSENCE_COLUMNS}
+OPTIONAL = ("absences",)
+"""Tables that are there only if they have rows."""
 
 
 ROW_BYTES = 128
@@ -42,7 +45,7 @@ def write(path: Path, tables: Mapping[str, Mapping[str, Any]], about: Mapping[st
 
     Args:
         path: the directory.
-        tables: columns of ``messages`` and ``updates``.
+        tables: columns of ``messages``, ``updates`` and, if there are any, ``absences``.
         about: the other fields of the trace, plain values.
 
     Raises:
@@ -84,18 +87,19 @@ def read(path: str | os.PathLike[str], at_most: int) -> tuple[dict[str, dict[str
         TraceError: if a file is damaged, foreign, of another format, or too large.
     """
     path = Path(path)
-    for name in TABLES:
+    names = [name for name in TABLES if name not in OPTIONAL or (path / f"{name}.parquet").exists()]
+    for name in names:
         if not (path / f"{name}.parquet").is_file():
             raise FileNotFoundError(f"no trace at {path}: {path / name}.parquet is missing")
     if not (path / SUMS).is_file():
         raise TraceError(f"{path / SUMS} is missing: the trace is incomplete, or of an older format than {FORMAT}")
     try:
-        check_sums(path, [f"{name}.parquet" for name in TABLES])
+        check_sums(path, [f"{name}.parquet" for name in names])
     except ValueError as error:
         raise TraceError(str(error)) from None
-    found = {name: _read(path / f"{name}.parquet", columns, at_most) for name, columns in TABLES.items()}
+    found = {name: _read(path / f"{name}.parquet", TABLES[name], at_most) for name in names}
     (tables, abouts) = zip(*found.values(), strict=True)
-    if abouts[0] != abouts[1]:
+    if any(about != abouts[0] for about in abouts):
         raise TraceError(f"the files of {path} say different things of their trace: they are of two traces")
     about = abouts[0]
     fields = {"workers": checked_workers(about["workers"]), "spec": checked_spec(about["spec"])}

@@ -15,6 +15,7 @@ import pandas as pd
 
 from stalegrad.simulator.timing import consistency
 from stalegrad.simulator.timing.columns import (
+    ABSENCE_COLUMNS,
     MESSAGE_COLUMNS,
     UPDATE_COLUMNS,
     Fate,
@@ -27,19 +28,22 @@ from stalegrad.simulator.timing.limits import ROWS
 
 
 class Trace:
-    """Two columnar tables, messages and updates, and the spec they came from. It cannot be changed.
+    """Columnar tables of messages, updates and absences, and the spec they came from. It cannot be changed.
 
     Args:
         messages: columns ``worker, read_version, read_time, finish_time, receive_time, update,
             staleness, steps, fate``, one row per message, times in seconds. ``update`` is the index j of
             the update j -> j + 1 that consumed it (the first is 0), -1 (as ``staleness``) if none did; ``steps``
             counts its local mini-batch gradients, 1 without local steps; ``fate`` is ``used``, ``discarded``,
-            ``cancelled`` or ``pending``. Rows are sorted by (read_time, worker); those in which both are equal
-            keep the order given, which is that in which the worker computed them.
+            ``cancelled``, ``lost`` (its worker left before it was sent) or ``pending``. Rows are sorted by
+            (read_time, worker); those in which both are equal keep the order given, which is that in which the
+            worker computed them.
         updates: columns ``time, messages, gradients``, one row per update.
         workers: their number, at most 10,000,000; by default one more than the largest that occurs.
         end: when the observation ended, in seconds; by default the time of the last update.
         spec: where the trace came from: a mapping of what JSON can hold.
+        absences: columns ``worker, leave_time, return_time``, one row for each time that a worker was away: from
+            when to when, in seconds; ``return_time`` is NaN if it was away at the end. Default: nobody ever was.
         resolution: seconds to which measured times are rounded, e.g. 0.001: :meth:`verify` then lets times
             contradict one another by up to twice that.
 
@@ -63,10 +67,13 @@ class Trace:
         workers: int | None = None,
         end: float | None = None,
         spec: Mapping[str, Any] | None = None,
+        absences: pd.DataFrame | Mapping[str, Any] | None = None,
         resolution: float = 0.0,
     ) -> None:
         columns = checked_columns(messages, MESSAGE_COLUMNS, "messages")
         self._updates = _read_only(checked_columns(updates, UPDATE_COLUMNS, "updates"))
+        absences = {name: [] for name in ABSENCE_COLUMNS} if absences is None else absences
+        self._absences = _read_only(checked_columns(absences, ABSENCE_COLUMNS, "absences"))
         worker, read, times = columns["worker"], columns["read_time"], self._updates["time"]
         self._given = None
         if not np.all((read[:-1] < read[1:]) | ((read[:-1] == read[1:]) & (worker[:-1] <= worker[1:]))):
@@ -90,13 +97,14 @@ class Trace:
         workers: int,
         end: float,
         spec: Mapping[str, Any],
+        absences: Mapping[str, Any] | None = None,
     ) -> Self:
         """Build the trace of a simulation from the columns of its messages, in the order in which they began."""
         used = columns["update"] >= 0
         count = np.bincount(columns["update"][used], minlength=len(update_times))
         steps = np.bincount(columns["update"][used], columns["steps"][used], minlength=len(update_times))
         updates = {"time": np.asarray(update_times), "messages": count, "gradients": steps.astype(np.int64)}
-        trace = cls(columns, updates, workers=workers, end=end, spec=spec)
+        trace = cls(columns, updates, workers=workers, end=end, spec=spec, absences=absences)
         trace._given = None  # nobody else has seen the order of the rows
         return trace
 
@@ -126,6 +134,11 @@ class Trace:
     def updates(self) -> pd.DataFrame:
         """One row per server update."""
         return pd.DataFrame(self._updates)
+
+    @cached_property
+    def absences(self) -> pd.DataFrame:
+        """One row for each time that a worker was away."""
+        return pd.DataFrame(self._absences)
 
     def column(self, name: str) -> Any:
         """Return a column of the message table as a numpy array that cannot be written to."""
@@ -165,18 +178,21 @@ class Trace:
         }
 
     def busy(self) -> pd.DataFrame:
-        """Return how each worker spent its time, as fractions of the time from its joining to the end.
+        """Return how each worker spent its time, as fractions of the time that it was there, from its joining on.
 
-        Columns: ``used`` (computing what was used, or still may be), ``wasted`` (cancelled or discarded),
+        Columns: ``used`` (computing what was used, or still may be), ``wasted`` (cancelled, discarded or lost),
         ``idle``; NaN for a worker that never joined.
         """
         g = self._messages
         finish = np.where(np.isnan(g["finish_time"]), self.end, np.minimum(g["finish_time"], self.end))
         spent = np.maximum(finish - np.minimum(g["read_time"], self.end), 0.0)
-        wasted = np.isin(g["fate"], [str(Fate.CANCELLED), str(Fate.DISCARDED)])
+        wasted = np.isin(g["fate"], [str(Fate.CANCELLED), str(Fate.DISCARDED), str(Fate.LOST)])
         present = np.full(self.workers, np.nan)
         for worker, time in zip(g["worker"][::-1], g["read_time"][::-1], strict=True):
             present[worker] = self.end - time
+        for worker, leave, back in zip(*self._absences.values(), strict=True):  # those before joining do not count
+            since = max(leave, self.end - present[worker])
+            present[worker] -= max((self.end if math.isnan(back) else back) - since, 0.0)
         present[present <= 0] = np.nan
         table = pd.DataFrame(
             {
@@ -235,6 +251,7 @@ class Trace:
             consistency.verify(
                 consistency.Table("messages", self._messages, self._given, self._labels[0]),
                 consistency.Table("updates", self._updates, None, self._labels[1]),
+                consistency.Table("absences", self._absences),
                 workers=self.workers, end=self.end, resolution=self.resolution,
             )  # fmt: skip
             self._verified = True
@@ -243,7 +260,7 @@ class Trace:
     # Storage
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the trace to a directory of two Parquet files and their checksums; it appears whole or not at all.
+        """Write the trace to a directory of Parquet files and their checksums; it appears whole or not at all.
 
         Raises:
             FileExistsError: if something else than a trace is there already.
@@ -251,6 +268,8 @@ class Trace:
         path = Path(path)
         about = {"workers": self.workers, "end": self.end, "resolution": self.resolution}
         tables = {"messages": self._messages, "updates": self._updates}
+        if len(self._absences["worker"]):
+            tables["absences"] = self._absences
         from stalegrad.simulator.timing import storage
 
         storage.write(path, tables, about | {"spec": checked_spec(self.spec)})
@@ -272,7 +291,8 @@ class Trace:
         from stalegrad.simulator.timing import storage
 
         tables, about = storage.read(path, at_most)
-        return cls(tables["messages"], tables["updates"], **about).verify()
+        found: dict[str, Any] = tables | about
+        return cls(**found).verify()
 
 
 def _read_only(columns: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from stalegrad.policies.synchrony.programs import MOST_STEPS, Announce, Await, D
 from stalegrad.simulator.timing.calendar import WORKER_RANK
 from stalegrad.simulator.timing.clock import NEGLIGIBLE, READS, are_seconds, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.log import CANCELLED, Log, Message
+from stalegrad.simulator.timing.log import CANCELLED, LOST, Log, Message
 
 
 class Server(Protocol):
@@ -46,6 +46,9 @@ class Engine(Protocol):
     def upload(self, message: Message) -> None:
         """Carry messages to the server."""
 
+    def departed(self, worker: Worker) -> None:
+        """A worker that was to finish its job first has done so."""
+
 
 class Worker:
     """One worker.
@@ -61,20 +64,23 @@ class Worker:
             whether it ``sends`` them; ``simple``: one gradient, however long it takes.
         finished: the last message computed and not yet sent.
         waiting: whether its program waits for a model or a question.
-        suspended: whether its program waits for the server to see what it has sent.
+        suspended: the message that its program waits for the server to see.
+        stay: how often it has left: models on their way to an earlier stay do not reach it.
+        draining: whether it leaves as soon as its job is done and sent.
         resume: sends its program a value and returns the next action.
     """
 
     __slots__ = (
-        "asked", "at_most", "blocks", "engine", "finished", "index", "job", "log", "on_finish", "present",
-        "read_time", "reads", "reads_time", "resume", "sends", "server", "simple", "steps", "suspended", "task",
-        "times", "unanswered", "usual", "version", "waiting",
+        "asked", "at_most", "blocks", "draining", "engine", "finished", "index", "job", "log", "on_finish",
+        "present", "read_time", "reads", "reads_time", "resume", "sends", "server", "simple", "stay", "steps",
+        "suspended", "task", "times", "unanswered", "usual", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, server: Server, log: Log, index: int) -> None:
         self.engine, self.server, self.log, self.index = engine, server, log, index
-        self.version = self.unanswered = self.asked = 0
-        self.present = self.waiting = self.suspended = self.simple = False
+        self.version = self.unanswered = self.asked = self.stay = 0
+        self.present = self.waiting = self.simple = self.draining = False
+        self.suspended: Message | None = None
         self.job: Message | None = None
         self.finished: Message | None = None
         self.task: Compute | None = None
@@ -109,6 +115,24 @@ class Worker:
         if self.server.membership:
             self.server.tell(Left(self.index))
 
+    def depart(self, *, deliver: bool) -> None:
+        """Leave: what it is at is lost, and what it has not sent is lost or delivered."""
+        job, log, unsent = self.job, self.log, self.finished
+        if deliver and unsent is not None:
+            self.finished = None
+            unsent.gather()
+            self.engine.upload(unsent)
+        if job is not None:
+            job.callbacks = ()
+            log.finish_time[job.number], log.fate[job.number] = self.engine.now, LOST
+        log.note(log.fate, self.finished, LOST)
+        self.job = self.finished = self.suspended = None
+        self.present = self.waiting = self.draining = False
+        self.unanswered = self.asked = 0
+        self.stay += 1
+        if self.server.membership:
+            self.server.tell(Left(self.index))
+
     def go_on(self, value: int | None, behind: tuple[Message, ...] = ()) -> None:
         """Let the program go on until it computes or waits.
 
@@ -129,6 +153,8 @@ class Worker:
                 break
             kind, value = type(action), None
             if kind is Compute:
+                if self.draining:
+                    break
                 if action is not self.task:
                     self.take_on(action)
                 self.compute()
@@ -142,7 +168,7 @@ class Worker:
                 self.unanswered += 1
                 if self.engine.instant and not action.go_on:
                     if server.busy:
-                        self.suspended = True
+                        self.suspended = upload
                         server.tell(upload)
                         break
                     server.tell(upload)
@@ -167,6 +193,8 @@ class Worker:
                 self.refuse(action, "yield Compute(...), SEND, AWAIT, ANNOUNCE or DROP")
         for upload in behind:
             self.engine.upload(upload)
+        if self.draining:
+            self.engine.departed(self)
 
     def drop(self) -> None:
         """Cancel what has been computed and not yet sent."""
@@ -295,7 +323,9 @@ class Worker:
             self.log.finish_time[job.number] = self.engine.now
             self.log.fate[job.number] = CANCELLED
             self.job = None
-            if not self.server.spent:
+            if self.draining:
+                self.engine.departed(self)
+            elif not self.server.spent:
                 self.compute()
 
     def ask(self) -> None:
@@ -307,5 +337,5 @@ class Worker:
 
     def seen(self) -> None:
         """Go on, now that the server has dealt with what was sent."""
-        self.suspended = False
+        self.suspended = None
         self.go_on(None)

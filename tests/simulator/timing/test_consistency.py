@@ -157,7 +157,7 @@ def test_a_trace_cannot_be_changed(measured):
         ({"worker": [[0], [1], [0]]}, "column worker of the messages table has 2 dimensions"),
         ({"worker": [[0], [1, 2], 0]}, "column worker of the messages table is no column of numbers"),
         ({"worker": 3}, "column worker of the messages table has 0 dimensions"),
-        ({"fate": ["used", "used", "lost"]}, "row 2 of column fate .* is lost: fate is one of used, discarded"),
+        ({"fate": ["used", "used", "gone"]}, "row 2 of column fate .* is gone: fate is one of used, discarded"),
         ({"fate": ["used", "used", "pending-x"]}, "row 2 of column fate .* is pending-x"),
         ({"fate": [1, 2, 3]}, "row 0 of column fate of the messages table is 1: fate is one of"),
         ({"fate": ["used", None, "pending"]}, "row 1 of column fate of the messages table is None"),

@@ -196,7 +196,7 @@ def test_missing_columns_are_named(trace, tmp_path, file, column):
     [
         (FILES[0], "worker", pa.array(["x"] * 197), "column worker of .* holds string: it must hold numbers"),
         (FILES[0], "fate", pa.array([1] * 197), "column fate of .* holds int64: it must hold text"),
-        (FILES[0], "fate", pa.array(["lost"] * 197), "holds the fate 'lost': fate is one of used, discarded"),
+        (FILES[0], "fate", pa.array(["gone"] * 197), "holds the fate 'gone': fate is one of used, discarded"),
         (FILES[0], "fate", pa.array([None] * 197, pa.string()), "holds the fate None: fate is one of used"),
         (FILES[0], "update", pa.array([math.nan] * 197), "whole numbers from .*; row 0 has nan"),
         (FILES[1], "messages", pa.array([None] * 50, pa.int64()), "whole numbers from .*; row 0 has nan"),

@@ -1,0 +1,46 @@
+"""A barrier that everybody who is there must reach."""
+
+from __future__ import annotations
+
+from stalegrad.policies.synchrony.programs import Announced, Joined, Left, Received
+
+
+class Barrier:
+    """Who has arrived at a barrier, and how many of those that are there have not.
+
+    Everybody counts as there until it leaves: one that has not joined for the first time is waited for. One that
+    has arrived and left counts; one that returns is waited for, unless it has arrived already.
+
+    Attributes:
+        arrived: who has arrived.
+        missing: how many are there and have not.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.there, self.arrived, self.missing = set(range(workers)), set[int](), workers
+
+    @property
+    def passed(self) -> bool:
+        """Whether everybody who is there has arrived, and anybody has."""
+        return not self.missing and bool(self.arrived)
+
+    def note(self, event: Received | Announced | Joined | Left) -> bool:
+        """Take notice of an event, and return whether the barrier is passed: any but these two is an arrival."""
+        worker = event.worker
+        if isinstance(event, Joined):
+            if worker not in self.there:
+                self.there.add(worker)
+                self.missing += worker not in self.arrived
+        elif isinstance(event, Left):
+            if worker in self.there:
+                self.there.discard(worker)
+                self.missing -= worker not in self.arrived
+        elif worker not in self.arrived:
+            self.arrived.add(worker)
+            self.missing -= worker in self.there
+        return self.passed
+
+    def renew(self) -> None:
+        """Let everybody start again."""
+        self.arrived.clear()
+        self.missing = len(self.there)

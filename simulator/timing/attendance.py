@@ -1,0 +1,109 @@
+"""Workers that leave and return while a simulation goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from stalegrad.policies.synchrony import Left
+from stalegrad.simulator.timing.calendar import DEPARTURE_RANK, RETURN_RANK, Call
+from stalegrad.simulator.timing.clock import check_advance
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.server import Server
+from stalegrad.simulator.timing.worker import Worker
+
+
+class Engine(Protocol):
+    """What is used of the engine."""
+
+    cluster: Cluster
+    workers: dict[int, Worker]
+    server: Server
+    seed: int
+    now: float
+
+    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
+        """Call ``what(whom)`` after ``delay`` seconds."""
+
+
+class Attendance:
+    """Lets the workers of a cluster with availability come and go, and keeps a list of their absences.
+
+    Attributes:
+        absences: worker, departure and return (NaN: not yet), in the order of departures.
+        open: where in that list the present absence of a worker is.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.drains = engine.cluster.availability.departure == "delivered"
+        self.absences: list[tuple[int, float, float]] = []
+        self.open: dict[int, int] = {}
+        self.changes: dict[int, Iterator[float]] = {}
+
+    def start(self) -> None:
+        """Let those join who are there at the start."""
+        engine, there = self.engine, []
+        for index, worker in engine.workers.items():
+            at_start, self.changes[index] = engine.cluster.presence(engine.seed, index)
+            if at_start:
+                there.append(worker)
+            else:
+                self.absent(index)
+                if engine.server.membership:
+                    engine.server.tell(Left(index))
+            self.await_change(index, at_start)
+        for worker in there:
+            worker.join()
+
+    def await_change(self, index: int, there: bool) -> None:
+        """Put a worker's next departure or return on the calendar."""
+        time, now = next(self.changes[index], math.inf), self.engine.now
+        if time == math.inf:
+            return
+        check_advance(now, time - now, f"availability of worker {index}")
+        delay = time - now
+        delay += time - (now + delay)  # so that now + delay is the time itself
+        rank, what = (DEPARTURE_RANK, self.depart) if there else (RETURN_RANK, self.come_back)
+        self.engine.at(delay, rank + index, what, index)
+
+    def depart(self, index: int) -> None:
+        """It is time for a worker to leave."""
+        worker = self.engine.workers[index]
+        if self.drains and worker.job is not None:
+            worker.draining = True
+        else:
+            self.departed(worker)
+        self.await_change(index, there=False)
+
+    def departed(self, worker: Worker) -> None:
+        """A worker leaves now."""
+        self.absent(worker.index)
+        worker.depart(deliver=self.drains)
+
+    def come_back(self, index: int) -> None:
+        """It is time for a worker to return; one that is still at its last job stays."""
+        worker = self.engine.workers[index]
+        if worker.draining:
+            worker.draining = False
+        else:
+            _, departure, _ = self.absences[at := self.open.pop(index)]
+            self.absences[at] = index, departure, self.engine.now
+            if not self.engine.server.spent:
+                worker.join()
+        self.await_change(index, there=True)
+
+    def absent(self, index: int) -> None:
+        """Note that a worker is absent from now on."""
+        self.open[index] = len(self.absences)
+        self.absences.append((index, self.engine.now, math.nan))
+
+    def columns(self, end: float) -> dict[str, Any]:
+        """Return the columns of the absences that have begun by the end."""
+        worker, leave, back = np.array(self.absences, float).reshape(-1, 3).T
+        kept = leave <= end
+        back = np.where(back <= end, back, math.nan)
+        return {"worker": worker[kept].astype(np.int32), "leave_time": leave[kept], "return_time": back[kept]}

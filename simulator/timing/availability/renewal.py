@@ -1,0 +1,119 @@
+"""Alternating renewal: every worker is up for a random time, down for another, and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from stalegrad._core.delay import Delay
+from stalegrad._core.specs import spec
+from stalegrad.simulator.timing.availability.base import Availability, Presence
+from stalegrad.simulator.timing.delays import DELAYS, as_delay
+
+PERIODS = 256
+"""Periods are drawn so many at once; a constant, because it is part of what a seed means."""
+
+SAMPLE = 4_096
+"""Periods out of which the one is chosen that is under way at 0 s."""
+
+
+@spec
+class Renewal(Availability):
+    """Every worker is up for a random time, then down for one, then up again, independently of the others.
+
+    Args:
+        up: delay of the time that a worker is there, in seconds.
+        down: delay of the time until it returns.
+        start: ``up``: all workers are there at 0 s, at the beginning of a period. ``stationary``: each is there
+            with probability E[up] / (E[up] + E[down]), within a period chosen in proportion to its length out of
+            4,096 that are drawn.
+
+    Example:
+        >>> from stalegrad.policies import Async
+        >>> from stalegrad.simulator import Cluster, Exponential, Renewal, simulate
+        >>> preempted = Renewal(up=Exponential(3600.0), down=Exponential(600.0))
+        >>> trace = simulate(Cluster(8, Exponential(1.0), availability=preempted), Async(), wallclock=7200.0)
+        >>> set(trace.messages["fate"]) == {"used", "lost", "pending"}
+        True
+    """
+
+    up: Any
+    down: Any
+    start: Literal["up", "stationary"] = "up"
+
+    def check_fields(self) -> None:
+        """Raise ValueError unless both are delays, of finite means where these are needed."""
+        for name in ("up", "down"):
+            try:
+                delay = as_delay(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name} of renewal: {error}") from None
+            object.__setattr__(self, name, delay)
+            if self.start == "stationary" and not 0 < _mean(delay, name) < np.inf:
+                raise ValueError(
+                    f'{name} of renewal has the mean {_mean(delay, name)} s: start = "stationary" needs one above '
+                    "0 and finite"
+                )
+
+    def share(self) -> float:
+        """Return the share of the time that a worker is there in the long run, E[up] / (E[up] + E[down])."""
+        up, down = _mean(self.up, "up"), _mean(self.down, "down")
+        return up / (up + down)
+
+    def presence(self, worker: int, workers: int, rng: np.random.Generator) -> Presence:
+        """Return alternating periods."""
+        up, down = (delay.realise(rng) for delay in (self.up, self.down))
+        if self.start == "up":
+            return Presence(True, self._changes(worker, rng, up, down, 0.0))
+        there = bool(rng.random() < self.share())
+        under_way = _times(up if there else down, rng, SAMPLE, f"worker {worker}")
+        rest = rng.random() * rng.choice(under_way, p=under_way / under_way.sum())
+        following = (down, up) if there else (up, down)
+        return Presence(there, _from(rest, self._changes(worker, rng, *following, rest)))
+
+    def _changes(
+        self, worker: int, rng: np.random.Generator, first: Delay, second: Delay, now: float
+    ) -> Iterator[float]:
+        """Yield the ends of periods, the first of which begins now."""
+        what = f"worker {worker}"
+        while True:
+            for one, other in zip(
+                _times(first, rng, PERIODS, what), _times(second, rng, PERIODS, what), strict=True
+            ):
+                yield (now := now + float(one))
+                yield (now := now + float(other))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults, as tables."""
+        given: dict[str, Any] = {"up": DELAYS.to_table(self.up), "down": DELAYS.to_table(self.down)}
+        given |= {"start": self.start} if self.start != "up" else {}
+        return given | ({"departure": self.departure} if self.departure != "lost" else {})
+
+
+def _from(first: float, others: Iterator[float]) -> Iterator[float]:
+    yield first
+    yield from others
+
+
+def _mean(delay: Delay, name: str) -> float:
+    try:
+        return delay.expectation()
+    except TypeError as error:
+        raise ValueError(f"{name} of renewal: {error}, which its stationary state needs") from None
+
+
+def _times(delay: Delay, rng: np.random.Generator, size: int, what: str) -> Any:
+    """Return periods of a delay.
+
+    Raises:
+        ValueError: for one that is not a finite time above 0, naming the worker.
+    """
+    times = np.asarray(delay.sample(rng, size), float)
+    wrong = ~((times > 0) & (times < np.inf))
+    if wrong.any():
+        raise ValueError(
+            f"availability of {what} drew a period of {times[np.argmax(wrong)]} s: allowed are finite ones above 0"
+        )
+    return times
