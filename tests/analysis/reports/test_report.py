@@ -129,7 +129,7 @@ def test_one_result_is_a_self_contained_page(results: list[Result], one: Report)
     assert page.texts["h1"] == page.texts["title"] == ["sync, seed 4"]
     assert results[0].experiment.to_toml() in page.texts["pre"]
     assert "stalegrad run spec-1.toml -o runs/1-4 --seed 4" in page.texts["pre"]
-    assert len(page.pictures()) == 5
+    assert len(page.pictures()) == 6
 
 
 def test_several_are_compared_by_method_and_by_what_differs(several: Report) -> None:
