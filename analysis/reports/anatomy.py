@@ -16,7 +16,7 @@ def anatomy_section(trace: TraceLike) -> list[str]:
     columns = {name: (name.replace("_", " "), hundredths) for name in parts}
     columns |= {"effective": ("gradients used", number)}
     columns |= {fate: (fate, percent) for fate in fates}
-    columns |= {"work_used": ("computing used", percent), "speed": ("gradients/s", hundredths)}
+    columns |= {"work_used": ("computing used", percent), "speed": ("speed (1/s)", hundredths)}
     return [
         picture(
             plot_anatomy(trace),
@@ -25,8 +25,9 @@ def anatomy_section(trace: TraceLike) -> list[str]:
         ),
         paragraph(
             "Staleness and its parts are means over used messages, in updates. All but waiting is also called "
-            "pre-queue, waiting in-queue. Then gradients by fate, the share of the seconds of computing that went "
-            "into used messages, and gradients per second of computing: this shows whether slow workers are dropped."
+            "pre-queue, waiting in-queue. Then: gradients by fate, the share of the seconds of computing that went "
+            "into used messages, and the speed, in gradients per second of computing. Where slow workers have low "
+            "shares, their gradients are dropped, and examples that only they hold count for less."
         ),
         table(rows, columns),
     ]
