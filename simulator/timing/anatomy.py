@@ -47,7 +47,7 @@ class Anatomy:
 
     Example::
 
-        anatomy = trace.anatomy()
+        anatomy = simulate(Cluster(4, Exponential(1.0), uplink=0.1), Async(), updates=100).anatomy()
         anatomy.pooled["staleness"], anatomy.pooled["waiting"]
         anatomy.workers.sort_values("speed")[["speed", "used", "work_used"]]
     """
