@@ -25,9 +25,9 @@ def anatomy_section(trace: TraceLike) -> list[str]:
         ),
         paragraph(
             "Staleness and its parts are means over used messages, in updates. All but waiting is also called "
-            "pre-queue, waiting in-queue. Then: gradients by fate, the share of the seconds of computing that "
-            "went into used messages, and the speed, in gradients per second of computing. Where slow workers have "
-            "low shares, their gradients are dropped, and examples that only they hold count for less."
+            "pre-queue, waiting in-queue. Then gradients by fate, the share of the seconds of computing that went "
+            "into used messages, and the speed, in gradients per second of computing. Where slow workers have low "
+            "shares, their gradients are dropped, and examples that only they hold count less."
         ),
         table(rows, columns),
     ]
