@@ -90,7 +90,7 @@ class Anatomy:
             ``speed``: mini-batch gradients per second of computing. Jobs that were cut off, by a cancellation or
                 the end of the trace, count as censored (the mean job time is that of Kaplan and Meier, up to the
                 longest job seen); without such jobs it is gradients over seconds.
-            ``at_most``: whether the speed is an upper bound, as the longest job was cut off.
+            ``at_most``: whether the speed is, up to chance, an upper bound, as the longest job was cut off.
         """
         table = self._table(np.arange(self._trace.workers), self._trace.workers)
         return table.rename_axis("worker")
