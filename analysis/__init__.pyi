@@ -1,5 +1,6 @@
 from .fits.delays import DelayFit as DelayFit, fit_delays as fit_delays
 from .fits.staleness import StalenessFit as StalenessFit, fit_staleness as fit_staleness
+from .plots.anatomy import plot_anatomy as plot_anatomy, plot_dropped as plot_dropped
 from .plots.busy import plot_busy as plot_busy
 from .plots.curves import plot_curves as plot_curves
 from .plots.difference import plot_difference as plot_difference

@@ -15,7 +15,7 @@ from stalegrad.simulator.timing.delays import Exponential
 from stalegrad.simulator.timing.engine import simulate
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-GUIDES = ("synchronies", "methods")
+GUIDES = ("synchronies", "methods", "anatomy")
 
 
 def carried_out(guide):
@@ -69,3 +69,9 @@ def test_its_synchronies_can_be_registered_and_are_checked():
     made = SYNCHRONIES.from_table({"name": "grace", "seconds": 2})
     assert made == names["Grace"](seconds=2.0)
     assert SYNCHRONIES.to_table(made) == {"name": "grace", "seconds": 2.0}
+
+
+def test_shares_of_a_cycle_are_those_of_its_delays():
+    text = (DOCS / "anatomy.md").read_text(encoding="utf-8")
+    said = re.search(r"cycle of 1\.75 s, ([\d.]+), ([\d.]+) and (\d\.\d+)", text).groups()
+    assert list(map(float, said)) == pytest.approx([5 * s / 1.75 for s in (0.5, 1.0, 0.25)], abs=0.006)

@@ -20,6 +20,7 @@ from stalegrad.analysis.plots.difference import plot_difference
 from stalegrad.analysis.plots.staleness import plot_staleness
 from stalegrad.analysis.plots.staleness_time import plot_staleness_time
 from stalegrad.analysis.plots.timeline import plot_timeline
+from stalegrad.analysis.reports.anatomy import anatomy_section
 from stalegrad.analysis.reports.page import (
     heading,
     hundredths,
@@ -286,6 +287,7 @@ def _workers(runs: Runs) -> list[str]:
         parts += [
             heading(f"{label}, seed {seed}", 3),
             picture(plot_busy(result.trace), "Where the workers' time went (means in brackets)."),
+            *anatomy_section(result.trace),
             picture(plot_timeline(result.trace), "The first messages: bars are computing, lines are updates."),
         ]
     return parts

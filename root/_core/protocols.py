@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+
+class AnatomyLike(Protocol):
+    """What the staleness of the used messages of a trace consists of, and which work was used."""
+
+    @property
+    def fates(self) -> Sequence[str]:
+        """Columns of the tables that hold shares of gradients, by fate."""
+        ...
+
+    @property
+    def messages(self) -> pd.DataFrame:
+        """One row per used message: ``worker``, ``staleness`` and its parts, in updates."""
+        ...
+
+    @property
+    def workers(self) -> pd.DataFrame:
+        """One row per worker: mean ``staleness`` and its parts, shares of gradients, ``work_used``, ``speed``."""
+        ...
+
+    @property
+    def pooled(self) -> pd.Series[Any]:
+        """The columns of ``workers`` for all workers together."""
+        ...
+
+    def table(self, most: int = ...) -> pd.DataFrame:
+        """Return a row per worker, or per group of them by speed if there are more than ``most``, and ``all``."""
+        ...
 
 
 class TraceLike(Protocol):
@@ -58,6 +86,14 @@ class TraceLike(Protocol):
 
     def busy(self) -> pd.DataFrame:
         """Return ``used, wasted, idle`` per worker, as shares of its time; NaN for a worker that never joined."""
+        ...
+
+    def anatomy(self) -> AnatomyLike:
+        """Return what staleness consists of, per message, per worker and pooled.
+
+        Raises:
+            ValueError: if the trace cannot have happened.
+        """
         ...
 
     def summary(self) -> Mapping[str, float]:

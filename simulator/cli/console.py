@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from stalegrad.simulator.sweeps.axes import Run
 
 console = Console()
@@ -29,6 +31,17 @@ def print_summary(title: str, summary: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
     for name, value in summary.items():
         table.add_row(name.replace("_", " "), short(value))
+    console.print(table)
+
+
+def print_table(frame: pd.DataFrame) -> None:
+    """Print a DataFrame: its index, and numbers in four digits."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(str(frame.index.name or ""), no_wrap=True)
+    for column in frame.columns:
+        table.add_column(column.replace("_", " "), justify="right", overflow="fold")
+    for row in frame.itertuples():
+        table.add_row(*map(short, row))
     console.print(table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +12,14 @@ from stalegrad.simulator.cli.console import (
     check_new,
     console,
     print_functions,
+    print_plainly,
     print_summary,
+    print_table,
     print_written,
 )
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.timing.anatomy import Anatomy
 
 
 def trace_command(
@@ -46,9 +51,20 @@ def trace_command(
             **changed_fields(experiment.budget),
         )
     print_summary(f"Trace of {experiment.method.synchrony.name}, seed {experiment.seed}", trace.summary())
+    print_anatomy(trace.anatomy())
     if out is not None:
         print_written([trace.save(out)])
     if perfetto is not None:
         from stalegrad.analysis import to_perfetto
 
         print_written([to_perfetto(trace, perfetto)])
+
+
+def print_anatomy(anatomy: Anatomy) -> None:
+    """Print, by worker, what staleness consists of, shares of gradients by fate, and speed; no columns of 0."""
+    from stalegrad.simulator.timing.anatomy import PARTS
+
+    rows = anatomy.table()
+    columns = [name for name in (*PARTS, *anatomy.fates) if name == "used" or rows[name].any()]
+    print_plainly("\nStaleness and its parts (mean updates), fates of gradients (shares), speed (gradients/s)")
+    print_table(rows[["staleness", *columns, "speed"]])

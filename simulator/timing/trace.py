@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from stalegrad.simulator.timing import consistency
+from stalegrad.simulator.timing.anatomy import Anatomy
 from stalegrad.simulator.timing.columns import (
     ABSENCE_COLUMNS,
     MESSAGE_COLUMNS,
@@ -206,6 +207,14 @@ class Trace:
     def idle_fraction(self) -> pd.Series[float]:
         """Return the fraction of its time that each worker neither computes nor is absent."""
         return self.busy()["idle"]
+
+    def anatomy(self) -> Anatomy:
+        """Return what staleness consists of (computing, travelling, waiting, ...), and whose work is used.
+
+        Raises:
+            TraceError: if the trace fails :meth:`verify`.
+        """
+        return Anatomy(self.verify())
 
     def summary(self) -> dict[str, float]:
         """Return the trace in a few numbers."""

@@ -9,9 +9,11 @@ from stalegrad._core import protocols
 from stalegrad.policies import Method
 from stalegrad.policies.synchrony import KAsync
 from stalegrad.simulator import Experiment, Result
+from stalegrad.simulator.timing.anatomy import Anatomy
 from stalegrad.simulator.timing.trace import Trace
 
 CONCRETE = {
+    protocols.AnatomyLike: Anatomy,
     protocols.TraceLike: Trace,
     protocols.ResultLike: Result,
     protocols.ExperimentLike: Experiment,

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from stalegrad.simulator import Result, Trace, load, load_experiment, run
+from stalegrad.policies import KAsync
+from stalegrad.simulator import Cluster, Result, Trace, load, load_experiment, run, simulate
 from stalegrad.simulator.cli import app, main
 from stalegrad.simulator.cli.list import LISTS
 
@@ -109,6 +110,26 @@ def test_trace_simulates_without_training_and_saves_where_it_is_told(spec, monke
     assert "Trace of k-async, seed 0" in call("trace", spec)
     assert "wrote out" in call("trace", spec, "-o", "out")
     assert len(Trace.load("out").update_times) == 4
+
+
+def test_trace_tells_what_staleness_consists_of(spec):
+    heading, *rows = call("trace", spec).split("speed (gradients/s)\n")[1].splitlines()
+    trace = simulate(Cluster(3), KAsync(2), updates=4)
+    staleness = [trace.staleness[trace.column("worker")[trace.used] == worker].mean() for worker in range(3)]
+    assert heading.split()[:2] == ["worker", "staleness"]
+    assert heading.split()[-2:] == ["used", "speed"]
+    expected = [f"{mean:.4g}" for mean in (*staleness, trace.staleness.mean())]
+    assert [row.split()[:2] for row in rows] == [list(row) for row in zip([*"012", "all"], expected, strict=True)]
+    assert [row.split()[-2:] for row in rows] == [["1", "1"]] * 4
+
+
+def test_trace_takes_many_workers_together_by_speed(spec):
+    text = Path(spec).read_text()
+    Path("many.toml").write_text(re.sub(r"workers = \d+", "workers = 100\nuplink = 0.1\nserver = 0.01", text))
+    heading, *rows = call("trace", "many.toml").split("speed (gradients/s)\n")[1].splitlines()
+    assert heading.startswith("slowest first")
+    assert [row.split()[0] for row in rows][:2] == ["1\N{EN DASH}7", "8\N{EN DASH}13"]
+    assert len(rows) == 17
 
 
 def test_trace_writes_events_for_viewers(spec):

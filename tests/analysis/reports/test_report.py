@@ -109,6 +109,7 @@ def several(results: list[Result]) -> Report:
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the time of rendering where only the text is looked at."""
     monkeypatch.setattr("stalegrad.analysis.reports.report.picture", lambda ax, caption: "")
+    monkeypatch.setattr("stalegrad.analysis.reports.anatomy.picture", lambda ax, caption: "")
 
 
 def renamed(result: Result, name: str, spec: str) -> Any:
@@ -129,7 +130,7 @@ def test_one_result_is_a_self_contained_page(results: list[Result], one: Report)
     assert page.texts["h1"] == page.texts["title"] == ["sync, seed 4"]
     assert results[0].experiment.to_toml() in page.texts["pre"]
     assert "stalegrad run spec-1.toml -o runs/1-4 --seed 4" in page.texts["pre"]
-    assert len(page.pictures()) == 5
+    assert len(page.pictures()) == 6
 
 
 def test_several_are_compared_by_method_and_by_what_differs(several: Report) -> None:
@@ -143,6 +144,16 @@ def test_several_are_compared_by_method_and_by_what_differs(several: Report) -> 
         f"spec-{place}.toml: {label}, seeds 2, 4" for place, label in enumerate(labels, start=1)
     ]
     assert "Against sync" in page.texts["h2"]
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_the_table_of_workers_says_what_their_staleness_consists_of(results: list[Result]) -> None:
+    html = report(results[2:3]).html  # asynchronous, without links: all of it is computing
+    staleness = results[2].trace.staleness
+    assert "<th>before reading</th><th>computing</th><th>travelling</th><th>waiting</th>" in html
+    mean = f"{staleness.mean():.2f}"
+    cells = f"<td>{mean}</td><td>0.00</td><td>{mean}</td><td>0.00</td><td>0.00</td><td>{len(staleness)}</td>"
+    assert f"<tr><th>all</th>{cells}<td>100.0%</td>" in html
 
 
 @pytest.mark.usefixtures("_undrawn")
