@@ -33,7 +33,8 @@ def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
     Workers are threads. Each message is a complete event ``compute`` from read to finish, its fate added where it
     was not used (viewers then colour it differently; the arguments say versions and staleness), then ``upload and
     wait`` until the server has received it, then ``idle`` until the worker reads again. If it reads before that,
-    it reads while its message travels, and the event ends there. What was pending ends with the trace. On the
+    it reads while its message travels, and the event ends there. What was pending ends with the trace. While a
+    worker is away its thread has an event ``absent``. On the
     server, each update is an instant event, and ``staleness`` is a counter: mean and maximum over the messages of
     each update.
 
@@ -63,7 +64,7 @@ def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
             f"the trace reaches to {trace.end:g} s: trace events are in microseconds, of which 2^53 "
             f"({LATEST / 1e6:g} s) can be told apart"
         )
-    events = [*_names(trace), *_worker_events(trace), *_server_events(trace)]
+    events = [*_names(trace), *_worker_events(trace), *_absence_events(trace), *_server_events(trace)]
     content = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"spec": json.dumps(trace.spec)}}
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,7 @@ def _worker_events(trace: TraceLike) -> list[dict[str, Any]]:
     table = table.sort_values(["worker", "read_time"], kind="stable")
     last = table["worker"] != table["worker"].shift(-1)
     until = table["read_time"].shift(-1).where(~last, trace.end)  # the next read, or the end
+    until = until.where(until <= (leaves := _departures(trace, table)), leaves)
     read = np.fmin(table["read_time"], until)
     finish = np.maximum(np.fmin(table["finish_time"], until), read)
     never = np.where(table["fate"] == "pending", np.inf, finish)  # still on its way, or never sent
@@ -104,6 +106,26 @@ def _worker_events(trace: TraceLike) -> list[dict[str, Any]]:
         if free > received:
             events.append({"name": "idle", **thread, "ts": received, "dur": free - received})
     return events
+
+
+def _departures(trace: TraceLike, table: pd.DataFrame) -> pd.Series[float]:
+    """Return when the worker of each message leaves next; infinity if never."""
+    leaves = pd.Series(np.inf, table.index)
+    departures = trace.absences.sort_values("leave_time").groupby("worker")["leave_time"]
+    for worker, times in departures:
+        mine = table.index[table["worker"] == worker]
+        after = np.searchsorted(times, table["finish_time"].fillna(np.inf)[mine])
+        leaves[mine] = np.append(times, np.inf)[after]
+    return leaves
+
+
+def _absence_events(trace: TraceLike) -> list[dict[str, Any]]:
+    away = trace.absences
+    leave, back = (_microseconds(away[name].fillna(trace.end)) for name in ("leave_time", "return_time"))
+    return [
+        {"name": "absent", "ph": "X", "pid": WORKERS, "tid": worker + 1, "ts": begin, "dur": end - begin}
+        for worker, begin, end in zip(away["worker"].tolist(), leave, back, strict=True)
+    ]
 
 
 def _server_events(trace: TraceLike) -> list[dict[str, Any]]:

@@ -33,6 +33,9 @@ DENSE = 5000
 """Above this number, bars are plain areas in the colour of their edges: edges and hatches would cover one another,
 and a hundred thousand hatched bars take minutes."""
 
+AWAY = "0.85"
+"""Colour of absences."""
+
 HALF = 0.38
 """Half the height of a bar, in rows."""
 
@@ -47,7 +50,7 @@ class _Look(NamedTuple):
 
 LOOKS = (
     _Look("used", ("used",), "#a9bfd9", USED, None),
-    _Look("wasted", ("cancelled", "discarded"), "white", WASTED, "////"),
+    _Look("wasted", ("cancelled", "discarded", "lost"), "white", WASTED, "////"),
     _Look("pending", ("pending",), "white", "0.55", None),
 )
 
@@ -61,9 +64,9 @@ def plot_timeline(
 ) -> Axes:
     """Draw the work of each worker as bars from read to finish; blank is idle (or waiting for the network).
 
-    Filled bars were used, and carry their staleness where there is room; hatched ones were cancelled or
-    discarded; hollow ones were pending when the trace ended. Vertical lines are updates (if there are
-    more than 40, ticks at the top), numbered where there is room. More than 5000 bars are drawn without
+    Filled bars were used, and carry their staleness where there is room; hatched ones were cancelled, discarded
+    or lost; hollow ones were pending when the trace ended. Grey areas are absences. Vertical lines are updates (if
+    there are more than 40, ticks at the top), numbered where there is room. More than 5000 bars are drawn without
     edges and hatches, used ones darkest.
 
     Args:
@@ -117,6 +120,8 @@ def plot_timeline(
     if numbered:
         handles[0].set_label("used (staleness)")
 
+    handles += _absences(ax, trace, row, start, end)
+
     times = trace.update_times
     numbers = np.flatnonzero((times >= start) & (times <= end))
     if len(numbers):
@@ -167,6 +172,21 @@ def _bars(begin: Any, finish: Any, row: Any) -> Any:
     x = np.stack([begin, finish, finish, begin], axis=1)
     y = np.stack([low, low, high, high], axis=1)
     return np.stack([x, y], axis=2)
+
+
+def _absences(ax: Axes, trace: TraceLike, row: Any, start: float, end: float) -> list[Patch]:
+    """Draw when workers are away; return their entry of the legend, if there are any."""
+    away = trace.absences
+    begin, finish = away["leave_time"].to_numpy(), away["return_time"].fillna(trace.end).to_numpy()
+    place = row[away["worker"].to_numpy()]
+    seen = (place >= 0) & (finish > start) & (begin < end)
+    if not seen.any():
+        return []
+    shape: dict[str, Any] = {"facecolor": AWAY, "linewidth": 0.0, "label": "absent"}
+    ax.add_collection(
+        PolyCollection(_bars(begin[seen], finish[seen], place[seen]), zorder=0.4, **shape), autolim=False
+    )
+    return [Patch(**shape)]
 
 
 def _annotate(ax: Axes, begin: Any, finish: Any, row: Any, staleness: Any) -> bool:

@@ -62,6 +62,11 @@ class TraceLike(Protocol):
         ...
 
     @property
+    def absences(self) -> pd.DataFrame:
+        """One row per time that a worker was away: ``worker, leave_time, return_time`` (NaN: not yet back)."""
+        ...
+
+    @property
     def update_times(self) -> npt.NDArray[np.float64]:
         """The time of every update, in seconds; shape (updates,)."""
         ...

@@ -37,6 +37,11 @@ compute = { delay = "shifted-exponential", shift = 1.0, scale = 1.0 }
 # server = 0.01              # seconds the server spends on each message, one at a time
 # join = { delay = "uniform", low = 0.0, high = 100.0 }
 
+# [cluster.availability]       # workers that leave and return; what they are at is lost
+# availability = "renewal"
+# up = { delay = "exponential", scale = 3600.0 }
+# down = { delay = "exponential", scale = 600.0 }
+
 [method]
 name = "k-async"         # sync, k-sync, k-batch-sync, async, k-async, k-batch-async
 k = 4                    # messages in an update

@@ -32,7 +32,9 @@ def rows(what: str) -> list[Row]:
 def list_command(
     what: Annotated[
         str | None,
-        typer.Argument(help="methods, synchronies, delays, models, datasets, schedules or optimizers."),
+        typer.Argument(
+            help="methods, synchronies, delays, availabilities, models, datasets, schedules, optimizers"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -67,6 +69,12 @@ def _delays() -> Mapping[str, Any]:
     return DELAYS
 
 
+def _availabilities() -> Mapping[str, Any]:
+    from stalegrad.simulator.timing.availability import AVAILABILITIES
+
+    return AVAILABILITIES
+
+
 def _models() -> Mapping[str, Any]:
     from stalegrad.models import list_models
 
@@ -95,6 +103,7 @@ LISTS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "methods": _methods,
     "synchronies": _synchronies,
     "delays": _delays,
+    "availabilities": _availabilities,
     "models": _models,
     "datasets": _datasets,
     "schedules": _schedules,

@@ -9,7 +9,7 @@ import pytest
 
 from stalegrad.analysis import to_perfetto
 from stalegrad.policies.synchrony import Async, DelayedAveraging, DelayedAveragingGeneral, KAsync, KSync, Sync
-from stalegrad.simulator import Cluster, Trace, Uniform, simulate
+from stalegrad.simulator import Cluster, Events, Trace, Uniform, simulate
 
 REQUIRED = {  # by phase, beyond name, ph, pid and tid: Trace Event Format, "Event Descriptions"
     "X": {"ts": int, "dur": int},
@@ -159,3 +159,16 @@ def test_nothing_is_overwritten(fresh: Trace, tmp_path: Path) -> None:
 def test_a_trace_in_which_nothing_happened_is_a_file_too(tmp_path: Path) -> None:
     trace = simulate(Cluster(workers=2, compute=Uniform(5.0, 6.0)), Async(), wallclock=1.0, seed=0)
     assert slices(events_of(trace, tmp_path), 0) == [(0, 1_000_000)]
+
+
+def test_a_worker_that_is_away_is_neither_idle_nor_computing(tmp_path: Path) -> None:
+    away = Events([2.5, 4.0, 3.0], [1, 1, 0], ["leave", "join", "leave"])
+    cluster = Cluster(3, compute=[1.0, 2.0, 4.5], availability=away, uplink=0.25, downlink=0.25)
+    trace = simulate(cluster, Sync(), wallclock=9.0)
+    events = events_of(trace, tmp_path)
+    assert slices(events, 1, "absent") == [(2_500_000, 4_000_000)]
+    assert slices(events, 0, "absent") == [(3_000_000, 9_000_000)]
+    for worker in range(3):
+        mine = slices(events, worker)
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(mine))
+    assert slices(events, 1, "idle", "upload and wait")[0] == (2_000_000, 2_250_000)

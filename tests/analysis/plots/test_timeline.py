@@ -9,6 +9,8 @@ from matplotlib.text import Annotation
 
 from stalegrad.analysis import plot_timeline
 from stalegrad.analysis.plots.timeline import DENSE, HALF, default_end
+from stalegrad.policies import Async
+from stalegrad.simulator import Cluster, Events, simulate
 from stalegrad.simulator.timing.trace import Trace
 
 
@@ -154,3 +156,12 @@ def test_bars_too_many_to_tell_apart_have_neither_edge_nor_hatch() -> None:
 
     assert look(DENSE) == ("////", 0.6)
     assert look(DENSE + 1) == (None, 0.0)
+
+
+def test_absences_are_drawn_where_workers_are_away() -> None:
+    away = Events([2.5, 4.0, 3.0], [1, 1, 0], ["leave", "join", "leave"])
+    trace = simulate(Cluster(3, 1.0, availability=away), Async(), wallclock=5.0)
+    found = bars(plot_timeline(trace))
+    assert found["absent"] == [(2.5, 4.0, 1), (3.0, 5.0, 0)]
+    assert (2.0, 2.5, 1) in found["lost"]
+    assert "absent" not in bars(plot_timeline(trace, end=2.0))
