@@ -173,7 +173,8 @@ class MethodInfo:
     def _parameters(self, synchrony: type[Synchrony] | None) -> dict[str, inspect.Parameter]:
         key = inspect.Parameter.KEYWORD_ONLY
         found = {"learning_rate": inspect.Parameter("learning_rate", key, default=0.1, annotation=Any)}
-        for f in (f for f in fields(synchrony) if f.init) if synchrony is not None else ():
+        own = [] if synchrony is None else [f for f in fields(synchrony) if f.init]
+        for f in sorted(own, key=lambda f: f.kw_only):  # first what must be given
             default = inspect.Parameter.empty if f.default is MISSING else f.default
             found[f.name] = inspect.Parameter(f.name, key, default=default, annotation=f.type)
         return found | self._own_parameters()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stalegrad._core.specs import PositiveInt, spec
 from stalegrad.policies.synchrony.base import Messages, Synchrony, check_k
-from stalegrad.policies.synchrony.programs import DISCARD, WAIT, Decision, Free, ServerProgram
+from stalegrad.policies.synchrony.programs import DISCARD, NOBODY, WAIT, Decision, Free, Received, ServerProgram
+from stalegrad.policies.synchrony.waiting import Waiting, Window
 
 
 @spec
@@ -24,13 +25,15 @@ class Async(Synchrony):
 
 
 @spec
-class KBatchAsync(Synchrony):
+class KBatchAsync(Waiting):
     """K-batch-async: every ``k``-th received gradient makes an update of the last ``k``.
 
     Nobody idles and nobody is cancelled: each worker reads the current version right after it has sent.
 
     Args:
         k: gradients of an update.
+        grace: seconds that the server waits on after the k-th gradient: what comes by then counts, too.
+        deadline: seconds after the last update at which the server takes what it has, or else the first gradient.
 
     Reference: Dutta et al. 2018, section 2.3.
     """
@@ -39,25 +42,38 @@ class KBatchAsync(Synchrony):
 
     def serve(self, workers: int) -> ServerProgram:
         """Count messages; the sender always reads."""
+        if self.timed:
+            yield from self._serve_windows()
         event = yield WAIT
         while True:
             for _ in range(self.k - 1):
                 event = yield Decision(send=(event.worker,))
             event = yield Decision(apply=True, send=(event.worker,))
 
-    def pattern(self, workers: int) -> Free:
-        """Return that nobody waits."""
-        return Free(self.k)
+    def _serve_windows(self) -> ServerProgram:
+        """Update when the window closes; the sender always reads."""
+        window = Window(self.k, self.grace, self.deadline)
+        event = yield window.begin()
+        while True:
+            closes, wake_after, tag = window.note(event)
+            send = (event.worker,) if isinstance(event, Received) else NOBODY
+            event = yield Decision(closes, send, wake_after=wake_after, tag=tag)
+
+    def pattern(self, workers: int) -> Free | None:
+        """Return that nobody waits, unless the server has a timer."""
+        return None if self.timed else Free(self.k)
 
 
 @spec
-class KAsync(Synchrony):
+class KAsync(Waiting):
     """K-async: an update waits for ``k`` distinct workers; the others keep running on what they read.
 
     The first k - 1 idle until the update; then exactly the ``k`` contributors read the new version.
 
     Args:
         k: distinct workers whose gradients make an update; at most their number.
+        grace: seconds that the server waits on after the k-th gradient: what comes by then counts, too.
+        deadline: seconds after the last update at which the server takes what it has, or else the first gradient.
 
     Reference: Dutta et al. 2018, section 2.3.
     """
@@ -73,6 +89,8 @@ class KAsync(Synchrony):
 
         A second one, of a worker that has left and returned meanwhile, is discarded.
         """
+        if self.timed:
+            yield from self._serve_windows(workers)
         contributors = dict[int, None]()  # in the order in which they came
         event = yield WAIT
         while True:
@@ -85,3 +103,19 @@ class KAsync(Synchrony):
             else:
                 send, contributors = contributors, {}
                 event = yield Decision(apply=True, send=send)
+
+    def _serve_windows(self, workers: int) -> ServerProgram:
+        """Update when the window closes, and answer its workers."""
+        contributors, window = dict[int, None](), Window(self.k, self.grace, self.deadline)
+        event = yield window.begin()
+        while True:
+            if isinstance(event, Received):
+                if event.worker in contributors:
+                    event = yield DISCARD
+                    continue
+                contributors[event.worker] = None
+            closes, wake_after, tag = window.note(event, complete=len(contributors) == workers)
+            send = tuple(contributors) if closes else NOBODY
+            if closes:
+                contributors.clear()
+            event = yield Decision(closes, send, wake_after=wake_after, tag=tag)

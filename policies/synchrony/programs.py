@@ -102,7 +102,7 @@ WAIT = Decision()
 DISCARD = Decision(keep=False)
 
 ServerProgram = Generator[Decision, Any, None]
-"""Primed with ``next`` (what that yields is not looked at), then sent every event; yields what to do about it."""
+"""Primed with ``next`` (of what that yields only the timer counts), then sent every event; yields what to do."""
 
 
 MOST_STEPS = 100_000

@@ -99,7 +99,7 @@ class Server:
                 f"serve() of synchrony {synchrony.name!r} returned {program!r}: it must be a generator"
             )
         try:
-            next(program)
+            first = next(program)
         except StopIteration:
             raise ValueError(
                 f"serve() of synchrony {synchrony.name!r} ends before it has answered anything"
@@ -111,12 +111,14 @@ class Server:
         self.inbox = deque(event for event in self.inbox if not isinstance(event, Timeout))
         if self.membership:
             self.inbox.extend(Left(worker.index) for worker in self.workers.values() if not worker.present)
+        if type(first) is Decision and first.wake_after is not None:
+            self.wake(None, first)
 
-    def refuse(self, event: Event, decision: Any, why: str) -> NoReturn:
-        """Raise ValueError about a decision."""
+    def refuse(self, event: Event | None, decision: Any, why: str) -> NoReturn:
+        """Raise ValueError about a decision; None stands for the start of the program."""
+        answered = "began" if event is None else f"answered {event!r}"
         raise ValueError(
-            f"synchrony {self.synchrony.name!r} answered {event!r} at {self.engine.now!r} s with {decision!r}: "
-            f"{why}"
+            f"synchrony {self.synchrony.name!r} {answered} at {self.engine.now!r} s with {decision!r}: {why}"
         )
 
     def check_idle(self) -> None:
@@ -263,7 +265,7 @@ class Server:
 
     # Timers
 
-    def wake(self, event: Event, decision: Decision) -> None:
+    def wake(self, event: Event | None, decision: Decision) -> None:
         """Set a timer, in place of one with the same tag."""
         seconds, tag, now = builtin(decision.wake_after), decision.tag, self.engine.now
         if not are_seconds(seconds):

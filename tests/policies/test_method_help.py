@@ -43,7 +43,9 @@ def test_help_shows_the_method_and_not_the_wrapper():
     ):
         assert words in text
     shown = inspect.signature(methods.k_async)
-    assert list(shown.parameters) == ["learning_rate", "local_steps", "k", "optimizer", "weight_decay"]
+    assert list(shown.parameters) == [
+        "learning_rate", "k", "local_steps", "grace", "deadline", "optimizer", "weight_decay",
+    ]  # fmt: skip
 
 
 def test_a_method_of_users_has_help_too():

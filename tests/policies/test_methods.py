@@ -83,7 +83,7 @@ def test_the_learning_rate_may_be_a_schedule_or_its_table():
         (["sync"], {}, r"unknown method \['sync'\]"),
         ("k-sync", {}, "method 'k-sync' needs k"),
         ("k-sync", {"k": 2, "optimiser": "sgd"}, "of method 'k-sync': 'optimiser'. Did you mean 'optimizer'[?]"),
-        ("sync", {"k": 2}, "unknown parameter of method 'sync': 'k'. Allowed: learning_rate"),
+        ("sync", {"k": 2}, "unknown parameter of method 'sync': 'k'. Allowed: deadline, learning_rate"),
         ("sync", {"self": 2}, "unknown parameter of method 'sync': 'self'"),
         ("k-sync", {"k": 0}, "k of k-sync = 0 is not allowed: .*greater than or equal to 1"),
         ("k-sync", {"k": 1.5}, "k of k-sync = 1.5 is not allowed"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Literal, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from stalegrad._core.specs import spec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Presence(NamedTuple):

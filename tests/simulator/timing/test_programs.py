@@ -471,7 +471,7 @@ def test_programs_that_never_let_time_advance_are_refused():
         while True:
             yield Decision(wake_after=0.0)
 
-    with pytest.raises(ValueError, match=r"wake_after of synchrony 'made' = 0 s, 515 times at 1.0 s: time"):
+    with pytest.raises(ValueError, match=r"wake_after of synchrony 'made' = 0 s, 515 times at 0.0 s: time"):
         simulate(Cluster(2, 1.0), synchrony(again), updates=5)
 
     def asking(workers):
