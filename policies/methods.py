@@ -174,7 +174,7 @@ class MethodInfo:
         key = inspect.Parameter.KEYWORD_ONLY
         found = {"learning_rate": inspect.Parameter("learning_rate", key, default=0.1, annotation=Any)}
         own = [] if synchrony is None else [f for f in fields(synchrony) if f.init]
-        for f in sorted(own, key=lambda f: f.kw_only):  # first what must be given
+        for f in sorted(own, key=lambda f: bool(f.kw_only)):  # first what must be given
             default = inspect.Parameter.empty if f.default is MISSING else f.default
             found[f.name] = inspect.Parameter(f.name, key, default=default, annotation=f.type)
         return found | self._own_parameters()
