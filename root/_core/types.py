@@ -27,6 +27,12 @@ Data: TypeAlias = PyTree
 OptimizerState: TypeAlias = PyTree
 """State of an optax transformation, such as an optimizer or a correction."""
 
+Own: TypeAlias = PyTree
+"""A worker's own state between jobs, of fixed structure; of all workers, stacked along a first axis."""
+
+Job: TypeAlias = PyTree
+"""What a worker carries along during a job."""
+
 Scalar: TypeAlias = "jax.Array | float"
 """A number that compiled code may get as a tracer: a hyper-parameter, a staleness, an index."""
 

@@ -7,19 +7,13 @@ steps of SGD). A :class:`Work` starts from the worker's own state instead, and s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from stalegrad._core.trees import tree_map
-from stalegrad._core.types import Params, PyTree, Scalar
-
-Own: TypeAlias = PyTree
-"""A worker's own state between jobs: any pytree of fixed structure."""
-
-Job: TypeAlias = PyTree
-"""What it carries along during a job."""
+from stalegrad._core.types import Job, Own, Params, Scalar
 
 
 class When(Protocol):
