@@ -6,7 +6,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -18,6 +18,11 @@ from stalegrad.simulator.sweeps.forecast import distinct_traces, forecast, forma
 from stalegrad.simulator.sweeps.results import SweepResult, label
 from stalegrad.simulator.sweeps.store import Store
 from stalegrad.simulator.sweeps.sweep import execute
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from distributed import Client
 
 SHOWN = 20
 """Runs of a plan that are listed."""
@@ -79,7 +84,7 @@ def run_sweep(
 
 
 @contextmanager
-def executor_of(jobs: int, scheduler: str | None) -> Iterator[Any]:
+def executor_of(jobs: int, scheduler: str | None) -> Iterator[Executor | Client | None]:
     """Give what to run on; processes of ours do not outlive an interrupt."""
     if scheduler is not None:
         with dask_client(scheduler) as client:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
@@ -24,6 +24,9 @@ from stalegrad.simulator.sweeps.executors import Outcome, as_executor, attempt, 
 from stalegrad.simulator.sweeps.lanes import default_lanes, planned_lanes
 from stalegrad.simulator.sweeps.results import SweepResult, collect, label, stored
 from stalegrad.simulator.sweeps.store import Outline, Store
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 AT_ONCE = 400
 """Runs handed to an executor at a time; each holds a lock, an open file."""
@@ -48,7 +51,7 @@ def sweep(
     mode: Mode = "grid",
     samples: int | None = None,
     sampling_seed: int = 0,
-    executor: Any = None,
+    executor: Executor | Client | None = None,
     observers: Sequence[Observer] = (),
     progress: bool = True,
     fail_fast: bool = False,
@@ -107,7 +110,7 @@ def execute(
     runs: Sequence[Run],
     *,
     store: str | os.PathLike[str] | None = None,
-    executor: Any = None,
+    executor: Executor | Client | None = None,
     observers: Sequence[Observer] = (),
     progress: bool = True,
     fail_fast: bool = False,
