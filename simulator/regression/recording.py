@@ -8,10 +8,8 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -29,10 +27,8 @@ from stalegrad.analysis.statistics.inputs import check_target
 from stalegrad.simulator.experiments.result import Result, versions
 from stalegrad.simulator.regression.digests import Digests, machine
 from stalegrad.simulator.regression.plan import SEEDS, Plan
+from stalegrad.simulator.sweeps.executors import ExecutorLike
 from stalegrad.simulator.sweeps.sweep import execute
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 FORMAT = "stalegrad-baseline-3"
 DIGITS = 6
@@ -218,7 +214,7 @@ class Recording:
 
 
 def record(
-    plan: Plan, *, target: float | None = None, executor: Executor | Client | None = None, progress: bool = True
+    plan: Plan, *, target: float | None = None, executor: ExecutorLike | None = None, progress: bool = True
 ) -> Recording:
     """Run a plan and keep what its runs came to.
 

@@ -19,8 +19,17 @@ from stalegrad.simulator.replays.executor import Executor, Numbers, Program, Sta
 from stalegrad.simulator.replays.step import Inputs, Kept, Sent
 from stalegrad.simulator.replays.training import Snapshot
 
-Event: TypeAlias = tuple[jax.Array | None, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
-"""A message, as compiled code gets it: indices, its first mini-batch, worker, update, staleness, weight, steps."""
+Event: TypeAlias = tuple[
+    jax.Array | None,
+    jax.Array,
+    jax.Array,
+    jax.Array,
+    jax.Array,
+    jax.Array,
+    jax.Array | None,
+    jax.Array | None,
+]
+"""A message, as compiled code gets it: its mini-batches' first number after the indices, else as ``Inputs``."""
 
 
 class Loop(Executor):
@@ -68,8 +77,8 @@ def compiled(program: Program) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped, 
     """Return the compiled init, message and apply."""
 
     def inputs_of(event: Event, keys: jax.Array | None = None) -> Inputs:
-        indices, _, worker, update, staleness, weight, steps = event
-        return Inputs(indices, keys, worker, update, staleness, weight, steps)
+        indices, _, worker, update, staleness, weight, steps, returned = event
+        return Inputs(indices, keys, worker, update, staleness, weight, steps, returned)
 
     def message(
         numbers: Numbers,

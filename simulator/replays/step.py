@@ -171,9 +171,9 @@ class Step:
         work, kept = self.rule.work, own
         assert work is not None
         if self.layout.returns:  # a machine that is back has lost what it kept
-            own = jax.tree.map(
-                lambda new, old: jnp.where(inputs.returned, new, old), like(work.init(read), own), own
-            )
+            returned = inputs.returned
+            assert returned is not None
+            own = jax.tree.map(lambda new, old: jnp.where(returned, new, old), like(work.init(read), own), own)
         start, job = work.begin(read, own, inputs)
         start = like(start, read)
 

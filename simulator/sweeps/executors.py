@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from stalegrad._core.specs import PositiveInt, validate
 from stalegrad._core.types import Table
@@ -22,6 +22,9 @@ from stalegrad.simulator.sweeps.lanes import run_together
 
 if TYPE_CHECKING:
     from distributed import Client
+
+ExecutorLike: TypeAlias = "Executor | Client"
+"""What runs may be given to: a concurrent.futures executor, or a Dask client."""
 
 
 class Outcome(NamedTuple):
