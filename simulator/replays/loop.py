@@ -29,7 +29,7 @@ Event: TypeAlias = tuple[
     jax.Array | None,
     jax.Array | None,
 ]
-"""A message, as compiled code gets it: its mini-batches' first number after the indices, else as ``Inputs``."""
+"""The :class:`Inputs` of a message without its keys; the number of its first mini-batch follows the indices."""
 
 
 class Loop(Executor):
