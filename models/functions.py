@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from stalegrad._core.trees import like
+from stalegrad._core.types import Batch, Data, Params, PyTree
 from stalegrad.models.streams import Stream, first_examples, on_device
-
-Params = Any
-Batch = Any
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 """Types that parameters may have."""
@@ -27,7 +24,7 @@ class _WrongReturnError(ValueError):
 
 
 @contextmanager
-def _calling(call: str, function: Callable[..., Any], must: str) -> Iterator[None]:
+def _calling(call: str, function: Callable[..., object], must: str) -> Iterator[None]:
     """Name the function of a user that raised an error, and what it must return."""
     try:
         yield
@@ -41,7 +38,7 @@ def _calling(call: str, function: Callable[..., Any], must: str) -> Iterator[Non
         ) from error
 
 
-def check_data(name: str, data: Any) -> Any:
+def check_data(name: str, data: Data) -> Data:
     """Return a data set on the device.
 
     Args:
@@ -72,8 +69,8 @@ def check_functions(
     init: Callable[[jax.Array], Params],
     loss: Callable[[Params, Batch, jax.Array], jax.Array],
     evaluate: Callable[[Params, Batch], Mapping[str, jax.Array]],
-    train: Any,
-    test: Any,
+    train: Data,
+    test: Data,
     batch_size: int,
     gradient: Callable[[Params, Batch, jax.Array], Params] | None = None,
 ) -> None:
@@ -96,7 +93,7 @@ def check_functions(
 
     must = "it must return a scalar" + (" that can be differentiated in params" if gradient is None else "")
 
-    def checked_loss(params: Params, batch: Batch, key: jax.Array) -> Any:
+    def checked_loss(params: Params, batch: Batch, key: jax.Array) -> jax.Array:
         value = loss(params, batch, key)
         _check_scalar("loss(params, batch, key)", value, "one number of a floating type, without an axis")
         return value
@@ -174,7 +171,7 @@ def with_gradient(
     return own
 
 
-def _check_scalar(call: str, value: Any, must: str) -> None:
+def _check_scalar(call: str, value: PyTree, must: str) -> None:
     alone = [value is leaf for leaf in jax.tree.leaves(value)] == [True]
     try:
         scalar = alone and jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
@@ -184,14 +181,14 @@ def _check_scalar(call: str, value: Any, must: str) -> None:
         raise _WrongReturnError(f"{call} of the problem returned {_shown(value)}: it must return {must}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """Return the type and shape of an array, or the type of anything else."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"an array of type {value.dtype} and shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
 
 
-def _examples(data: Any, count: int | None) -> Any:
+def _examples(data: Data, count: int | None) -> Batch:
     """Return the shapes of ``count`` examples, or of all."""
     if isinstance(data, Stream):
         data = first_examples(data, min(count or len(data), len(data)))

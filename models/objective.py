@@ -6,22 +6,25 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from stalegrad._core.types import Batch, Data, Params, Stats
 from stalegrad.models.augmentation import crop_and_flip, crop_to, middle
 from stalegrad.models.datasets import data_fingerprint, load_dataset, load_folder, load_text
 from stalegrad.models.datasets.sources import MEAN, STD
 from stalegrad.models.networks import NETWORKS, Network
 from stalegrad.models.streams import on_device
 
-Params = Any
-Stats = Any
-Batch = Any
+Loss: TypeAlias = Callable[[Params, Stats, Batch, jax.Array], tuple[jax.Array, Stats]]
+"""``loss(params, stats, batch, key) -> (scalar, stats)``"""
+
+Evaluate: TypeAlias = Callable[[Params, Stats, Batch], Mapping[str, jax.Array]]
+"""``evaluate(params, stats, data) -> {"loss": scalar, ...}``"""
 
 
 class Objective(NamedTuple):
@@ -40,10 +43,10 @@ class Objective(NamedTuple):
     """
 
     init: Callable[[jax.Array], Params]
-    loss: Callable[[Params, Stats, Batch, jax.Array], tuple[jax.Array, Stats]]
-    evaluate: Callable[[Params, Stats, Batch], Mapping[str, jax.Array]]
-    train: Any = None
-    test: Any = None
+    loss: Loss
+    evaluate: Evaluate
+    train: Data = None
+    test: Data = None
     stats: Stats = ()
 
     @property
@@ -60,7 +63,7 @@ def named_objective(
     augment: bool,
     context: int | None,
     image_size: int | None,
-    options: tuple[tuple[str, Any], ...],
+    options: tuple[tuple[str, object], ...],
 ) -> Objective:
     """Return the objective of a network and a data set by name; arguments as of ``Problem``.
 
@@ -79,7 +82,7 @@ def _named_objective(
     augment: bool,
     context: int | None,
     image_size: int | None,
-    options: tuple[tuple[str, Any], ...],
+    options: tuple[tuple[str, object], ...],
 ) -> Objective:
     make = functools.partial(NETWORKS[model].make, **dict(options))
     if NETWORKS[model].takes == "text":
@@ -119,8 +122,8 @@ def _streamed(make: Callable[..., Network], directory: Path, side: int, augment:
 
 def prediction(
     network: Network,
-    train: Any,
-    test: Any,
+    train: Data,
+    test: Data,
     normalise: Callable[[jax.Array], jax.Array] = lambda inputs: inputs,
     augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda inputs, key: inputs,
 ) -> Objective:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from stalegrad._core.specs import unknown_name
+from stalegrad._core.types import Batch, Data, Params, Table
 from stalegrad.models.datasets.sources import FOLDER, SOURCES
 from stalegrad.models.networks import NETWORKS
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import jax
 
     from stalegrad.models.objective import Objective
-
-Params = Any
-Batch = Any
 
 Sampling = Literal["epochs", "iid", "sharded"]
 """``epochs``: one shuffled stream shared by all workers, every example once per epoch; ``iid``: with
@@ -74,7 +72,7 @@ class Problem:
         self.augment, self.context = _checked_for(SOURCES[dataset].kind, model, dataset, augment, context)
         self.image_size = _checked_size(dataset, self.directory, image_size)
         self.options = _network_options(model, options)
-        self._functions: dict[str, Any] = {}
+        self._functions: Table = {}
         self._objective: Callable[[], Objective] = functools.partial(
             _named_objective,
             model,
@@ -92,8 +90,8 @@ class Problem:
         init: Callable[[jax.Array], Params],
         loss: Callable[[Params, Batch, jax.Array], jax.Array],
         *,
-        train: Any = None,
-        test: Any = None,
+        train: Data = None,
+        test: Data = None,
         batch_size: int | None = None,
         sampling: Sampling = "epochs",
         evaluate: Callable[[Params, Batch], Mapping[str, jax.Array]] | None = None,
@@ -208,7 +206,7 @@ class Problem:
         return Problem.from_functions(**{**self.settings, **changes})
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Table:
         """The arguments that make an equal problem, as the objects that they are."""
         if self.named:
             return self.table()
@@ -221,7 +219,7 @@ class Problem:
 
         return data_fingerprint(self.dataset, self.directory) if self.named else None
 
-    def table(self) -> dict[str, Any]:
+    def table(self) -> Table:
         """Return the problem as a table; ``Problem(**table)`` gives it back.
 
         Raises:
@@ -231,7 +229,7 @@ class Problem:
             raise ValueError(
                 "a problem made of functions runs in this process only and cannot be written to a spec"
             )
-        table: dict[str, Any] = {"model": self.model, "dataset": self.dataset, "batch_size": self.batch_size}
+        table: Table = {"model": self.model, "dataset": self.dataset, "batch_size": self.batch_size}
         if self.sampling != "epochs":
             table["sampling"] = self.sampling
         if self.directory is not None:
@@ -265,7 +263,7 @@ def _named_objective(*arguments: Any) -> Objective:
     return named_objective(*arguments)
 
 
-def _checked(batch_size: Any, sampling: Any) -> tuple[int, Sampling]:
+def _checked(batch_size: object, sampling: Sampling) -> tuple[int, Sampling]:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"batch_size = {batch_size!r} is not allowed: a whole number of at least 1")
     if sampling not in get_args(Sampling):
@@ -273,7 +271,7 @@ def _checked(batch_size: Any, sampling: Any) -> tuple[int, Sampling]:
     return int(batch_size), sampling
 
 
-def _checked_for(kind: str, model: str, dataset: str, augment: Any, context: Any) -> tuple[bool, int | None]:
+def _checked_for(kind: str, model: str, dataset: str, augment: object, context: object) -> tuple[bool, int | None]:
     if NETWORKS[model].takes != kind:
         raise ValueError(
             f"model {model!r} takes {NETWORKS[model].takes}, but the data set {dataset!r} holds {kind}"
@@ -292,7 +290,7 @@ def _checked_for(kind: str, model: str, dataset: str, augment: Any, context: Any
     return False, int(context)
 
 
-def _checked_size(dataset: str, directory: str | None, image_size: Any) -> int | None:
+def _checked_size(dataset: str, directory: str | None, image_size: object) -> int | None:
     if dataset != FOLDER:
         if image_size is not None:
             raise ValueError(f"image_size = {image_size!r} is not allowed: only the data set {FOLDER!r} has one")
@@ -305,7 +303,7 @@ def _checked_size(dataset: str, directory: str | None, image_size: Any) -> int |
     return int(image_size)
 
 
-def _network_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _network_options(model: str, options: Mapping[str, object]) -> Table:
     known = list(inspect.signature(NETWORKS[model].make).parameters)[2:]
     hints = get_type_hints(NETWORKS[model].make, include_extras=True)
     checked = {}

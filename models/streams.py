@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
+
+from stalegrad._core.types import Batch, Data, Ints
 
 
 @runtime_checkable
@@ -17,16 +18,16 @@ class Stream(Protocol):
     def __len__(self) -> int:
         """Return the number of examples."""
 
-    def fetch(self, indices: npt.NDArray[np.integer[Any]]) -> Any:
+    def fetch(self, indices: Ints) -> Batch:
         """Return these examples: a pytree of numpy arrays with a common first axis, in this order."""
 
 
-def on_device(data: Any) -> Any:
+def on_device(data: Data) -> Data:
     """Return arrays on the device; a stream stays where it is."""
     return data if isinstance(data, Stream) else jax.tree.map(jnp.asarray, data)
 
 
-def first_examples(data: Any, count: int) -> Any:
+def first_examples(data: Data, count: int) -> Batch:
     """Return the first examples of arrays or of a stream."""
     if isinstance(data, Stream):
         return data.fetch(np.arange(count))

@@ -18,10 +18,10 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def help_of(
     name: str,
-    synchrony: type[Any],
-    parts: Sequence[Callable[..., Any] | None],
+    synchrony: type[object],
+    parts: Sequence[Callable[..., object] | None],
     parameters: Mapping[str, inspect.Parameter],
-    annotations: Mapping[str, Any],
+    annotations: Mapping[str, object],
     reference: str,
 ) -> str:
     """Return the docstring of a method.
@@ -71,18 +71,18 @@ def help_of(
     return "\n".join(lines)
 
 
-def text_of(source: Any) -> str:
+def text_of(source: object) -> str:
     """Return a docstring up to its sections."""
     sections = r"\n\s*(?:Args|Returns|Raises|Reference|Attributes|Example):"
     return re.split(sections, inspect.getdoc(source) or "")[0].strip()
 
 
-def summary_of(source: Any) -> str:
+def summary_of(source: object) -> str:
     """Return the first paragraph of a docstring, in one line."""
     return " ".join((inspect.getdoc(source) or "").split("\n\n")[0].split())
 
 
-def arguments_of(source: Any) -> dict[str, str]:
+def arguments_of(source: object) -> dict[str, str]:
     """Return what the section Args of a docstring says of each argument."""
     found = re.search(r"^Args:\n((?:    .*\n?|\n)+)", (inspect.getdoc(source) or "") + "\n", re.MULTILINE)
     if found is None:

@@ -7,7 +7,7 @@ A new method is one more line here, or a call of :func:`register` elsewhere. Cal
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
@@ -15,6 +15,7 @@ from pydantic import InstanceOf
 
 from stalegrad._core.registry import Registry
 from stalegrad._core.specs import kebab, spec, unknown_name, validate
+from stalegrad._core.types import Scalar, Table
 from stalegrad.policies.controllers import AdaSync, Controller
 from stalegrad.policies.method_help import help_of
 from stalegrad.policies.papers import LINKS, PAPERS
@@ -63,7 +64,7 @@ class Method:
     def __hash__(self) -> int:
         return hash((self.name, self.synchrony, self.learning_rate, _hashable(self.parameters)))
 
-    def rule(self, workers: int, numbers: Mapping[str, Any] | None = None) -> Rule:
+    def rule(self, workers: int, numbers: Mapping[str, Scalar] | None = None) -> Rule:
         """Return the rule for ``workers`` workers; ``numbers`` replaces its numeric parameters, by tracers say."""
         info = REGISTRY[self.name]
         arguments = info.of(info.rule, {**dict(self.parameters), **(numbers or {})})
@@ -76,8 +77,7 @@ class Method:
         info = REGISTRY[self.name]
         if info.weight is None:
             return None
-        weight: StalenessWeight = info.weight(**info.of(info.weight, dict(self.parameters)))
-        return weight
+        return info.weight(**info.of(info.weight, dict(self.parameters)))
 
     @property
     def controller(self) -> Controller | None:
@@ -85,8 +85,7 @@ class Method:
         info = REGISTRY[self.name]
         if info.controller is None:
             return None
-        controller: Controller = info.controller(**info.of(info.controller, dict(self.parameters)))
-        return controller
+        return info.controller(**info.of(info.controller, dict(self.parameters)))
 
     @property
     def adaptive(self) -> bool:
@@ -104,7 +103,7 @@ class Method:
         return {k: v for k, v in self.parameters if isinstance(v, float)}
 
     @property
-    def structure(self) -> tuple[Any, ...]:
+    def structure(self) -> tuple[Hashable, ...]:
         """What decides the shape of the computation: everything but the numbers."""
         values = tuple((k, float if isinstance(v, float) else _hashable(v)) for k, v in self.parameters)
         info = REGISTRY[self.name]
@@ -133,8 +132,8 @@ class MethodInfo:
         paper: str,
         *,
         allowed: tuple[type[Synchrony], ...] | None = None,
-        weight: type[Any] | None = None,
-        controller: type[Any] | None = None,
+        weight: Callable[..., StalenessWeight] | None = None,
+        controller: Callable[..., Controller] | None = None,
     ) -> None:
         self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, PAPERS.get(paper, paper)
         self.allowed, self.weight, self.controller = allowed, weight, controller
@@ -157,7 +156,7 @@ class MethodInfo:
             )
 
     @staticmethod
-    def of(part: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def of(part: Callable[..., object], arguments: Mapping[str, object]) -> Table:
         """Return those of the arguments that rule, weight or controller take."""
         return {key: arguments[key] for key in inspect.signature(part).parameters if key in arguments}
 
@@ -167,7 +166,7 @@ class MethodInfo:
         key = inspect.Parameter.KEYWORD_ONLY
         return {k: p.replace(kind=key) for k, p in found.items() if k != "workers"}
 
-    def _hints(self) -> dict[str, Any]:
+    def _hints(self) -> dict[str, object]:
         return {k: h for part in self._parts for k, h in get_type_hints(part, include_extras=True).items()}
 
     def _parameters(self, synchrony: type[Synchrony] | None) -> dict[str, inspect.Parameter]:
@@ -190,12 +189,14 @@ class MethodInfo:
         return kebab(self.synchrony.__name__)
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Table:
         """Every parameter and its default (``None`` where it must be given or is off)."""
         parameters = self._parameters(self.synchrony).values()
         return {p.name: None if p.default is p.empty else p.default for p in parameters}
 
-    def __call__(self, /, *, learning_rate: Any = 0.1, synchrony: Any = None, **arguments: Any) -> Method:
+    def __call__(
+        self, /, *, learning_rate: object = 0.1, synchrony: Synchrony | None = None, **arguments: Any
+    ) -> Method:
         """Return the method with these parameters.
 
         Args:
@@ -231,7 +232,7 @@ class MethodInfo:
             self._check_rule(method.rule(workers=1), synchrony)
         return method
 
-    def _check_rule(self, rule: Any, synchrony: Synchrony) -> None:
+    def _check_rule(self, rule: object, synchrony: Synchrony) -> None:
         if not isinstance(rule, Rule):
             raise ValueError(f"the rule of method {self.name!r} returned {rule!r}: it must return a Rule")
         if not (rule.weight is None or callable(rule.weight)):
@@ -245,7 +246,7 @@ class MethodInfo:
                 "later version; allowed are async, sequential, or nesterov = false"
             )
 
-    def _check_synchrony(self, synchrony: Any) -> None:
+    def _check_synchrony(self, synchrony: object) -> None:
         if not isinstance(synchrony, Synchrony):
             raise ValueError(f"synchrony of method {self.name!r} = {synchrony!r}: give e.g. KAsync(4)")
         if self.allowed is not None and not isinstance(synchrony, (self.synchrony, *self.allowed)):
@@ -265,7 +266,7 @@ def method(name: str, arguments: Mapping[str, Any] | None = None) -> Method:
     return REGISTRY.find(name)(**(arguments or {}))
 
 
-def _hashable(value: Any) -> Any:
+def _hashable(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return tuple(sorted((k, _hashable(v)) for k, v in value.items()))
     return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
@@ -346,8 +347,8 @@ def register(
     *,
     paper: str = "unpublished",
     allowed: tuple[type[Synchrony], ...] | None = None,
-    weight: type[Any] | None = None,
-    controller: type[Any] | None = None,
+    weight: Callable[..., StalenessWeight] | None = None,
+    controller: Callable[..., Controller] | None = None,
 ) -> MethodInfo:
     """Add a method of your own to the registry, under a name that specs and sweeps understand.
 

@@ -11,7 +11,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,13 @@ import optax
 
 from stalegrad._core.functions import by_name, check_function_name, import_function, is_function_name
 from stalegrad._core.specs import unknown_name
+from stalegrad._core.types import Params, PyTree, Scalar, Table
 
-Params = Any
+Make: TypeAlias = Callable[..., optax.GradientTransformation]
+"""A function that makes an optimizer, such as ``optax.adam``."""
+
+Choice: TypeAlias = "str | Table | Make | optax.GradientTransformation"
+"""An optimizer as a spec keeps it, see :func:`check_optimizer`."""
 
 NOT_LINEAR = ("fromage", "rprop")
 """Optimizers of optax whose step is not proportional to the learning rate."""
@@ -37,7 +42,7 @@ class Built(NamedTuple):
         inside: whether the learning rate acts inside the transformation; otherwise its step is multiplied by it.
     """
 
-    at: Callable[[Any], optax.GradientTransformationExtraArgs]
+    at: Callable[[Scalar], optax.GradientTransformationExtraArgs]
     inside: bool
 
 
@@ -49,8 +54,8 @@ class Optimizer(NamedTuple):
         weight_decay: L2 decay added to the mean message first; None: none.
     """
 
-    spec: Any
-    weight_decay: Any = None
+    spec: Choice
+    weight_decay: float | None = None
 
     def build(self) -> Built:
         """Return the optimizer for a run.
@@ -62,8 +67,9 @@ class Optimizer(NamedTuple):
         spec = check_optimizer(self.spec)
         if isinstance(spec, optax.GradientTransformation):
             return self._decayed(lambda rate: spec, False)
-        arguments, function = dict[str, Any](), spec
-        if isinstance(spec, str | Mapping):
+        if callable(spec):
+            arguments, function = Table(), spec
+        else:
             arguments = _arguments(spec)
             name = arguments.pop("name")
             function = import_function(name) if is_function_name(name) else getattr(optax, name)
@@ -71,8 +77,8 @@ class Optimizer(NamedTuple):
         inside = "learning_rate" in inspect.signature(function).parameters
         return self._decayed(functools.partial(_made, spec, function, arguments, inside), inside)
 
-    def _decayed(self, make: Callable[[Any], optax.GradientTransformation], inside: bool) -> Built:
-        def at(rate: Any) -> optax.GradientTransformationExtraArgs:
+    def _decayed(self, make: Callable[[Scalar], optax.GradientTransformation], inside: bool) -> Built:
+        def at(rate: Scalar) -> optax.GradientTransformationExtraArgs:
             if self.weight_decay is None:
                 return optax.with_extra_args_support(make(rate))
             return optax.chain(optax.add_decayed_weights(self.weight_decay), make(rate))
@@ -81,7 +87,7 @@ class Optimizer(NamedTuple):
 
 
 def _made(
-    spec: Any, function: Callable[..., Any], arguments: dict[str, Any], inside: bool, rate: Any
+    spec: Choice, function: Make, arguments: Table, inside: bool, rate: Scalar
 ) -> optax.GradientTransformation:
     made = function(**({"learning_rate": rate} if inside else {}), **arguments)
     if not isinstance(made, optax.GradientTransformation):
@@ -89,7 +95,7 @@ def _made(
     return made
 
 
-def build_optimizer(value: Any) -> Built:
+def build_optimizer(value: optax.GradientTransformation | Optimizer | None) -> Built:
     """Return the optimizer of a rule for a run; a transformation takes the learning rate from outside."""
     if value is None:
         value = optax.sgd(1.0)
@@ -98,7 +104,7 @@ def build_optimizer(value: Any) -> Built:
     return Built(lambda rate: optax.with_extra_args_support(value), False)
 
 
-def check_optimizer(value: Any) -> Any:
+def check_optimizer(value: object) -> Choice:
     """Return an optimizer as a spec keeps it; nothing is imported.
 
     Args:
@@ -145,7 +151,7 @@ def check_optimizer(value: Any) -> Any:
     return value if isinstance(value, str) else {"name": name, **arguments}
 
 
-def _named(value: Any) -> Any:
+def _named(value: object) -> object:
     """Return a function by the name that specs keep, and a partial one of plain arguments as a table."""
     if isinstance(value, functools.partial) and not value.args:
         name = _named(value.func)
@@ -157,11 +163,11 @@ def _named(value: Any) -> Any:
     return name if name in optimizer_names() and getattr(optax, name) is value else by_name(value)
 
 
-def _arguments(value: str | Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(value: str | Mapping[str, Any]) -> Table:
     return {"name": value} if isinstance(value, str) else dict(value)
 
 
-def _check_alias(name: Any, arguments: dict[str, Any]) -> None:
+def _check_alias(name: object, arguments: Table) -> None:
     known = optimizer_names()
     if name not in known:
         raise ValueError(unknown_name("optimizer", name, known))
@@ -177,7 +183,7 @@ def _check_alias(name: Any, arguments: dict[str, Any]) -> None:
         raise ValueError(f"optimizer {name!r} does not work with {arguments}: {error}") from None
 
 
-def _check_signature(name: Any, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+def _check_signature(name: object, function: Make, arguments: Table) -> None:
     """Raise ValueError unless a function can be called with these arguments and ``learning_rate``."""
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -211,12 +217,12 @@ def _check_transformation(made: optax.GradientTransformation) -> None:
         return
 
 
-def _state(made: optax.GradientTransformation) -> list[Any]:
+def _state(made: optax.GradientTransformation) -> list[tuple[int, ...]]:
     """Return the shapes of a transformation's state."""
     return [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(made.init, _PROBE))]
 
 
-def _steps(made: optax.GradientTransformation) -> list[Any]:
+def _steps(made: optax.GradientTransformation) -> list[np.ndarray]:
     """Return the parameters after three steps on a sum of sines, leaf by leaf."""
     with jax.ensure_compile_time_eval():
         params, state = _PROBE, made.init(_PROBE)
@@ -237,7 +243,7 @@ def needs_loss(optimizer: Built, params: Params) -> bool:
         ValueError: if it needs an argument that an asynchronous update cannot give, such as ``value_fn``.
     """
 
-    def step(params: Params, value: Any, grad: Params) -> Any:
+    def step(params: Params, value: jax.Array, grad: Params) -> PyTree:
         made = optimizer.at(jnp.ones(()))
         told = {"worker": jnp.int32(0), "staleness": jnp.int32(0), "learning_rate": jnp.ones(())}
         return made.update(params, made.init(params), params, value=value, grad=grad, **told)

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import field
 from numbers import Real
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from stalegrad._core.registry import Registry
 from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, spec
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.floating[Any]]
+from stalegrad._core.types import Floats
 
 Unit = Literal["updates", "epochs"]
 
@@ -178,7 +173,7 @@ PRESETS = Registry[Callable[[], Schedule]](
 step decay."""
 
 
-def as_schedule(value: Any) -> Schedule:
+def as_schedule(value: object) -> Schedule:
     """Return the schedule that a value stands for.
 
     Args:

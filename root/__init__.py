@@ -11,14 +11,12 @@ Example:
     10
 """
 
-from typing import Any
-
 import lazy_loader
 
 _named, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 
 def main() -> None:
@@ -17,14 +21,14 @@ def main() -> None:
     command()
 
 
-def _interrupted(number: int, frame: Any) -> None:
+def _interrupted(number: int, frame: FrameType | None) -> None:
     if _in_import(frame):
         _ended("interrupted")(number, frame)
     signal.signal(signal.SIGINT, _ended("interrupted twice: ended at once; what is finished is kept"))
     raise KeyboardInterrupt
 
 
-def _in_import(frame: Any) -> bool:
+def _in_import(frame: FrameType | None) -> bool:
     """Return whether a module is being imported: commands import what they need when they start."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -33,10 +37,10 @@ def _in_import(frame: Any) -> bool:
     return False
 
 
-def _ended(sentence: str) -> Any:
+def _ended(sentence: str) -> Callable[[int, FrameType | None], None]:
     """Return a handler that ends the process: what is on disk is whole at every moment."""
 
-    def end(number: int, frame: Any) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         os.write(2, f"{sentence}\n".encode())
         os._exit(130)
 

@@ -263,6 +263,36 @@ def test_a_file_fits_on_a_few_screens(file):
     assert len(file.read_text().splitlines()) <= 350
 
 
+# Types
+
+MOST_ANY = {"root": 16, "models": 14, "policies": 13, "simulator": 180, "analysis": 18}
+"""How often the files of a folder may say ``Any``. An alias of it counts once, where it is defined."""
+
+
+def uses_of_any(source):
+    """Count where the annotations of a source say ``Any``, as a name or attribute, quoted ones included."""
+    said, todo = 0, [ast.parse(source)]
+    while todo:
+        for node in ast.walk(todo.pop()):
+            said += "Any" in (getattr(node, "id", None), getattr(node, "attr", None))
+            parts = [getattr(node, part, None) for part in ("annotation", "returns")]
+            parts += [node.value] if isinstance(node, ast.AnnAssign) and "TypeAlias" in ast.unparse(node) else []
+            todo += [ast.parse(p.value) for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str)]
+    return said
+
+
+@pytest.mark.parametrize("folder", MOST_ANY)
+def test_annotations_say_any_seldom(folder):
+    found = {name(f): n for f in FILES if f.is_relative_to(ROOT / folder) and (n := uses_of_any(f.read_text()))}
+    assert sum(found.values()) <= MOST_ANY[folder], found
+
+
+def test_any_would_be_found():
+    source = "import typing\nfrom typing import Any\nTree: TypeAlias = 'dict[str, Any]'\n"
+    source += "def f(a: Any, *, b: 'list[Any]' = Any) -> typing.Any:\n    'Any.'\n    c: dict[Any, Tree] = {}\n"
+    assert uses_of_any(source) == 6
+
+
 # State
 
 KEPT = {  # documented caches, and what outlives a call on purpose

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,9 @@ from stalegrad.analysis.fits.delay_families import (
 )
 from stalegrad.analysis.fits.imbalance import Imbalance, imbalance
 from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic
+
+Row = dict[str, object]
+"""A row of a table of fits."""
 
 FEWEST = 4
 """Least number of times per worker: one more than the largest delay has parameters."""
@@ -150,11 +152,11 @@ def fit_delays(
     return DelayFit(table, workers.rename_axis("worker"), found, choice)
 
 
-def _rows(worker: Hashable, times: Floats) -> list[dict[str, Any]]:
+def _rows(worker: Hashable, times: Floats) -> list[Row]:
     return [{"worker": worker, **_row(delay, times)} for delay in fit_families(times)]
 
 
-def _row(delay: Delay, times: Floats) -> dict[str, Any]:
+def _row(delay: Delay, times: Floats) -> Row:
     n, log_likelihood = len(times), float(log_density(delay, times).sum())
     distance, p_value = 0.0, 1.0
     if not isinstance(delay, Deterministic):
@@ -171,7 +173,7 @@ def _row(delay: Delay, times: Floats) -> dict[str, Any]:
     }
 
 
-def _describe(times: Floats) -> dict[str, Any]:
+def _describe(times: Floats) -> Row:
     mean = float(times.mean())
     return {
         "times": len(times),
@@ -182,7 +184,7 @@ def _describe(times: Floats) -> dict[str, Any]:
     }
 
 
-def _frame(measured: Any, worker: str, seconds: str, step: str | None) -> pd.DataFrame:
+def _frame(measured: pd.DataFrame | npt.ArrayLike, worker: str, seconds: str, step: str | None) -> pd.DataFrame:
     if not isinstance(measured, pd.DataFrame):
         if step is not None:
             raise ValueError(f"step = {step!r} needs a DataFrame with that column, not {type(measured).__name__}")

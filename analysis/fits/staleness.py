@@ -41,10 +41,10 @@ class StalenessFit:
     """
 
     table: pd.DataFrame
-    counts: Mapping[Any, Ints]
-    _parameters: Mapping[tuple[Any, str], tuple[float, ...]]
+    counts: Mapping[int | str, Ints]
+    _parameters: Mapping[tuple[int | str, str], tuple[float, ...]]
 
-    def pmf(self, model: str, staleness: npt.ArrayLike, worker: Any = ALL) -> Floats:
+    def pmf(self, model: str, staleness: npt.ArrayLike, worker: int | str = ALL) -> Floats:
         """Return the fitted probabilities of these values of staleness.
 
         Raises:
@@ -55,7 +55,7 @@ class StalenessFit:
             raise ValueError(unknown_name("fitted model", model, {m for _, m in self._parameters}))
         return np.asarray(np.exp(MODELS[model].log_pmf(np.asarray(staleness), *self._parameters[worker, model])))
 
-    def plot(self, ax: Axes | None = None, worker: Any = ALL) -> Axes:
+    def plot(self, ax: Axes | None = None, worker: int | str = ALL) -> Axes:
         """Plot the histogram and the fitted models over it, see ``analysis.plots.staleness_fit``.
 
         Args:
@@ -73,7 +73,7 @@ class StalenessFit:
         self._check_worker(worker)
         return plot_staleness_fit(self, ax, worker)
 
-    def _check_worker(self, worker: Any) -> None:
+    def _check_worker(self, worker: int | str) -> None:
         if worker not in self.counts:
             raise ValueError(unknown_name("fitted worker", worker, map(str, self.counts)))
 
@@ -143,7 +143,7 @@ def fit_staleness(
     return StalenessFit(pd.DataFrame(rows)[order], counts, parameters)
 
 
-def _row(model: str, parameters: tuple[float, ...], fitted: int, counts: Ints) -> dict[str, Any]:
+def _row(model: str, parameters: tuple[float, ...], fitted: int, counts: Ints) -> dict[str, float | str]:
     log_p = MODELS[model].log_pmf(np.arange(len(counts)), *parameters)
     seen = counts > 0
     log_likelihood = float(counts[seen] @ log_p[seen])
@@ -188,19 +188,19 @@ def _tie(constraint: str, workers: int | None) -> Tie:
     return Tie(workers, workers if constraint == "m" else workers - 1)
 
 
-def _samples(observed: Any, per_worker: bool) -> dict[Any, Any]:
+def _samples(observed: Any, per_worker: bool) -> dict[int | str, npt.ArrayLike]:
     if not hasattr(observed, "staleness"):
         if per_worker:
             raise ValueError("per_worker needs a Trace, which knows the workers: fit the values of each one alone")
         return {ALL: observed}
-    samples: dict[Any, Any] = {ALL: observed.staleness}
+    samples: dict[int | str, npt.ArrayLike] = {ALL: observed.staleness}
     if per_worker:
         worker = observed.column("worker")[observed.used]
         samples |= {int(w): observed.staleness[worker == w] for w in np.unique(worker)}
     return samples
 
 
-def _checked(worker: Any, observed: Any, models: Sequence[str]) -> Ints:
+def _checked(worker: int | str, observed: npt.ArrayLike, models: Sequence[str]) -> Ints:
     """Return staleness as integers.
 
     Raises:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
@@ -23,7 +26,9 @@ KEY = 7.0
 class _Label(Annotation):
     """A name, the marker before it and a leader to the end of its line."""
 
-    def __init__(self, text: str, xy: tuple[float, float], slot: Any, look: Style) -> None:
+    def __init__(
+        self, text: str, xy: tuple[float, float], slot: Callable[[RendererBase], Transform], look: Style
+    ) -> None:
         leader = {
             "arrowstyle": "-", "color": look.color, "linewidth": 0.5, "alpha": 0.6, "relpos": (0.0, 0.5),
             "shrinkA": KEY + 2.0, "shrinkB": 2.0, "patchB": None,
@@ -35,7 +40,7 @@ class _Label(Annotation):
         self.set_path_effects([withStroke(linewidth=2.0, foreground="white")])
         self.key = Line2D([], [], linestyle="none", **marker_style(look))
 
-    def draw(self, renderer: Any) -> None:
+    def draw(self, renderer: RendererBase) -> None:
         super().draw(renderer)
         ax, figure = self.axes, self.get_figure()
         if ax is None or figure is None or not self.get_visible():
@@ -75,14 +80,14 @@ class EndLabels:
         self.ax.add_artist(label)
         self.labels.append(label)
 
-    def _place(self, index: int, renderer: Any) -> Transform:
+    def _place(self, index: int, renderer: RendererBase) -> Transform:
         x, y = self.places(renderer)[index]
         return Affine2D().translate(x, y)
 
-    def places(self, renderer: Any) -> Any:
+    def places(self, renderer: RendererBase) -> np.ndarray:
         """Return the places of the labels, an array (labels, 2) in pixels."""
         ends = np.array([self.ax.transData.transform(label.xy) for label in self.labels])
-        size = renderer.points_to_pixels(max(label.get_fontsize() for label in self.labels))
+        size: Any = renderer.points_to_pixels(max(label.get_fontsize() for label in self.labels))
         ends[:, 0] += renderer.points_to_pixels(self.offset)
         width = np.array([0.6 * size * len(label.get_text()) for label in self.labels])
         box = self.ax.bbox
@@ -91,7 +96,7 @@ class EndLabels:
         return ends
 
 
-def _columns(left: Any, width: Any) -> list[Any]:
+def _columns(left: np.ndarray, width: np.ndarray) -> list[np.ndarray]:
     """Group labels whose horizontal extents overlap."""
     groups: list[list[int]] = []
     right = -np.inf
@@ -104,7 +109,7 @@ def _columns(left: Any, width: Any) -> list[Any]:
     return [np.array(group) for group in groups]
 
 
-def spread(heights: Any, gap: float, low: float, high: float) -> Any:
+def spread(heights: npt.ArrayLike, gap: float, low: float, high: float) -> np.ndarray:
     """Return the heights nearest to these (least squares) that lie ``gap`` apart, within bounds if they fit.
 
     Args:

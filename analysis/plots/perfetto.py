@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from stalegrad._core.protocols import TraceLike
+
+Event = dict[str, object]
+"""A trace event: its fields by name."""
 
 WORKERS, SERVER = 1, 2
 """Process numbers; 0 is the kernel's in viewers, and so are threads 0."""
@@ -72,18 +75,18 @@ def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _names(trace: TraceLike) -> list[dict[str, Any]]:
+def _names(trace: TraceLike) -> list[Event]:
     threads = [(SERVER, 1, "server"), *((WORKERS, w + 1, f"worker {w}") for w in range(trace.workers))]
     names = [_meta("process_name", SERVER, 1, name="server"), _meta("process_name", WORKERS, 1, name="workers")]
     names += [_meta("thread_name", pid, tid, name=name) for pid, tid, name in threads]
     return names + [_meta("thread_sort_index", pid, tid, sort_index=tid) for pid, tid, _ in threads]
 
 
-def _meta(event: str, pid: int, tid: int, **arguments: Any) -> dict[str, Any]:
+def _meta(event: str, pid: int, tid: int, **arguments: object) -> Event:
     return {"name": event, "ph": "M", "pid": pid, "tid": tid, "args": arguments}
 
 
-def _worker_events(trace: TraceLike) -> list[dict[str, Any]]:
+def _worker_events(trace: TraceLike) -> list[Event]:
     table = pd.DataFrame({name: trace.column(name) for name in COLUMNS})
     table = table.sort_values(["worker", "read_time"], kind="stable")
     last = table["worker"] != table["worker"].shift(-1)
@@ -95,7 +98,7 @@ def _worker_events(trace: TraceLike) -> list[dict[str, Any]]:
     receive = table["receive_time"].fillna(pd.Series(never, table.index)).clip(finish, until)
     times = [_microseconds(column) for column in (read, finish, receive, until)]
     facts = table[list(FACTS)].to_dict("records")
-    events = []
+    events: list[Event] = []
     for worker, fact, read, finished, received, free in zip(table["worker"].tolist(), facts, *times, strict=True):
         thread = {"ph": "X", "pid": WORKERS, "tid": worker + 1}
         job = {"ts": read, "dur": finished - read, "cat": fact["fate"], "args": fact}
@@ -119,7 +122,7 @@ def _departures(trace: TraceLike, table: pd.DataFrame) -> pd.Series[float]:
     return leaves
 
 
-def _absence_events(trace: TraceLike) -> list[dict[str, Any]]:
+def _absence_events(trace: TraceLike) -> list[Event]:
     away = trace.absences
     leave, back = (_microseconds(away[name].fillna(trace.end)) for name in ("leave_time", "return_time"))
     return [
@@ -128,10 +131,10 @@ def _absence_events(trace: TraceLike) -> list[dict[str, Any]]:
     ]
 
 
-def _server_events(trace: TraceLike) -> list[dict[str, Any]]:
+def _server_events(trace: TraceLike) -> list[Event]:
     used = pd.DataFrame({name: trace.column(name)[trace.used] for name in ("update", "staleness")})
     stale = used.groupby("update")["staleness"].agg(["mean", "max"]).to_dict("index")
-    events = []
+    events: list[Event] = []
     for index, (row, time) in enumerate(
         zip(trace.updates.to_dict("records"), _microseconds(trace.update_times), strict=True)
     ):
@@ -143,5 +146,5 @@ def _server_events(trace: TraceLike) -> list[dict[str, Any]]:
     return events
 
 
-def _microseconds(seconds: Any) -> list[int]:
+def _microseconds(seconds: npt.ArrayLike) -> list[int]:
     return [round(moment) for moment in (np.asarray(seconds, float) * 1e6).tolist()]

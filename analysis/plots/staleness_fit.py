@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -16,7 +14,7 @@ BARS = 100
 """Largest number of bars of a histogram; beyond it, bars take several values together."""
 
 
-def plot_staleness_fit(fit: StalenessFit, ax: Axes | None = None, worker: Any = ALL) -> Axes:
+def plot_staleness_fit(fit: StalenessFit, ax: Axes | None = None, worker: int | str = ALL) -> Axes:
     """Plot the histogram of observed staleness and the fitted models over it.
 
     Args:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Hashable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 Label = TypeVar("Label", bound=Hashable)
+
+LineStyle: TypeAlias = str | tuple[float, tuple[float, ...]]
+"""As matplotlib takes it: a name, or an offset and lengths of dashes and gaps."""
 
 GREY = "0.35"
 """Colour of notes and leaders."""
@@ -18,7 +21,7 @@ COLORS = ("#000000", "#ac0000", "#1f3cb1", "#5b9362", "#a459a9", "#c28a26", "#00
 """Colours that differ by a CIELAB distance of 20 or more, with protanopia, deuteranopia and tritanopia too, and
 have a contrast of 3 or more to white."""
 
-LINES: tuple[Any, ...] = (
+LINES: tuple[LineStyle, ...] = (
     "-", (0, (5, 1.5)), "-", (0, (4, 1.2, 1, 1.2)), (0, (1.2, 1)), "-", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)),
 )  # fmt: skip
 """Line styles; a solid line is told from another by its marker."""
@@ -58,7 +61,7 @@ class Style(NamedTuple):
     """
 
     color: str
-    linestyle: Any
+    linestyle: LineStyle
     marker: str
     filled: bool
 
@@ -95,7 +98,7 @@ def styles(labels: Iterable[Label]) -> dict[Label, Style]:
         labels: all labels of the picture.
     """
     names = list(dict.fromkeys(labels))
-    found: dict[Any, Style] = {name: STYLES[METHODS.index(name)] for name in names if name in METHODS}
+    found: dict[Label, Style] = {name: STYLES[METHODS.index(name)] for name in names if name in METHODS}
     methods = {name: method for name in names if name not in found and (method := method_of(name)) is not None}
     for name in sorted(methods, key=_natural):
         found[name] = _free_variant(METHODS.index(methods[name]), found.values())

@@ -167,14 +167,14 @@ def _worker_name(chosen: Sequence[int], row: float, _: int | None) -> str:
     return str(chosen[round(row)]) if 0 <= row < len(chosen) else ""
 
 
-def _bars(begin: Any, finish: Any, row: Any) -> Any:
+def _bars(begin: np.ndarray, finish: np.ndarray, row: np.ndarray) -> Any:
     low, high = row - HALF, row + HALF
     x = np.stack([begin, finish, finish, begin], axis=1)
     y = np.stack([low, low, high, high], axis=1)
     return np.stack([x, y], axis=2)
 
 
-def _absences(ax: Axes, trace: TraceLike, row: Any, start: float, end: float) -> list[Patch]:
+def _absences(ax: Axes, trace: TraceLike, row: np.ndarray, start: float, end: float) -> list[Patch]:
     """Draw when workers are away; return their entry of the legend, if there are any."""
     away = trace.absences
     begin, finish = away["leave_time"].to_numpy(), away["return_time"].fillna(trace.end).to_numpy()
@@ -189,7 +189,7 @@ def _absences(ax: Axes, trace: TraceLike, row: Any, start: float, end: float) ->
     return [Patch(**shape)]
 
 
-def _annotate(ax: Axes, begin: Any, finish: Any, row: Any, staleness: Any) -> bool:
+def _annotate(ax: Axes, begin: np.ndarray, finish: np.ndarray, row: np.ndarray, staleness: np.ndarray) -> bool:
     """Write the staleness on the bars that have room; return whether any bar had."""
     points = 72.0 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
     box = ax.get_window_extent()
@@ -209,7 +209,7 @@ def _annotate(ax: Axes, begin: Any, finish: Any, row: Any, staleness: Any) -> bo
     return len(ax.texts) > before
 
 
-def _updates(ax: Axes, times: Any, numbers: Any) -> Line2D:
+def _updates(ax: Axes, times: np.ndarray, numbers: np.ndarray) -> Line2D:
     """Draw the updates; return their entry of the legend."""
     few = len(times) <= LINES
     low = 0.0 if few else 1.0

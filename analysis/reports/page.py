@@ -7,12 +7,15 @@ import io
 import math
 from collections.abc import Callable, Mapping
 from html import escape as escaped
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from stalegrad._core.text import visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DASH = "\N{EN DASH}"
 
@@ -78,8 +81,9 @@ def listing(text: str) -> str:
 def picture(ax: Axes, caption: str) -> str:
     """Return the figure of an Axes, embedded as PNG, with a caption."""
     buffer = io.BytesIO()
-    figure: Any = ax.figure
-    figure.savefig(buffer, format="png", dpi=190, bbox_inches="tight", metadata={"Software": None})
+    cast("Figure", ax.figure).savefig(
+        buffer, format="png", dpi=190, bbox_inches="tight", metadata={"Software": None}
+    )
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     text = escape(caption)
     return (
@@ -102,7 +106,7 @@ def table(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Callable[[Any], 
     )
 
 
-def number(value: Any) -> str:
+def number(value: float) -> str:
     """Return a number in four digits, a whole one in full; a dash for NaN."""
     if math.isnan(value):
         return DASH
@@ -113,11 +117,11 @@ def number(value: Any) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def hundredths(value: Any) -> str:
+def hundredths(value: float) -> str:
     """Return a number with two decimals, so that those of a column stand below one another."""
     return f"{value:,.2f}" if math.isfinite(value) else number(value)
 
 
-def percent(value: Any) -> str:
+def percent(value: float) -> str:
     """Return a share as a percentage; a dash for NaN."""
     return DASH if math.isnan(value) else f"{value:.1%}"

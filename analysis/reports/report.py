@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stalegrad._core.protocols import ExperimentLike, ResultLike
 from stalegrad._core.text import visible
+from stalegrad._core.types import Table
 from stalegrad.analysis.plots.axes import axis_label
 from stalegrad.analysis.plots.busy import plot_busy
 from stalegrad.analysis.plots.curves import plot_curves
@@ -154,8 +154,8 @@ def _settings(experiment: ExperimentLike) -> dict[str, str]:
         return {"experiment": repr(experiment.but(seed=0))}
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(table: Mapping[str, object], prefix: str = "") -> Table:
+    flat: Table = {}
     for key, value in table.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +12,14 @@ import pandas as pd
 from stalegrad._core.protocols import TraceLike
 
 
-def check_mapping(value: Any, name: str, what: str) -> None:
+def check_mapping(value: object, name: str, what: str) -> None:
     """Raise ValueError unless ``value`` is a mapping with at least one entry."""
     if not isinstance(value, Mapping) or not value:
         got = "an empty mapping" if isinstance(value, Mapping) else type(value).__name__
         raise ValueError(f"{name} is {got}: give at least one label and its {what}, as in {{'sync': ...}}")
 
 
-def check_histories(histories: Any, columns: Sequence[str], label: str | None = None) -> None:
+def check_histories(histories: object, columns: Sequence[str], label: str | None = None) -> None:
     """Raise ValueError unless ``histories`` is a sequence of DataFrames that hold these columns in order.
 
     Args:
@@ -44,7 +43,7 @@ def check_histories(histories: Any, columns: Sequence[str], label: str | None = 
             raise ValueError(f"{columns[0]!r} of history {index}{of} must be finite and not go backwards")
 
 
-def check_all_histories(histories: Any, columns: Sequence[str]) -> None:
+def check_all_histories(histories: Mapping[str, Sequence[pd.DataFrame]], columns: Sequence[str]) -> None:
     """Raise ValueError unless every label has histories with these columns, and the last column has a value."""
     check_mapping(histories, "histories", "histories")
     for label, runs in histories.items():
@@ -60,13 +59,13 @@ def check_values(histories: Mapping[str, Sequence[pd.DataFrame]], y: str) -> Non
         raise ValueError(f"column {y!r} holds no finite value in any history: choose one of {known}")
 
 
-def check_target(target: Any, y: str) -> None:
+def check_target(target: object, y: str) -> None:
     """Raise ValueError unless the target is a finite number."""
     if isinstance(target, bool) or not isinstance(target, Real) or not math.isfinite(target):
         raise ValueError(f"target is {target!r}: give a finite number, in the unit of {y!r}")
 
 
-def as_traces(traces: Any, label: str) -> list[TraceLike]:
+def as_traces(traces: TraceLike | Sequence[TraceLike], label: str) -> list[TraceLike]:
     """Return one trace or several as a list.
 
     Raises:
@@ -82,7 +81,7 @@ def _names(history: pd.DataFrame) -> str:
     return ", ".join(map(str, history.columns))
 
 
-def check_bootstrap(level: Any, resamples: Any) -> None:
+def check_bootstrap(level: object, resamples: object) -> None:
     """Raise ValueError unless the level and the number of resamples of a bootstrap are in range."""
     if not isinstance(level, float) or not 0 < level < 1:
         raise ValueError(f"level is {level!r}: give a number between 0 and 1, such as 0.95")

@@ -14,7 +14,7 @@ from stalegrad.analysis.statistics.curves import LARGEST, Floats, on_grid
 from stalegrad.analysis.statistics.inputs import check_all_histories, check_bootstrap, check_target
 from stalegrad.analysis.statistics.targets import Arrival, arrival
 
-SeededHistories = Mapping[str, Sequence[pd.DataFrame] | Mapping[Any, pd.DataFrame]]
+SeededHistories = Mapping[str, Sequence[pd.DataFrame] | Mapping[int, pd.DataFrame]]
 """Label (method) -> histories by seed, or in the order of the same seeds for all."""
 
 Pair = tuple[list[pd.DataFrame], list[pd.DataFrame]]
@@ -148,7 +148,7 @@ def speedups(
 
 
 def bootstrap(
-    values: Floats, statistic: Callable[..., Any], level: float, resamples: int, seed: int
+    values: Floats, statistic: Callable[..., Floats], level: float, resamples: int, seed: int
 ) -> tuple[float, float]:
     """Return the percentile interval of a statistic of these values; NaN from fewer than two of them."""
     if len(values) < 2:

@@ -12,7 +12,10 @@ from scipy import optimize, stats
 
 from stalegrad.analysis.statistics.convergence import METRICS, Measure, Target, lattice, lost, measure
 
-Runs = Mapping[str, Mapping[Any, pd.DataFrame]]
+Row = dict[str, float | str]
+"""A row of the table of verdicts."""
+
+Runs = Mapping[str, Mapping[int, pd.DataFrame]]
 """Label (method) -> seed -> history."""
 
 TOLERANCE = 0.02
@@ -138,7 +141,7 @@ def compare_runs(
     """
     check_settings(tolerance, alpha)
     check_pairs(before, after)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for label, runs in before.items():
         pairs = [(runs[seed], after[label][seed]) for seed in runs]
         gone = [sum(lost(pair[side]) for pair in pairs) for side in (0, 1)]
@@ -168,7 +171,7 @@ def compare_runs(
     return table.drop(columns=["p_better", "within"])
 
 
-def _judged(label: str, metric: str, measures: Any, spacing: float, tolerance: float) -> dict[str, Any]:
+def _judged(label: str, metric: str, measures: Any, spacing: float, tolerance: float) -> Row:
     """Return the row of one metric; its verdict follows later from the p-values, unless it is identical."""
     old, new = (np.array([_finite(pair[side], *pair) for pair in measures]) for side in (0, 1))
     step = max(spacing, float(np.mean([m.step for pair in measures for m in pair])))
@@ -185,10 +188,10 @@ def _judged(label: str, metric: str, measures: Any, spacing: float, tolerance: f
     )  # fmt: skip
 
 
-def _row(label: str, metric: str, seeds: int, before: float, after: float, **rest: Any) -> dict[str, Any]:
+def _row(label: str, metric: str, seeds: int, before: float, after: float, **rest: float | str) -> Row:
     numbers = dict.fromkeys(("difference", "low", "high", "margin", "p", "p_better"), np.nan)
-    row = {"method": label, "metric": metric, "seeds": seeds, "before": before, "after": after}
-    return row | numbers | {"within": False} | rest
+    row: Row = {"method": label, "metric": metric, "seeds": seeds, "before": before, "after": after}
+    return {**row, **numbers, "within": False, **rest}
 
 
 def _finite(found: Measure, *pair: Measure) -> float:

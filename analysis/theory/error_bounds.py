@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from stalegrad._core.protocols import SynchronyLike
 from stalegrad.analysis.theory.constants import Constants
-from stalegrad.analysis.theory.runtime import expected_update_time, worker_count
+from stalegrad.analysis.theory.runtime import Compute, expected_update_time, worker_count
 
 Floats = npt.NDArray[np.float64]
 Quantity = Literal["error", "gradient"]
@@ -109,7 +109,7 @@ class ErrorBound:
         self,
         wallclock: npt.ArrayLike,
         synchrony: SynchronyLike,
-        compute: Any,
+        compute: Compute,
         workers: int | None = None,
         quantity: Quantity = "error",
     ) -> Floats:
@@ -138,7 +138,7 @@ class ErrorBound:
         self,
         wallclock: float,
         synchrony: SynchronyLike,
-        compute: Any,
+        compute: Compute,
         workers: int | None = None,
         quantity: Quantity = "error",
     ) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
 from stalegrad._core.protocols import SynchronyLike
+from stalegrad._core.types import Floats, Table
 from stalegrad.analysis.theory.order_statistics import closed_form, order_statistic, split_points, survival
 from stalegrad.analysis.theory.renewal import batch_order_statistic, fresh_share
 from stalegrad.simulator.timing.delays import (
@@ -23,6 +24,15 @@ from stalegrad.simulator.timing.delays import (
     Exponential,
     as_delay,
 )
+
+if TYPE_CHECKING:
+    from scipy.stats.distributions import rv_frozen
+
+DelayLike: TypeAlias = "Delay | float | Table | rv_frozen | Callable[[np.random.Generator, int], Floats]"
+"""What may stand for a delay, see :func:`~stalegrad.simulator.timing.delays.as_delay`."""
+
+Compute: TypeAlias = "DelayLike | Sequence[DelayLike]"
+"""The seconds of one mini-batch: one law for all workers, or one for each."""
 
 Kind = Literal["exact", "numerical", "upper bound", "lower bound"]
 
@@ -48,7 +58,7 @@ class Estimate(NamedTuple):
     source: str
 
 
-def expected_update_time(synchrony: SynchronyLike, compute: Any, workers: int | None = None) -> Estimate:
+def expected_update_time(synchrony: SynchronyLike, compute: Compute, workers: int | None = None) -> Estimate:
     """Return the expected simulated seconds from one update to the next.
 
     ===============  =============================================  =====================================
@@ -93,7 +103,7 @@ def expected_update_time(synchrony: SynchronyLike, compute: Any, workers: int | 
     return _k_batch_sync(delays, k) if synchrony.name == "k-batch-sync" else _k_async(delays, k)
 
 
-def expected_speedup(synchrony: SynchronyLike, compute: Any, workers: int | None = None) -> Estimate:
+def expected_speedup(synchrony: SynchronyLike, compute: Compute, workers: int | None = None) -> Estimate:
     """Return how many times more often than fully synchronous SGD a synchrony updates: E[T_sync] / E[T].
 
     For async it is P E[X_{P:P}] / E[X], which is P H_P for exponential times. Arguments and errors as of
@@ -106,7 +116,7 @@ def expected_speedup(synchrony: SynchronyLike, compute: Any, workers: int | None
     return Estimate(sync.value / own.value, kind, f"{DUTTA}, Theorem 1: E[X_P:P] / E[T]; {own.source}")
 
 
-def throughput(synchrony: SynchronyLike, compute: Any, workers: int | None = None) -> dict[str, Estimate]:
+def throughput(synchrony: SynchronyLike, compute: Compute, workers: int | None = None) -> dict[str, Estimate]:
     """Return ``updates_per_second`` and (used) ``gradients_per_second``, as ``Trace.throughput`` measures them.
 
     Arguments and errors as of :func:`expected_update_time`.
@@ -141,7 +151,7 @@ def expected_staleness(synchrony: SynchronyLike, workers: int) -> Estimate:
     return Estimate((workers - 1) / k, "exact", "(P - 1) / K: balance of ages")
 
 
-def fresh_probability(synchrony: SynchronyLike, compute: Any, workers: int | None = None) -> Estimate:
+def fresh_probability(synchrony: SynchronyLike, compute: Compute, workers: int | None = None) -> Estimate:
     """Return the share of used gradients with staleness 0 in the long run.
 
     1 for sync, k-sync and k-batch-sync; K / P for k-async with exponential times; 1 - ((P - 1) / K)
@@ -260,7 +270,7 @@ def _k_async(delays: Sequence[Delay], k: int) -> Estimate:
 # What is given
 
 
-def _setting(synchrony: Any, compute: Any, workers: int | None) -> tuple[list[Delay], int]:
+def _setting(synchrony: SynchronyLike, compute: Compute, workers: int | None) -> tuple[list[Delay], int]:
     """Return the delay of every worker, and k; raise ValueError for what theory cannot take."""
     count = worker_count(compute, workers)
     k = _k_of(synchrony, count)
@@ -269,7 +279,7 @@ def _setting(synchrony: Any, compute: Any, workers: int | None) -> tuple[list[De
     return [_delay(compute)] * count, k
 
 
-def worker_count(compute: Any, workers: int | None) -> int:
+def worker_count(compute: Compute, workers: int | None) -> int:
     """Return the number of workers, given or that of a list of delays.
 
     Raises:
@@ -283,11 +293,11 @@ def worker_count(compute: Any, workers: int | None) -> int:
     return int(count)
 
 
-def _is_list(compute: Any) -> bool:
+def _is_list(compute: Compute) -> TypeGuard[Sequence[DelayLike]]:
     return isinstance(compute, Sequence | np.ndarray) and not isinstance(compute, str)
 
 
-def _k_of(synchrony: Any, workers: int) -> int:
+def _k_of(synchrony: SynchronyLike, workers: int) -> int:
     name = getattr(synchrony, "name", None)
     if name not in KNOWN:
         raise ValueError(
@@ -297,7 +307,7 @@ def _k_of(synchrony: Any, workers: int) -> int:
     return workers if name == "sync" else int(getattr(synchrony, "k", 1))
 
 
-def _delay(value: Any) -> Delay:
+def _delay(value: object) -> Delay:
     delay = as_delay(value)
     machines = [delay.realise(np.random.default_rng(seed)) for seed in (0, 1)]
     if machines[0] != machines[1]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from stalegrad._core.types import Ints
 from stalegrad.models.datasets.bounded import check_regular
 from stalegrad.models.datasets.decoding import LARGEST_IMAGE, read_image
 from stalegrad.models.datasets.fingerprints import fingerprint
@@ -58,7 +58,7 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.files)
 
-    def fetch(self, indices: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    def fetch(self, indices: Ints) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
         """Return images, uint8 (n, side, side, 3), and targets (n,).
 
         Raises:

@@ -5,7 +5,6 @@ from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
 from stalegrad.models.datasets.dataset import Dataset, Text
 from stalegrad.models.datasets.fetching import DATA_VARIABLE, check, content, find, local_files
@@ -49,7 +48,8 @@ def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:
         raise ValueError(f"The data set {name!r} is a text: load it with load_text.")
     if name == FOLDER:
         raise ValueError(f"The data set {name!r} is not loaded but streamed: give it to a Problem.")
-    loaded: Dataset = _find_and_load(name, directory)
+    loaded = _find_and_load(name, directory)
+    assert isinstance(loaded, Dataset)
     return loaded
 
 
@@ -72,7 +72,8 @@ def load_text(name: str, directory: str | Path | None = None) -> Text:
     """
     if SOURCES.find(name).kind != "text":
         raise ValueError(f"The data set {name!r} is made of images: load it with load_dataset.")
-    loaded: Text = _find_and_load(name, directory)
+    loaded = _find_and_load(name, directory)
+    assert isinstance(loaded, Text)
     return loaded
 
 
@@ -111,7 +112,7 @@ def _place(name: str, directory: str | os.PathLike[str] | None) -> tuple[Path, b
     return Path(root).expanduser().resolve() / name, False
 
 
-def _find_and_load(name: str, directory: str | Path | None) -> Any:
+def _find_and_load(name: str, directory: str | Path | None) -> Dataset | Text:
     if SOURCES[name].url is None:
         if directory is not None:
             raise ValueError(f"The data set {name!r} comes with the package: leave directory= out.")

@@ -18,7 +18,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def _later(module: str, name: str) -> Callable[..., Any]:
     """Return a function that is imported when it is called: to name data sets, NumPy need not be imported."""
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: object) -> Any:
         return resolve(f"stalegrad.models.datasets.{module}:{name}")(*arguments)
 
     return call

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from stalegrad.models.networks.layers import SameConv
-from stalegrad.models.networks.network import Norm
+from stalegrad.models.networks.network import Layer, Norm
 from stalegrad.models.networks.starts import normal, scaled
 
-MakeNorm = Callable[[int], Any]
+MakeNorm = Callable[[int], Layer]
 
 
 class BasicBlock(nnx.Module):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from stalegrad.models.networks.network import Network, Params, from_module, no_penalty
+from stalegrad._core.types import Params
+from stalegrad.models.networks.network import Layer, Network, from_module, no_penalty
 
 if TYPE_CHECKING:
     import jax
@@ -75,7 +76,7 @@ def mlp(
     widths = (prod(input_shape), *hidden)
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
-        layers: list[Any] = [flatten]
+        layers: list[Layer] = [flatten]
         for width, following in pairwise(widths):
             layers += [nnx.Linear(width, following, kernel_init=he_normal, rngs=rngs), nnx.relu]
         return nnx.Sequential(*layers, nnx.Linear(widths[-1], classes, kernel_init=lecun_normal, rngs=rngs))

@@ -68,7 +68,7 @@ class SameConv(nnx.Conv):
         # Equal padding on both sides, as the papers' code does; "SAME" would pad one side only if the stride is 2.
         super().__init__(before, after, (size, size), stride, padding=size // 2, use_bias=False, **options)
 
-    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+    def __call__(self, inputs: jax.Array, out_sharding: object = None) -> jax.Array:
         """Map (batch, height, width, before) to (batch, height / stride, width / stride, after)."""
         kernel, stride = jnp.asarray(self.kernel), self.strides
         if jax.default_backend() == "cpu" and (stride == 1 or len(kernel) == 1):

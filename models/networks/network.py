@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from stalegrad._core.types import Params, PyTree, Stats
 
 if TYPE_CHECKING:
     import jax
     from flax import nnx
-
-Params = Any
-Stats = Any
 
 Kind = Literal["images", "text"]
 
 Norm = Literal["batch", "group"]
 """``batch``: batch norm (Ioffe and Szegedy 2015), which keeps running statistics; ``group``: group norm (Wu and
 He 2018), which keeps none: 32 groups, fewer where that would leave less than two channels in each."""
+
+Layer: TypeAlias = "Callable[[jax.Array], jax.Array]"
+"""A layer, an activation or a pooling: inputs -> outputs, with the batch along the first axis."""
 
 
 class Apply(Protocol):
@@ -92,13 +94,13 @@ def from_module(
     module.eval()
     evaluating, *_ = nnx.split(module, nnx.Param, nnx.BatchStat)
 
-    def built(graph: Any, params: Params, stats: Stats) -> Any:
+    def built(graph: nnx.GraphDef[nnx.Module], params: Params, stats: Stats) -> Any:
         states = [jax.tree.map(lambda leaf: leaf, template) for template in templates]
         for state, values in zip(states, (params, stats), strict=True):
             nnx.replace_by_pure_dict(state, values)
         return nnx.merge(graph, *states)
 
-    def part(key: jax.Array, kind: Any) -> Any:
+    def part(key: jax.Array, kind: type[nnx.Variable[jax.Array]]) -> PyTree:
         return nnx.to_pure_dict(nnx.state(make(nnx.Rngs(key)), kind))
 
     def apply(params: Params, inputs: jax.Array, stats: Stats = {}) -> jax.Array:  # noqa: B006, never changed

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stalegrad.models.networks.network import Network, Norm, from_module
+from stalegrad.models.networks.network import Layer, Network, Norm, from_module
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -75,7 +75,7 @@ def wrn_16_4(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
         norm_of = partial(blocks.norm_layer, norm, rngs)
-        layers: list[Any] = [blocks.conv(input_shape[-1], channels[0], 3, 1, rngs)]
+        layers: list[Layer] = [blocks.conv(input_shape[-1], channels[0], 3, 1, rngs)]
         for before, after in pairwise(channels):
             layers.append(blocks.WideBlock(before, after, 1 if before == channels[0] else 2, norm_of, rngs))
             layers.append(blocks.WideBlock(after, after, 1, norm_of, rngs))
@@ -106,7 +106,7 @@ def resnet50(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
         norm_of = partial(blocks.norm_layer, norm, rngs)
-        layers: list[Any] = [
+        layers: list[Layer] = [
             blocks.conv(input_shape[-1], 64, 7, 2, rngs),
             norm_of(64),
             nnx.relu,
@@ -134,7 +134,7 @@ def _cifar_resnet(n: int, input_shape: tuple[int, ...], classes: int, norm: Norm
 
     def make(rngs: nnx.Rngs) -> nnx.Sequential:
         norm_of = partial(blocks.norm_layer, norm, rngs)
-        layers: list[Any] = [blocks.conv(input_shape[-1], 16, 3, 1, rngs), norm_of(16), nnx.relu]
+        layers: list[Layer] = [blocks.conv(input_shape[-1], 16, 3, 1, rngs), norm_of(16), nnx.relu]
         for before, after in ((16, 16), (16, 32), (32, 64)):
             layers.append(blocks.BasicBlock(before, after, after // before, norm_of, rngs))
             layers += [blocks.BasicBlock(after, after, 1, norm_of, rngs) for _ in range(n - 1)]

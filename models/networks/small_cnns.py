@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from stalegrad.models.networks.network import Network, from_module
+from stalegrad.models.networks.network import Layer, Network, from_module
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -96,7 +96,7 @@ def _network(
             "bias_init": start or nnx.initializers.zeros_init(),
             "rngs": rngs,
         }
-        layers: list[Any] = []
+        layers: list[Layer] = []
         for before, after in pairwise((colours, *channels)):
             layers += [SmallConv(before, after, kernel, **options), nnx.relu, max_pool]
         layers.append(flatten)

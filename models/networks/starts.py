@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers
+from jax.typing import DTypeLike
 
 Start = Callable[..., jax.Array]
 """``(key, shape, dtype) -> array``."""
@@ -25,7 +26,7 @@ def normal(deviation: float) -> Start:
     """Return normal parameters with this standard deviation."""
     draw = initializers.normal(deviation)
 
-    def start(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    def start(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         return draw(key, (math.prod(shape),), dtype).reshape(shape)
 
     return start
@@ -40,7 +41,7 @@ def scaled(scale: float, fan: Literal["in", "out"], *, truncated: bool = True) -
         truncated: at two standard deviations.
     """
 
-    def start(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    def start(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         *window, before, after = shape
         numbers = math.prod(window) * (before if fan == "in" else after)
         deviation, flat = jnp.sqrt(jnp.array(scale / numbers, dtype)), (math.prod(shape),)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from stalegrad._core.specs import NonNegativeFloat
+from stalegrad._core.types import OptimizerState, Params, Scalar
 from stalegrad.policies.rules import parts
 from stalegrad.policies.rules.hyperparameters import Decay, Granularity, Momentum
-from stalegrad.policies.rules.rule import Params, Rule, chain, decayed
+from stalegrad.policies.rules.rule import Rule, chain, decayed
+
+if TYPE_CHECKING:
+    import optax
 
 
-def _dana(workers: int, momentum: Any, correction: Any) -> Rule:
+def _dana(workers: int, momentum: Scalar, correction: optax.GradientTransformation | None) -> Rule:
     optimizer = parts.momentum.per_worker_momentum(momentum, workers, running_sum=True)
     return Rule(optimizer, correction, look_ahead=parts.look_ahead.dana(momentum), single=True)
 
@@ -59,7 +63,7 @@ def dana_dc(
     return _dana(workers, momentum, chain(parts.corrections.delay_compensation(strength), decayed(weight_decay)))
 
 
-def _own_velocity(message: Params, state: Any, worker: Any) -> Params:
+def _own_velocity(message: Params, state: OptimizerState, worker: Scalar) -> Params:
     from stalegrad._core.trees import at_worker
 
     return at_worker(state.velocity, worker)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from stalegrad._core.specs import NonNegativeFloat
+from stalegrad._core.types import OptimizerState, Params, Scalar
 from stalegrad.policies.rules import parts
 from stalegrad.policies.rules.hyperparameters import Decay, Granularity, Momentum, Spread, UnitInterval
-from stalegrad.policies.rules.rule import Params, Rule, chain, decayed
+from stalegrad.policies.rules.rule import Rule, chain, decayed
 
 
-def _velocity(message: Params, state: Any, worker: Any) -> Params:
+def _velocity(message: Params, state: OptimizerState, worker: Scalar) -> Params:
     return state.velocity
 
 
-def _message(message: Params, state: Any, worker: Any) -> Params:
+def _message(message: Params, state: OptimizerState, worker: Scalar) -> Params:
     return message
 
 

@@ -22,7 +22,7 @@ Spread = Literal["deviation", "magnitude"]
 StalenessModel = Literal["geometric", "poisson", "cmp", "uniform"]
 
 
-def _checked_optimizer(value: Any) -> Any:
+def _checked_optimizer(value: object) -> object:
     if isinstance(value, str) and value == "sgd":  # the default, for which optax and JAX need not be imported
         return value
     from stalegrad.policies.optimizers import check_optimizer

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stalegrad.policies.rules import parts
 from stalegrad.policies.rules.hyperparameters import Decay
 
 if TYPE_CHECKING:
+    import optax
+
+    from stalegrad.policies.optimizers import Optimizer
     from stalegrad.policies.rules.parts.look_ahead import LookAhead
     from stalegrad.policies.rules.parts.staleness_weights import StalenessWeight
     from stalegrad.policies.rules.parts.work import Work
-
-Params = Any
 
 
 class Rule(NamedTuple):
@@ -31,8 +32,8 @@ class Rule(NamedTuple):
         displaces: messages are displacements, not gradients: the learning rate has acted already.
     """
 
-    optimizer: Any = None
-    correction: Any = None
+    optimizer: optax.GradientTransformation | Optimizer | None = None
+    correction: optax.GradientTransformation | None = None
     weight: StalenessWeight | None = None
     look_ahead: LookAhead | None = None
     single: bool = False
@@ -41,7 +42,7 @@ class Rule(NamedTuple):
     displaces: bool = False
 
 
-def chain(*chained: Any) -> Any:
+def chain(*chained: optax.GradientTransformation | None) -> optax.GradientTransformation | None:
     """Chain the parts that are there; None if there are none."""
     there = [part for part in chained if part is not None]
     if not there:
@@ -51,6 +52,6 @@ def chain(*chained: Any) -> Any:
     return optax.chain(*there)
 
 
-def decayed(rate: Decay) -> Any:
+def decayed(rate: Decay) -> optax.GradientTransformation | None:
     """Return L2 weight decay at the server's parameters, or None."""
     return None if rate is None else parts.corrections.weight_decay(rate)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from stalegrad._core.specs import plain
+from stalegrad._core.types import Table
+
+if TYPE_CHECKING:
+    from scipy.stats.distributions import rv_frozen
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,7 +24,7 @@ class Delay:
         """Return ``size`` independent draws."""
         raise TypeError(f"{type(self).__name__} cannot be drawn from: define sample(rng, size)")
 
-    def distribution(self) -> Any:
+    def distribution(self) -> rv_frozen:
         """Return the frozen ``scipy.stats`` distribution of this delay."""
         raise TypeError(f"{type(self).__name__} has no scipy.stats distribution")
 
@@ -30,9 +34,9 @@ class Delay:
 
     def sf(self, t: npt.ArrayLike) -> Floats:
         """Return the survival function P(X > t)."""
-        return np.asarray(self.distribution().sf(t), float)
+        return np.asarray(self.distribution().sf(np.asarray(t, float)), np.float64)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Table:
         """Return the fields as a spec holds them, those with their defaults too; what is not given is left out."""
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return plain({name: value for name, value in given.items() if value is not None and value != ()})

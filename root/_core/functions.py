@@ -63,7 +63,7 @@ def function_of(function: Callable[..., Any] | str) -> Callable[..., Any]:
     return import_function(function) if isinstance(function, str) else function
 
 
-def name_of(function: Callable[..., Any] | str) -> str:
+def name_of(function: Callable[..., object] | str) -> str:
     """Return ``module:function`` for a function that can be imported under that name; a name as it is.
 
     Raises:
@@ -80,7 +80,7 @@ def name_of(function: Callable[..., Any] | str) -> str:
     return f"{module}:{name}"
 
 
-def by_name(function: Callable[..., Any] | str) -> Callable[..., Any] | str:
+def by_name(function: Callable[..., object] | str) -> Callable[..., object] | str:
     """Return the name under which a loaded module has this very function, or else the function; a name as it is.
 
     What is kept by name is equal to what a spec says, in every process.

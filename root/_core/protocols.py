@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from stalegrad._core.types import Table
 
 
 class AnatomyLike(Protocol):
@@ -29,7 +31,7 @@ class AnatomyLike(Protocol):
         ...
 
     @property
-    def pooled(self) -> pd.Series[Any]:
+    def pooled(self) -> pd.Series:
         """The columns of ``workers`` for all workers together."""
         ...
 
@@ -52,7 +54,7 @@ class TraceLike(Protocol):
         ...
 
     @property
-    def spec(self) -> Mapping[str, Any]:
+    def spec(self) -> Table:
         """Where the trace came from, as plain tables that JSON can hold."""
         ...
 
@@ -81,7 +83,7 @@ class TraceLike(Protocol):
         """The staleness of every used message, in updates, in the order of ``used``; shape (used,)."""
         ...
 
-    def column(self, name: str) -> npt.NDArray[Any]:
+    def column(self, name: str) -> np.ndarray:
         """Return a column of the message table; shape (messages,), in the order of (read_time, worker).
 
         Columns: ``worker, read_version``, the seconds ``read_time, finish_time, receive_time`` (NaN if it did not
@@ -136,7 +138,7 @@ class ExperimentLike(Protocol):
         """The seed of everything random."""
         ...
 
-    def table(self) -> Mapping[str, Any]:
+    def table(self) -> Table:
         """Return the experiment as nested plain tables.
 
         Raises:
@@ -152,7 +154,7 @@ class ExperimentLike(Protocol):
         """
         ...
 
-    def but(self, **changes: Any) -> Self:
+    def but(self, **changes: object) -> Self:
         """Return the same experiment with some fields changed."""
         ...
 

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from stalegrad._core.functions import resolve
 from stalegrad._core.specs import kebab, settings_of, unknown_name
+from stalegrad._core.types import Table
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 return name
         raise ValueError(f"{self.kind} {entry!r} exists in this process only and cannot be written to a spec")
 
-    def from_table(self, table: Mapping[str, Any]) -> Any:
+    def from_table(self, table: Mapping[str, object]) -> Any:
         """Return the spec that a table describes: its class by name, its fields by the other keys.
 
         Args:
@@ -124,7 +125,7 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ValueError(f"{self.kind} {name!r} needs {', '.join(missing)}")
         return cls(**arguments)
 
-    def to_table(self, spec: Any) -> dict[str, Any]:
+    def to_table(self, spec: object) -> Table:
         """Return a spec as the table that :meth:`from_table` reads back; fields with their defaults are left out.
 
         Raises:

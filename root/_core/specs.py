@@ -11,8 +11,10 @@ from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from stalegrad._core.types import Table
 
-def builtin(value: Any) -> Any:
+
+def builtin(value: object) -> Any:
     """Return a scalar of NumPy, pandas or JAX as a Python number, a one-dimensional array or Series as a list."""
     dimensions = getattr(value, "ndim", None)
     if dimensions == 0 and hasattr(value, "item"):
@@ -20,7 +22,7 @@ def builtin(value: Any) -> Any:
     return value.tolist() if dimensions == 1 and hasattr(value, "tolist") else value
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     """Refuse what is no number but could be read as one: pydantic takes True for 1.0 and "3" for 3.0."""
     if isinstance(value, bool | str | bytes):
         raise ValueError("give a number")
@@ -52,7 +54,7 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(names)}."
 
 
-def check_keys(where: str, table: Mapping[str, Any], allowed: Iterable[str]) -> None:
+def check_keys(where: str, table: Mapping[str, object], allowed: Iterable[str]) -> None:
     """Raise ValueError for a key that ``where`` does not have, with a suggestion."""
     names = list(allowed)
     for key in table:
@@ -60,28 +62,28 @@ def check_keys(where: str, table: Mapping[str, Any], allowed: Iterable[str]) -> 
             raise ValueError(unknown_name(f"key of {where}:", key, names))
 
 
-def changed_fields(value: Any) -> dict[str, Any]:
+def changed_fields(value: Any) -> Table:
     """Return the fields of a spec that differ from their defaults."""
     return {f.name: v for f in dataclasses.fields(value) if f.init and (v := getattr(value, f.name)) != f.default}
 
 
-def settings_of(value: Any) -> dict[str, Any]:
+def settings_of(value: object) -> Table:
     """Return the fields of a spec that differ from their defaults, as tables, lists, texts and numbers.
 
     A class whose fields hold anything else says how in a method ``settings``.
     """
     if hasattr(value, "settings"):
-        settings: dict[str, Any] = value.settings()
+        settings: Table = value.settings()
         return settings
     return plain(changed_fields(value))
 
 
-def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+def plain(settings: Mapping[str, object]) -> Table:
     """Return settings as a table of TOML or JSON holds them: tuples as lists."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
-def validate(where: str, annotation: Any, value: Any) -> Any:
+def validate(where: str, annotation: object, value: object) -> Any:
     """Return ``value`` converted to ``annotation``.
 
     Raises:
@@ -99,7 +101,7 @@ def validate(where: str, annotation: Any, value: Any) -> Any:
         raise ValueError(f"{where} = {shown(value)} is not allowed: {' '.join(problems.split())}") from None
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return a value as an error shows it: one line of at most 200 characters."""
     try:
         text = " ".join(repr(value).split())
@@ -114,7 +116,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 @functools.cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def _hints(cls: type[object]) -> dict[str, object]:
     return get_type_hints(cls, include_extras=True)
 
 

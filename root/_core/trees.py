@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-Params = Any
+from stalegrad._core.types import Params, PyTree, Scalar
+
 tree_map = jax.tree.map
 
 
-def flat(tree: Params) -> dict[str, Any]:
+def flat(tree: PyTree) -> dict[str, jax.Array]:
     """Return the leaves of a pytree as ``{"path/to/leaf": leaf}``; the path of a lone leaf is ``params``."""
     return {
         "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path) or "params": leaf
@@ -25,17 +25,17 @@ def stacked(params: Params, workers: int) -> Params:
     return tree_map(lambda leaf: jnp.zeros((workers, *leaf.shape), leaf.dtype), params)
 
 
-def at_worker(stack: Params, worker: Any) -> Params:
+def at_worker(stack: Params, worker: Scalar) -> Params:
     """Return one worker's entry."""
     return tree_map(lambda s: lax.dynamic_index_in_dim(s, worker, keepdims=False), stack)
 
 
-def put_worker(stack: Params, worker: Any, value: Params) -> Params:
+def put_worker(stack: Params, worker: Scalar, value: Params) -> Params:
     """Return the stack with one worker's entry replaced (in place, if the buffer was donated)."""
     return tree_map(lambda s, v: lax.dynamic_update_index_in_dim(s, v.astype(s.dtype), worker, 0), stack, value)
 
 
-def scalar_type(params: Params) -> Any:
+def scalar_type(params: Params) -> np.dtype:
     """Return the type of hyper-parameters and measurements: that of the parameters, but at least float32.
 
     Scalars of fewer bits would not do: 0.999 is 1 in bfloat16. What is computed with them is brought back to the
@@ -47,13 +47,13 @@ def scalar_type(params: Params) -> Any:
 def like(tree: Params, example: Params) -> Params:
     """Return a pytree with every array brought to the type of its example."""
 
-    def bring(leaf: Any, to: Any) -> Any:
+    def bring(leaf: Scalar, to: jax.Array) -> Scalar:
         return leaf if getattr(leaf, "dtype", None) == to.dtype else jnp.asarray(leaf, to.dtype)
 
     return tree_map(bring, tree, example)
 
 
-def wide(leaf: Any) -> Any:
+def wide(leaf: jax.Array) -> jax.Array:
     """Return an array with at least the bits of float32, for sums and small constants."""
     return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
@@ -71,7 +71,7 @@ def after(value: Params, token: Params) -> Params:
     return tree_map(lambda leaf: jnp.where(never, jnp.zeros_like(leaf), leaf), value)
 
 
-def global_norm_squared(tree: Params) -> Any:
+def global_norm_squared(tree: Params) -> Scalar:
     """Return the squared L2 norm over all leaves, in float32 at least."""
     leaves = map(wide, jax.tree.leaves(tree))
     return sum(jnp.sum(leaf * leaf) for leaf in leaves)

@@ -26,7 +26,7 @@ from stalegrad.simulator.cli.trace import trace_command
 class Commands(TyperGroup):
     """The commands; an interrupt of any of them is one sentence and exit code 130."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         """Run a command."""
         try:
             return super().invoke(ctx)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -26,7 +26,7 @@ def check_new(file: Path, otherwise: str = "") -> None:
         raise FileExistsError(f"{file} exists already: choose another name{otherwise}")
 
 
-def print_summary(title: str, summary: dict[str, Any]) -> None:
+def print_summary(title: str, summary: Mapping[str, object]) -> None:
     """Print names and values as a table."""
     table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
     for name, value in summary.items():
@@ -65,6 +65,6 @@ def print_functions(runs: Sequence[Run], to: Console = console, what: str = "imp
         print_plainly(f"{what} {', '.join(names)}", to=to)
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """Return a value as tables on the terminal show it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

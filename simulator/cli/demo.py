@@ -6,7 +6,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import track
@@ -86,7 +86,7 @@ def demo_command(
 
 def _shown(frame: pd.DataFrame) -> Table:
     table = Table(box=None, title="16 workers, a gradient takes 1 s + exponential(1 s); medians over the seeds")
-    columns: dict[str, Callable[[Any], str]] = {
+    columns: dict[str, Callable[[pd.Series], str]] = {
         "method": lambda row: str(row.name),
         f"to {TARGET:g} (s)": lambda row: _number(row["wallclock"], ".0f"),
         "seeds": lambda row: f"{row['reached']:.0f} of {row['seeds']:.0f}",

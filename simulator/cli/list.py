@@ -6,14 +6,20 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from rich.table import Table
 
 from stalegrad.simulator.cli.console import console, print_plainly
 
+if TYPE_CHECKING:
+    from stalegrad.policies.methods import MethodInfo
+
 Row = dict[str, Any]
+
+Entry: TypeAlias = "str | type | MethodInfo"
+"""One line about a thing, its class, or a method."""
 
 
 def rows(what: str) -> list[Row]:
@@ -51,55 +57,55 @@ def list_command(
         print_plainly("stalegrad list KIND says what each is and which parameters it has.")
 
 
-def _methods() -> Mapping[str, Any]:
+def _methods() -> Mapping[str, Entry]:
     from stalegrad.policies.methods import REGISTRY
 
     return REGISTRY
 
 
-def _synchronies() -> Mapping[str, Any]:
+def _synchronies() -> Mapping[str, Entry]:
     from stalegrad.policies.synchrony import SYNCHRONIES
 
     return SYNCHRONIES
 
 
-def _delays() -> Mapping[str, Any]:
+def _delays() -> Mapping[str, Entry]:
     from stalegrad.simulator.timing.delays import DELAYS
 
     return DELAYS
 
 
-def _availabilities() -> Mapping[str, Any]:
+def _availabilities() -> Mapping[str, Entry]:
     from stalegrad.simulator.timing.availability import AVAILABILITIES
 
     return AVAILABILITIES
 
 
-def _models() -> Mapping[str, Any]:
+def _models() -> Mapping[str, Entry]:
     from stalegrad.models import list_models
 
     return list_models()
 
 
-def _datasets() -> Mapping[str, Any]:
+def _datasets() -> Mapping[str, Entry]:
     from stalegrad.models import list_datasets
 
     return list_datasets()
 
 
-def _schedules() -> Mapping[str, Any]:
+def _schedules() -> Mapping[str, Entry]:
     from stalegrad.policies.schedules import SCHEDULES
 
     return SCHEDULES
 
 
-def _optimizers() -> Mapping[str, Any]:
+def _optimizers() -> Mapping[str, Entry]:
     from stalegrad.policies.optimizers import optimizer_names
 
     return {name: f"optax.{name}" for name in optimizer_names()}
 
 
-LISTS: dict[str, Callable[[], Mapping[str, Any]]] = {
+LISTS: dict[str, Callable[[], Mapping[str, Entry]]] = {
     "methods": _methods,
     "synchronies": _synchronies,
     "delays": _delays,
@@ -112,7 +118,7 @@ LISTS: dict[str, Callable[[], Mapping[str, Any]]] = {
 """By kind, what there is: methods, classes or one line about each, by name."""
 
 
-def _row(name: str, entry: Any) -> Row:
+def _row(name: str, entry: Entry) -> Row:
     if isinstance(entry, str):
         return {"name": name, "what": entry}
     if isinstance(entry, type):
@@ -138,13 +144,13 @@ def _print_rows(title: str, entries: list[Row]) -> None:
         console.print(f"and all have {_cell(shared)}")
 
 
-def _shared(entries: list[Row]) -> dict[str, Any]:
+def _shared(entries: list[Row]) -> Row:
     """Return the parameters that all of several entries have, with the same defaults."""
     first, *others = (entry.get("parameters", {}) for entry in entries)
     return {k: v for k, v in first.items() if others and all(k in other and other[k] == v for other in others)}
 
 
-def _cell(value: Any, besides: Iterable[str] = ()) -> str:
+def _cell(value: object, besides: Iterable[str] = ()) -> str:
     if isinstance(value, dict):
         own = {k: v for k, v in value.items() if k not in besides}
         return ", ".join(f"{k}={v!r}" if v is not None else k for k, v in own.items())

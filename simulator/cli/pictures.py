@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from stalegrad.analysis import plot_curves, plot_staleness, plot_timeline
 from stalegrad.analysis.statistics.curves import shown_column
 from stalegrad.simulator.experiments.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def draw_result(result: Result, out: Path) -> list[Path]:
@@ -21,8 +25,8 @@ def draw_result(result: Result, out: Path) -> list[Path]:
     ]
 
 
-def save(ax: Any, path: Path) -> Path:
+def save(ax: Axes, path: Path) -> Path:
     """Write the figure of an Axes as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    ax.figure.savefig(path, dpi=160, bbox_inches="tight", metadata={"Software": None})
+    cast("Figure", ax.figure).savefig(path, dpi=160, bbox_inches="tight", metadata={"Software": None})
     return path

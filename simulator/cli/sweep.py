@@ -6,14 +6,13 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from stalegrad.simulator.cli.console import console, print_functions, print_plainly, short
 from stalegrad.simulator.experiments.identity import canonical, canonical_text, functions_in
 from stalegrad.simulator.sweeps.axes import Run
-from stalegrad.simulator.sweeps.executors import dask_client, processes
+from stalegrad.simulator.sweeps.executors import ExecutorLike, dask_client, processes
 from stalegrad.simulator.sweeps.forecast import distinct_traces, forecast, format_duration
 from stalegrad.simulator.sweeps.results import SweepResult, label
 from stalegrad.simulator.sweeps.store import Store
@@ -79,7 +78,7 @@ def run_sweep(
 
 
 @contextmanager
-def executor_of(jobs: int, scheduler: str | None) -> Iterator[Any]:
+def executor_of(jobs: int, scheduler: str | None) -> Iterator[ExecutorLike | None]:
     """Give what to run on; processes of ours do not outlive an interrupt."""
     if scheduler is not None:
         with dask_client(scheduler) as client:

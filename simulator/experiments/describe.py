@@ -18,22 +18,26 @@ import sysconfig
 import types
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy
 
 from stalegrad._core.errors import UnknownPartError
 from stalegrad._core.specs import builtin
+from stalegrad._core.types import Array
+
+Description: TypeAlias = "bool | int | float | str | Sequence[Description] | Mapping[str, Description] | None"
+"""What JSON can hold."""
 
 LARGEST = 100_000
 """Parts of an object that are described at most."""
 
 
-def described(value: Any, *, content: bool) -> Any:
+def described(value: object, *, content: bool) -> Description:
     """Return a description of any object: nested lists, tables, texts and numbers that JSON can hold.
 
     Args:
@@ -47,20 +51,20 @@ def described(value: Any, *, content: bool) -> Any:
     return _Description(content).of(value)
 
 
-def digest_of(description: Any) -> str:
+def digest_of(description: object) -> str:
     """Return the SHA-256 of a description."""
     text = json.dumps(description, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def unsure(description: Any) -> list[str]:
+def unsure(description: Description) -> list[str]:
     """Return the types of the parts of a description that cannot be compared, each once."""
     found: dict[str, None] = {}
 
-    def visit(part: Any) -> None:
+    def visit(part: Description) -> None:
         if isinstance(part, Mapping):
             if set(part) == {"opaque"}:
-                found[part["opaque"]] = None
+                found[str(part["opaque"])] = None
             for inner in part.values():
                 visit(inner)
         elif isinstance(part, list):
@@ -80,7 +84,7 @@ class _Description:
         self.above: list[int] = []
         """Identities of the objects that hold the present one: a part that is one of them is a cycle."""
 
-    def of(self, value: Any) -> Any:
+    def of(self, value: object) -> Description:
         self.parts += 1
         if self.parts > LARGEST:
             raise UnknownPartError(f"an object with more than {LARGEST} parts cannot be compared")
@@ -99,7 +103,7 @@ class _Description:
         finally:
             self.above.pop()
 
-    def _compound(self, value: Any) -> Any:
+    def _compound(self, value: object) -> Description:
         import jax
 
         if isinstance(value, np.ndarray | jax.Array):
@@ -131,7 +135,7 @@ class _Description:
             return items if plain else {"type": _name(type(value)), "items": items, "fields": self.of(further)}
         return self._object(value)
 
-    def _items(self, value: Any) -> Any:
+    def _items(self, value: Any) -> Description:
         if isinstance(value, Mapping):
             ordered = isinstance(value, OrderedDict)
             if all(type(key) is str for key in value) and not ordered:
@@ -145,7 +149,7 @@ class _Description:
             return items if isinstance(value, list) else {"tuple": items}
         return {"set": sorted(json.dumps(self.of(inner), sort_keys=True) for inner in value)}
 
-    def _builtin(self, value: Any) -> Any:
+    def _builtin(self, value: Any) -> Description:
         """Describe a function of C code by its name and the object that it belongs to."""
         if isinstance(value, np.ufunc):
             known = any(getattr(module, value.__name__, None) is value for module in (np, scipy.special))
@@ -155,26 +159,26 @@ class _Description:
             return {"name": _name(value)}
         return {"name": value.__name__, "of": self.of(owner)}
 
-    def _module(self, module: types.ModuleType) -> Any:
+    def _module(self, module: types.ModuleType) -> Description:
         """Describe a module by its name; a user's own also by its source, of which any part may be called."""
         name, file = module.__name__, getattr(module, "__file__", None)
         if not self.content or file is None or _is_ours(name) or _is_in_places(file):
             return {"module": name}
         return {"module": name, "source": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
 
-    def _unknown(self, value: Any) -> Any:
+    def _unknown(self, value: object) -> Description:
         kind = _name(type(value))
         if self.content:
             raise UnknownPartError(f"an object of {kind} cannot be compared with another one")
         return {"opaque": kind}
 
-    def _array(self, value: Any) -> Any:
+    def _array(self, value: Array) -> Description:
         import jax
         import jax.numpy as jnp
 
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             value = jax.random.key_data(value)
-        about = {"array": str(value.dtype), "shape": list(value.shape)}
+        about: dict[str, Description] = {"array": str(value.dtype), "shape": list(value.shape)}
         if isinstance(value, np.ndarray) and type(value) is not np.ndarray:  # a masked one, say
             about |= {"type": _name(type(value)), "fields": self.of(getattr(value, "__dict__", None))}
         if not self.content:
@@ -183,8 +187,8 @@ class _Description:
             raise UnknownPartError("an array of objects cannot be compared")
         return about | {"sha256": _hashed(value)}
 
-    def _function(self, function: types.FunctionType) -> Any:
-        table: dict[str, Any] = {"function": _name(function)}
+    def _function(self, function: types.FunctionType) -> Description:
+        table: dict[str, Description] = {"function": _name(function)}
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         held = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
         settings = {"closure": held, "defaults": function.__defaults__, "also": function.__kwdefaults__}
@@ -195,7 +199,7 @@ class _Description:
             table["globals"] = self.of({name: known[name] for name in _names(function.__code__) if name in known})
         return table
 
-    def _code(self, code: types.CodeType, doc: str | None = None) -> Any:
+    def _code(self, code: types.CodeType, doc: str | None = None) -> Description:
         # Without a docstring there is None in its place.
         held = [None if doc is not None and constant == doc else constant for constant in code.co_consts]
         constants = [self._code(c) if isinstance(c, types.CodeType) else _constant(c) for c in held]
@@ -203,15 +207,15 @@ class _Description:
         numbers = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags]
         return [hashlib.sha256(code.co_code).hexdigest(), [list(n) for n in names], numbers, constants]
 
-    def _class(self, cls: type) -> Any:
-        table: dict[str, Any] = {"name": _name(cls)}
+    def _class(self, cls: type) -> Description:
+        table: dict[str, Description] = {"name": _name(cls)}
         own = [base for base in reversed(cls.__mro__) if not _is_installed(base)]
         if self.content and own:
             members = {name: member for base in own for name, member in vars(base).items()}
             table["members"] = self.of({name: _held(m) for name, m in members.items() if _counts(name, m)})
         return table
 
-    def _object(self, value: Any) -> Any:
+    def _object(self, value: object) -> Description:
         cls = type(value)
         wrapped = getattr(value, "__wrapped__", None)
         if dataclasses.is_dataclass(value):
@@ -229,11 +233,11 @@ class _Description:
         return {"object": self._class(cls), "fields": self.of(fields)}
 
 
-_HASHED: dict[int, tuple[weakref.ref[Any], str]] = {}
+_HASHED: dict[int, tuple[weakref.ref[Array], str]] = {}
 """SHA-256 of JAX arrays, which nobody can change, by identity: a data set is part of every run of a sweep."""
 
 
-def _hashed(array: Any) -> str:
+def _hashed(array: Array) -> str:
     key = id(array)
     if key in _HASHED and _HASHED[key][0]() is array:
         return _HASHED[key][1]
@@ -243,14 +247,14 @@ def _hashed(array: Any) -> str:
 
     if isinstance(array, jax.Array):
 
-        def forget(_: Any) -> None:
+        def forget(_: object) -> None:
             _HASHED.pop(key, None)
 
         _HASHED[key] = weakref.ref(array, forget), digest
     return digest
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     """Return a qualified name; the address in that of an object that has none is not part of it."""
     module = getattr(value, "__module__", None) or "builtins"
     return f"{module}:{getattr(value, '__qualname__', getattr(value, '__name__', type(value).__name__))}"
@@ -271,14 +275,14 @@ _PYTHONS_OWN = (
 """Types of attributes that Python puts into classes itself."""
 
 
-def _counts(name: str, member: Any) -> bool:
+def _counts(name: str, member: object) -> bool:
     """Return whether an attribute of a class says what its objects compute."""
     if isinstance(member, _PYTHONS_OWN) or name == "_abc_impl":
         return False
     return isinstance(member, types.FunctionType) or not (name.startswith("__") and name.endswith("__"))
 
 
-def _held(member: Any) -> Any:
+def _held(member: object) -> object:
     """Return the object that an attribute of a class holds, without the locks of the standard library."""
     if isinstance(member, staticmethod | classmethod):
         return member.__func__
@@ -310,7 +314,7 @@ def _names(code: types.CodeType) -> list[str]:
     return sorted({*code.co_names, *inner})
 
 
-def _constant(value: Any) -> Any:
+def _constant(value: object) -> Description:
     if isinstance(value, frozenset):
         return sorted(map(repr, value))
     return [_constant(inner) for inner in value] if isinstance(value, tuple) else repr(value)
@@ -331,7 +335,7 @@ def _is_ours(module: str) -> bool:
     return module.partition(".")[0] == "stalegrad"
 
 
-def _is_installed(value: Any) -> bool:
+def _is_installed(value: object) -> bool:
     """Return whether a function or class is one of the standard library, of an installed package, or of ours."""
     module = getattr(value, "__module__", None) or ""
     if _is_ours(module) or module == "builtins":

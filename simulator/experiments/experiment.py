@@ -14,6 +14,7 @@ from pydantic import InstanceOf
 from stalegrad._core.files import read_regular
 from stalegrad._core.functions import name_of
 from stalegrad._core.specs import PositiveFloat, PositiveInt, Seed, changed_fields, check_keys, spec, validate
+from stalegrad._core.types import Table
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
 from stalegrad.policies.schedules import SCHEDULES, Constant, Schedule
@@ -21,8 +22,6 @@ from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
 from stalegrad.simulator.replays.record import Record
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
-
-Table = dict[str, Any]
 
 MAX_SPEC = 16 << 20
 """Bytes of a file with a spec at most."""
@@ -94,7 +93,7 @@ class Experiment:
         return table | ({"record": record} if record else {})
 
 
-def read_experiment(table: Mapping[str, Any]) -> Experiment:
+def read_experiment(table: Table) -> Experiment:
     """Return the experiment that nested tables describe.
 
     Raises:
@@ -110,7 +109,7 @@ def read_experiment(table: Mapping[str, Any]) -> Experiment:
     arguments["cluster"] = Cluster.from_table(arguments["cluster"])
     arguments["method"] = read_method(arguments["method"])
     if "record" in arguments:
-        record = validate("record", dict[str, Any], arguments["record"])
+        record = validate("record", Table, arguments["record"])
         check_keys("record", record, [f.name for f in fields(Record)])
         arguments["record"] = Record(**record)
     return Experiment(**arguments)
@@ -160,7 +159,7 @@ def parse_toml(text: str) -> Table:
         raise ValueError("the text is nested too deeply to be a spec") from None
 
 
-def read_problem(table: Mapping[str, Any]) -> Problem:
+def read_problem(table: Table) -> Problem:
     """Return the problem that a table describes."""
     for key in ("model", "dataset"):
         if key not in table:
@@ -168,23 +167,21 @@ def read_problem(table: Mapping[str, Any]) -> Problem:
     return Problem(**table)
 
 
-def read_method(table: Mapping[str, Any]) -> Method:
+def read_method(table: Table) -> Method:
     """Return the method that a table describes; ``"none"`` stands for None, which TOML lacks."""
     arguments = dict(table)
     if "name" not in arguments:
         raise ValueError("[method] needs name")
     if not isinstance(arguments.get("synchrony"), Synchrony | None):
-        arguments["synchrony"] = SYNCHRONIES.from_table(
-            validate("synchrony", dict[str, Any], arguments["synchrony"])
-        )
+        arguments["synchrony"] = SYNCHRONIES.from_table(validate("synchrony", Table, arguments["synchrony"]))
     arguments = {k: None if isinstance(v, str) and v == "none" else v for k, v in arguments.items()}
     return methods.method(arguments.pop("name"), arguments)
 
 
-def method_settings(method: Method) -> dict[str, Any]:
+def method_settings(method: Method) -> Table:
     """Return the settings that give an equal method by :func:`read_method`, as objects; defaults are left out."""
     info = methods.REGISTRY[method.name]
-    settings: dict[str, Any] = {"name": method.name}
+    settings: Table = {"name": method.name}
     if type(method.synchrony) is info.synchrony:
         settings |= changed_fields(method.synchrony)
     else:
@@ -211,7 +208,7 @@ def method_table(method: Method) -> Table:
     return table | {"learning_rate": rate.peak if plain else SCHEDULES.to_table(rate)}
 
 
-def differs(value: Any, default: Any) -> bool:
+def differs(value: object, default: object) -> bool:
     """Return whether a value is another one than a default; arrays are."""
     try:
         return bool(value != default)
@@ -219,7 +216,7 @@ def differs(value: Any, default: Any) -> bool:
         return True
 
 
-def _plain(what: str, value: Any) -> Any:
+def _plain(what: str, value: object) -> object:
     if isinstance(value, str | int | float):
         return value
     if isinstance(value, Mapping):
@@ -232,7 +229,7 @@ def _plain(what: str, value: Any) -> Any:
     )
 
 
-def flattened(table: Mapping[str, Any]) -> Table:
+def flattened(table: Table) -> Table:
     """Return the table of an experiment with names like ``cluster.workers``."""
     row: Table = {}
     for name, value in table.items():

@@ -7,12 +7,16 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from stalegrad._core.files import read_regular
+from stalegrad._core.types import Table
+
+T = TypeVar("T")
 
 MAX_TEXT = 16 << 20
 """Bytes of a spec or of a summary at most."""
@@ -43,18 +47,18 @@ def read_table(file: Path) -> pd.DataFrame:
     return table
 
 
-def write_arrays(arrays: Mapping[str, Any], file: Path) -> None:
+def write_arrays(arrays: Mapping[str, npt.ArrayLike], file: Path) -> None:
     """Write arrays as they are, uncompressed; those of a type that NumPy lacks (bfloat16, say) as their bits."""
     np.savez(file, **dict(_stored(name, np.asarray(value)) for name, value in arrays.items()))  # type: ignore[arg-type]
 
 
-def _stored(name: str, value: Any) -> tuple[str, Any]:
+def _stored(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     if value.dtype.kind != "V":
         return name, value
     return f"{name}{BITS}{value.dtype.name}", value.view(f"u{value.dtype.itemsize}")
 
 
-def read_arrays(file: Path) -> dict[str, Any]:
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
     """Return arrays that :func:`write_arrays` wrote: uncompressed, so they are no larger than the file."""
     with zipfile.ZipFile(file) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
@@ -63,7 +67,7 @@ def read_arrays(file: Path) -> dict[str, Any]:
             return dict(_restored(name, value) for name, value in arrays.items())
 
 
-def _restored(name: str, value: Any) -> tuple[str, Any]:
+def _restored(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     name, _, dtype = name.partition(BITS)
     if not dtype:
         return name, value
@@ -77,12 +81,12 @@ def read_text(file: Path) -> str:
     return read_regular(file, MAX_TEXT, "a text of a result").decode()
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> Table:
     """Return a table of JSON."""
     return dict(json.loads(read_text(file)))
 
 
-def read_file(file: Path, read: Callable[[Path], Any]) -> Any:
+def read_file(file: Path, read: Callable[[Path], T]) -> T:
     """Return the value that ``read`` returns for a file.
 
     Raises:

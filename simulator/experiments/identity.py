@@ -11,18 +11,19 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from stalegrad._core.errors import UnknownPartError
 from stalegrad._core.functions import import_function, is_function_name
 from stalegrad._core.registry import Registry
 from stalegrad._core.specs import changed_fields
+from stalegrad._core.types import Table
 from stalegrad.models import Problem
 from stalegrad.models.networks import NETWORKS
 from stalegrad.policies import Method, methods
 from stalegrad.policies.schedules import SCHEDULES, Schedule
 from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
-from stalegrad.simulator.experiments.describe import described, digest_of
+from stalegrad.simulator.experiments.describe import Description, described, digest_of
 from stalegrad.simulator.experiments.experiment import (
     Experiment,
     differs,
@@ -32,6 +33,8 @@ from stalegrad.simulator.experiments.experiment import (
 )
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import DELAYS, Delay
+
+T = TypeVar("T")
 
 SEMANTICS = 3
 """Raised whenever the same experiment begins to give other numbers, or is written otherwise: its runs then have
@@ -104,7 +107,7 @@ def parts_of(experiment: Experiment) -> dict[str, str]:
         ValueError: if a function cannot be imported, local data cannot be found, or a part cannot be compared with
             another one.
     """
-    parts = {where: import_function(name) for where, name in functions_in(experiment).items()}
+    parts: dict[str, object] = {where: import_function(name) for where, name in functions_in(experiment).items()}
     parts |= registered_in(experiment)
     try:
         found = {where: digest_of(described(part, content=True)) for where, part in parts.items()}
@@ -114,10 +117,10 @@ def parts_of(experiment: Experiment) -> dict[str, str]:
     return found if data is None else found | {"problem.data": data}
 
 
-def registered_in(experiment: Experiment) -> dict[str, Any]:
+def registered_in(experiment: Experiment) -> dict[str, object]:
     """Return the classes and functions of an experiment that a user has registered, by where they stand."""
     method, problem = experiment.method, experiment.problem
-    info, found = methods.REGISTRY[method.name], dict[str, Any]()
+    info, found = methods.REGISTRY[method.name], dict[str, object]()
     if not info.built_in:
         own = {"rule": info.rule, "weight": info.weight, "controller": info.controller}
         found |= {f"method.{name}": part for name, part in own.items() if part is not None}
@@ -133,7 +136,7 @@ def registered_in(experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def _is_own(registry: Registry[Any], entry: Any) -> bool:
+def _is_own(registry: Registry[T], entry: object) -> bool:
     """Return whether a user has registered a thing."""
     return registry.has(entry) and not registry.built_in(entry)
 
@@ -148,11 +151,11 @@ def functions_in(experiment: Experiment) -> dict[str, str]:
     return {where: text for where, text in _texts(tables) if is_function_name(text)}
 
 
-def _name_in(optimizer: Any) -> Any:
+def _name_in(optimizer: object) -> object:
     return {"name": optimizer.get("name")} if isinstance(optimizer, Mapping) else optimizer
 
 
-def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+def _texts(value: object, where: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield where, value
     if isinstance(value, Delay):
@@ -179,14 +182,14 @@ def digest(experiment: Experiment) -> str | None:
         return None
 
 
-def name_table(experiment: Experiment) -> dict[str, Any]:
+def name_table(experiment: Experiment) -> Table:
     """Return the name of an experiment as nested tables: its spec, and descriptions of what that cannot hold."""
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
+    parts: dict[str, Callable[[], Table]] = {
         "problem": experiment.problem.table,
         "cluster": lambda: experiment.cluster.table(),
         "method": lambda: method_table(experiment.method),
     }
-    named: dict[str, Any] = changed_fields(experiment.budget) | {"seed": experiment.seed}
+    named: Table = changed_fields(experiment.budget) | {"seed": experiment.seed}
     for part, write in parts.items():
         try:
             named[part] = write()
@@ -196,7 +199,7 @@ def name_table(experiment: Experiment) -> dict[str, Any]:
     return named | ({"record": record} if record else {})
 
 
-def _described_fields(part: Any) -> dict[str, Any]:
+def _described_fields(part: object) -> Table:
     if isinstance(part, Method):
         return {name: _plain(value) for name, value in method_settings(part).items()}
     if isinstance(part, Problem):
@@ -204,11 +207,11 @@ def _described_fields(part: Any) -> dict[str, Any]:
     return {name: _plain(value) for name, value in changed_fields(part).items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Description:
     return value if isinstance(value, str | int | float) else described(value, content=False)
 
 
-def text_of(value: Any, *, content: bool = False) -> Any:
+def text_of(value: object, *, content: bool = False) -> str | int | float | None:
     """Return a value as labels and tables show it: a number, or a text without an address in it.
 
     Args:
@@ -232,7 +235,7 @@ def text_of(value: Any, *, content: bool = False) -> Any:
     return f"{_short_name(value)} {found[:6]}"
 
 
-def _short_name(value: Any) -> str:
+def _short_name(value: object) -> str:
     """Return a short name of an object; that of an optax transformation is the function that made it."""
     if isinstance(value, tuple) and value and callable(value[0]):
         value = value[0]
@@ -240,7 +243,7 @@ def _short_name(value: Any) -> str:
     return str(name).partition(".<locals>.init_fn")[0].replace("<locals>.", "")
 
 
-def _is_spec(value: Any) -> bool:
+def _is_spec(value: object) -> bool:
     """Return whether a value can be written to a spec, so that its ``repr`` holds no address."""
     try:
         if isinstance(value, Delay):

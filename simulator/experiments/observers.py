@@ -7,11 +7,14 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from stalegrad.simulator.experiments.experiment import Experiment, flattened
 from stalegrad.simulator.experiments.identity import name_table, run_name
 from stalegrad.simulator.experiments.result import Result
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 MLFLOW_LONGEST = 500
 """Characters of a parameter that every MLflow server takes."""
@@ -58,7 +61,7 @@ class TensorBoard:
         with self._open(experiment) as writer:
             writer.add_text("traceback", code(traceback))
 
-    def _open(self, experiment: Experiment, lanes: int | None = None) -> Any:
+    def _open(self, experiment: Experiment, lanes: int | None = None) -> SummaryWriter:
         writer = self._writer(str(self.directory / run_name(experiment, lanes)))
         writer.add_text("spec", code(spec_of(experiment)))
         return writer

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 
 from stalegrad._core.files import check_sums, write_sums
+from stalegrad._core.types import Params, PyTree, Stats, Table
 from stalegrad.simulator.experiments.experiment import Experiment, from_toml
 from stalegrad.simulator.experiments.formats import (
     flush,
@@ -34,6 +35,8 @@ from stalegrad.simulator.experiments.identity import Identity, canonical
 from stalegrad.simulator.timing.trace import Trace
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from stalegrad._core.protocols import ResultLike, SynchronyLike
     from stalegrad.policies.synchrony import Synchrony
     from stalegrad.simulator.replays.run import Replay
@@ -92,12 +95,12 @@ class Result:
     experiment: Experiment
     trace: Trace
     history: pd.DataFrame
-    params: Any
+    params: Params
     diverged_at: float | None
     execution: str
     gradients: pd.DataFrame | None = None
-    stats: Any = ()
-    snapshots: Any = None
+    stats: Stats = ()
+    snapshots: dict[str, PyTree] | None = None
     versions: Mapping[str, str] = field(default_factory=versions)
     parts: Mapping[str, str] = field(default_factory=dict)
 
@@ -121,7 +124,7 @@ class Result:
         """
         return Identity(canonical(self.experiment), self.parts, self.lanes)
 
-    def plot(self, x: str = "wallclock", y: str | None = None, ax: Any = None) -> Any:
+    def plot(self, x: str = "wallclock", y: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw a column of the history against another, by default the test error, or else a loss.
 
         Returns:
@@ -139,7 +142,7 @@ class Result:
 
         return report([self], target)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Table:
         """Return the run in a few numbers: the trace's, and the last row's losses."""
         last = self.history.iloc[-1]
         final = {name: float(last[name]) for name in ("train_loss", "test_loss", "test_error")}
@@ -157,7 +160,7 @@ class Result:
         """
         directory = self.check_free(directory)
         spec = self.experiment.to_toml()
-        about: dict[str, Any] = {"format": FORMAT, "diverged_at": self.diverged_at, "execution": self.execution}
+        about: Table = {"format": FORMAT, "diverged_at": self.diverged_at, "execution": self.execution}
         about |= {"versions": dict(self.versions), "parts": dict(self.parts)}
         directory.parent.mkdir(parents=True, exist_ok=True)
         from stalegrad._core.trees import flat
@@ -206,7 +209,7 @@ class Result:
                 f"{directory} is not a stalegrad result of format {FORMAT}: found {about.get('format')}"
             )
         check_sums(directory, FILES)
-        further: dict[str, Any] = {
+        further: Table = {
             name: read_file(file, read) if (file := directory / f"{name}{ending}").exists() else missing
             for name, ending, read, missing in [
                 ("gradients", ".parquet", read_table, None),
@@ -256,7 +259,7 @@ def load_results(directory: str | os.PathLike[str]) -> list[Result]:
     return [Result.load(place) for place in ([directory] if alone else sorted(file.parent for file in files))]
 
 
-def _about(file: Path) -> dict[str, Any]:
+def _about(file: Path) -> Table:
     about = read_json(file)
     tables = {
         name: {str(key): str(value) for key, value in dict(about[name]).items()} for name in ("versions", "parts")

@@ -6,9 +6,9 @@ import functools
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
@@ -20,6 +20,7 @@ from stalegrad.simulator.experiments.traces import trace_of
 
 if TYPE_CHECKING:
     from stalegrad.simulator.experiments.observers import Observer
+    from stalegrad.simulator.replays.checkpoint import Checkpoint
 
 
 def run(
@@ -55,14 +56,12 @@ def run(
 
     e, silent = experiment, None if progress else True
     bar = functools.partial(tqdm, desc=f"{e.method.name}, seed {e.seed}", unit=" updates", disable=silent)
-    how: dict[str, Any] = {"execution": execution}
+    kept: Checkpoint | None = None
     with ExitStack() as stack:
         if checkpoint is not None:
-            how["checkpoint"] = Checkpoint(
-                checkpoint, _checkpoint_identity(experiment, execution), checkpoint_every
-            )
-            stack.enter_context(how["checkpoint"].guarding())
-        result = _run(experiment, bar, how)
+            kept = Checkpoint(checkpoint, _checkpoint_identity(experiment, execution), checkpoint_every)
+            stack.enter_context(kept.guarding())
+        result = _run(experiment, bar, execution, kept)
     for observer in observers:
         with never_failing(observer, f"the run ({e.method.name}, seed {e.seed})"):
             observer.finished(result)
@@ -83,22 +82,24 @@ def never_failing(observer: Observer, run: str) -> Iterator[None]:
             logging.getLogger("stalegrad").error(said)
 
 
-def _run(e: Experiment, bar: Any, how: dict[str, Any]) -> Result:
+def _run(e: Experiment, bar: Callable[..., tqdm], execution: str | None, checkpoint: Checkpoint | None) -> Result:
     from stalegrad.simulator.replays.adaptive import simulate_and_replay
     from stalegrad.simulator.replays.execution import check_execution
     from stalegrad.simulator.replays.run import replay_on
     from stalegrad.simulator.replays.training import Training
 
-    check_execution(how["execution"])
+    check_execution(execution)
     training = Training(e.problem, e.method, e.cluster.size, e.record, e.budget, e.seed)
     parts = known_parts(e)
     if e.method.adaptive:
         with bar() as told:
-            trace, done = simulate_and_replay(e.cluster, training, progress=told.update, **how)
+            trace, done = simulate_and_replay(
+                e.cluster, training, progress=told.update, execution=execution, checkpoint=checkpoint
+            )
         return Result.of(e, trace, done, parts)
     trace = trace_of(e)
     with bar(total=len(trace.update_times)) as told:
-        done = replay_on(trace, training, progress=told.update, **how)
+        done = replay_on(trace, training, progress=told.update, execution=execution, checkpoint=checkpoint)
     return Result.of(e, trace, done, parts)
 
 

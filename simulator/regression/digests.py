@@ -7,10 +7,11 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from stalegrad._core.trees import flat
 from stalegrad.simulator.experiments.result import Result
@@ -39,7 +40,7 @@ class Digests(NamedTuple):
         )
 
 
-def digest(arrays: Mapping[str, Any]) -> str:
+def digest(arrays: Mapping[str, npt.ArrayLike]) -> str:
     """Return a hash of named arrays: names, types, shapes and bytes (little-endian)."""
     found = hashlib.sha256()
     for name, value in sorted(arrays.items()):

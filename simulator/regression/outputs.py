@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 from xml.etree import ElementTree as ET
 
 import pandas as pd
@@ -15,6 +15,9 @@ from stalegrad.analysis.plots.style import styles
 from stalegrad.analysis.statistics.convergence import ARRIVALS
 from stalegrad.analysis.statistics.curves import shown_column
 from stalegrad.simulator.regression.verdict import Check
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN = ("method", "metric", "before", "after", "change", "interval", "tolerance", "p", "verdict")
 
@@ -72,9 +75,9 @@ def junit(check: Check, name: str) -> str:
     """Return a check as JUnit XML: a test case for each method."""
     methods = check.methods
     failures = sum(outcome == "worse" for outcome in methods.values())
-    counts: dict[str, Any] = {"tests": str(len(methods)), "failures": str(failures), "errors": "0", "skipped": "0"}
+    counts = {"tests": str(len(methods)), "failures": str(failures), "errors": "0", "skipped": "0"}
     suites = ET.Element("testsuites")
-    suite = ET.SubElement(suites, "testsuite", name="stalegrad.check", **counts)
+    suite = ET.SubElement(suites, "testsuite", {"name": "stalegrad.check", **counts})
     for method, outcome in methods.items():
         case = ET.SubElement(suite, "testcase", classname=name, name=_printable(method))
         said = [outcome, *check.changes(method)]
@@ -138,10 +141,10 @@ def _draw(check: Check, method: str, y: str, directory: Path) -> Path:
         for name, recording in {"before": check.before, "after": check.after}.items()
     }
     looks = dict(zip(curves, styles([f"{method}, {name}" for name in curves]).values(), strict=True))
-    ax: Any = plot_curves(curves, y=y, styles=looks)
+    ax = plot_curves(curves, y=y, styles=looks)
     ax.set_title(method, loc="left")
     file = directory / f"{re.sub(r'[^A-Za-z0-9.=-]+', '-', method).strip('-')}-{y.replace('_', '-')}.png"
-    ax.figure.savefig(file, dpi=160, bbox_inches="tight", metadata={"Software": None})
+    cast("Figure", ax.figure).savefig(file, dpi=160, bbox_inches="tight", metadata={"Software": None})
     return file
 
 
@@ -153,7 +156,7 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:+.2%}"
 
 
-def _probability(value: Any) -> str:
+def _probability(value: float) -> str:
     return "-" if math.isnan(value) else "<1e-4" if value < 1e-4 else f"{value:.2g}"
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from stalegrad._core.types import Table
 from stalegrad.simulator.experiments.describe import described
 from stalegrad.simulator.experiments.experiment import Experiment, read_experiment
 from stalegrad.simulator.experiments.identity import method_label, name_table, text_of
@@ -66,7 +67,7 @@ class Plan(NamedTuple):
         return cls.of(spec.base, spec.runs)
 
     @classmethod
-    def read(cls, table: Mapping[str, Any]) -> Plan:
+    def read(cls, table: Table) -> Plan:
         """Return the plan that :meth:`table` has written. Functions that it names are not imported.
 
         Raises:
@@ -79,7 +80,7 @@ class Plan(NamedTuple):
         except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"the spec of the baseline cannot be read: {type(error).__name__} {error}") from None
 
-    def table(self) -> dict[str, Any]:
+    def table(self) -> Table:
         """Return its name as plain tables: what a baseline is found by.
 
         :meth:`read` reads them back if :attr:`written` is true; what a spec cannot hold is described by qualified
@@ -108,7 +109,7 @@ class Plan(NamedTuple):
         return [(_label(point, run.experiment), run) for point, run in zip(points, made, strict=True)]
 
 
-def _written(value: Any) -> Any:
+def _written(value: object) -> object:
     """Return a value of an axis as JSON takes it."""
     try:
         json.dumps(value, allow_nan=False)

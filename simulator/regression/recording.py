@@ -8,14 +8,13 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from stalegrad._core.files import put, read_regular
+from stalegrad._core.types import Table
 from stalegrad.analysis.statistics.convergence import (
     ARRIVALS,
     KINDS,
@@ -28,6 +27,7 @@ from stalegrad.analysis.statistics.inputs import check_target
 from stalegrad.simulator.experiments.result import Result, versions
 from stalegrad.simulator.regression.digests import Digests, machine
 from stalegrad.simulator.regression.plan import SEEDS, Plan
+from stalegrad.simulator.sweeps.executors import ExecutorLike
 from stalegrad.simulator.sweeps.sweep import execute
 
 FORMAT = "stalegrad-baseline-3"
@@ -88,7 +88,7 @@ class Recording:
         runs: one for each method and seed.
     """
 
-    spec: Mapping[str, Any]
+    spec: Table
     written: bool
     targets: Mapping[str, Target]
     versions: Mapping[str, str]
@@ -214,7 +214,7 @@ class Recording:
 
 
 def record(
-    plan: Plan, *, target: float | None = None, executor: Executor | None = None, progress: bool = True
+    plan: Plan, *, target: float | None = None, executor: ExecutorLike | None = None, progress: bool = True
 ) -> Recording:
     """Run a plan and keep what its runs came to.
 
@@ -254,13 +254,13 @@ def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:
     return file
 
 
-def _checksum(table: Mapping[str, Any]) -> str:
+def _checksum(table: Table) -> str:
     """Return the SHA-256 of a baseline's content, its layout aside."""
     text = json.dumps(table, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def rounded(value: Any) -> float:
+def rounded(value: float) -> float:
     """Return a number to the digits that are kept."""
     return float(f"{float(value):.{DIGITS}g}")
 
@@ -274,11 +274,11 @@ def _written(value: float) -> float | int | str | None:
     return int(value) if value == int(value) and abs(value) < 1e15 else value
 
 
-def _read(value: Any) -> float:
+def _read(value: float | str | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _read_run(table: Mapping[str, Any]) -> RecordedRun:
+def _read_run(table: Table) -> RecordedRun:
     curve = pd.DataFrame({name: [_read(v) for v in column] for name, column in table["curve"].items()})
     if missing := {"wallclock", "update", "train_loss", "test_error"} - set(curve.columns):
         raise ValueError(f"a curve lacks {sorted(missing)}")

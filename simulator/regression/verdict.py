@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from stalegrad._core.types import Table
 from stalegrad.analysis.statistics.convergence import METRICS, measure
 from stalegrad.analysis.statistics.regression import ALPHA, TOLERANCE, check_pairs, check_settings, compare_runs
 from stalegrad.simulator.experiments.describe import unsure
@@ -133,15 +134,15 @@ def check_plan(before: Recording, plan: Plan, where: str) -> None:
     raise ValueError(f"{where} was recorded of another spec ({'; '.join(differing)}): record it again")
 
 
-def _flat(table: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(table: Mapping[Any, object], prefix: str = "") -> Table:
+    flat: Table = {}
     for name, value in table.items():
         nested = dict(enumerate(value)) if isinstance(value, list) and not _is_flat(value) else value
         flat |= _flat(nested, f"{prefix}{name}.") if isinstance(nested, Mapping) else {f"{prefix}{name}": value}
     return flat
 
 
-def _is_flat(values: list[Any]) -> bool:
+def _is_flat(values: list[object]) -> bool:
     return not any(isinstance(value, Mapping | list) for value in values)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +19,8 @@ Ints = npt.NDArray[np.int32]
 _EPOCH, _IID, _SHARD = 100, 101, 102
 """Purposes of random streams; they continue those of ``timing.cluster.Purpose``."""
 _IID_BLOCK = 1_024
+
+Longs = npt.NDArray[np.int64]
 
 Draw = Callable[[int, int], Ints]
 """(first, last) gradient id -> example indices of shape (messages, steps, batch size)."""
@@ -57,7 +58,7 @@ def sampler(kind: str, examples: int, batch_size: int, seed: int, lowered: Lower
     )
 
 
-def _varied(first: int, last: int, *, draw: Draw, batch: Any, steps_of: Ints, most: int) -> Ints:
+def _varied(first: int, last: int, *, draw: Draw, batch: Longs, steps_of: Ints, most: int) -> Ints:
     """Return the mini-batches of messages that differ in their number; what is beyond a message's own is 0."""
     steps = steps_of[first:last]
     if not len(steps):  # of a lane that is over
@@ -87,7 +88,7 @@ def _permutation(seed: int, purpose: int, key: tuple[int, ...], examples: int) -
     return _rng(seed, purpose, *key).permutation(examples).astype(np.int32)
 
 
-def _stream(positions: Any, examples: int, seed: int, purpose: int, *key: int) -> Ints:
+def _stream(positions: Longs, examples: int, seed: int, purpose: int, *key: int) -> Ints:
     """Return the entries at these positions of an endless sequence of shuffled epochs."""
     epoch, within = np.divmod(positions, examples)
     drawn = np.empty(positions.shape, np.int32)
@@ -116,7 +117,14 @@ def _iid(first: int, last: int, *, examples: int, size: int, seed: int, steps: i
 
 
 def _sharded(
-    first: int, last: int, *, shards: list[Any], lowered: LoweredTrace, rank: Any, batch_size: int, seed: int
+    first: int,
+    last: int,
+    *,
+    shards: list[Longs],
+    lowered: LoweredTrace,
+    rank: Longs,
+    batch_size: int,
+    seed: int,
 ) -> Ints:
     drawn = np.empty((last - first, lowered.steps, batch_size), np.int32)
     size = lowered.steps * batch_size
@@ -130,7 +138,7 @@ def _sharded(
     return drawn
 
 
-def _rank(workers: Ints) -> Any:
+def _rank(workers: Ints) -> Longs:
     """Return how many messages of the same worker come before each message."""
     order = np.argsort(workers, kind="stable")
     counts = np.bincount(workers)

@@ -13,11 +13,13 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import NamedTuple
 
 import numpy as np
 
 from stalegrad._core.files import check_regular, put
+from stalegrad._core.types import Table
 
 MAGIC = b"stalegrad-checkpoint-1\n"
 
@@ -25,8 +27,8 @@ MAGIC = b"stalegrad-checkpoint-1\n"
 class Saved(NamedTuple):
     """What a checkpoint holds: numbers and texts as JSON takes them, and arrays in order."""
 
-    about: dict[str, Any]
-    arrays: list[Any]
+    about: Table
+    arrays: list[np.ndarray]
 
 
 class Checkpoint:
@@ -38,7 +40,7 @@ class Checkpoint:
         every: real seconds between two states, 60 by default.
     """
 
-    def __init__(self, file: str | os.PathLike[str], identity: Mapping[str, Any], every: float = 60.0) -> None:
+    def __init__(self, file: str | os.PathLike[str], identity: Mapping[str, object], every: float = 60.0) -> None:
         self.file, self.identity, self.every = Path(file), dict(identity), every
         self.stopping = False
         self.last = time.monotonic()
@@ -48,13 +50,12 @@ class Checkpoint:
         """Whether it is time to save: long enough since the last state, or the user wants to stop."""
         return self.stopping or time.monotonic() - self.last >= self.every
 
-    def save(self, about: Mapping[str, Any], arrays: Sequence[Any]) -> None:
+    def save(self, about: Table, arrays: Sequence[np.ndarray]) -> None:
         """Write a state down; stop (KeyboardInterrupt) if the user has asked for that."""
         payload = io.BytesIO()
         text = json.dumps({"identity": self.identity, **about}, default=lambda number: number.item())
-        np.savez(
-            payload, about=np.frombuffer(text.encode(), np.uint8), **{f"{i}": a for i, a in enumerate(arrays)}
-        )
+        numbered: Table = {f"{i}": a for i, a in enumerate(arrays)}
+        np.savez(payload, about=np.frombuffer(text.encode(), np.uint8), **numbered)
         content = payload.getvalue()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         put(self.file, MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
@@ -101,7 +102,7 @@ class Checkpoint:
             return
         before = signal.getsignal(signal.SIGINT)
 
-        def stop(number: int, frame: Any) -> None:
+        def stop(number: int, frame: FrameType | None) -> None:
             self.stopping = True
             signal.signal(signal.SIGINT, before)
 
@@ -112,6 +113,6 @@ class Checkpoint:
             signal.signal(signal.SIGINT, before)
 
 
-def _difference(theirs: Any, ours: Any) -> str:
+def _difference(theirs: object, ours: object) -> str:
     short = all(len(str(value)) < 100 for value in (theirs, ours))
     return f" ({theirs} there, {ours} here)" if short else ""

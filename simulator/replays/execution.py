@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 
 from stalegrad._core.specs import unknown_name
+from stalegrad._core.types import Params
 from stalegrad.models import Objective
+from stalegrad.models.objective import Loss
 from stalegrad.models.streams import Stream, first_examples
 from stalegrad.policies import Rule
 from stalegrad.simulator.replays.executor import Executor
@@ -17,7 +17,7 @@ from stalegrad.simulator.replays.loop import Loop
 from stalegrad.simulator.replays.lowering import LoweredTrace, windows
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.scan import Scan
-from stalegrad.simulator.replays.step import Layout, Params
+from stalegrad.simulator.replays.step import Layout
 from stalegrad.simulator.replays.training import Signature, Training
 
 EXECUTIONS: dict[str, type[Executor]] = {"scan": Scan, "windows": Scan, "loop": Loop}
@@ -31,7 +31,7 @@ parameters at most; messages in a window on average at least."""
 
 
 @functools.lru_cache(maxsize=64)
-def _has_convolution(loss: Callable[..., Any], signature: Any) -> bool:
+def _has_convolution(loss: Loss, signature: Signature) -> bool:
     return "conv_general_dilated" in str(jax.make_jaxpr(loss)(*signature.tree, jax.random.key(0)))
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from stalegrad._core.trees import scalar_type
+from stalegrad._core.types import Array, Data, Floats, Ints, OptimizerState, Own, Params, Scalar
+from stalegrad.models.objective import Loss
 from stalegrad.models.streams import Stream
 from stalegrad.policies import Method
 from stalegrad.simulator.replays.feed import Feed
 from stalegrad.simulator.replays.history import as_types
 from stalegrad.simulator.replays.plan import Plan
-from stalegrad.simulator.replays.step import Layout, Loss, Params, Step
+from stalegrad.simulator.replays.step import Kept, Layout, Step
 from stalegrad.simulator.replays.training import Snapshot, Structure, Training
 
 FETCHED_AHEAD = 16
@@ -24,7 +26,10 @@ FETCHED_AHEAD = 16
 
 PEAK, FIRST = "peak_learning_rate", "first_learning_rate"
 
-fold_in: Any = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
+fold_in: Callable[[jax.Array, Array], jax.Array] = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
+
+Numbers: TypeAlias = Mapping[str, Scalar]
+"""A method's numeric hyper-parameters and the ends of its learning rate, by name; tracers, when compiling."""
 
 
 class State(NamedTuple):
@@ -32,12 +37,12 @@ class State(NamedTuple):
 
     params: Params
     slots: Params
-    own: Any
-    kept: Any
-    optimizer: Any
+    own: Own
+    kept: Kept
+    optimizer: OptimizerState
 
 
-def numbers_of(method: Method, workers: int, learning_rate: Any, dtype: Any) -> dict[str, jax.Array]:
+def numbers_of(method: Method, workers: int, learning_rate: Floats, dtype: np.dtype) -> dict[str, jax.Array]:
     """Return a method's numeric hyper-parameters, and the peak and the start of its learning rate."""
     peak = method.learning_rate.peak_of(learning_rate) if len(learning_rate) else 0.0
     first = method.learning_rate.values(np.zeros(1), np.zeros(1), workers)[0]
@@ -57,7 +62,7 @@ class Program(NamedTuple):
     structure: Structure
     layout: Layout
 
-    def step(self, numbers: Any) -> Step:
+    def step(self, numbers: Numbers) -> Step:
         """Return the step with these numeric hyper-parameters (tracers, when compiling)."""
         hyper = dict(numbers)
         peak, first = hyper.pop(PEAK), hyper.pop(FIRST)
@@ -95,7 +100,7 @@ class Executor(ABC):
         method, workers = self.training.method, self.training.workers
         self.numbers = numbers_of(method, workers, self.plan.learning_rate, self.dtype)
 
-    def mini_batches(self, first: int, last: int) -> tuple[Any, Any]:
+    def mini_batches(self, first: int, last: int) -> tuple[Data, Ints | None]:
         """Return data, and which of them messages are computed from: indices (messages, steps, batch)."""
         if self.train is None:
             return None, None
@@ -114,7 +119,7 @@ class Executor(ABC):
         """Where the run stands now; good until it is advanced."""
         return Snapshot(self.state.params, self.state.kept.stats)
 
-    def restore(self, leaves: Sequence[Any]) -> None:
+    def restore(self, leaves: Sequence[np.ndarray]) -> None:
         """Go on from another state, of which these are the leaves (as bytes, where NumPy has no such type)."""
         own, structure = jax.tree.flatten(self.state)
         self.state = jax.tree.unflatten(structure, map(jnp.array, as_types(leaves, own)))
@@ -130,7 +135,7 @@ class Executor(ABC):
         """Return the content of a slot."""
 
     @abstractmethod
-    def advance(self, first: int, last: int) -> Any:
+    def advance(self, first: int, last: int) -> np.ndarray | None:
         """Make the updates ``first`` to ``last - 1``, at most ``stride``.
 
         Returns:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import jax
 import numpy as np
 
+from stalegrad._core.types import Batch
 from stalegrad.models.streams import Stream
 from stalegrad.simulator.replays.batches import Draw
 
@@ -24,9 +24,9 @@ class Feed:
     def __init__(self, stream: Stream, ahead: int) -> None:
         self.stream, self.ahead = stream, ahead
         self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="stalegrad-feed")
-        self.waiting: dict[int, Future[Any]] = {}
+        self.waiting: dict[int, Future[Batch]] = {}
 
-    def take(self, draw: Draw, first: int, last: int, messages: int) -> Any:
+    def take(self, draw: Draw, first: int, last: int, messages: int) -> Batch:
         """Return the examples of messages ``first`` to ``last - 1``, one after the other along the first axis.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from stalegrad._core.trees import flat
+from stalegrad._core.types import Params, PyTree, Stats
 from stalegrad.simulator.replays.lowering import LoweredTrace
 
 
 class Start(NamedTuple):
     """What an author gives; None: what problem and seed decide. See :func:`~stalegrad.simulator.replay`."""
 
-    params: Any = None
-    stats: Any = None
-    batches: Any = None
+    params: Params = None
+    stats: Stats = None
+    batches: npt.ArrayLike | None = None
 
 
 FROM_SEED = Start()
 
 
-def checked_start(name: str, given: Any, expected: Any) -> Any:
+def checked_start(name: str, given: PyTree, expected: PyTree) -> PyTree:
     """Return arrays given as a start, in the structure that a problem has.
 
     Args:
@@ -36,7 +37,7 @@ def checked_start(name: str, given: Any, expected: Any) -> Any:
     Raises:
         ValueError: naming the array that is missing, unknown, or of another shape or type.
     """
-    structure: Any
+    structure: jax.tree_util.PyTreeDef
     leaves, structure = jax.tree.flatten(expected)
     if jax.tree.structure(given) != structure:
         own, theirs = list(flat(expected)), list(flat(given))
@@ -52,7 +53,9 @@ def checked_start(name: str, given: Any, expected: Any) -> Any:
     return jax.tree.map(jnp.array, given)
 
 
-def checked_batches(given: Any, lowered: LoweredTrace, batch_size: int, examples: int) -> npt.NDArray[np.int32]:
+def checked_batches(
+    given: npt.ArrayLike, lowered: LoweredTrace, batch_size: int, examples: int
+) -> npt.NDArray[np.int32]:
     """Return mini-batches given as indices of training examples.
 
     Args:

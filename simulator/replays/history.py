@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 
+from stalegrad._core.types import Array, Data, Ints, Params, PyTree, Scalar, Table
 from stalegrad.models import Objective
+from stalegrad.models.objective import Evaluate
 from stalegrad.models.streams import Stream
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record
-from stalegrad.simulator.replays.step import Params
 from stalegrad.simulator.replays.training import Snapshot, Training
 
 SAMPLE, BLOCK = 2_048, 256
@@ -46,13 +46,13 @@ class History:
         self.rows: list[dict[str, float]] = []
         self.done = self.shown = 0
         self.diverged_at: float | None = None
-        self.measured: list[Any] = []
-        self.recent: list[Any] = []
+        self.measured: list[np.ndarray] = []
+        self.recent: list[np.ndarray] = []
         self.kept: list[tuple[int, dict[str, Params]]] = []
         self.initial = training.initial.params
         self.current = evaluate(training.objective, training.initial, self.record)
 
-    def note(self, measured: Any, update: int) -> None:
+    def note(self, measured: np.ndarray | None, update: int) -> None:
         """Take notice that all updates before this one have been made, and of what was measured of them."""
         if measured is not None:
             self.recent.append(measured)
@@ -130,20 +130,20 @@ class History:
         ).rename_axis("gradient")
 
     @property
-    def snapshots(self) -> dict[str, Any] | None:
+    def snapshots(self) -> dict[str, PyTree] | None:
         """What is kept of versions, stacked; None unless the record asks for it."""
         if not self.record.params:
             return None
         updates, versions = zip(*self.kept, strict=True)
         return {"update": np.array(updates), **jax.tree.map(lambda *leaves: np.stack(leaves), *versions)}
 
-    def state(self) -> tuple[dict[str, Any], list[Any]]:
+    def state(self) -> tuple[Table, list[np.ndarray]]:
         """Return what a checkpoint keeps: texts and numbers, and arrays."""
         about = {"done": self.done, "shown": self.shown, "rows": self.rows, "kept": [u for u, _ in self.kept]}
         measured = [np.concatenate(parts) if parts else np.empty(0) for parts in (self.measured, self.recent)]
         return about, [*measured, *(leaf for _, version in self.kept for leaf in jax.tree.leaves(version))]
 
-    def restore(self, about: Mapping[str, Any], arrays: list[Any]) -> list[Any]:
+    def restore(self, about: Table, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Go on from what :meth:`state` has returned; return those arrays that are somebody else's."""
         self.done, self.shown, self.rows, self.current = about["done"], about["shown"], about["rows"], {}
         measured, recent, *arrays = arrays
@@ -155,7 +155,7 @@ class History:
         return arrays[len(about["kept"]) * len(leaves) :]
 
 
-def as_types(stored: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+def as_types(stored: Sequence[np.ndarray], like: Sequence[Array]) -> list[np.ndarray]:
     """Return stored arrays in the types of others: NumPy lacks some of JAX's, and stores them as bytes."""
     pairs = zip(stored, like, strict=True)
     return [leaf.view(to.dtype) if leaf.dtype.kind == "V" else leaf for leaf, to in pairs]
@@ -172,8 +172,8 @@ def evaluate(objective: Objective, snapshot: Snapshot, record: Record) -> dict[s
 
 
 def _measured(
-    objective: Objective, snapshot: Snapshot, data: Any, at_most: int | None = None
-) -> Mapping[str, Any]:
+    objective: Objective, snapshot: Snapshot, data: Data, at_most: int | None = None
+) -> Mapping[str, Scalar]:
     """Evaluate on data, or on ``at_most`` of its examples; on a stream block by block."""
     metrics = _evaluator(objective.evaluate)
     if not isinstance(data, Stream):
@@ -186,13 +186,13 @@ def _measured(
     return {name: sum(w * float(part[name]) for w, part in zip(weights, parts, strict=True)) for name in parts[0]}
 
 
-def spaced(size: int, at_most: int | None) -> Any:
+def spaced(size: int, at_most: int | None) -> Ints:
     """Return the indices of at most ``at_most`` of ``size`` examples, evenly spaced."""
     count = min(size, at_most or size)
     return np.arange(count) * size // count
 
 
-def sample(data: Any, at_most: int | None) -> Any:
+def sample(data: Data, at_most: int | None) -> Data:
     """Return at most ``at_most`` examples, evenly spaced; all if None."""
     leaves = jax.tree.leaves(data)
     if at_most is None or not leaves or len(leaves[0]) <= at_most:
@@ -202,7 +202,7 @@ def sample(data: Any, at_most: int | None) -> Any:
 
 
 def values_of(
-    train: Mapping[str, Any], test: Mapping[str, Any], params: Params, record: Record
+    train: Mapping[str, Scalar], test: Mapping[str, Scalar], params: Params, record: Record
 ) -> dict[str, float]:
     """Return metrics of the training and of the test data as columns of the history, and the record's own."""
     return {
@@ -214,7 +214,7 @@ def values_of(
 
 
 @functools.lru_cache(maxsize=64)
-def _evaluator(function: Callable[..., Any]) -> Any:
+def _evaluator(function: Evaluate) -> jax.stages.Wrapped:
     return jax.jit(function)
 
 

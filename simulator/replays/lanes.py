@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from stalegrad._core.trees import scalar_type
+from stalegrad._core.types import Params, PyTree
 from stalegrad.models import Objective
+from stalegrad.models.objective import Evaluate, Loss
 from stalegrad.models.streams import Stream
 from stalegrad.simulator.replays.executor import Program, numbers_of, slot_after
 from stalegrad.simulator.replays.history import History, evaluate, sample, values_of
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record, cadence_of
-from stalegrad.simulator.replays.scan import CHUNK, compiled_length, cut, gather, run_chunk, state_of
-from stalegrad.simulator.replays.step import Params
+from stalegrad.simulator.replays.scan import CHUNK, Chunk, compiled_length, cut, gather, run_chunk, state_of
 from stalegrad.simulator.replays.training import Snapshot, Structure, Training
 
 
@@ -103,6 +104,7 @@ class Group:
         index = np.int32(0)
         run = self.run.lower(state, self.numbers, self.objective.train, self.keys, chunk, index, index)
         plan = run.compile().memory_analysis()
+        assert plan is not None
         taken = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
         return int(taken - plan.alias_size_in_bytes)
 
@@ -115,7 +117,7 @@ class Group:
         now = Snapshot(self.state.params, self.state.kept.stats)
         return Snapshot(*jax.tree.map(lambda leaf: leaf[index], tuple(now)))
 
-    def cut(self, start: int) -> Any:
+    def cut(self, start: int) -> Chunk:
         """Return a window of all lowered traces; that of a run that is over is empty."""
         chunks = []
         for plan in self.plans:
@@ -124,9 +126,10 @@ class Group:
             a, b = (int(plan.lowered.first[u]) for u in ours)
             indices = None if self.objective.train is None else plan.draw(a, max(b, a + 1))[: b - a]
             chunks.append(cut(plan, *ours, self.window, self.most, indices))
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *chunks)
+        stacked: Chunk = jax.tree.map(lambda *leaves: np.stack(leaves), *chunks)
+        return stacked
 
-    def advance(self, first: int, last: int) -> list[Any]:
+    def advance(self, first: int, last: int) -> list[np.ndarray] | list[None]:
         """Make the updates ``first`` to ``last - 1`` everywhere; return what is measured, run by run."""
         measured = []
         while first < last:
@@ -166,7 +169,7 @@ class Group:
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(program: Program) -> tuple[Any, Any]:
+def compiled(program: Program) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
     """Return the compiled start and run_chunk of a group."""
     return (
         jax.jit(jax.vmap(state_of(program))),
@@ -175,18 +178,18 @@ def compiled(program: Program) -> tuple[Any, Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _evaluator(function: Callable[..., Any]) -> Any:
+def _evaluator(function: Evaluate) -> jax.stages.Wrapped:
     return jax.jit(jax.vmap(function, (0, 0, None)))
 
 
-def stack(trees: Sequence[Any]) -> Any:
+def stack(trees: Sequence[PyTree]) -> PyTree:
     """Return equal pytrees as one, stacked along a new first axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def grouped(parts: Sequence[Part], lanes: int) -> list[list[Part]]:
     """Return which parts to replay together, ``lanes`` at a time; those that cannot be are alone."""
-    alike: dict[Any, list[Part]] = {}
+    alike: dict[Hashable, list[Part]] = {}
     for i, part in enumerate(parts):
         alike.setdefault(part.shape or i, []).append(part)
     return [same[i : i + lanes] for same in alike.values() for i in range(0, len(same), lanes)]
@@ -251,7 +254,7 @@ def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device
 
 def replay_groups(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], lanes: int) -> list[Done]:
     """Replay groups of runs of one shape, each device its share of them at the same time as the others."""
-    placed: dict[Any, Objective] = {}
+    placed: dict[tuple[Loss, jax.Device], Objective] = {}
     for i, group in enumerate(groups):
         objective, device = group[0].training.objective, devices[i % len(devices)]
         if (objective.loss, device) not in placed:  # data are put onto a device once

@@ -7,16 +7,29 @@ where one gradient is dear and compiles badly inside a loop (native convolutions
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from stalegrad._core.trees import at_worker, put_worker
-from stalegrad.simulator.replays.executor import Executor, Program, State, fold_in
-from stalegrad.simulator.replays.step import Inputs, Params, Sent
+from stalegrad._core.types import Data, OptimizerState, Own, Params, Scalar
+from stalegrad.simulator.replays.executor import Executor, Numbers, Program, State, fold_in
+from stalegrad.simulator.replays.step import Inputs, Kept, Sent
 from stalegrad.simulator.replays.training import Snapshot
+
+Event: TypeAlias = tuple[
+    jax.Array | None,
+    jax.Array,
+    jax.Array,
+    jax.Array,
+    jax.Array,
+    jax.Array,
+    jax.Array | None,
+    jax.Array | None,
+]
+"""The :class:`Inputs` of a message without its keys; the number of its first mini-batch follows the indices."""
 
 
 class Loop(Executor):
@@ -30,7 +43,7 @@ class Loop(Executor):
         own, kept, optimizer, sent = init(*initial, self.numbers)
         self.state = State(initial.params, [sent] * self.layout.slots, own, kept, optimizer)
 
-    def advance(self, first: int, last: int) -> Any:
+    def advance(self, first: int, last: int) -> np.ndarray | None:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
         plan, measured = self.plan, []
         s, (params, slots, own, kept, optimizer) = plan.lowered, self.state
@@ -60,26 +73,26 @@ class Loop(Executor):
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(program: Program) -> Any:
+def compiled(program: Program) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped, jax.stages.Wrapped]:
     """Return the compiled init, message and apply."""
 
-    def inputs_of(event: Any, keys: Any = None) -> Inputs:
-        indices, _, *rest = event
-        return Inputs(indices, keys, *rest)
+    def inputs_of(event: Event, keys: jax.Array | None = None) -> Inputs:
+        indices, _, worker, update, staleness, weight, steps, returned = event
+        return Inputs(indices, keys, worker, update, staleness, weight, steps, returned)
 
     def message(
-        numbers: Any,
+        numbers: Numbers,
         params: Params,
         read: Params,
-        all_own: Any,
-        kept: Any,
-        optimizer: Any,
-        total: Any,
-        event: Any,
-        rate: Any,
-        train: Any,
+        all_own: Own,
+        kept: Kept,
+        optimizer: OptimizerState,
+        total: Sent | None,
+        event: Event,
+        rate: jax.Array,
+        train: Data,
         key: jax.Array,
-    ) -> Any:
+    ) -> tuple[Sent, Own, Kept, jax.Array | None]:
         keys = fold_in(key, event[1] + jnp.arange(program.layout.steps, dtype=jnp.uint32))
         inputs = inputs_of(event, keys)
         own = at_worker(all_own, inputs.worker)
@@ -92,8 +105,15 @@ def compiled(program: Program) -> Any:
         return sent, all_own, kept, measures
 
     def apply(
-        numbers: Any, params: Params, optimizer: Any, total: Params, loss: Any, count: Any, event: Any, rate: Any
-    ) -> Any:
+        numbers: Numbers,
+        params: Params,
+        optimizer: OptimizerState,
+        total: Params,
+        loss: jax.Array | None,
+        count: Scalar | None,
+        event: Event,
+        rate: jax.Array,
+    ) -> tuple[Params, OptimizerState, Params]:
         sent = Sent(total, loss)
         return program.step(numbers).apply(params, optimizer, sent, count, inputs_of(event), rate)
 

@@ -8,7 +8,7 @@ number of versions alive at once and not with the number of workers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,7 @@ def lower(trace: Trace, live: Iterable[int] = ()) -> LoweredTrace:
     )
 
 
-def _returned(trace: Trace, used: Any) -> npt.NDArray[np.bool_] | None:
+def _returned(trace: Trace, used: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
     """Return which used messages are their worker's first since it has returned; None if nobody has."""
     away = trace.absences
     if away.empty:
@@ -133,7 +133,9 @@ def _returned(trace: Trace, used: Any) -> npt.NDArray[np.bool_] | None:
     return returned if returned.any() else None
 
 
-def allocate(read: Any, update: Any, updates: int, live: Iterable[int] = ()) -> tuple[Ints, int, bool]:
+def allocate(
+    read: npt.NDArray[np.int64], update: npt.NDArray[np.int64], updates: int, live: Iterable[int] = ()
+) -> tuple[Ints, int, bool]:
     """Give every version a slot, by liveness.
 
     Args:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from stalegrad._core.types import Floats
 from stalegrad.policies import Rule
 from stalegrad.simulator.replays.batches import Draw
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.record import Points
-
-Floats = npt.NDArray[np.floating[Any]]
 
 
 class Plan(NamedTuple):
@@ -34,7 +32,7 @@ class Plan(NamedTuple):
     weight: Floats
     due: Points
 
-    def cast(self, dtype: Any) -> Plan:
+    def cast(self, dtype: np.dtype) -> Plan:
         """Return the plan with learning rates and weights of this type."""
         return self._replace(
             learning_rate=np.asarray(self.learning_rate, dtype), weight=np.asarray(self.weight, dtype)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stalegrad._core.functions import by_name, check_function_name, function_of
 from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
+from stalegrad._core.types import Floats, Params
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import TOLERANCE
@@ -79,7 +80,7 @@ class Record:
         elif self.fn is not None:
             object.__setattr__(self, "fn", by_name(self.fn))
 
-    def columns(self, params: Any) -> dict[str, Any]:
+    def columns(self, params: Params) -> dict[str, float]:
         """Return a user's columns for these parameters.
 
         Raises:
@@ -114,7 +115,7 @@ class Record:
 class Points(NamedTuple):
     """Rows of a history: ``wallclock[i]`` in seconds, when ``update[i]`` updates have been made."""
 
-    wallclock: npt.NDArray[np.floating[Any]]
+    wallclock: Floats
     update: npt.NDArray[np.int64]
 
 
@@ -163,7 +164,7 @@ def points(record: Record, budget: Budget, lowered: LoweredTrace, end: float, *,
     return Points(times[update], update)
 
 
-def _columns(name: Any, value: Any) -> dict[str, float]:
+def _columns(name: object, value: object) -> dict[str, float]:
     """Return a column of a user as columns of numbers."""
     if not isinstance(name, str):
         raise ValueError(f"fn of record returned the column {name!r:.60}: names of columns are strings")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from stalegrad._core.specs import Seed, validate
+from stalegrad._core.types import Params, PyTree, Stats
 from stalegrad.models import Problem
 from stalegrad.policies import Method
 from stalegrad.simulator.replays.batches import sampler
@@ -24,7 +25,6 @@ from stalegrad.simulator.replays.lanes import Part, grouped, replay_groups
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record
-from stalegrad.simulator.replays.step import Params
 from stalegrad.simulator.replays.training import Snapshot, Training, check_shards
 from stalegrad.simulator.replays.watch import Progress, Watch
 from stalegrad.simulator.timing.budget import Budget
@@ -54,8 +54,8 @@ class Replay(NamedTuple):
     diverged_at: float | None
     execution: str
     gradients: pd.DataFrame | None = None
-    stats: Any = ()
-    snapshots: dict[str, Any] | None = None
+    stats: Stats = ()
+    snapshots: dict[str, PyTree] | None = None
 
 
 def replay(
@@ -69,7 +69,7 @@ def replay(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     params: Params | None = None,
-    stats: Any = None,
+    stats: Stats = None,
     batches: npt.ArrayLike | None = None,
 ) -> Replay:
     """Replay a trace, simulated or measured, on a problem with a method's rule.

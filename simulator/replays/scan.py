@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,23 @@ import numpy as np
 from jax import lax
 
 from stalegrad._core.trees import at_worker, put_worker, scalar_type
-from stalegrad.simulator.replays.executor import FETCHED_AHEAD, Executor, Program, State, fold_in
+from stalegrad._core.types import Array, Data, Ints, Own, Params, Scalar, Stats
+from stalegrad.simulator.replays.executor import FETCHED_AHEAD, Executor, Numbers, Program, State, fold_in
 from stalegrad.simulator.replays.lowering import windows
 from stalegrad.simulator.replays.plan import Plan
-from stalegrad.simulator.replays.step import Inputs, Layout, Params, Sent, Step
+from stalegrad.simulator.replays.step import Inputs, Layout, Sent, Step
 from stalegrad.simulator.replays.training import Snapshot
 
 CHUNK = 4_096
 """Messages in one compiled call at most; its length never changes a result."""
+
+Ahead: TypeAlias = tuple[Params, Own]
+"""Fetched for the next message: what its worker has read, and its own state."""
+
+Measured: TypeAlias = jax.Array | None
+"""A row of measures per message of a chunk; None if nothing is measured."""
+
+Carry: TypeAlias = tuple[State, Ahead, Measured]
 
 
 class Chunk(NamedTuple):
@@ -31,19 +40,19 @@ class Chunk(NamedTuple):
     the last one ends, if there are any; ``first`` has one entry per update and one more, ``write_slot`` and
     ``learning_rate`` one per update, the others one per message."""
 
-    worker: Any
-    staleness: Any
-    update: Any
-    read_slot: Any
-    indices: Any
-    batch: Any
-    first: Any
-    write_slot: Any
-    learning_rate: Any
-    weight: Any
-    windows: Any = None
-    steps: Any = None
-    returned: Any = None
+    worker: Array
+    staleness: Array
+    update: Array
+    read_slot: Array
+    indices: Array | None
+    batch: Array
+    first: Array
+    write_slot: Array
+    learning_rate: Array
+    weight: Array
+    windows: Array | None = None
+    steps: Array | None = None
+    returned: Array | None = None
 
 
 class Scan(Executor):
@@ -55,11 +64,12 @@ class Scan(Executor):
         chunk = CHUNK if self.feed is None else FETCHED_AHEAD
         self.stride = max(1, min(chunk // self.layout.most, compiled_length(self.longest)))
 
-    def advance(self, first: int, last: int) -> Any:
+    def advance(self, first: int, last: int) -> np.ndarray | None:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
         a, b = (int(self.plan.lowered.first[u]) for u in (first, last))
         train, indices = self.mini_batches(a, b)
         if self.feed is not None:
+            assert indices is not None
             length = self.stride * self.layout.most * indices[0].size
             train = jax.tree.map(lambda leaf: _padded(leaf, length), train)
         chunk = cut(self.plan, first, last, self.stride, self.layout.most, indices)
@@ -77,7 +87,7 @@ class Scan(Executor):
         return gather(self.state.slots, slot)
 
 
-def cut(plan: Plan, start: int, stop: int, updates: int, most: int, indices: Any) -> Chunk:
+def cut(plan: Plan, start: int, stop: int, updates: int, most: int, indices: Ints | None) -> Chunk:
     """Return the updates ``start`` to ``stop - 1``, padded to ``updates`` updates of ``most`` messages."""
     s, messages = plan.lowered, updates * most
     a, b = int(s.first[start]), int(s.first[stop])
@@ -98,7 +108,7 @@ def cut(plan: Plan, start: int, stop: int, updates: int, most: int, indices: Any
 
 
 @functools.lru_cache(maxsize=64)
-def start_of(program: Program) -> Any:
+def start_of(program: Program) -> jax.stages.Wrapped:
     """Return the compiled ``(params, stats, numbers, slot of version 0) -> State``."""
     return jax.jit(state_of(program))
 
@@ -106,7 +116,7 @@ def start_of(program: Program) -> Any:
 def state_of(program: Program) -> Callable[..., State]:
     """Return ``(params, stats, numbers, slot of version 0) -> State``."""
 
-    def start(params: Params, stats: Any, numbers: Any, slot: Any) -> State:
+    def start(params: Params, stats: Stats, numbers: Numbers, slot: Scalar) -> State:
         own, kept, optimizer, sent = program.step(numbers).init(params, stats)
         stacked = None
         if not program.layout.fresh:
@@ -118,12 +128,12 @@ def state_of(program: Program) -> Callable[..., State]:
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(program: Program) -> Any:
+def compiled(program: Program) -> jax.stages.Wrapped:
     """Return the compiled :func:`run_chunk` of a program."""
     return jax.jit(run_chunk(program), donate_argnums=0)
 
 
-def run_chunk(program: Program) -> Callable[..., tuple[State, Any]]:
+def run_chunk(program: Program) -> Callable[..., tuple[State, Measured]]:
     """Return ``(state, numbers, train, key, chunk, first, last) -> (state, measured)``.
 
     It makes the updates (in windows: the windows) ``first`` to ``last - 1`` of the chunk; ``measured`` has a row
@@ -131,13 +141,22 @@ def run_chunk(program: Program) -> Callable[..., tuple[State, Any]]:
     """
     layout = program.layout
 
-    def run(state: State, numbers: Any, train: Any, key: jax.Array, chunk: Chunk, first: Any, last: Any) -> Any:
+    def run(
+        state: State,
+        numbers: Numbers,
+        train: Data,
+        key: jax.Array,
+        chunk: Chunk,
+        first: jax.Array,
+        last: jax.Array,
+    ) -> tuple[State, Measured]:
         numbers_of = chunk.batch[:, None] + jnp.arange(layout.steps, dtype=jnp.uint32)
         body = _Body(program.step(numbers), layout, train, fold_in(key, numbers_of), chunk)
         shape = len(chunk.worker), len(layout.measures)
         measured = jnp.zeros(shape, scalar_type(state.params)) if layout.measures else None
         if layout.window > 1:
-            return lax.fori_loop(first, last, body.window, (state, measured))
+            done: tuple[State, Measured] = lax.fori_loop(first, last, body.window, (state, measured))
+            return done
         update = body.single if layout.messages == 1 else body.several
         begin = chunk.first[first] if layout.messages is None else first * layout.messages
         state, _, measured = lax.fori_loop(first, last, update, (state, body.fetch(begin, state), measured))
@@ -159,18 +178,18 @@ class _Body(NamedTuple):
 
     step: Step
     layout: Layout
-    train: Any
+    train: Data
     keys: jax.Array
     chunk: Chunk
 
-    def inputs_of(self, m: Any) -> Inputs:
+    def inputs_of(self, m: jax.Array) -> Inputs:
         """Return what message m (or what several) is computed from."""
         c = self.chunk
         indices, steps, returned = (None if each is None else each[m] for each in (c.indices, c.steps, c.returned))
         who = c.worker[m], c.update[m], c.staleness[m]
         return Inputs(indices, self.keys[m], *who, c.weight[m], steps, returned)
 
-    def fetch(self, m: Any, state: State) -> tuple[Params, Any]:
+    def fetch(self, m: Scalar, state: State) -> Ahead:
         """Return the start of message m: the version that it has read, and its worker's own state.
 
         It is fetched ahead, after all that comes before it is written: to read and to write a stack in one
@@ -180,7 +199,9 @@ class _Body(NamedTuple):
         read = state.params if self.layout.fresh else gather(state.slots, self.chunk.read_slot[m])
         return read, at_worker(state.own, self.chunk.worker[m])
 
-    def message(self, m: Any, ahead: Any, state: State, rate: Any, measured: Any) -> Any:
+    def message(
+        self, m: jax.Array, ahead: Ahead, state: State, rate: jax.Array, measured: Measured
+    ) -> tuple[Sent, State, Measured]:
         """Compute message m; return it, and the state in which it leaves workers and what is kept."""
         read, own = ahead
         sent, own, kept, measures = self.step.message(
@@ -189,7 +210,7 @@ class _Body(NamedTuple):
         own = put_worker(state.own, self.chunk.worker[m], own)
         return sent, state._replace(own=own, kept=kept), _noted(measured, measures, m)
 
-    def finish(self, u: Any, m: Any, state: State, total: Sent, count: Any) -> State:
+    def finish(self, u: jax.Array, m: jax.Array, state: State, total: Sent, count: Scalar | None) -> State:
         """Make update u from the sum of its messages, of which m is the first."""
         params, optimizer, sent = self.step.apply(
             state.params, state.optimizer, total, count, self.inputs_of(m), self.chunk.learning_rate[u]
@@ -197,20 +218,20 @@ class _Body(NamedTuple):
         slots = state.slots if self.layout.fresh else write(state.slots, self.chunk.write_slot[u], sent)
         return state._replace(params=params, slots=slots, optimizer=optimizer)
 
-    def single(self, u: Any, carry: Any) -> Any:
+    def single(self, u: jax.Array, carry: Carry) -> Carry:
         """Make an update of one message."""
         state, ahead, measured = carry
         total, state, measured = self.message(u, ahead, state, self.chunk.learning_rate[u], measured)
         state = self.finish(u, u, state, total, None)
         return state, self.fetch(u + 1, state), measured
 
-    def several(self, u: Any, carry: Any) -> Any:
+    def several(self, u: jax.Array, carry: Carry) -> Carry:
         """Make an update of several messages, added up in the order of their ids."""
-        chunk, count = self.chunk, self.layout.messages
-        start = chunk.first[u] if count is None else u * count
-        count = chunk.first[u + 1] - start if count is None else count
+        chunk, messages = self.chunk, self.layout.messages
+        start = chunk.first[u] if messages is None else u * messages
+        count = chunk.first[u + 1] - start if messages is None else messages
 
-        def add(i: Any, inner: Any) -> Any:
+        def add(i: jax.Array, inner: tuple[Sent, State, Ahead, Measured]) -> tuple[Sent, State, Ahead, Measured]:
             total, state, ahead, measured = inner
             sent, state, measured = self.message(start + i, ahead, state, chunk.learning_rate[u], measured)
             return jax.tree.map(jnp.add, total, sent), state, self.fetch(start + i + 1, state), measured
@@ -220,9 +241,10 @@ class _Body(NamedTuple):
         state = self.finish(u, start, state, total, count)
         return state, self.fetch(start + count, state), measured
 
-    def window(self, w: Any, carry: Any) -> Any:
+    def window(self, w: jax.Array, carry: tuple[State, Measured]) -> tuple[State, Measured]:
         """Make updates of one message each, all of which read what is known when the first is made."""
         chunk = self.chunk
+        assert chunk.windows is not None
         start, end = chunk.windows[w], chunk.windows[w + 1]
         messages = jnp.minimum(start + jnp.arange(self.layout.window), len(chunk.worker) - 1)
         read = jax.tree.map(lambda stack: stack[chunk.read_slot[messages]], carry[0].slots)
@@ -230,7 +252,7 @@ class _Body(NamedTuple):
         learning_rate = chunk.learning_rate[messages]
         sent, _ = work(read, carry[0].kept.stats, self.inputs_of(messages), learning_rate, self.train)
 
-        def receive(u: Any, inner: Any) -> Any:
+        def receive(u: jax.Array, inner: tuple[State, Measured]) -> tuple[State, Measured]:
             state, measured = inner
             at, of = (jax.tree.map(lambda leaf: leaf[u - start], tree) for tree in (read, sent))
             total, kept, measures = self.step.receive(
@@ -239,20 +261,21 @@ class _Body(NamedTuple):
             measured = _noted(measured, measures, u)
             return self.finish(u, u, state._replace(kept=kept), total, None), measured
 
-        return lax.fori_loop(start, end, receive, carry)
+        done: tuple[State, Measured] = lax.fori_loop(start, end, receive, carry)
+        return done
 
 
-def _noted(measured: Any, measures: Any, m: Any) -> Any:
+def _noted(measured: Measured, measures: jax.Array | None, m: jax.Array) -> Measured:
     """Return the table of measures with the row of message m; None if nothing is measured."""
     return None if measures is None else lax.dynamic_update_index_in_dim(measured, measures, m, 0)
 
 
-def gather(slots: Params, slot: Any) -> Params:
+def gather(slots: Params, slot: Scalar) -> Params:
     """Return the content of a slot."""
     return jax.tree.map(lambda stack: lax.dynamic_index_in_dim(stack, slot, keepdims=False), slots)
 
 
-def write(slots: Params, slot: Any, value: Params) -> Params:
+def write(slots: Params, slot: Scalar, value: Params) -> Params:
     """Return the slots with one replaced (in place, if the buffer was donated)."""
     return jax.tree.map(lambda stack, v: lax.dynamic_update_index_in_dim(stack, v, slot, 0), slots, value)
 

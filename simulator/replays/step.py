@@ -6,20 +6,16 @@ and :mod:`loop` (a compiled call per message).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from stalegrad._core.trees import global_norm_squared, like, scalar_type, wide
+from stalegrad._core.types import Data, Job, OptimizerState, Own, Params, Scalar, Stats
+from stalegrad.models.objective import Loss
 from stalegrad.policies.optimizers import build_optimizer
 from stalegrad.policies.rules import Rule
-
-Params = Any
-
-Loss = Callable[..., tuple[jax.Array, Any]]
-"""``loss(params, stats, batch, key) -> (scalar, stats)``"""
 
 
 class Layout(NamedTuple):
@@ -55,17 +51,17 @@ class Inputs(NamedTuple):
 
     ``update`` is the index of the update it goes into, ``weight`` the factor that its staleness has earned it,
     ``steps`` the number of its local steps if that varies, ``returned`` whether it is its worker's first since
-    that has returned, if any has.
+    that has returned, if any has. Without data there are no indices, and an update needs no keys.
     """
 
-    indices: Any
-    keys: Any
-    worker: Any
-    update: Any
-    staleness: Any
-    weight: Any
-    steps: Any = None
-    returned: Any = None
+    indices: jax.Array | None
+    keys: jax.Array | None
+    worker: jax.Array
+    update: jax.Array
+    staleness: jax.Array
+    weight: jax.Array
+    steps: jax.Array | None = None
+    returned: jax.Array | None = None
 
 
 class Sent(NamedTuple):
@@ -78,8 +74,12 @@ class Sent(NamedTuple):
 class Kept(NamedTuple):
     """What one message leaves to the next: the correction's state, and running statistics (of batch norm)."""
 
-    correction: Any
-    stats: Any
+    correction: OptimizerState
+    stats: Stats
+
+
+_Carried: TypeAlias = tuple[Params, Job, jax.Array | None, Stats]
+"""From one local step to the next: where the worker is, its job, the sum of the losses, the statistics."""
 
 
 class Step:
@@ -93,11 +93,11 @@ class Step:
         first_rate: the learning rate of the first update.
     """
 
-    def __init__(self, loss: Loss, rule: Rule, layout: Layout, peak: Any, first_rate: Any) -> None:
+    def __init__(self, loss: Loss, rule: Rule, layout: Layout, peak: Scalar, first_rate: Scalar) -> None:
         self.loss, self.rule, self.layout, self.peak, self.first_rate = loss, rule, layout, peak, first_rate
         self.optimizer = build_optimizer(rule.optimizer)
 
-    def init(self, params: Params, stats: Any) -> tuple[Any, Kept, Any, Params]:
+    def init(self, params: Params, stats: Stats) -> tuple[Own, Kept, OptimizerState, Params]:
         """Return the own states of all workers, what is kept, the optimizer's state, and the point to send."""
         rule = self.rule
         correction = rule.correction.init(params) if rule.correction is not None else ()
@@ -110,13 +110,13 @@ class Step:
         self,
         params: Params,
         read: Params,
-        own: Any,
+        own: Own,
         kept: Kept,
-        optimizer_state: Any,
+        optimizer_state: OptimizerState,
         inputs: Inputs,
         learning_rate: jax.Array,
-        train: Any,
-    ) -> tuple[Sent, Any, Kept, jax.Array | None]:
+        train: Data,
+    ) -> tuple[Sent, Own, Kept, jax.Array | None]:
         """Compute a message and receive it.
 
         Args:
@@ -142,13 +142,13 @@ class Step:
         return sent, own, kept, measured
 
     def work(
-        self, read: Params, stats: Any, inputs: Inputs, learning_rate: jax.Array, train: Any
-    ) -> tuple[Sent, Any]:
+        self, read: Params, stats: Stats, inputs: Inputs, learning_rate: jax.Array, train: Data
+    ) -> tuple[Sent, Stats]:
         """Return one mini-batch gradient, or the sum of those along local SGD steps, and the statistics."""
         if self.layout.steps == 1:
             return self._gradient(read, stats, inputs, 0, train)
 
-        def local_step(h: Any, carry: tuple[Params, Sent, Any]) -> tuple[Params, Sent, Any]:
+        def local_step(h: Scalar, carry: tuple[Params, Sent, Stats]) -> tuple[Params, Sent, Stats]:
             point, total, stats = carry
             sent, stats = self._gradient(point, stats, inputs, h, train)
             return _descend(point, sent.message, learning_rate), jax.tree.map(jnp.add, total, sent), stats
@@ -161,23 +161,23 @@ class Step:
         self,
         params: Params,
         read: Params,
-        own: Any,
-        stats: Any,
+        own: Own,
+        stats: Stats,
         inputs: Inputs,
         learning_rate: jax.Array,
-        train: Any,
-    ) -> tuple[Sent, Any, Any, Params]:
+        train: Data,
+    ) -> tuple[Sent, Own, Stats, Params]:
         """Return the message of a worker with its own state, that state, the statistics, and the start."""
         work, kept = self.rule.work, own
         assert work is not None
         if self.layout.returns:  # a machine that is back has lost what it kept
-            own = jax.tree.map(
-                lambda new, old: jnp.where(inputs.returned, new, old), like(work.init(read), own), own
-            )
+            returned = inputs.returned
+            assert returned is not None
+            own = jax.tree.map(lambda new, old: jnp.where(returned, new, old), like(work.init(read), own), own)
         start, job = work.begin(read, own, inputs)
         start = like(start, read)
 
-        def local_step(h: Any, carry: tuple[Params, Any, Any, Any]) -> tuple[Params, Any, Any, Any]:
+        def local_step(h: Scalar, carry: _Carried) -> _Carried:
             point, job, total, stats = carry
             at, moved = work.before(point, job)
             g, stats = self._gradient(like(at, point), stats, inputs, h, train)
@@ -189,17 +189,22 @@ class Step:
         message, own = work.finish(start, point, job, params)
         return Sent(like(message, read), total), like(own, kept), stats, start
 
-    def _gradient(self, point: Params, stats: Any, inputs: Inputs, h: Any, train: Any) -> tuple[Sent, Any]:
+    def _gradient(self, point: Params, stats: Stats, inputs: Inputs, h: Scalar, train: Data) -> tuple[Sent, Stats]:
         """Return the gradient of local step h, its loss if asked for, and the statistics that it leaves."""
-        batch = jax.tree.map(lambda array: array[inputs.indices[h]], train)
+        indices, keys = inputs.indices, inputs.keys
+        assert keys is not None
+        batch = None if indices is None else jax.tree.map(lambda array: array[indices[h]], train)
         if not self.layout.loss:
-            slope, stats = jax.grad(self.loss, has_aux=True)(point, stats, batch, inputs.keys[h])
+            slope, stats = jax.grad(self.loss, has_aux=True)(point, stats, batch, keys[h])
             return Sent(slope, None), stats
-        (value, stats), slope = jax.value_and_grad(self.loss, has_aux=True)(point, stats, batch, inputs.keys[h])
+        (value, stats), slope = jax.value_and_grad(self.loss, has_aux=True)(point, stats, batch, keys[h])
         return Sent(slope, value.astype(scalar_type(point)) / self._steps(inputs)), stats
 
-    def _steps(self, inputs: Inputs) -> Any:
-        return inputs.steps if self.layout.varied else self.layout.steps
+    def _steps(self, inputs: Inputs) -> Scalar:
+        if not self.layout.varied:
+            return self.layout.steps
+        assert inputs.steps is not None
+        return inputs.steps
 
     def nothing(self, params: Params) -> Sent:
         """Return the sum of no messages."""
@@ -212,7 +217,7 @@ class Step:
         start: Params,
         raw: Sent,
         kept: Kept,
-        optimizer_state: Any,
+        optimizer_state: OptimizerState,
         inputs: Inputs,
         learning_rate: jax.Array,
     ) -> tuple[Sent, Kept, jax.Array | None]:
@@ -243,8 +248,14 @@ class Step:
         return Sent(sent, raw.loss), kept._replace(correction=correction), measured
 
     def apply(
-        self, params: Params, state: Any, total: Sent, count: Any, inputs: Inputs, learning_rate: jax.Array
-    ) -> tuple[Params, Any, Params]:
+        self,
+        params: Params,
+        state: OptimizerState,
+        total: Sent,
+        count: Scalar | None,
+        inputs: Inputs,
+        learning_rate: jax.Array,
+    ) -> tuple[Params, OptimizerState, Params]:
         """Make an update; return parameters, optimizer state, and the point to send.
 
         Args:
@@ -273,7 +284,9 @@ class Step:
             params = jax.tree.map(lambda p, d: p + learning_rate.astype(p.dtype) * d, params, direction)
         return params, state, self.point_to_send(params, state, learning_rate, inputs.worker)
 
-    def point_to_send(self, params: Params, state: Any, learning_rate: jax.Array, worker: Any) -> Params:
+    def point_to_send(
+        self, params: Params, state: OptimizerState, learning_rate: jax.Array, worker: Scalar
+    ) -> Params:
         """Return what a worker is sent, given the server's parameters and its optimizer's state."""
         if self.rule.look_ahead is None:
             return params

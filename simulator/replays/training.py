@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from stalegrad._core.specs import Seed, validate
+from stalegrad._core.types import Params, PyTree, Stats
 from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method, Rule
 from stalegrad.policies.optimizers import build_optimizer, needs_loss
@@ -19,7 +20,7 @@ from stalegrad.simulator.replays.given import FROM_SEED, Start, checked_batches,
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.plan import Plan, check_rule
 from stalegrad.simulator.replays.record import Record, points
-from stalegrad.simulator.replays.step import Layout, Params
+from stalegrad.simulator.replays.step import Layout
 from stalegrad.simulator.timing.budget import Budget
 
 
@@ -27,7 +28,7 @@ class Snapshot(NamedTuple):
     """Where a run stands: the server's parameters, and running statistics."""
 
     params: Params
-    stats: Any
+    stats: Stats
 
 
 class Structure:
@@ -47,7 +48,7 @@ class Structure:
 class Signature:
     """Shapes and types of a pytree, hashable."""
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: PyTree) -> None:
         self.tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
         self.key = (
             str(jax.tree.structure(tree)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 
@@ -12,7 +11,7 @@ from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.executor import Executor
 from stalegrad.simulator.replays.history import History
 
-Progress = Callable[[int], Any]
+Progress = Callable[[int], object]
 """Told, now and then, how many updates have been made since it was last told."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from stalegrad._core.specs import NonNegativeInt, PositiveInt, builtin, check_keys, spec, unknown_name, validate
+from stalegrad._core.types import Table
 from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
 from stalegrad.simulator.experiments.experiment import (
@@ -35,7 +36,7 @@ FURTHEST = 1e300
 MOST_RUNS = 100_000
 """Runs of a sweep at most: their number is computed before any of them is built."""
 
-Point = dict[str, Any]
+Point = Table
 """One value of every axis that applies."""
 
 
@@ -75,7 +76,7 @@ class Range:
         return min(max(math.floor(value) if whole else value, self.low), self.high)
 
 
-Axis = Iterable[Any] | Range
+Axis = Iterable[object] | Range
 
 
 @spec
@@ -113,7 +114,7 @@ class Sampling:
             raise ValueError(f"samples = {self.samples} is not allowed: a sweep has at most {MOST_RUNS} runs")
         if not axes:
             return [{}]
-        values: dict[str, list[Any]] = {}
+        values: dict[str, list[object]] = {}
         for name, axis in axes.items():
             if isinstance(axis, Range):
                 if self.mode != "random":
@@ -135,7 +136,7 @@ class Sampling:
         )
         return [dict(zip(values, chosen, strict=True)) for chosen in combined]
 
-    def draw(self, name: str, value_at: Callable[[float], Any]) -> list[Any]:
+    def draw(self, name: str, value_at: Callable[[float], object]) -> list[object]:
         """Return as many values of an axis as there are samples; every axis has a random stream of its own."""
         uniform = np.random.default_rng([self.sampling_seed, *name.encode()]).random(self.samples)
         return [value_at(u) for u in uniform.tolist()]
@@ -172,14 +173,14 @@ def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None =
         for key in ours:
             if key not in known:
                 raise ValueError(unknown_name("parameter of the methods:", key, known))
-    found: dict[Any, Run] = {}
+    found: dict[object, Run] = {}
     for point in points:
         run = apply(base, point)
         found.setdefault(_same(run.experiment), run)
     return list(found.values())
 
 
-def _same(experiment: Experiment) -> Any:
+def _same(experiment: Experiment) -> object:
     """Return a key that equal experiments of one sweep share; functions that a spec names are not imported."""
     try:
         return canonical(experiment)
@@ -204,7 +205,7 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
     """
     try:
         table = read_toml(Path(path))
-        axes = validate("sweep", dict[str, Any], table.pop("sweep", {}))
+        axes = validate("sweep", Table, table.pop("sweep", {}))
         sampling = Sampling(**{f.name: axes.pop(f.name) for f in fields(Sampling) if f.name in axes})
         axes = {name: read_axis(name, values) for name, values in axes.items()}
         base = read_experiment(table)
@@ -214,7 +215,7 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
     return SweepSpec(base, list(axes), runs)
 
 
-def read_axis(name: str, values: Any) -> Axis:
+def read_axis(name: str, values: object) -> Axis:
     """Return the axis that a file describes: a list, or a table with ``low``, ``high`` and perhaps ``log``."""
     if not isinstance(values, Mapping):
         return _listed(name, values)
@@ -239,8 +240,8 @@ def apply(base: Experiment, point: Point) -> Run:
     Raises:
         ValueError: for a key that a part does not have, or a value that is not allowed.
     """
-    changes: dict[str, Any] = {name: value for name, value in point.items() if "." not in name}
-    keys: dict[str, dict[str, Any]] = {}
+    changes: Table = {name: value for name, value in point.items() if "." not in name}
+    keys: dict[str, Table] = {}
     for name, value in point.items():
         if "." in name:
             part, _, key = name.partition(".")
@@ -263,7 +264,7 @@ def apply(base: Experiment, point: Point) -> Run:
     return Run({k: v for k, v in point.items() if not k.startswith("method.") or k[7:] in ours}, experiment)
 
 
-def _changed(part: str, value: Any, changes: Mapping[str, Any]) -> Any:
+def _changed(part: str, value: Any, changes: Table) -> object:
     """Return the problem, cluster or record of an experiment with some of its fields changed."""
     if isinstance(value, Problem):
         return value.but(**changes)
@@ -276,11 +277,11 @@ def parameters(method: str) -> set[str]:
     return {"learning_rate", "synchrony", *methods.REGISTRY[method].parameters}
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     return value.name if isinstance(value, Method) else str(_settings(value)["name"])
 
 
-def _settings(value: Any) -> dict[str, Any]:
+def _settings(value: object) -> Table:
     """Return the settings of a method that is given as an object, by name or as a table."""
     if isinstance(value, Method):
         return method_settings(value)
@@ -292,7 +293,7 @@ def _settings(value: Any) -> dict[str, Any]:
     return table
 
 
-def _listed(name: str, axis: Any) -> list[Any]:
+def _listed(name: str, axis: object) -> list[object]:
     """Return the values of an axis as a list, numbers of NumPy and pandas as those of Python."""
     if isinstance(axis, str | Mapping) or not isinstance(axis, Iterable):
         raise ValueError(f"axis {name!r} = {axis!r} is not allowed: give a list of values")
@@ -306,6 +307,6 @@ def _listed(name: str, axis: Any) -> list[Any]:
     return listed
 
 
-def _pick(values: list[Any], u: float) -> Any:
+def _pick(values: list[object], u: float) -> object:
     """Return the value at a fraction (at least 0, below 1) of a list."""
     return values[math.floor(u * len(values))]

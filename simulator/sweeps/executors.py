@@ -11,13 +11,20 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from stalegrad._core.specs import PositiveInt, validate
+from stalegrad._core.types import Table
 from stalegrad.simulator.experiments.experiment import Experiment, from_toml
 from stalegrad.simulator.experiments.identity import SEMANTICS
 from stalegrad.simulator.experiments.result import Result
 from stalegrad.simulator.sweeps.lanes import run_together
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+ExecutorLike: TypeAlias = "Executor | Client"
+"""What runs may be given to: a concurrent.futures executor, or a Dask client."""
 
 
 class Outcome(NamedTuple):
@@ -31,7 +38,7 @@ class Outcome(NamedTuple):
 
     result: Result | None
     traceback: str | None
-    log: dict[str, Any]
+    log: Table
 
 
 def attempt(experiments: Sequence[Experiment], lanes: int = 1) -> list[Outcome]:
@@ -92,14 +99,15 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def as_executor(given: Any) -> Executor:
+def as_executor(given: object) -> Executor:
     """Return an executor for what a user may call one: it itself, or a Dask client's.
 
     Raises:
         ValueError: if it is neither.
     """
-    if callable(getattr(given, "get_executor", None)):
-        given = given.get_executor(pure=False)
+    adapt = getattr(given, "get_executor", None)
+    if callable(adapt):
+        given = adapt(pure=False)
     if not isinstance(given, Executor):
         raise ValueError(
             f"executor = {given!r} is not allowed: give a concurrent.futures executor (such as processes(4)), "
@@ -108,7 +116,7 @@ def as_executor(given: Any) -> Executor:
     return given
 
 
-def dask_client(address: str) -> Any:
+def dask_client(address: str) -> Client:
     """Return a client of the Dask cluster whose scheduler has this address, e.g. ``tcp://10.0.0.1:8786``.
 
     Raises:

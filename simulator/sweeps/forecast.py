@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from stalegrad._core.specs import changed_fields
+from stalegrad._core.types import Table
 from stalegrad.simulator.experiments.experiment import Experiment
 from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.experiments.traces import trace_text
@@ -171,7 +172,7 @@ def size_of(experiment: Experiment) -> Size:
     )
 
 
-def _timed(e: Experiment, budget: dict[str, Any]) -> tuple[Trace, float]:
+def _timed(e: Experiment, budget: Table) -> tuple[Trace, float]:
     start = time.perf_counter()
     trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **budget)
     return trace, time.perf_counter() - start
@@ -185,7 +186,7 @@ def _bytes(workers: int, messages: float) -> int:
     return _whole(workers * WORKER_BYTES + messages * MESSAGE_BYTES)
 
 
-def _at_most(e: Experiment, updates: int) -> tuple[dict[str, Any], bool]:
+def _at_most(e: Experiment, updates: int) -> tuple[Table, bool]:
     """Return a budget of at most that many updates, and whether it is the whole one."""
     if e.wallclock is not None:
         return {"updates": updates}, False
@@ -199,7 +200,7 @@ def _with_fewer_workers(e: Experiment) -> Experiment:
     k = getattr(e.method.synchrony, "k", 1)
     if e.cluster.size <= fewer or k > fewer:
         return e
-    cluster: dict[str, Any] = {
+    cluster: Table = {
         f.name: value[:fewer] if isinstance(value := getattr(e.cluster, f.name), tuple) else value
         for f in fields(e.cluster)
     }

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import pandas as pd
 
@@ -19,6 +19,9 @@ from stalegrad.simulator.experiments.result import Result
 from stalegrad.simulator.sweeps.axes import Point, Run
 from stalegrad.simulator.sweeps.store import Outline, Store
 from stalegrad.simulator.timing.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NUMBERS = ("wallclock", "updates", "mean_staleness", "idle", "train_loss", "test_loss", "test_error")
 """Of a run's summary, what a table of means shows."""
@@ -95,7 +98,9 @@ class SweepResult:
             groups.setdefault(_label(hue, value) if applies else method, []).append(history)
         return groups
 
-    def plot(self, x: str = "wallclock", y: str | None = None, hue: str = "method", ax: Any = None) -> Any:
+    def plot(
+        self, x: str = "wallclock", y: str | None = None, hue: str = "method", ax: Axes | None = None
+    ) -> Axes:
         """Draw mean and range over the runs of each value of ``hue``: by default test errors, or else losses.
 
         Other bands: ``analysis.plot_curves(results.by(hue), band="std")``.
@@ -108,7 +113,9 @@ class SweepResult:
 
         return plot_curves(self.by(hue), x=x, y=y or shown_column(self.histories), ax=ax)
 
-    def to_target(self, target: float, y: str = "test_error", x: str = "wallclock", hue: str = "method") -> Any:
+    def to_target(
+        self, target: float, y: str = "test_error", x: str = "wallclock", hue: str = "method"
+    ) -> pd.DataFrame:
         """Return when each value of ``hue`` first reaches a target, see :func:`stalegrad.analysis.to_target`."""
         from stalegrad.analysis import to_target
 
@@ -170,10 +177,11 @@ def load(store: str | os.PathLike[str]) -> SweepResult:
     return collect(points, [found[key] for key in order], stored(kept, order))
 
 
-def _rank(value: Any) -> tuple[bool, float, str]:
+def _rank(value: object) -> tuple[bool, float, str]:
     """Return the sort key of a value of one axis: none, then numbers, then words."""
-    number = isinstance(value, int | float)
-    return value is not None, float(value) if number else float("inf"), "" if number else str(value)
+    if isinstance(value, int | float):
+        return True, float(value), ""
+    return value is not None, float("inf"), str(value)
 
 
 def stored(store: Store, keys: Iterable[str]) -> Lazy[Result]:
@@ -208,7 +216,7 @@ def label(run: Run) -> str:
     return ", ".join(f"{name} = {text_of(value, content=True)}" for name, value in run.point.items())
 
 
-def _label(hue: str, value: Any) -> str:
+def _label(hue: str, value: object) -> str:
     if isinstance(value, str):
         return value
     number = f"{value:g}" if isinstance(value, float) else str(value)

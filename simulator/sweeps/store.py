@@ -15,11 +15,11 @@ import shutil
 import socket
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from filelock import lock_descriptor, unlock_descriptor
 
 from stalegrad._core.files import check_regular, put, read_regular
+from stalegrad._core.types import Table
 from stalegrad.simulator.experiments.experiment import Experiment
 from stalegrad.simulator.experiments.formats import MAX_TEXT, flush
 from stalegrad.simulator.experiments.identity import SEMANTICS, method_label
@@ -49,7 +50,7 @@ class Outline(NamedTuple):
     spec: str
     method: str
     seed: int
-    summary: dict[str, Any]
+    summary: Table
     history: pd.DataFrame
 
     @classmethod
@@ -219,7 +220,7 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _sign(self, file: Any) -> None:
+    def _sign(self, file: BinaryIO) -> None:
         """Write down who holds a lock."""
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         said = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
@@ -260,7 +261,7 @@ class Store:
 
     # Beside the runs: the log, and the manifest, which can be made again
 
-    def log(self, key: str, entry: dict[str, Any]) -> None:
+    def log(self, key: str, entry: Table) -> None:
         """Append a line to the log; a log that cannot be written stops nothing."""
         place = self.directory / "log.jsonl"
         with suppress(OSError, ValueError):
@@ -321,7 +322,7 @@ class Store:
         return ", ".join(found)
 
 
-def _row_digest(row: Mapping[str, Any]) -> str:
+def _row_digest(row: Table) -> str:
     """Return a checksum of a row of the manifest: what is damaged is read again from the run itself."""
     text = json.dumps({**row, "history": row["history"].hex()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

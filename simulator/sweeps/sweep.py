@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -20,7 +19,7 @@ from stalegrad.simulator.experiments.result import Result
 from stalegrad.simulator.experiments.run import never_failing
 from stalegrad.simulator.experiments.traces import trace_text
 from stalegrad.simulator.sweeps.axes import Axis, Mode, Run, Sampling, plan
-from stalegrad.simulator.sweeps.executors import Outcome, as_executor, attempt, attempt_text
+from stalegrad.simulator.sweeps.executors import ExecutorLike, Outcome, as_executor, attempt, attempt_text
 from stalegrad.simulator.sweeps.lanes import default_lanes, planned_lanes
 from stalegrad.simulator.sweeps.results import SweepResult, collect, label, stored
 from stalegrad.simulator.sweeps.store import Outline, Store
@@ -48,7 +47,7 @@ def sweep(
     mode: Mode = "grid",
     samples: int | None = None,
     sampling_seed: int = 0,
-    executor: Any = None,
+    executor: ExecutorLike | None = None,
     observers: Sequence[Observer] = (),
     progress: bool = True,
     fail_fast: bool = False,
@@ -107,7 +106,7 @@ def execute(
     runs: Sequence[Run],
     *,
     store: str | os.PathLike[str] | None = None,
-    executor: Any = None,
+    executor: ExecutorLike | None = None,
     observers: Sequence[Observer] = (),
     progress: bool = True,
     fail_fast: bool = False,

@@ -6,9 +6,14 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.experiments.experiment import Experiment
+    from stalegrad.simulator.regression import Check, Recording
+    from stalegrad.simulator.sweeps.axes import SweepSpec
 
 PROPERTY = "stalegrad_convergence"
 """How a test tells the terminal's summary what came of it (also from a worker of pytest-xdist)."""
@@ -35,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print which baselines were recorded, and which checks are different but not worse."""
     reports = [r for kind in terminalreporter.stats.values() for r in kind if getattr(r, "when", None) == "call"]
     said = [value for r in reports for name, value in r.user_properties if name == PROPERTY]
@@ -72,7 +77,7 @@ class Convergence:
 
     def check(
         self,
-        experiment: Any,
+        experiment: Experiment | SweepSpec | str | Path,
         *,
         name: str | None = None,
         tolerance: float | None = None,
@@ -80,8 +85,8 @@ class Convergence:
         metrics: Iterable[str] | None = None,
         strict: bool | None = None,
         mode: str = "grid",
-        **axes: Iterable[Any],
-    ) -> Any:
+        **axes: Iterable[object],
+    ) -> Check | Recording:
         """Run an experiment over its seeds and fail the test if it converges worse than its baseline.
 
         Args:

@@ -12,7 +12,7 @@ Chain them with ``optax.chain``; the order matters and is part of a method.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,34 +27,38 @@ from stalegrad._core.trees import (
     tree_map,
     wide,
 )
+from stalegrad._core.types import OptimizerState, Params, Scalar
 from stalegrad.policies.rules.hyperparameters import Granularity
 
-Params = Any
+Buffer = Callable[[Params, OptimizerState, Scalar], Params]
+"""(message, optimizer state, worker) -> what the typical step is estimated from."""
 
 
 def _stateless(update: Callable[..., Params]) -> optax.GradientTransformationExtraArgs:
-    def update_fn(message: Params, state: Any, params: Params = None, **extra: Any) -> tuple[Params, Any]:
+    def update_fn(
+        message: Params, state: optax.EmptyState, params: Params = None, **extra: object
+    ) -> tuple[Params, optax.EmptyState]:
         return update(message, params, **extra), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update_fn)
 
 
-def weight_decay(rate: Any, *, at_read: bool = False) -> optax.GradientTransformationExtraArgs:
+def weight_decay(rate: Scalar, *, at_read: bool = False) -> optax.GradientTransformationExtraArgs:
     """d = g + rate * theta: L2 decay at the server's current parameters (or at those read)."""
 
-    def update(g: Params, params: Params, *, read: Params, **_: Any) -> Params:
+    def update(g: Params, params: Params, *, read: Params, **_: object) -> Params:
         return tree_map(lambda g, p: g + rate * p, g, read if at_read else params)
 
     return _stateless(update)
 
 
-def delay_compensation(strength: Any) -> optax.GradientTransformationExtraArgs:
+def delay_compensation(strength: Scalar) -> optax.GradientTransformationExtraArgs:
     """g + strength * g * g * (theta - w): first-order compensation with a constant strength.
 
     Reference: Zheng et al., Asynchronous Stochastic Gradient Descent with Delay Compensation, 2017 (DC-ASGD-c).
     """
 
-    def update(g: Params, params: Params, *, read: Params, **_: Any) -> Params:
+    def update(g: Params, params: Params, *, read: Params, **_: object) -> Params:
         return tree_map(lambda g, p, w: g + strength * g * g * (p - w), g, params, read)
 
     return _stateless(update)
@@ -67,7 +71,7 @@ class AdaptiveDelayCompensationState(NamedTuple):
 
 
 def adaptive_delay_compensation(
-    strength: Any, decay: Any, workers: int, eps: float = 1e-7
+    strength: Scalar, decay: Scalar, workers: int, eps: float = 1e-7
 ) -> optax.GradientTransformationExtraArgs:
     """As :func:`delay_compensation` with strength / sqrt(MS + eps), MS <- decay MS + (1 - decay) g^2 per worker.
 
@@ -78,8 +82,14 @@ def adaptive_delay_compensation(
         return AdaptiveDelayCompensationState(stacked(params, workers))
 
     def update(
-        g: Params, state: Any, params: Params = None, *, read: Params, worker: Any, **_: Any
-    ) -> tuple[Params, Any]:
+        g: Params,
+        state: AdaptiveDelayCompensationState,
+        params: Params = None,
+        *,
+        read: Params,
+        worker: Scalar,
+        **_: object,
+    ) -> tuple[Params, AdaptiveDelayCompensationState]:
         square = tree_map(lambda ms, g: decay * ms + (1 - decay) * g * g, at_worker(state.mean_square, worker), g)
         mean_square = put_worker(state.mean_square, worker, square)
         square = at_worker(mean_square, worker)  # read back: nothing else then needs the old stack
@@ -100,13 +110,13 @@ class GapAwareState(NamedTuple):
 
 
 def gap_aware(
-    buffer: Callable[[Params, Any, Any], Params],
+    buffer: Buffer,
     *,
-    decay: Any = 0.999,
+    decay: Scalar = 0.999,
     granularity: Granularity = "elementwise",
     running_peak: bool = False,
     fresh_is_free: bool = True,
-    weight_decay: Any = None,
+    weight_decay: Scalar | None = None,
     eps: float = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
     """(g + weight_decay * theta) / G with the gap in units of a typical step, G = |theta - w| / C + 1.
@@ -132,17 +142,17 @@ def gap_aware(
 
     def update(
         g: Params,
-        state: Any,
+        state: GapAwareState,
         params: Params = None,
         *,
         read: Params,
-        staleness: Any,
-        worker: Any,
-        learning_rate: Any,
-        peak_learning_rate: Any,
-        optimizer_state: Any,
-        **_: Any,
-    ) -> tuple[Params, Any]:
+        staleness: Scalar,
+        worker: Scalar,
+        learning_rate: Scalar,
+        peak_learning_rate: Scalar,
+        optimizer_state: OptimizerState,
+        **_: object,
+    ) -> tuple[Params, GapAwareState]:
         b = buffer(g, optimizer_state, worker)
         mean_square = tree_map(lambda r, b: decay * r + (1 - decay) * b * b, state.mean_square, b)
         count = state.messages + 1
@@ -168,7 +178,7 @@ class GapAwareAdamState(NamedTuple):
 
 
 def gap_aware_adam(
-    *, b1: Any, b2: Any, granularity: Granularity = "elementwise", eps: float = 1e-8
+    *, b1: Scalar, b2: Scalar, granularity: Granularity = "elementwise", eps: float = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
     """g / G before Adam's moments, G = |theta - w| / C + 1 with C = sqrt(R) + eps.
 
@@ -189,20 +199,20 @@ def gap_aware_adam(
 
     def update(
         g: Params,
-        state: Any,
+        state: GapAwareAdamState,
         params: Params = None,
         *,
         read: Params,
-        staleness: Any,
-        learning_rate: Any,
-        optimizer_state: Any,
-        **_: Any,
-    ) -> tuple[Params, Any]:
+        staleness: Scalar,
+        learning_rate: Scalar,
+        optimizer_state: OptimizerState,
+        **_: object,
+    ) -> tuple[Params, GapAwareAdamState]:
         adam = optimizer_state[0]
         taken = jnp.maximum(adam.count, 1).astype(state.learning_rate.dtype)
         first, second = 1 - b1**taken, 1 - b2**taken
 
-        def mean_square(r: Any, m: Any, v: Any) -> Any:
+        def mean_square(r: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
             step = state.learning_rate * (m / first) / (jnp.sqrt(v / second) + eps)
             return jnp.where(adam.count > 0, b2 * r + (1 - b2) * step * step, r)
 
@@ -216,14 +226,14 @@ def gap_aware_adam(
 
 
 def gap_penalty(
-    params: Params, read: Params, step: Params, eta: Any, eps: float, granularity: Granularity
+    params: Params, read: Params, step: Params, eta: Scalar, eps: float, granularity: Granularity
 ) -> Params:
     """Return G = |theta - w| / (eta * (step + eps)) + 1 at the granularity asked for."""
     distance = tree_map(jnp.subtract, params, read)
     if granularity == "elementwise":
         return tree_map(lambda d, s: jnp.abs(d) / (eta * (s + eps)) + 1, distance, step)
 
-    def norm(tree: Params) -> Any:
+    def norm(tree: Params) -> jax.Array:
         return jnp.sqrt(global_norm_squared(tree))
 
     if granularity == "layer":
@@ -232,7 +242,7 @@ def gap_penalty(
     return tree_map(lambda d: penalty, distance)
 
 
-def gap_limited(threshold: Any) -> optax.GradientTransformationExtraArgs:
+def gap_limited(threshold: Scalar) -> optax.GradientTransformationExtraArgs:
     """Learning rate min{threshold / ||theta - w||_2^2, eta_max}, as a factor on the message (eta_max = schedule).
 
     The norm is the L2 norm over all parameters, not the recorded (RMSE) gap. For K > 1 each message has its own.
@@ -240,7 +250,7 @@ def gap_limited(threshold: Any) -> optax.GradientTransformationExtraArgs:
     Reference: Dutta et al. 2018, eq. (13).
     """
 
-    def update(g: Params, params: Params, *, read: Params, learning_rate: Any, **_: Any) -> Params:
+    def update(g: Params, params: Params, *, read: Params, learning_rate: Scalar, **_: object) -> Params:
         square = global_norm_squared(tree_map(jnp.subtract, params, read))
         factor = jnp.minimum(threshold / jnp.maximum(square * learning_rate, 1e-30), 1)
         return tree_map(lambda g: g * factor, g)

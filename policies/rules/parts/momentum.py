@@ -8,16 +8,15 @@ the message; those with a buffer per worker need updates of one message.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from stalegrad._core.trees import after, at_worker, put_worker, stacked, tree_map
+from stalegrad._core.types import Params, Scalar
 from stalegrad.policies.rules.hyperparameters import Spread
-
-Params = Any
 
 
 class MomentumState(NamedTuple):
@@ -26,10 +25,12 @@ class MomentumState(NamedTuple):
     velocity: Params
 
 
-def momentum(decay: Any, *, nesterov: bool = False) -> optax.GradientTransformationExtraArgs:
+def momentum(decay: Scalar, *, nesterov: bool = False) -> optax.GradientTransformationExtraArgs:
     """v <- decay v + d; theta -= eta v, or with ``nesterov`` theta -= eta (decay v + d)."""
 
-    def update(d: Params, state: Any, params: Params = None, **_: Any) -> tuple[Params, Any]:
+    def update(
+        d: Params, state: MomentumState, params: Params = None, **_: object
+    ) -> tuple[Params, MomentumState]:
         velocity = tree_map(lambda v, d: decay * v + d, state.velocity, d)
         return _step(velocity, d, decay, nesterov), MomentumState(velocity)
 
@@ -46,7 +47,7 @@ class PerWorkerMomentumState(NamedTuple):
 
 
 def per_worker_momentum(
-    decay: Any, workers: int, *, nesterov: bool = False, running_sum: bool = False
+    decay: Scalar, workers: int, *, nesterov: bool = False, running_sum: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     """v^i <- decay v^i + d for the message's worker i only; theta -= eta v^i (Nesterov: decay v^i + d).
 
@@ -61,7 +62,9 @@ def per_worker_momentum(
         total = tree_map(jnp.zeros_like, params) if running_sum else None
         return PerWorkerMomentumState(stacked(params, workers), total)
 
-    def update(d: Params, state: Any, params: Params = None, *, worker: Any, **_: Any) -> tuple[Params, Any]:
+    def update(
+        d: Params, state: PerWorkerMomentumState, params: Params = None, *, worker: Scalar, **_: object
+    ) -> tuple[Params, PerWorkerMomentumState]:
         old = at_worker(state.velocity, worker)
         new = tree_map(lambda v, d: decay * v + d, old, d)
         total = state.total
@@ -75,7 +78,7 @@ def per_worker_momentum(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _step(velocity: Params, d: Params, decay: Any, nesterov: bool) -> Params:
+def _step(velocity: Params, d: Params, decay: Scalar, nesterov: bool) -> Params:
     if nesterov:
         return tree_map(lambda v, d: -(decay * v + d), velocity, d)
     return tree_map(jnp.negative, velocity)
@@ -89,7 +92,7 @@ class SMEGA2State(NamedTuple):
     phase: jax.Array
 
 
-def smega2(decay: Any, workers: int) -> optax.GradientTransformationExtraArgs:
+def smega2(decay: Scalar, workers: int) -> optax.GradientTransformationExtraArgs:
     """One buffer that is updated every N messages, with their mean.
 
     c <- (c + 1) mod N; a += d; theta -= eta (gamma m + d); if c = 0: m <- gamma m + a / N, a <- 0.
@@ -102,7 +105,7 @@ def smega2(decay: Any, workers: int) -> optax.GradientTransformationExtraArgs:
         zeros = tree_map(jnp.zeros_like, params)
         return SMEGA2State(zeros, zeros, jnp.zeros((), jnp.int32))
 
-    def update(d: Params, state: Any, params: Params = None, **_: Any) -> tuple[Params, Any]:
+    def update(d: Params, state: SMEGA2State, params: Params = None, **_: object) -> tuple[Params, SMEGA2State]:
         phase = (state.phase + 1) % workers
         gathered = tree_map(jnp.add, state.gathered, d)
         direction = tree_map(lambda m, d: -(decay * m + d), state.velocity, d)
@@ -123,7 +126,11 @@ class FASGDState(NamedTuple):
 
 
 def fasgd(
-    square_decay: Any, deviation_decay: Any, eps: Any = 1e-8, floor: Any = 1e-8, spread: Spread = "deviation"
+    square_decay: Scalar,
+    deviation_decay: Scalar,
+    eps: Scalar = 1e-8,
+    floor: Scalar = 1e-8,
+    spread: Spread = "deviation",
 ) -> optax.GradientTransformationExtraArgs:
     """theta -= eta d / ((v + floor) (tau + 1)), where v is a moving average of the standard deviation of d.
 
@@ -144,7 +151,9 @@ def fasgd(
         zeros = tree_map(jnp.zeros_like, params)
         return FASGDState(zeros, zeros, zeros)
 
-    def update(d: Params, state: Any, params: Params = None, *, staleness: Any, **_: Any) -> tuple[Params, Any]:
+    def update(
+        d: Params, state: FASGDState, params: Params = None, *, staleness: Scalar, **_: object
+    ) -> tuple[Params, FASGDState]:
         c1, c2 = square_decay, deviation_decay
         square = tree_map(lambda n, d: c1 * n + (1 - c1) * d * d, state.square, d)
         mean = tree_map(lambda b, d: c1 * b + (1 - c1) * d, state.mean, d)

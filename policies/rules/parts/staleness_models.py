@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import gammaln, logsumexp
 
+from stalegrad._core.types import Floats, Ints
 from stalegrad.policies.rules.hyperparameters import StalenessModel
 
-Array = npt.NDArray[Any]
 
-
-def log_pmf(model: StalenessModel, support: Array, *, mean: float, nu: float = 1.0) -> Array:
+def log_pmf(model: StalenessModel, support: Ints, *, mean: float, nu: float = 1.0) -> Floats:
     """Return log p(tau) of a staleness model at tau = 0, 1, ..., in logs throughout.
 
     Args:
@@ -36,7 +32,7 @@ def log_pmf(model: StalenessModel, support: Array, *, mean: float, nu: float = 1
     return np.asarray(raw - logsumexp(raw))
 
 
-def step_factors(log_p: Array, damping: float) -> Array:
+def step_factors(log_p: Floats, damping: float) -> Floats:
     """alpha(tau) / alpha = (1 - damping F(tau - 1)) / p(tau), up to a constant.
 
     With tau ~ p it makes consecutive terms of the expected step differ by damping * p(tau): damping 0 cancels
@@ -54,13 +50,13 @@ def step_factors(log_p: Array, damping: float) -> Array:
     return np.where(np.isfinite(log_p), np.minimum(factors, 1e300), 0.0)
 
 
-def bhattacharyya(q: Array, log_p: Array) -> float:
+def bhattacharyya(q: Floats, log_p: Floats) -> float:
     """Return the Bhattacharyya distance -ln sum sqrt(q p) of a histogram and a model on the same support."""
     seen = q > 0
     return -float(logsumexp(0.5 * (np.log(q[seen]) + log_p[seen])))
 
 
-def fit(model: StalenessModel, q: Array, *, mean: float) -> dict[str, float]:
+def fit(model: StalenessModel, q: Floats, *, mean: float) -> dict[str, float]:
     """Return the model's parameters that minimise the Bhattacharyya distance to a histogram.
 
     The constraint of the paper is kept where it has one: ``cmp`` fits nu with lambda^(1/nu) = mean; the others
@@ -86,7 +82,7 @@ def fit(model: StalenessModel, q: Array, *, mean: float) -> dict[str, float]:
     return {"mean": float(np.exp(found.x))}
 
 
-def mean_factor(q: Array, factors: Array, clip: float | None) -> float:
+def mean_factor(q: Floats, factors: Floats, clip: float | None) -> float:
     """Return the Z with sum q min(factors / Z, clip) = 1: their mean, if there is no clip; 0 if there is none."""
     q, factors = q[q > 0], factors[q > 0]
     mean = float(np.dot(q, factors))

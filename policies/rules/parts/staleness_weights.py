@@ -8,19 +8,13 @@ methods that have it. What is estimated from observed staleness uses messages of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
+from stalegrad._core.types import Floats, Ints
 from stalegrad.policies.rules.hyperparameters import StalenessModel, UnitInterval
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Ints = npt.NDArray[np.integer[Any]]
-    Floats = npt.NDArray[np.floating[Any]]
 
 # NumPy is imported where it is used: methods can be named and listed without it.
 
@@ -28,7 +22,7 @@ LONGEST = 4_096
 """Models are tabulated for staleness below this, or up to the largest observed."""
 
 
-StalenessWeight = Callable[["Ints", "Ints", int], "Floats"]
+StalenessWeight = Callable[[Ints, Ints, int], Floats]
 """``(staleness, update, workers) -> factors``: the staleness of each used message, in the order of gradient ids,
 the update that each goes into (never falling), and the number of workers; a factor of at least 0 for each."""
 

@@ -7,18 +7,27 @@ steps of SGD). A :class:`Work` starts from the worker's own state instead, and s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 
 from stalegrad._core.trees import tree_map
+from stalegrad._core.types import Job, Own, Params, Scalar
 
-Params = Any
-Own = Any
-"""A worker's own state between jobs: any pytree of fixed structure."""
 
-Job = Any
-"""What it carries along during a job."""
+class When(Protocol):
+    """What a worker knows of the message that it begins."""
+
+    @property
+    def update(self) -> Scalar:
+        """Index of the update that the message goes into."""
+        ...
+
+    @property
+    def staleness(self) -> Scalar:
+        """Staleness that the message will have."""
+        ...
 
 
 def _same(point: Params, job: Job) -> tuple[Params, Job]:
@@ -41,8 +50,8 @@ class Work(NamedTuple):
 
     workers: int
     init: Callable[[Params], Own]
-    begin: Callable[[Params, Own, Any], tuple[Params, Job]]
-    move: Callable[[Params, Job, Params, Any], tuple[Params, Job]]
+    begin: Callable[[Params, Own, When], tuple[Params, Job]]
+    move: Callable[[Params, Job, Params, Scalar], tuple[Params, Job]]
     finish: Callable[[Params, Params, Job, Params], tuple[Params, Own]]
     before: Callable[[Params, Job], tuple[Params, Job]] = _same
 
@@ -51,7 +60,7 @@ class Work(NamedTuple):
         return tree_map(lambda leaf: jnp.broadcast_to(leaf, (self.workers, *leaf.shape)), self.init(params))
 
 
-def _descend(point: Params, gradient: Params, learning_rate: Any) -> Params:
+def _descend(point: Params, gradient: Params, learning_rate: Scalar) -> Params:
     return tree_map(lambda p, g: p - jnp.asarray(learning_rate, p.dtype) * g, point, gradient)
 
 
@@ -63,10 +72,10 @@ def delayed_averaging(workers: int) -> Work:
     Reference: Talyansky et al., Asynchronous SGD without gradient delay, 2018, Algorithm 2.
     """
 
-    def begin(read: Params, d: Own, when: Any) -> tuple[Params, Job]:
+    def begin(read: Params, d: Own, when: When) -> tuple[Params, Job]:
         return tree_map(jnp.add, read, d), ()
 
-    def move(point: Params, job: Job, gradient: Params, learning_rate: Any) -> tuple[Params, Job]:
+    def move(point: Params, job: Job, gradient: Params, learning_rate: Scalar) -> tuple[Params, Job]:
         return _descend(point, gradient, learning_rate), job
 
     def finish(start: Params, point: Params, job: Job, params: Params) -> tuple[Params, Own]:
@@ -81,7 +90,7 @@ class ReleasedState(NamedTuple):
 
     before: Params
     now: Params
-    update: Any
+    update: Scalar
 
 
 def delayed_averaging_general(workers: int) -> Work:
@@ -96,14 +105,14 @@ def delayed_averaging_general(workers: int) -> Work:
         zeros = tree_map(jnp.zeros_like, params)
         return ReleasedState(zeros, zeros, jnp.zeros((), jnp.int32))
 
-    def begin(read: Params, own: Own, when: Any) -> tuple[Params, Own]:
+    def begin(read: Params, own: Own, when: When) -> tuple[Params, Own]:
         first = when.update != own.update
         before = tree_map(lambda b, n: jnp.where(first, n, b), own.before, own.now)
         now = tree_map(lambda n: jnp.where(first, jnp.zeros_like(n), n), own.now)
         lacks = tree_map(lambda b, n: jnp.where(when.staleness > 0, b + n, n), before, now)
         return tree_map(jnp.add, read, lacks), ReleasedState(before, now, when.update)
 
-    def move(point: Params, own: Own, gradient: Params, learning_rate: Any) -> tuple[Params, Own]:
+    def move(point: Params, own: Own, gradient: Params, learning_rate: Scalar) -> tuple[Params, Own]:
         return _descend(point, gradient, learning_rate), own
 
     def finish(start: Params, point: Params, own: Job, params: Params) -> tuple[Params, Own]:
@@ -126,10 +135,10 @@ class ElasticState(NamedTuple):
     model: Params
     pull: Params
     velocity: Params | None
-    started: Any
+    started: jax.Array
 
 
-def elastic(workers: int, alpha: Any, momentum: Any | None) -> Work:
+def elastic(workers: int, alpha: Scalar, momentum: Scalar | None) -> Work:
     """Local SGD from the worker's own model x, which exchanges with the server's center now and then.
 
     A message is an exchange: when the server receives it, e = alpha (x - center), center += e. The worker takes
@@ -144,7 +153,7 @@ def elastic(workers: int, alpha: Any, momentum: Any | None) -> Work:
         zeros = tree_map(jnp.zeros_like, params)
         return ElasticState(params, zeros, None if momentum is None else zeros, jnp.zeros((), bool))
 
-    def begin(read: Params, own: Own, when: Any) -> tuple[Params, Own]:
+    def begin(read: Params, own: Own, when: When) -> tuple[Params, Own]:
         model = tree_map(lambda mine, center: jnp.where(own.started, mine, center), own.model, read)
         return model, own._replace(model=())
 
@@ -154,7 +163,7 @@ def elastic(workers: int, alpha: Any, momentum: Any | None) -> Work:
         velocity = tree_map(lambda v: momentum * v, own.velocity)
         return tree_map(jnp.add, point, velocity), own._replace(velocity=velocity)
 
-    def move(point: Params, own: Job, gradient: Params, learning_rate: Any) -> tuple[Params, Job]:
+    def move(point: Params, own: Job, gradient: Params, learning_rate: Scalar) -> tuple[Params, Job]:
         if momentum is not None:
             own = own._replace(velocity=_descend(own.velocity, gradient, learning_rate))
         point = tree_map(jnp.subtract, _descend(point, gradient, learning_rate), own.pull)
@@ -173,7 +182,7 @@ class DownpourState(NamedTuple):
 
     model: Params
     gathered: Params
-    pushes: Any
+    pushes: jax.Array
 
 
 def downpour(workers: int, fetch_every: int) -> Work:
@@ -185,12 +194,12 @@ def downpour(workers: int, fetch_every: int) -> Work:
     def init(params: Params) -> DownpourState:
         return DownpourState(params, tree_map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
 
-    def begin(read: Params, own: Own, when: Any) -> tuple[Params, Own]:
+    def begin(read: Params, own: Own, when: When) -> tuple[Params, Own]:
         fetched = own.pushes % fetch_every == 0
         point = tree_map(lambda new, mine: jnp.where(fetched, new, mine), read, own.model)
         return point, own._replace(gathered=tree_map(jnp.zeros_like, own.gathered))
 
-    def move(point: Params, own: Own, gradient: Params, learning_rate: Any) -> tuple[Params, Own]:
+    def move(point: Params, own: Own, gradient: Params, learning_rate: Scalar) -> tuple[Params, Own]:
         gathered = tree_map(jnp.add, own.gathered, gradient)
         return _descend(point, gradient, learning_rate), own._replace(gathered=gathered)
 
