@@ -1,5 +1,5 @@
 from . import methods as methods
-from .methods import Method as Method
+from .method import Method as Method
 from .rules import Rule as Rule, parts as parts
 from .schedules import (
     Constant as Constant,

@@ -112,8 +112,8 @@ def availability_section(limit: float) -> tuple[list[str], bool]:
     lines = [
         "### Workers that leave and return",
         "",
-        f"{WORKERS} workers, {SECONDS:,.0f} s, async, jobs in progress lost; names say the times up and down. z is",
-        f"the distance in standard errors over workers, of which {limit} are allowed.",
+        f"{WORKERS} workers, {SECONDS:,.0f} s, async, jobs in progress lost; names say the times up and down. z",
+        f"is the distance in standard errors over workers, of which {limit} are allowed.",
         "",
         "| what | theory | found | z |",
         "|---|---|---|---|",

@@ -14,7 +14,7 @@ from rich.table import Table
 from stalegrad.simulator.cli.console import console, print_plainly
 
 if TYPE_CHECKING:
-    from stalegrad.policies.methods import MethodInfo
+    from stalegrad.policies.method import MethodInfo
 
 Row = dict[str, Any]
 
