@@ -3,8 +3,8 @@
     python scripts/build_alibaba_jobs.py mini-batch-times/ [--check]
 
 The folder holds job_1_norm.csv.gz to job_4_norm.csv.gz and coefficient_variation.csv.gz, as in
-https://github.com/alibaba/clusterdata (cluster-trace-gpu-v2020/mini-batch-time). Of a job those iterations are kept
-that all ten workers have, unchanged; of the 100 jobs the quantiles, over jobs, of the mean over iterations.
+https://github.com/alibaba/clusterdata (cluster-trace-gpu-v2020/mini-batch-time). Of a job the iterations that all
+ten workers have are kept unchanged; of the 100 jobs the quantiles, over jobs, of the mean over iterations.
 """
 
 import argparse
@@ -25,12 +25,12 @@ SHA256 = {
 }
 WORKERS = 10
 JOB = """\
-Mini-batch times of job {number} of four production training jobs: one line per logged iteration (every tenth one, the
-{rows} that all workers have), one column per worker. The unit is unknown: divide by the median, {median:g}.
+Mini-batch times of job {number} of four production training jobs: one line per logged iteration (every tenth one,
+the {rows} that all workers have), one column per worker. The unit is unknown: divide by the median, {median:g}.
 """
 QUANTILES = """\
-Coefficient of variation of mini-batch times over the ten workers of an iteration, mean over the iterations of a job:
-quantiles over 100 production training jobs. Columns: share of the jobs, coefficient of variation.
+Coefficient of variation of mini-batch times over the ten workers of an iteration, mean over the iterations of a
+job: quantiles over 100 production training jobs. Columns: share of the jobs, coefficient of variation.
 """
 SOURCE = """\
 Alibaba Platform of AI, https://github.com/alibaba/clusterdata, CC BY 4.0; see README in this folder.
@@ -39,18 +39,18 @@ Built by scripts/build_alibaba_jobs.py.
 README = """\
 Mini-batch times of production training jobs
 
-Copyright Alibaba Group. Taken from https://github.com/alibaba/clusterdata, cluster-trace-gpu-v2020/mini-batch-time, and
-licensed under the Creative Commons Attribution 4.0 International Licence,
+Copyright Alibaba Group. Taken from https://github.com/alibaba/clusterdata, cluster-trace-gpu-v2020/mini-batch-time,
+and licensed under the Creative Commons Attribution 4.0 International Licence,
 https://creativecommons.org/licenses/by/4.0/, which these files stay under.
 
-Changes, made by scripts/build_alibaba_jobs.py: of the four jobs (job-1.txt to job-4.txt) the iterations that all ten
-workers have are kept, as a table of workers; the columns of GPUs and iterations are left out. Of the coefficients of
-variation of 100 jobs only quantiles are kept (cv-quantiles.txt).
+Changes, made by scripts/build_alibaba_jobs.py: of the four jobs (job-1.txt to job-4.txt) the iterations that all
+ten workers have are kept, as a table of workers; the columns of GPUs and iterations are left out. Of the
+coefficients of variation of 100 jobs only quantiles are kept (cv-quantiles.txt).
 
 Cite: Q. Weng, W. Xiao, Y. Yu, W. Wang, C. Wang, J. He, Y. Li, L. Zhang, W. Lin, Y. Ding (2022), MLaaS in the Wild:
 Workload Analysis and Scheduling in Large-Scale Heterogeneous GPU Clusters, NSDI,
-https://www.usenix.org/conference/nsdi22/presentation/weng; W. Xiao, S. Ren, Y. Li, Y. Zhang, P. Hou, Z. Li, Y. Feng,
-W. Lin, Y. Jia (2020), AntMan: Dynamic Scaling on GPU Clusters for Deep Learning, OSDI,
+https://www.usenix.org/conference/nsdi22/presentation/weng; W. Xiao, S. Ren, Y. Li, Y. Zhang, P. Hou, Z. Li,
+Y. Feng, W. Lin, Y. Jia (2020), AntMan: Dynamic Scaling on GPU Clusters for Deep Learning, OSDI,
 https://www.usenix.org/conference/osdi20/presentation/xiao.
 """
 

@@ -128,7 +128,7 @@ class Cluster:
             raise ValueError(f"{name} of cluster: {error}") from None
         if name != "compute" and isinstance(found, Delay) and found.remembers:
             raise ValueError(
-                f"{name} of cluster: {kebab(type(found).__name__)} gives times that depend on each other, but {name} "
+                f"{name} of cluster: times of {kebab(type(found).__name__)} depend on each other, but {name} "
                 "is drawn once per worker: give a delay without memory, or a list of one number per worker"
             )
         return found
