@@ -39,9 +39,9 @@ Built by scripts/build_alibaba_jobs.py.
 README = """\
 Mini-batch times of production training jobs
 
-Copyright Alibaba Group. Taken from https://github.com/alibaba/clusterdata, cluster-trace-gpu-v2020/mini-batch-time,
-and licensed under the Creative Commons Attribution 4.0 International Licence,
-https://creativecommons.org/licenses/by/4.0/, which these files stay under.
+Copyright Alibaba Group. Taken from https://github.com/alibaba/clusterdata,
+cluster-trace-gpu-v2020/mini-batch-time, and licensed under the Creative Commons Attribution 4.0 International
+Licence, https://creativecommons.org/licenses/by/4.0/, which these files stay under.
 
 Changes, made by scripts/build_alibaba_jobs.py: of the four jobs (job-1.txt to job-4.txt) the iterations that all
 ten workers have are kept, as a table of workers; the columns of GPUs and iterations are left out. Of the

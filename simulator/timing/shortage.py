@@ -60,6 +60,6 @@ def _speed(cluster: Cluster, worker: int) -> float | None:
 
 def _short(worker: int, count: int, why: str) -> ValueError:
     return ValueError(
-        f"compute of worker {worker}: its record has {count} times and does not wrap round, but {why}: time {count} "
-        "is missing. Give a longer record, a smaller budget, or wrap = true"
+        f"compute of worker {worker}: its record has {count} times and does not wrap round, but {why}: time "
+        f"{count} is missing. Give a longer record, a smaller budget, or wrap = true"
     )

@@ -52,8 +52,8 @@ class MarkovModulated(Memory):
         states: the delay of each state, two or more.
         mean_stay: of each state, in ``unit``.
         unit: ``jobs``: stays are geometric, in gradients computed, at least 1. ``seconds``: stays are exponential,
-            in simulated seconds, which pass while a worker waits, too; the state in which a gradient begins decides
-            how long it takes. The states of a worker at each second are then the same under every synchrony.
+            in simulated seconds, which pass while a worker waits, too; the state in which a gradient begins
+            decides how long it takes. At each second a worker's state is then the same under every synchrony.
 
     Raises:
         ValueError: for a value that is not allowed, naming it.
@@ -172,8 +172,8 @@ class MarkovModulated(Memory):
             nonlocal visits, state, until
             if shortest <= math.ulp(begin):
                 raise ValueError(
-                    f"mean_stay of markov-modulated = {shortest} s is too short at {begin} s: the clock, a float64, "
-                    "would not advance"
+                    f"mean_stay of markov-modulated = {shortest} s is too short at {begin} s: the clock, a "
+                    "float64, would not advance"
                 )
             if begin - until > long:
                 visits, until = self._visits(rng), begin

@@ -32,7 +32,7 @@ class Recorded(Memory):
     Args:
         times: seconds: a list for all workers, a list of one list per worker, or a DataFrame with columns
             ``worker``, ``step`` and ``seconds``, rows in any order (without ``worker``: one record for all;
-            without ``step``: rows in order). Columns may be called ``rank``, ``iteration``, ``duration`` and so on.
+            without ``step``: rows in order). Columns may be called ``rank``, ``iteration``, ``duration`` etc.
         file: instead, a CSV file with such columns (UTF-8, at most 64 MiB).
         sha256: its checksum, if you want it verified; filled in when the file is read.
         job: instead, a measured job, see :meth:`measured`.
@@ -170,7 +170,7 @@ class Recorded(Memory):
     def sf(self, t: npt.ArrayLike) -> Floats:
         """Return the fraction of times above ``t``; of all workers' times, if there are several records."""
         times = np.sort(self._pooled())
-        return np.asarray(1.0 - np.searchsorted(times, np.asarray(t), side="right") / len(times))
+        return np.asarray((len(times) - np.searchsorted(times, np.asarray(t), side="right")) / len(times))
 
     def settings(self) -> dict[str, Any]:
         """Return the fields as plain tables.

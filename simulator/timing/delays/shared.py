@@ -23,7 +23,7 @@ class Shared(Memory):
 
     Args:
         base: the delay of a single time without the slow-down.
-        factor: distribution of the factors, e.g. ``Empirical([1, 1, 1, 4])``; any delay whose draws are independent.
+        factor: distribution of the factors, e.g. ``Empirical([1, 1, 1, 4])``; any delay without memory.
         period: seconds, of all groups from 0 on.
         group: a whole number, the group of all who have this delay; or a list of one per worker of the cluster.
             Groups are the same wherever they have the same number; a Shared inside another one has its own.
