@@ -129,7 +129,7 @@ def memory_section(limit: float) -> tuple[list[str], bool]:
         "### Times with memory",
         "",
         f"{DRAWS:,} draws or more each. z is the distance in standard errors that count the memory, of which",
-        f"{limit} are allowed; tests of a distribution take {DRAWS:,} draws {APART} apart, and need p = {LEAST_P}.",
+        f"{limit} are allowed; tests of a distribution take {DRAWS:,} draws {APART} apart and need p = {LEAST_P}.",
         "",
         "| what | theory | found | holds |",
         "|---|---|---|---|",

@@ -14,9 +14,10 @@ from stalegrad.analysis import (
     throughput,
 )
 from stalegrad.policies.synchrony import SSP, Async, KAsync, KBatchAsync, KBatchSync, KSync, Sequential, Sync
+from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import (
-    Deterministic,
     Correlated,
+    Deterministic,
     Empirical,
     Erlang,
     Exponential,
@@ -24,15 +25,16 @@ from stalegrad.simulator.timing.delays import (
     Gamma,
     HyperExponential,
     LogNormal,
-    Pareto,
-    ShiftedExponential,
     MarkovModulated,
+    Pareto,
     Recorded,
     Shared,
+    ShiftedExponential,
     TwoLevelGamma,
     Uniform,
     Weibull,
 )
+from stalegrad.simulator.timing.engine import simulate
 
 P = 8
 EXP, SHIFTED, PARETO = Exponential(1.0), ShiftedExponential(1.0, 1.0), Pareto(2.0, 1.0)
