@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -165,22 +166,21 @@ class MarkovModulated(Memory):
 
     def _by_seconds(self, rng: np.random.Generator) -> Callable[[float], int]:
         visits, long, shortest = self._visits(rng), FORGOTTEN * sum(self.mean_stay), min(self.mean_stay)
-        state = next(visits)
-        until = rng.exponential(self.mean_stay[state])
+        ends, states = [0.0], [0]  # of the stays so far: a job that is cancelled lets time go back
 
         def state_at(begin: float) -> int:
-            nonlocal visits, state, until
+            nonlocal visits
             if shortest <= math.ulp(begin):
                 raise ValueError(
                     f"mean_stay of markov-modulated = {shortest} s is too short at {begin} s: the clock, a "
                     "float64, would not advance"
                 )
-            if begin - until > long:
-                visits, until = self._visits(rng), begin
-            while until <= begin:
-                state = next(visits)
-                until += rng.exponential(self.mean_stay[state])
-            return state
+            if begin - ends[-1] > long:
+                visits, ends[-1] = self._visits(rng), begin
+            while ends[-1] <= begin:
+                states.append(next(visits))
+                ends.append(ends[-1] + rng.exponential(self.mean_stay[states[-1]]))
+            return states[bisect.bisect_right(ends, begin)]
 
         return state_at
 

@@ -177,6 +177,20 @@ def test_states_by_seconds_are_the_same_under_every_synchrony():
         assert [round(timer(begin), 6) for begin, _ in own] == [took for _, took in own]
 
 
+def test_a_cancelled_job_that_looked_ahead_changes_no_state():
+    delay = MarkovModulated([0.5, 3.0], mean_stay=[4.0, 2.0], unit="seconds")
+    cluster, begins = Cluster(5, delay), [set[float]() for _ in range(5)]
+    table = simulate(cluster, KSync(1, local_steps=4), updates=200, seed=2).verify().messages
+    assert (table.fate == "cancelled").sum() > 500
+    for row in table[table.fate == "used"].itertuples():
+        timer, now = cluster.compute_timer(2, row.worker), row.read_time
+        for _ in range(4):  # a timer of its own, which never looks back
+            begins[row.worker].add(now)
+            now += timer(now)
+        assert now == pytest.approx(row.finish_time, rel=1e-12)
+    assert sum(map(len, begins)) > 700
+
+
 def test_a_clock_that_runs_far_ahead_of_the_stays_is_no_trouble():
     timer = Cluster(1, MarkovModulated([1.0, 5.0], mean_stay=[1e-6, 1e-6], unit="seconds")).compute_timer(0, 0)
     slow = [timer(float(t)) == 5.0 for t in range(2_000)]
