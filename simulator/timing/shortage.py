@@ -15,8 +15,8 @@ def check_records(cluster: Cluster, synchrony: Synchrony, budget: Budget) -> Non
     """Check that records that do not wrap round have as many times as a run is known to need.
 
     Whatever the synchrony, all workers together compute what is used. In rounds every worker computes a message
-    per update. Where nobody waits and nothing else takes time, every worker computes for the whole wallclock. A
-    record that is too short for another reason is an error when it ends.
+    per update, if all are there. Where nobody waits and nothing else takes time, every worker computes for the
+    whole wallclock. A record that is too short for another reason is an error when it ends.
 
     Raises:
         ValueError: naming the worker, how many times there are, and how many are needed.
@@ -29,14 +29,15 @@ def check_records(cluster: Cluster, synchrony: Synchrony, budget: Budget) -> Non
         delay = cluster.delay_of(worker)
         if isinstance(delay, Recorded) and not delay.wrap:
             records[worker] = delay.own_times()
+    whole = cluster.join is None and cluster.availability is None
+    instant = whole and not cluster.uplink and not cluster.downlink and not cluster.server
     pattern, steps = pattern_of(synchrony, cluster.size), synchrony.local_steps
     of_update = getattr(pattern, "k", 1) * (steps if pattern else 1)
     updates = budget.updates or math.ceil((budget.gradients or 0) / of_update)
     used = max(updates * of_update, budget.gradients or 0)
     for worker, times in records.items():
-        if isinstance(pattern, Rounds) and cluster.join is None and len(times) < updates * steps:
+        if isinstance(pattern, Rounds) and whole and len(times) < updates * steps:
             raise _short(worker, len(times), f"{updates} updates of {synchrony.name} need {updates * steps} of it")
-        instant = not cluster.uplink and not cluster.downlink and not cluster.server and cluster.join is None
         if isinstance(pattern, Free) and instant and budget.wallclock is not None:
             speed = _speed(cluster, worker)
             if speed is not None and (reached := float(times.sum()) / speed) < budget.wallclock:

@@ -68,8 +68,7 @@ class Worker:
         stay: how often it has left: models on their way to an earlier stay do not reach it.
         draining: whether it leaves as soon as its job is done and sent.
         resume: sends its program a value and returns the next action.
-        timer: draws compute times that depend on the clock, ``timed`` so far; None: they come in ``blocks``.
-        usual: the mean compute time, of a block or of those timed so far.
+        timer: draws times that depend on the clock, ``timed`` so far, ``usual`` is their mean; None: ``blocks`` do.
     """
 
     __slots__ = (
@@ -93,8 +92,7 @@ class Worker:
         self.times: Iterator[float] = iter(())
         clocked = engine.cluster.delay_of(index).clocked
         self.timer = engine.cluster.compute_timer(engine.seed, index) if clocked else None
-        self.timed = 0
-        self.usual = 0.0
+        self.timed, self.usual = 0, 0.0
         self.read_time = self.reads_time = -1.0
         self.reads = 0
 

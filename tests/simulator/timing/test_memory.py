@@ -12,6 +12,7 @@ import tomli_w
 from scipy import stats
 
 from stalegrad.policies.synchrony import AWAIT, SEND, SSP, Async, Compute, KAsync, KSync, Sync
+from stalegrad.simulator.timing.availability import Renewal
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import (
@@ -312,6 +313,13 @@ def test_tables_there_and_back_and_through_toml(delay):
     assert hash(as_delay(table)) == hash(delay)
 
 
+@pytest.mark.parametrize("delay", MEMORY, ids=lambda d: type(d).__name__)
+def test_workers_may_leave_and_return(delay):
+    availability = Renewal(up=Exponential(20.0), down=Exponential(5.0))
+    trace = simulate(Cluster(4, delay, availability=availability), KSync(2, local_steps=2), updates=150, seed=4)
+    assert "lost" in set(trace.verify().column("fate"))
+
+
 def test_a_list_of_delays_may_hold_them():
     delays = [Shared(1.0, FACTORS, 5.0, group=i % 2) for i in range(3)] + [Correlated(Exponential(), 0.5)]
     cluster = Cluster(compute=delays)
@@ -362,6 +370,7 @@ def test_a_delay_of_users_may_remember():
         (lambda: Shared(1.0, FACTORS, 1.0, group=[0, 1.5]), ["group of shared, worker 1", "1.5"]),
         (lambda: Cluster(3, Shared(1.0, FACTORS, 1.0, group=[0, 1])), ["group of shared has 2", "worker 2"]),
         (lambda: Cluster(3, 1.0, speeds=Correlated(Exponential(), 0.5)), ["speeds of cluster", "correlated"]),
+        (lambda: Renewal(Correlated(Exponential(), 0.5), 1.0), ["up of renewal", "drawn independently"]),
         (lambda: Cluster(3, 1.0, join=Recorded([1.0])), ["join of cluster", "recorded", "once per worker"]),
     ],
 )  # fmt: skip
