@@ -68,7 +68,7 @@ class Worker:
         stay: how often it has left: models on their way to an earlier stay do not reach it.
         draining: whether it leaves as soon as its job is done and sent.
         resume: sends its program a value and returns the next action.
-        timer: draws times that depend on the clock, ``timed`` so far, ``usual`` is their mean; None: ``blocks`` do.
+        timer: draws times that depend on the clock, ``timed`` so far, of mean ``usual``; None: see ``blocks``.
     """
 
     __slots__ = (
