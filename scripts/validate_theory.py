@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
+from validate_availability import availability_section
+from validate_memory import memory_section
 
 from stalegrad.analysis import (
     Constants,
@@ -459,6 +461,8 @@ def main() -> int:
             runtime_section(list(zip(todo, runs, strict=True))),
             race_section(list(zip([] if quick else RACES, races, strict=True))),
             bound_section(list(zip(falls, bounds, strict=True))),
+            memory_section(LIMIT),
+            availability_section(LIMIT),
         ]
     holds = all(ok for _, ok in sections)
     text = "\n".join(

@@ -22,6 +22,7 @@ from .timing.budget import Budget as Budget
 from .timing.cluster import Cluster as Cluster
 from .timing.columns import TraceError as TraceError
 from .timing.delays import (
+    Correlated as Correlated,
     Delay as Delay,
     Deterministic as Deterministic,
     Empirical as Empirical,
@@ -31,12 +32,16 @@ from .timing.delays import (
     Gamma as Gamma,
     HyperExponential as HyperExponential,
     LogNormal as LogNormal,
+    MarkovModulated as MarkovModulated,
     Pareto as Pareto,
+    Recorded as Recorded,
     Scipy as Scipy,
+    Shared as Shared,
     ShiftedExponential as ShiftedExponential,
     TwoLevelGamma as TwoLevelGamma,
     Uniform as Uniform,
     Weibull as Weibull,
+    measured_cv as measured_cv,
 )
 from .timing.engine import simulate as simulate
 from .timing.trace import Trace as Trace

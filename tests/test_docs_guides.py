@@ -1,6 +1,7 @@
 """The code of the guides in docs/ runs, and prints what stands there."""
 
 import re
+import tomllib
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -11,11 +12,11 @@ from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.synchrony import SYNCHRONIES
 from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.cluster import Cluster
-from stalegrad.simulator.timing.delays import Exponential
+from stalegrad.simulator.timing.delays import Exponential, as_delay
 from stalegrad.simulator.timing.engine import simulate
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-GUIDES = ("synchronies", "methods", "anatomy", "availability")
+GUIDES = ("synchronies", "methods", "anatomy", "availability", "delays")
 
 
 def carried_out(guide):
@@ -75,3 +76,13 @@ def test_shares_of_a_cycle_are_those_of_its_delays():
     text = (DOCS / "anatomy.md").read_text(encoding="utf-8")
     said = re.search(r"cycle of 1\.75 s, ([\d.]+), ([\d.]+) and (\d\.\d+)", text).groups()
     assert list(map(float, said)) == pytest.approx([5 * s / 1.75 for s in (0.5, 1.0, 0.25)], abs=0.006)
+
+
+def test_the_tables_of_the_guide_to_delays_are_delays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "steps.csv").write_text("worker,step,seconds\n0,0,1.0\n")
+    tables = re.findall(r"`(\{ delay = .*?\})`", (DOCS / "delays.md").read_text(encoding="utf-8"))
+    whole = [table for table in tables if "..." not in table]
+    assert len(whole) >= 2
+    for table in whole:
+        assert as_delay(tomllib.loads(f"delay = {table}")["delay"])

@@ -1,7 +1,8 @@
 """Expected runtimes and staleness: theory to compare simulations with.
 
 All of it is for the long run, workers with independent times, messages that travel at once and a server that takes
-no time.
+no time. Where only means count (async, k-batch-async), or the times of one round (sync, k-sync), a worker's own
+times may depend on each other.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stalegrad.simulator.timing.delays import (
     Deterministic,
     Empirical,
     Exponential,
+    Recorded,
     as_delay,
 )
 
@@ -98,6 +100,7 @@ def expected_update_time(synchrony: SynchronyLike, compute: Compute, workers: in
         raise ValueError(f"local_steps = {synchrony.local_steps}: update times are known for 1 only")
     if len(delays) == 1 or synchrony.name in ("async", "k-batch-async"):
         return _renewals(delays, k)
+    _check_independent(delays, rounds=synchrony.name in ("sync", "k-sync"))
     if synchrony.name in ("sync", "k-sync"):
         return _order_statistic(delays, k)
     return _k_batch_sync(delays, k) if synchrony.name == "k-batch-sync" else _k_async(delays, k)
@@ -110,6 +113,7 @@ def expected_speedup(synchrony: SynchronyLike, compute: Compute, workers: int | 
     :func:`expected_update_time`. Reference: Dutta et al. 2018, Theorem 1.
     """
     delays, _ = _setting(synchrony, compute, workers)
+    _check_independent(delays, rounds=True)
     sync = _order_statistic(delays, len(delays))
     own = expected_update_time(synchrony, compute, workers)
     kind: Kind = "numerical" if own.kind == "exact" and sync.kind == "numerical" else _reciprocal(own.kind)
@@ -175,6 +179,7 @@ def fresh_probability(synchrony: SynchronyLike, compute: Compute, workers: int |
     count = len(delays)
     if synchrony.name in ROUNDS or (synchrony.name == "k-async" and k == count):
         return Estimate(1.0, "exact", "every gradient is of the version it updates")
+    _check_independent(delays)
     if len(set(delays)) > 1:
         raise ValueError("fresh_probability has no theory for workers that differ: give one delay for all")
     memoryless = isinstance(delays[0], Exponential)
@@ -274,9 +279,10 @@ def _setting(synchrony: SynchronyLike, compute: Compute, workers: int | None) ->
     """Return the delay of every worker, and k; raise ValueError for what theory cannot take."""
     count = worker_count(compute, workers)
     k = _k_of(synchrony, count)
-    if _is_list(compute):
-        return [_delay(value) for value in compute], k
-    return [_delay(compute)] * count, k
+    values = list(compute) if _is_list(compute) else [as_delay(compute)] * count
+    own = [as_delay(value).of_worker(worker) for worker, value in enumerate(values)]
+    known = {delay: _delay(delay) for delay in dict.fromkeys(own)}
+    return [known[delay] for delay in own], k
 
 
 def worker_count(compute: Compute, workers: int | None) -> int:
@@ -307,8 +313,7 @@ def _k_of(synchrony: SynchronyLike, workers: int) -> int:
     return workers if name == "sync" else int(getattr(synchrony, "k", 1))
 
 
-def _delay(value: object) -> Delay:
-    delay = as_delay(value)
+def _delay(delay: Delay) -> Delay:
     machines = [delay.realise(np.random.default_rng(seed)) for seed in (0, 1)]
     if machines[0] != machines[1]:
         raise ValueError(
@@ -321,6 +326,13 @@ def _delay(value: object) -> Delay:
     if not math.isfinite(mean) or mean <= 0:
         raise ValueError(f"compute = {delay!r} has mean {mean}: theory needs a finite one above 0")
     return machines[0]
+
+
+def _check_independent(delays: Sequence[Delay], *, rounds: bool = False) -> None:
+    """Raise ValueError if a worker's times depend on each other; within a round only recorded ones do."""
+    for delay in dict.fromkeys(delays):
+        if isinstance(delay, Recorded) or (delay.remembers and not rounds):
+            raise ValueError(f"compute = {delay!r:.200} remembers: theory here needs independent times")
 
 
 def _check_continuous(delay: Delay) -> None:

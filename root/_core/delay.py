@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +16,79 @@ if TYPE_CHECKING:
     from scipy.stats.distributions import rv_frozen
 
 Floats = npt.NDArray[np.float64]
+Timer = Callable[[float], float]
+"""Draws the times of a worker one by one; it is told at which second each job begins."""
+
+BLOCK = 256
+"""Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
+
+
+class RecordEndsError(ValueError):
+    """A worker needs one more time than was recorded."""
 
 
 class Delay:
-    """Base of all delays: distributions of a non-negative random time in seconds."""
+    """Base of all delays: distributions of a non-negative random time in seconds.
+
+    A subclass defines ``sample``. One whose times depend on earlier ones sets ``remembers = True`` and defines
+    ``blocks`` instead; one whose times depend on the clock also sets ``clocked`` and defines ``timer``.
+    """
+
+    remembers = False
+    """Whether a worker's times depend on each other or on the clock."""
+
+    @property
+    def clocked(self) -> bool:
+        """Whether a time depends on the second at which its job begins."""
+        return False
+
+    @property
+    def ahead(self) -> bool:
+        """Whether times may be drawn before they are needed."""
+        return not self.clocked
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """Return ``size`` independent draws."""
         raise TypeError(f"{type(self).__name__} cannot be drawn from: define sample(rng, size)")
+
+    def blocks(self, rng: np.random.Generator) -> Iterator[Floats]:
+        """Yield the times of one worker in order, 256 at once, for ever.
+
+        Raises:
+            RecordEndsError: when one more is asked for than there are.
+        """
+        while True:
+            yield self.sample(rng, BLOCK)
+
+    def timer(self, rng: np.random.Generator, common: Callable[..., np.random.Generator]) -> Timer:
+        """Return a function that draws the times of one worker in order, told when each job begins.
+
+        Args:
+            rng: the worker's own random stream.
+            common: returns the random stream of a key (whole numbers), the same one for all workers.
+        """
+        times = (time for block in self.blocks(rng) for time in np.asarray(block, float).tolist())
+        return lambda begin: next(times)
+
+    def of_worker(self, worker: int) -> Delay:
+        """Return the delay of one worker.
+
+        Raises:
+            ValueError: if there is none for this worker.
+        """
+        return self
+
+    def realise(self, rng: np.random.Generator) -> Delay:
+        """Return the delay of one worker: delays with a random machine draw it here, once per run."""
+        return self
+
+    def parts(self) -> Iterator[Delay]:
+        """Yield the delays that this one is made of, and those that they are made of."""
+        for value in getattr(self, "__dict__", {}).values():
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Delay):
+                    yield part
+                    yield from part.parts()
 
     def distribution(self) -> rv_frozen:
         """Return the frozen ``scipy.stats`` distribution of this delay."""
@@ -36,11 +102,11 @@ class Delay:
         """Return the survival function P(X > t)."""
         return np.asarray(self.distribution().sf(np.asarray(t, float)), np.float64)
 
+    def ppf(self, q: npt.ArrayLike) -> Floats:
+        """Return the quantiles of probabilities ``q``, in seconds."""
+        return np.asarray(self.distribution().ppf(np.asarray(q, float)), np.float64)
+
     def settings(self) -> Table:
         """Return the fields as a spec holds them, those with their defaults too; what is not given is left out."""
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return plain({name: value for name, value in given.items() if value is not None and value != ()})
-
-    def realise(self, rng: np.random.Generator) -> Delay:
-        """Return the delay of one worker: delays with a random machine draw it here, once per run."""
-        return self

@@ -37,6 +37,8 @@ Seed = Annotated[int, BeforeValidator(builtin), Field(ge=0, lt=SEEDS, strict=Tru
 
 PositiveFloat = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
+Correlation = Annotated[float, BeforeValidator(_number), Field(gt=-1, lt=1, allow_inf_nan=False)]
+"""A coefficient of correlation, strictly between -1 and 1."""
 
 T = TypeVar("T")
 

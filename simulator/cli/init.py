@@ -31,6 +31,8 @@ hidden = [64]
 workers = 16
 # How long one gradient takes, in seconds: one delay for all, or a list of one per worker.
 compute = { delay = "shifted-exponential", shift = 1.0, scale = 1.0 }
+# compute = { delay = "correlated", phi = 0.7, base = { delay = "gamma", mean = 1.0, cv = 0.5 } }   # with memory
+# compute = { delay = "recorded", file = "steps.csv" }   # measured: columns worker, step, seconds; docs/delays.md
 # speeds = [1.0, 1.0, ...]   # a worker of speed 2 needs half the time
 # uplink = 0.1               # seconds from worker to server
 # downlink = 0.1             # and back

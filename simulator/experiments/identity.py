@@ -131,7 +131,9 @@ def registered_in(experiment: Experiment) -> dict[str, object]:
     if problem.named and _is_own(NETWORKS, NETWORKS[problem.model]):
         found["problem.model"] = NETWORKS[problem.model].make
     for name, value in changed_fields(experiment.cluster).items():
-        kinds = dict.fromkeys(map(type, value if isinstance(value, tuple) else (value,)))
+        outer = value if isinstance(value, tuple) else (value,)
+        inner = [part for delay in outer if isinstance(delay, Delay) and delay.remembers for part in delay.parts()]
+        kinds = dict.fromkeys(map(type, (*outer, *inner)))
         found |= {f"cluster.{name}.{DELAYS.name_of(kind)}": kind for kind in kinds if _is_own(DELAYS, kind)}
     return found
 

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stalegrad._core.delay import BLOCK
 from stalegrad._core.specs import builtin
 from stalegrad.policies.synchrony import Free, Pattern, Rounds, Synchrony
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import reach
-from stalegrad.simulator.timing.cluster import BLOCK, Cluster
-from stalegrad.simulator.timing.delays import DELAYS, Delay, Function
+from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.delays import DELAYS, Delay
 from stalegrad.simulator.timing.log import CANCELLED, PENDING, columns_of
 
 MOST_TIMES = 1 << 27
@@ -86,10 +87,12 @@ def pattern_of(synchrony: Synchrony, workers: int) -> Pattern | None:
 
 
 def _known(cluster: Cluster) -> bool:
-    """Whether times do not depend on who draws when; a function of users may count its calls."""
-    delays = cluster.compute if isinstance(cluster.compute, tuple) else (cluster.compute,)
-    kinds = {type(delay) for delay in (*delays, cluster.speeds) if isinstance(delay, Delay)}
-    return all(DELAYS.built_in(kind) and kind is not Function for kind in kinds)
+    """Whether times do not depend on who draws when."""
+    computes = cluster.compute if isinstance(cluster.compute, tuple) else (cluster.compute,)
+    delays = [delay for delay in (*computes, cluster.speeds) if isinstance(delay, Delay)]
+    inner = [part for delay in delays if delay.remembers for part in delay.parts()]
+    kinds = {type(delay) for delay in (*delays, *inner)}
+    return all(delay.ahead for delay in delays) and all(map(DELAYS.built_in, kinds))
 
 
 class _Jobs:

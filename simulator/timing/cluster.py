@@ -12,31 +12,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stalegrad._core.delay import BLOCK, RecordEndsError, Timer
 from stalegrad._core.specs import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     changed_fields,
     check_keys,
+    kebab,
     spec,
     validate,
 )
 from stalegrad.simulator.timing.availability import AVAILABILITIES, Availability, as_availability
 from stalegrad.simulator.timing.availability.base import Presence
-from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic, Scipy, as_delay
+from stalegrad.simulator.timing.delays import DELAYS, Delay, always_zero, as_delay
 from stalegrad.simulator.timing.limits import MOST_WORKERS
-
-BLOCK = 256
-"""Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
 
 
 class Purpose(IntEnum):
-    """What a random stream is for. Every worker has its own stream per purpose."""
+    """What a random stream is for. Every worker has its own stream per purpose, but SHARED ones are common."""
 
     COMPUTE = 0
     MACHINE = 1
     SPEED = 2
     JOIN = 3
+    SHARED = 4
     AVAILABILITY = 10
 
 
@@ -53,7 +53,8 @@ class Cluster:
         workers: how many, at most 10,000,000; may be left out where ``compute``, ``speeds`` or ``join`` is a list.
         compute: delay of the time of one mini-batch gradient, for all workers or a list of one per worker
             (see :mod:`stalegrad.simulator.timing.delays`; a number, a frozen ``scipy.stats`` distribution
-            or a function ``f(rng, size)`` will do).
+            or a function ``f(rng, size)`` will do). Times may depend on earlier ones, be measured ones in order,
+            or slow down together: ``Correlated``, ``MarkovModulated``, ``Recorded``, ``Shared``.
         speeds: a worker of speed 2 needs half the time; a list of one per worker, or a delay that is drawn
             once per run and worker. Default: all 1.
         uplink: seconds that a message travels to the server.
@@ -100,8 +101,13 @@ class Cluster:
                 raise ValueError(f"{name} of cluster has {length} entries, but there are {workers} workers")
         object.__setattr__(self, "workers", workers)
         object.__setattr__(self, "compute", self._delays("compute"))
-        for worker in range(workers if isinstance(self.compute, tuple) else 1):
-            if _always_zero(self.delay_of(worker)):
+        one_by_one = isinstance(self.compute, tuple) or type(self.compute).of_worker is not Delay.of_worker
+        for worker in range(workers if one_by_one else 1):
+            try:
+                own = self.delay_of(worker)
+            except ValueError as error:
+                raise ValueError(f"compute of worker {worker}: {error}") from None
+            if always_zero(own):
                 raise ValueError(f"compute of worker {worker} always takes 0 seconds: time would never advance")
         if self.speeds is not None:
             speeds = self._numbers("speeds", PositiveFloat) if _is_list(self.speeds) else self._delays("speeds")
@@ -117,9 +123,15 @@ class Cluster:
     def _delays(self, name: str) -> Delay | tuple[Delay, ...]:
         value = getattr(self, name)
         try:
-            return tuple(as_delay(v) for v in value) if _is_list(value) else as_delay(value)
+            found = tuple(as_delay(v) for v in value) if _is_list(value) else as_delay(value)
         except ValueError as error:
             raise ValueError(f"{name} of cluster: {error}") from None
+        if name != "compute" and isinstance(found, Delay) and found.remembers:
+            raise ValueError(
+                f"{name} of cluster: times of {kebab(type(found).__name__)} depend on each other, but {name} "
+                "is drawn once per worker: give a delay without memory, or a list of one number per worker"
+            )
+        return found
 
     def _numbers(self, name: str, annotation: Any) -> tuple[float, ...]:
         values = enumerate(getattr(self, name))
@@ -160,9 +172,13 @@ class Cluster:
         return self.workers
 
     def delay_of(self, worker: int) -> Delay:
-        """Return the compute delay of a worker, before its machine and its speed are drawn."""
+        """Return the compute delay of a worker, before its machine and its speed are drawn.
+
+        Raises:
+            ValueError: if a delay of several workers has none for this one.
+        """
         delay: Delay = self.compute[worker] if isinstance(self.compute, tuple) else self.compute
-        return delay
+        return delay.of_worker(worker)
 
     def compute_times(self, seed: int, worker: int) -> Iterator[float]:
         """Yield a worker's compute times, one per gradient, for ever.
@@ -177,18 +193,54 @@ class Cluster:
         """Yield a worker's compute times in blocks of 256, for ever.
 
         Raises:
-            ValueError: if a user's delay yields a negative or non-finite time, or a block of zeros; it
-                names the worker and the draw.
+            ValueError: if a user's delay yields a negative or non-finite time, or a block of zeros, or a record
+                has ended; it names the worker and the draw. Also if the times depend on the clock.
         """
+        delay, speed = self._machine(seed, worker)
+        what, first = f"compute of worker {worker}", 0
+        if delay.clocked:
+            raise ValueError(f"{what} = {delay!r} depends on when a job begins: use compute_timer")
+        try:
+            for block in delay.blocks(stream(seed, Purpose.COMPUTE, worker)):
+                yield _block(block, speed, what, first)
+                first += len(block)
+        except RecordEndsError as error:
+            raise ValueError(f"{what}: draw {first} does not exist: {error}") from None
+
+    def compute_timer(self, seed: int, worker: int) -> Timer:
+        """Return a function that draws a worker's compute times one by one, told at which second each job begins.
+
+        Raises:
+            ValueError: the function, as :meth:`compute_blocks`.
+        """
+        delay, speed = self._machine(seed, worker)
+
+        def common(*key: int) -> np.random.Generator:
+            return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(Purpose.SHARED, *key)))
+
+        draw, numbers = delay.timer(stream(seed, Purpose.COMPUTE, worker), common), itertools.count()
+
+        def timer(begin: float) -> float:
+            what, number = f"compute of worker {worker}", next(numbers)
+            try:
+                time = draw(begin) / speed
+            except RecordEndsError as error:
+                raise ValueError(f"{what}: draw {number} does not exist: {error}") from None
+            if not 0.0 <= time < math.inf:
+                raise ValueError(f"{what}: draw {number} is {time}; allowed are finite times of at least 0")
+            return time
+
+        return timer
+
+    def _machine(self, seed: int, worker: int) -> tuple[Delay, float]:
+        """Return a worker's delay and speed, as drawn for this run."""
         delay = self.delay_of(worker)
         if type(delay).realise is not Delay.realise:  # a stream takes 20 microseconds to make
             delay = delay.realise(stream(seed, Purpose.MACHINE, worker))
         speed = self._once(self.speeds, "speeds", seed, Purpose.SPEED, worker, default=1.0)
         if speed == 0:
             raise ValueError(f"speeds of cluster: worker {worker} drew speed 0; allowed is any above 0")
-        rng = stream(seed, Purpose.COMPUTE, worker)
-        for first in itertools.count(0, BLOCK):
-            yield _block(delay, rng, speed, f"compute of worker {worker}", first)
+        return delay, speed
 
     def presence(self, seed: int, worker: int) -> Presence:
         """Return when a worker is there, of a cluster with availability."""
@@ -214,22 +266,17 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
 
-def _always_zero(delay: Delay) -> bool:
-    if isinstance(delay, Scipy):
-        return bool(delay.distribution().sf(0.0) == 0)
-    return isinstance(delay, Deterministic) and delay.value == 0
-
-
-def _block(delay: Delay, rng: np.random.Generator, speed: float, what: str, first: int) -> Any:
-    block = _checked(delay.sample(rng, BLOCK), what, first)
-    if not block.any():
+def _block(block: Any, speed: float, what: str, first: int) -> Any:
+    block = _checked(block, what, first)
+    whole = len(block) == BLOCK
+    if whole and not block.any():
         raise ValueError(f"{what} drew {BLOCK} times 0: time would never advance")
     if speed == 1.0:
         return block
     what = f"{what}, divided by its speed {speed!r}"
     with np.errstate(over="ignore", under="ignore"):
         times = _checked(block / speed, what, first)
-    if not times.any():
+    if whole and not times.any():
         raise ValueError(f"{what}, is {BLOCK} times 0: time would not advance")
     return times
 

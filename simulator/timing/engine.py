@@ -26,6 +26,7 @@ from stalegrad.simulator.timing.clock import check_advance, no_full_collections,
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import Log, Message
 from stalegrad.simulator.timing.server import Server
+from stalegrad.simulator.timing.shortage import check_records
 from stalegrad.simulator.timing.trace import Trace
 from stalegrad.simulator.timing.worker import Worker
 
@@ -55,7 +56,8 @@ def simulate(
 
     Raises:
         ValueError: unless exactly one budget is given and is positive; if the synchrony cannot work with
-            this cluster; if a delay draws a negative or non-finite time; as soon as the clock would no longer
+            this cluster; if a delay draws a negative or non-finite time, or a record ends (before anything is
+            simulated, if the budget tells); as soon as the clock would no longer
             advance or overflow (see :class:`~stalegrad.simulator.timing.cluster.Cluster`).
     """
     budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
@@ -77,6 +79,7 @@ class Engine:
     """
 
     def __init__(self, cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> None:
+        check_records(cluster, synchrony, budget)
         self.cluster, self.synchrony, self.budget, self.seed = cluster, synchrony, budget, seed
         self.env = simpy.Environment(0.0)
         self.done = simpy.Event(self.env)

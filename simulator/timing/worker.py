@@ -68,12 +68,13 @@ class Worker:
         stay: how often it has left: models on their way to an earlier stay do not reach it.
         draining: whether it leaves as soon as its job is done and sent.
         resume: sends its program a value and returns the next action.
+        timer: draws times that depend on the clock, ``timed`` so far, of mean ``usual``; None: see ``blocks``.
     """
 
     __slots__ = (
         "asked", "at_most", "blocks", "draining", "engine", "finished", "index", "job", "log", "on_finish",
         "present", "read_time", "reads", "reads_time", "resume", "sends", "server", "simple", "stay", "steps",
-        "suspended", "task", "times", "unanswered", "usual", "version", "waiting",
+        "suspended", "task", "timed", "timer", "times", "unanswered", "usual", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, server: Server, log: Log, index: int) -> None:
@@ -89,7 +90,9 @@ class Worker:
         self.on_finish = (self.finish,)
         self.blocks = engine.cluster.compute_blocks(engine.seed, index)
         self.times: Iterator[float] = iter(())
-        self.usual = 0.0
+        clocked = engine.cluster.delay_of(index).clocked
+        self.timer = engine.cluster.compute_timer(engine.seed, index) if clocked else None
+        self.timed, self.usual = 0, 0.0
         self.read_time = self.reads_time = -1.0
         self.reads = 0
 
@@ -241,7 +244,7 @@ class Worker:
             steps = 1
             duration = next(self.times, None)
             if duration is None:
-                duration = self.draw()
+                duration = self.draw(now)
         else:
             log.steps[number] = self.steps
             duration, steps = self.duration()
@@ -250,8 +253,13 @@ class Worker:
         self.job = message = Message(self.on_finish, number, index, version, steps)
         engine.env.schedule(message, WORKER_RANK + index, duration)  # type: ignore[arg-type]
 
-    def draw(self) -> float:
-        """Return the next compute time, and note the mean of those among which it was drawn."""
+    def draw(self, begin: float) -> float:
+        """Return the next compute time, that of a gradient which is begun at this moment."""
+        if self.timer is not None:
+            duration = self.timer(begin)
+            self.timed += 1
+            self.usual += (duration - self.usual) / self.timed
+            return duration
         for time in self.times:
             return time
         block = next(self.blocks)
@@ -261,12 +269,13 @@ class Worker:
 
     def duration(self) -> tuple[float, int]:
         """Draw how long the job takes, and how many whole gradients it then has."""
-        total, done = self.draw(), 0
+        now = self.engine.now
+        total, done = self.draw(now), 0
         while total <= self.at_most:
             done += 1
             if done == self.steps:
                 return total, done
-            total += self.draw()
+            total += self.draw(now + total)
         return self.at_most, done
 
     def check_reads(self, now: float) -> None:

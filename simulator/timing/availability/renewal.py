@@ -50,6 +50,10 @@ class Renewal(Availability):
                 delay = as_delay(getattr(self, name))
             except ValueError as error:
                 raise ValueError(f"{name} of renewal: {error}") from None
+            if delay.remembers:
+                raise ValueError(
+                    f"{name} of renewal = {delay!r:.200} is not allowed: periods are drawn independently"
+                )
             object.__setattr__(self, name, delay)
             if self.start == "stationary" and not 0 < _mean(delay, name) < np.inf:
                 raise ValueError(

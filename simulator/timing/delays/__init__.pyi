@@ -1,6 +1,7 @@
-from .convert import as_delay as as_delay
+from .convert import always_zero as always_zero, as_delay as as_delay
 from .external import Function as Function, Scipy as Scipy
 from .measured import Empirical as Empirical
+from .memory import Correlated as Correlated, MarkovModulated as MarkovModulated, Memory as Memory
 from .parametric import (
     Delay as Delay,
     Deterministic as Deterministic,
@@ -15,4 +16,6 @@ from .parametric import (
     Uniform as Uniform,
     Weibull as Weibull,
 )
+from .recorded import Recorded as Recorded, measured_cv as measured_cv
 from .registry import DELAYS as DELAYS
+from .shared import Shared as Shared

@@ -44,3 +44,10 @@ def as_delay(value: Any) -> Delay:
     if callable(value):
         return Function(value)
     raise ValueError(f"{value!r} is not a delay: give e.g. Exponential(1.0)")
+
+
+def always_zero(delay: Delay) -> bool:
+    """Return whether a delay is known to take 0 seconds always."""
+    if isinstance(delay, Scipy):
+        return bool(delay.distribution().sf(0.0) == 0)
+    return isinstance(delay, Deterministic) and delay.value == 0

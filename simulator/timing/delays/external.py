@@ -90,6 +90,11 @@ class Function(Delay):
 
     function: Any
 
+    @property
+    def ahead(self) -> bool:
+        """False: it may count its calls."""
+        return False
+
     def check_fields(self) -> None:
         """Raise ValueError unless it is a function or the name of one."""
         if isinstance(self.function, str):

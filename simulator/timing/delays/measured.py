@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.resources
 import math
-import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from stalegrad._core.delay import Delay, Floats
-from stalegrad._core.files import read_regular
 from stalegrad._core.specs import PositiveFloat, PositiveInt, spec, unknown_name, validate
-
-LARGEST_FILE = 2**26
-"""Largest number of bytes of a file of times: about six million of them."""
+from stalegrad.simulator.timing.delays.reading import checksum, numbers, path_of, read
 
 INLINE_SAMPLES = 1_000
 """Largest number of measured values that stand in a spec itself; more live in a file beside it."""
-
-LARGEST = float(np.finfo(float).max)
 
 ALLOWED = "one time a line, a finite number of seconds of at least 0; a comment starts with #"
 """What a file of times may hold."""
@@ -76,7 +67,7 @@ class Empirical(Delay):
         """
         if isinstance(most, bool) or not isinstance(most, int) or not 64 <= most <= INLINE_SAMPLES:
             raise ValueError(f"most = {most!r} is not allowed: a whole number of 64 to {INLINE_SAMPLES}")
-        times = np.sort(_numbers("samples", samples, above_zero=False))
+        times = np.sort(numbers("samples of empirical", samples))
         if len(times) <= INLINE_SAMPLES:
             return cls(samples=times)
         edges = _group_edges(len(times), most)
@@ -90,13 +81,13 @@ class Empirical(Delay):
             if self.sha256 is not None:
                 raise ValueError(f"sha256 of empirical = {self.sha256!r} is not allowed without a file")
             for name, above_zero in (("samples", False), ("weights", True)):
-                numbers = _numbers(name, getattr(self, name), above_zero)
-                object.__setattr__(self, name, tuple(numbers.tolist()))
+                found = numbers(f"{name} of empirical", getattr(self, name), above_zero)
+                object.__setattr__(self, name, tuple(found.tolist()))
         else:
-            object.__setattr__(self, "file", _path(self.file))
+            object.__setattr__(self, "file", path_of("empirical", self.file))
             if not (_empty(self.samples) and _empty(self.weights)):
                 raise ValueError("empirical takes samples (and weights of them) or a file, not both")
-            object.__setattr__(self, "sha256", _checksum(self.file, self.sha256))
+            object.__setattr__(self, "sha256", checksum("empirical", self.file, self.sha256))
         times = self.times()
         if len(times) == 0 or times.max() == 0:
             where = f"of {self.file} " if self.file is not None else ""
@@ -121,6 +112,13 @@ class Empirical(Delay):
     def expectation(self) -> float:
         """Return the (weighted) sample mean."""
         return float(np.average(self.times(), weights=self.weights or None))
+
+    def ppf(self, q: npt.ArrayLike) -> Floats:
+        """Return the least sample that at least a (weighted) fraction ``q`` does not exceed."""
+        times = self.times()
+        order = np.argsort(times)
+        upto = np.cumsum(self._shares()[order])
+        return np.asarray(times[order][np.minimum(np.searchsorted(upto, q), len(times) - 1)])
 
     def sf(self, t: npt.ArrayLike) -> Floats:
         """Return the (weighted) fraction of samples above ``t``."""
@@ -154,14 +152,7 @@ def load_times(file: str, sha256: str) -> Floats:
     Raises:
         ValueError: if a line is no time, or the checksum is another.
     """
-    content = _read(file)
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"file of empirical = {file!r} has changed since the delay was made")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{file}, line {line}: expected a text in UTF-8, {ALLOWED}") from None
+    text = read("empirical", file, sha256, ALLOWED)
     times = [_time(file, number, line) for number, line in enumerate(text.splitlines(), 1) if _stripped(line)]
     found = np.array(times)
     found.setflags(write=False)
@@ -178,7 +169,7 @@ def load_factors(name: str) -> tuple[list[float], list[float]]:
         ValueError: for an unknown name, with a suggestion.
     """
     folder = importlib.resources.files(__package__) / "data"
-    files = {file.name.removesuffix(".txt"): file for file in folder.iterdir()}
+    files = {file.name.removesuffix(".txt"): file for file in folder.iterdir() if file.is_file()}
     if name not in list(files):
         raise ValueError(unknown_name("measured delay", name, files))
     factors, weights = np.loadtxt(files[name].read_text(encoding="utf-8").splitlines(), unpack=True)
@@ -208,50 +199,6 @@ def _time(file: str, number: int, line: str) -> float:
 
 def _empty(values: Any) -> bool:
     return isinstance(values, tuple | list) and not values
-
-
-def _path(value: Any) -> str:
-    path = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ValueError(f"file of empirical = {value!r:.200} is not allowed: give the path of a text file")
-    return path
-
-
-def _checksum(file: str, expected: str | None) -> str:
-    found = hashlib.sha256(_read(file)).hexdigest()
-    if expected not in (None, found):
-        raise ValueError(f"sha256 of {file} is {found}, but the spec says {expected}")
-    return found
-
-
-def _read(file: str) -> bytes:
-    try:
-        return read_regular(Path(file), LARGEST_FILE, "a file of times")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"file of empirical = {file!r} does not exist: give a text file of times"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"file of empirical = {file!r:.200} cannot be read: {error.strerror}") from None
-
-
-def _numbers(name: str, values: Any, above_zero: bool) -> Floats:
-    """Return numbers as an array; raise ValueError naming the first that is not allowed."""
-    least = "greater than 0" if above_zero else "of at least 0"
-    array = isinstance(getattr(values, "ndim", None), int) and hasattr(values, "tolist")
-    if array and values.ndim == 1:
-        values = values.tolist()
-    if not isinstance(values, Sequence) or isinstance(values, str | bytes | bytearray):
-        raise ValueError(
-            f"{name} of empirical = {values!r:.200} is not allowed: give a list or a one-dimensional array of "
-            f"finite numbers {least}"
-        )
-    for i, value in enumerate(values):
-        plain = value.item() if getattr(value, "ndim", None) == 0 else value
-        number = isinstance(plain, int | float) and not isinstance(plain, bool)
-        if not number or not 0 <= plain <= LARGEST or (above_zero and plain == 0):
-            raise ValueError(f"{name} of empirical: number {i} = {plain!r:.60} is not allowed: finite and {least}")
-    return np.array(values, float)
 
 
 @functools.lru_cache(maxsize=256)

@@ -14,7 +14,9 @@ from stalegrad.analysis import (
     throughput,
 )
 from stalegrad.policies.synchrony import SSP, Async, KAsync, KBatchAsync, KBatchSync, KSync, Sequential, Sync
+from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import (
+    Correlated,
     Deterministic,
     Empirical,
     Erlang,
@@ -23,12 +25,16 @@ from stalegrad.simulator.timing.delays import (
     Gamma,
     HyperExponential,
     LogNormal,
+    MarkovModulated,
     Pareto,
+    Recorded,
+    Shared,
     ShiftedExponential,
     TwoLevelGamma,
     Uniform,
     Weibull,
 )
+from stalegrad.simulator.timing.engine import simulate
 
 P = 8
 EXP, SHIFTED, PARETO = Exponential(1.0), ShiftedExponential(1.0, 1.0), Pareto(2.0, 1.0)
@@ -237,3 +243,40 @@ def test_settings_without_theory_are_refused(synchrony, compute, workers, words)
 def test_fresh_shares_without_theory_are_refused(synchrony, compute, words):
     with pytest.raises(ValueError, match=words):
         fresh_probability(synchrony, compute, P)
+
+
+# Times that depend on each other
+
+
+def test_means_and_single_rounds_do_not_ask_what_a_worker_remembers():
+    base = Gamma(1.0, 0.5)
+    for synchrony in (Async(), KBatchAsync(3), Sync(), KSync(2)):
+        expected = expected_update_time(synchrony, base, 4).value
+        assert expected_update_time(synchrony, Correlated(base, 0.9), 4).value == pytest.approx(expected, rel=1e-9)
+    switching = MarkovModulated([Exponential(1.0), Exponential(5.0)], [30.0, 10.0])
+    assert expected_update_time(Async(), switching, 4).value == pytest.approx(2.0 / 4)
+    trace = simulate(Cluster(4, switching), KSync(2), updates=20_000, seed=1)
+    assert trace.end / 20_000 == pytest.approx(expected_update_time(KSync(2), switching, 4).value, rel=0.05)
+
+
+def test_every_worker_s_own_record_counts():
+    record = Recorded([[1.0, 3.0], [4.0, 4.0]])
+    assert expected_update_time(Async(), record, 2).value == pytest.approx(1 / (1 / 2 + 1 / 4))
+    assert simulate(Cluster(2, record), Async(), updates=3_000).end / 3_000 == pytest.approx(4 / 3, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("synchrony", "compute"),
+    [
+        (KAsync(2), Correlated(Exponential(), 0.5)),
+        (KBatchSync(2), Correlated(Exponential(), 0.5)),
+        (Sync(), Recorded([1.0, 2.0])),
+        (Async(), Shared(1.0, Exponential(), 5.0)),
+        (Async(), MarkovModulated([1.0, 2.0], [3.0, 3.0], unit="seconds")),
+    ],
+)
+def test_theory_that_memory_would_break_is_refused_by_name(synchrony, compute):
+    with pytest.raises(ValueError, match=r"remembers: theory here needs|no distribution of its own"):
+        expected_update_time(synchrony, compute, 4)
+    with pytest.raises(ValueError, match=r"remembers: theory here needs|no distribution of its own"):
+        fresh_probability(Async(), compute, 4)

@@ -16,6 +16,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "validate_theory.py"
 
 @pytest.fixture(scope="module")
 def validate():
+    sys.path.insert(0, str(SCRIPT.parent))  # validate_memory
     spec = importlib.util.spec_from_file_location("validate_theory", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -39,6 +40,18 @@ def test_a_wrong_theory_would_be_found(validate):
     assert validate._check(0.5, 1.1, values).z == 0
     assert not validate._check(1.04, np.inf, values).holds
     assert not validate._check(0.0, 0.0, np.full(80, 1e-3)).holds
+
+
+def test_a_memory_that_is_not_as_promised_would_be_found(validate):
+    import validate_memory
+
+    correlated = np.convolve(np.random.default_rng(0).standard_normal(40_000), [1, 0.5])
+    assert validate_memory._near("moving average", 0.4, validate_memory._lag(correlated), 0.005, 4.5).holds
+    assert not validate_memory._near("moving average", 0.5, validate_memory._lag(correlated), 0.005, 4.5).holds
+    draws = np.random.default_rng(0).exponential(1.0, 40_000)
+    assert validate_memory._distribution("exponential", draws, lambda t: 1 - np.exp(-t)).holds
+    assert not validate_memory._distribution("exponential", draws, lambda t: 1 - np.exp(-t / 1.04)).holds
+    assert not validate_memory._share("share", draws < 1, 0.66, 0.0, 1.0).holds
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,16 @@ from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import (
+    Correlated,
     Deterministic,
     Empirical,
     Exponential,
     Gamma,
     HyperExponential,
+    MarkovModulated,
     Pareto,
+    Recorded,
+    Shared,
     ShiftedExponential,
     Uniform,
 )
@@ -48,6 +52,9 @@ DELAYS = [
     Deterministic(1.0),
     Empirical((1.0, 2.0, 3.0)),
     Empirical((0.1, 0.2, 0.3)),
+    Correlated(Gamma(1.0, 0.5), 0.7),
+    MarkovModulated([Exponential(1.0), Recorded((0.5, 2.0))], [3.0, 1.5]),
+    Recorded((1.0, 2.0, 3.0), start="random"),
     Empirical((0.0, 1.0)),  # times of 0: a matter for the engine
 ]
 
@@ -121,6 +128,10 @@ def test_simulate_takes_blocks_where_it_can(monkeypatch):
         (Cluster(3, Exponential(), server=0.1), KSync(1)),
         (Cluster(3, Exponential(), join=[0.0, 0.0, 1.0]), Async()),
         (Cluster(3, Exponential()), KAsync(2)),
+        (Cluster(3, Shared(Exponential(), 2.0, period=1.0)), Async()),
+        (Cluster(3, MarkovModulated([1.0, 2.0], [5.0, 5.0], unit="seconds")), Async()),
+        (Cluster(3, Recorded([1.0] * 30, wrap=False)), Async()),
+        (Cluster(3, MarkovModulated([1.0, lambda rng, size: rng.random(size)], [5.0, 5.0])), Async()),
         (Cluster(3, Exponential()), KBatchSync(2)),
         (Cluster(3, Exponential()), Async(local_steps=100)),
     ]:

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stalegrad.simulator import Cluster, Empirical
-from stalegrad.simulator.timing.delays import DELAYS, as_delay, measured
+from stalegrad.simulator.timing.delays import DELAYS, as_delay, measured, reading
 
 
 def written(place: Path, content: bytes) -> Path:
@@ -81,7 +81,7 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path, monkeypatch):
             Empirical(file=place)
     with pytest.raises(FileNotFoundError, match=r"nowhere.txt' does not exist"):
         Empirical(file=tmp_path / "nowhere.txt")
-    monkeypatch.setattr(measured, "LARGEST_FILE", 10)
+    monkeypatch.setattr(reading, "LARGEST_FILE", 10)
     with pytest.raises(ValueError, match=r"has 12 bytes: a file of times may have at most 10"):
         Empirical(file=written(tmp_path, b"0.3\n0.4\n0.5\n"))
 
