@@ -18,6 +18,7 @@ from .synchrony import (
     KBatchAsync as KBatchAsync,
     KBatchSync as KBatchSync,
     KSync as KSync,
+    Rollouts as Rollouts,
     Sequential as Sequential,
     Sync as Sync,
     Synchrony as Synchrony,

@@ -29,6 +29,7 @@ from stalegrad.policies.synchrony.programs import (
     Worker,
     WorkerProgram,
 )
+from stalegrad.policies.synchrony.rollouts import Rollouts
 from stalegrad.policies.synchrony.rounds import KBatchSync, KSync, Sync
 from stalegrad.policies.synchrony.sequential import Sequential
 
@@ -45,6 +46,7 @@ SYNCHRONIES = Registry[type[Synchrony]](
         Sequential,
         DelayedAveraging,
         DelayedAveragingGeneral,
+        Rollouts,
     ],
 )
 """The synchronies by name; ``SYNCHRONIES.register`` adds one of your own."""
@@ -77,6 +79,7 @@ __all__ = [
     "PositiveFloat",
     "PositiveInt",
     "Received",
+    "Rollouts",
     "Rounds",
     "Send",
     "Sequential",

@@ -70,14 +70,15 @@ class Announced(NamedTuple):
 Event = Received | Joined | Left | Timeout | Announced
 
 
-NOBODY: tuple[int, ...] = ()
+NOBODY: tuple[Any, ...] = ()
 
 
 class Decision(NamedTuple):
     """The server's answer to one event.
 
     Attributes:
-        apply: make one update out of the messages kept since the last one, this one included.
+        apply: make one update out of the messages kept and not yet used, this one included; or out of these of
+            them, given as the events ``Received`` that told of them.
         send: the workers that are sent the current version (the new one, if ``apply``). One that is computing
             finishes its job first, and computes the next one at the version that came last.
         keep: whether a received message counts; one that is not kept is discarded.
@@ -87,15 +88,17 @@ class Decision(NamedTuple):
         wake_after: seconds, at least 0, after which the server is sent ``Timeout(tag)``; one that is pending with
             the same tag is replaced.
         tag: which timer it is.
+        drop: messages that were kept, as the events that told of them: they count no longer and are discarded.
     """
 
-    apply: bool = False
+    apply: bool | Collection[Received] = False
     send: Iterable[int] = NOBODY
     keep: bool = True
     cancel: Collection[int] = NOBODY
     ask: Iterable[int] = NOBODY
     wake_after: float | None = None
     tag: Hashable = None
+    drop: Iterable[Received] = NOBODY
 
 
 WAIT = Decision()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Hashable
-from typing import Any, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import numpy as np
 import simpy
@@ -50,7 +50,7 @@ class Server:
         version: updates made so far.
         update_times: when they were made, in seconds.
         spent: whether the budget is, in updates or in gradients: then nothing happens any more.
-        kept: what the next update is made of.
+        kept: messages kept and not yet used, by number.
         inbox: events that wait for their turn.
         busy: whether the server is at an event, or at a message that takes time (``serving``).
         begun: messages begun before the last update.
@@ -68,7 +68,7 @@ class Server:
         self.ends_by_itself = budget.wallclock is not None
         self.spent = self.busy = self.serving = False
         self.inbox = deque[Event]()
-        self.kept: list[Message] = []
+        self.kept: dict[int, Message] = {}
         self.timers: dict[Hashable, Call] = {}
         self.begun = self.timeouts = 0
         self.instant = (-1.0, 0)
@@ -179,21 +179,27 @@ class Server:
                 self.serving = True
                 self.engine.at(self.work_time, simpy.events.NORMAL, self.served, (message, decision))
                 return
-        apply, send, keep, cancel, ask, wake_after, _ = decision
+        apply, send, keep, cancel, ask, wake_after, _, drop = decision
         all_cancelled = cancel is send
         if cancel is not NOBODY and not all_cancelled:
             send, cancel = self.some_cancelled(event, decision)
         if message is not None:
             if keep:
-                self.kept.append(message)
+                self.kept[message.number] = message
             else:
                 self.log.note(self.log.fate, message, DISCARDED)
+        if drop is not NOBODY:
+            for dropped in self.take_out(event, decision, "drop"):
+                self.log.note(self.log.fate, dropped, DISCARDED)
         if apply:
-            if apply is not True and not isinstance(apply, np.bool_):
-                self.refuse(event, decision, "apply must be True or False")
-            if not self.kept:
+            chosen: Collection[Message]
+            if apply is True or isinstance(apply, np.bool_):
+                chosen, self.kept = self.kept.values(), {}
+            else:
+                chosen = self.take_out(event, decision, "apply")
+            if not chosen:
                 self.refuse(event, decision, "an update needs at least one message that is kept")
-            self.update()
+            self.update(chosen)
         workers = self.workers
         try:
             receivers = [workers[index] for index in send]
@@ -212,6 +218,15 @@ class Server:
             self.wake(event, decision)
         if message is not None and (sender := self.workers[message.worker]).suspended is message:
             sender.seen()
+
+    def take_out(self, event: Event, decision: Decision, field: Literal["apply", "drop"]) -> list[Message]:
+        """Return the messages that a field of a decision names; they are kept no longer."""
+        try:
+            return [self.kept.pop(message.number) for message in getattr(decision, field)]
+        except (TypeError, AttributeError):
+            self.refuse(event, decision, f"{field} must be True, False or messages that are kept")
+        except KeyError:
+            self.refuse(event, decision, f"{field} names a message that is not among those kept and not yet used")
 
     def ask(self, event: Event, decision: Decision) -> None:
         """Ask workers for what they have announced."""
@@ -244,15 +259,14 @@ class Server:
         self.serve(*job)
         self.serve_all()
 
-    def update(self) -> None:
-        """Make one update out of the messages kept."""
+    def update(self, messages: Collection[Message]) -> None:
+        """Make one update out of these messages."""
         version, log = self.version, self.log
-        for message in self.kept:
+        for message in messages:
             self.gradients += message.steps
             log.update[message.number] = version
             if message.earlier is not None:
                 log.note(log.update, message.earlier, version)
-        self.kept.clear()
         if self.next_synchrony is not None:
             self.take_up(self.next_synchrony)
         self.version = version + 1

@@ -489,8 +489,13 @@ def test_programs_that_never_let_time_advance_are_refused():
 
 
 def test_a_timer_that_the_clock_cannot_represent_is_refused():
+    def late(workers):
+        yield WAIT
+        while True:
+            yield Decision(wake_after=1e-20)
+
     with pytest.raises(ValueError, match=r"wake_after of synchrony 'made' = 1e-20 s is not allowed at 1.0 s"):
-        simulate(Cluster(2, 1.0), synchrony(answering(Decision(wake_after=1e-20))), updates=5)
+        simulate(Cluster(2, 1.0), synchrony(late), updates=5)
 
 
 ODD = {
@@ -501,7 +506,7 @@ ODD = {
     "lists cancelled": (answering(Decision(cancel=[[0]])), None, "send and cancel: give workers: 0 to 1"),
     "an unhashable tag": (answering(Decision(wake_after=1.0, tag=[1])), None, "tag must be hashable"),
     "seconds beyond floats": (answering(Decision(wake_after=10**400)), None, "wake_after must be finite"),
-    "workers for apply": (answering(Decision([0])), None, "apply must be True or False"),
+    "workers for apply": (answering(Decision([0])), None, "apply must be True, False or messages that are kept"),
     "too many steps": (at_once, doing(Compute(2**31)), "steps must be a whole number from 1 to 100000"),
     "a truth value for seconds": (at_once, doing(Compute(at_most=True)), "at_most must be finite seconds"),
     "no server program": (lambda workers: None, None, r"serve\(\) of synchrony 'made' returned None: it must be"),
