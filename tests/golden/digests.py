@@ -71,6 +71,7 @@ MESSAGES = {
     "receive_time": "receive_time", "update": "update", "staleness": "staleness", "steps": "steps", "fate": "fate",
 }  # fmt: skip
 UPDATES = {"time": "time", "messages": "messages", "gradients": "gradients"}
+ABSENCES = {"worker": "worker", "leave_time": "leave_time", "return_time": "return_time"}
 HISTORY = {
     "epoch": "epoch", "gradients": "gradients", "learning_rate": "learning_rate",
     "max_staleness": "max_staleness", "mean_gap": "mean_gap", "mean_staleness": "mean_staleness",
@@ -87,6 +88,9 @@ OWN = ("largest", "total")
 
 NUMBERS = ("wallclock", "update", "train_loss", "test_loss", "test_error", "mean_staleness", "mean_gap")
 """Columns whose last value is written out, for comparison with tolerance."""
+
+TIMED = ("timing", "away", "law")
+"""Tables of specs whose traces are digested, and nothing else."""
 
 WHOLE = {"worker", "read_version", "update", "staleness", "steps", "messages", "gradients"}
 """Columns of a trace that are hashed as int64; the fate is hashed as text, the others as float64."""
@@ -127,7 +131,7 @@ class Digest:
 
 
 def digest_of_trace(traces):
-    """Return the digest of traces: both tables, the number of workers, the end."""
+    """Return the digest of traces: their tables (that of absences if there are any), number of workers, end."""
     digest = Digest()
     for trace in traces:
         for name, table, columns in zip("mu", tables_of(trace), (MESSAGES, UPDATES), strict=True):
@@ -137,6 +141,9 @@ def digest_of_trace(traces):
                 else:
                     values = numbers(table[current], np.int64 if canonical in WHOLE else np.float64)
                 digest.add(f"{name}.{canonical}", values)
+        for canonical, current in ABSENCES.items() if len(trace.absences) else ():
+            values = numbers(trace.absences[current], np.int64 if canonical in WHOLE else np.float64)
+            digest.add(f"a.{canonical}", values)
         digest.add("workers", numbers([trace.workers], np.int64))
         digest.add("end", numbers([trace.end], np.float64))
     return digest.text()
@@ -411,7 +418,7 @@ def specs():
         text = text.replace("{images}", Path(images()).as_posix())
     tables = tomllib.loads(text)
     base, found = tables["base"], {}
-    timings = [(part.pop("spec"), base | {"method": {}} | part) for part in (tables["timing"], tables["law"])]
+    timings = [(part.pop("spec"), base | {"method": {}} | part) for part in map(tables.get, TIMED)]
     for given, default in ((tables["spec"], base), *timings):
         for name, table in given.items():
             how = table.pop("how", {})

@@ -72,6 +72,8 @@ def test_every_synchrony_and_delay_has_a_trace():
     assert {type(e.method.synchrony) for e in experiments} == classes(policies, policies.Synchrony)
     delays = [e.cluster.compute for e in experiments]
     assert {type(delay) for delay in delays} - {tuple} == classes(simulator, simulator.Delay)
+    kinds = {type(e.cluster.availability) for e in experiments}
+    assert kinds - {type(None)} == classes(simulator, simulator.Availability)
 
 
 def test_every_execution_sampling_and_fate_has_a_spec():
@@ -82,7 +84,7 @@ def test_every_execution_sampling_and_fate_has_a_spec():
     for spec in SPECS.values():
         for trace in spec.traces() or []:
             fates |= set(digests.tables_of(trace)[0][digests.MESSAGES["fate"]])
-    assert fates == {"used", "discarded", "cancelled", "pending"}
+    assert fates == {"used", "discarded", "cancelled", "lost", "pending"}
 
 
 # A difference is found.
