@@ -45,5 +45,8 @@ Floats: TypeAlias = "npt.NDArray[np.floating]"
 Ints: TypeAlias = "npt.NDArray[np.integer]"
 """A NumPy array of whole numbers."""
 
+Columns: TypeAlias = "dict[str, np.ndarray]"
+"""Columns of a table by name, of equal lengths."""
+
 Table: TypeAlias = dict[str, Any]
 """A table as TOML and JSON hold it: texts, numbers, lists and tables, by name."""

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from stalegrad._core.delay import BLOCK
 from stalegrad._core.specs import builtin
+from stalegrad._core.types import Columns
 from stalegrad.policies.synchrony import Free, Pattern, Rounds, Synchrony
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import reach
@@ -36,7 +38,7 @@ ROWS = 1 << 18
 class Blocks(NamedTuple):
     """A run: what :meth:`Trace.of` takes."""
 
-    columns: dict[str, Any]
+    columns: Columns
     update_times: list[float]
     end: float
 
@@ -103,7 +105,7 @@ class _Jobs:
         self.blocks = [cluster.compute_blocks(seed, worker) for worker in range(cluster.size)]
         self.left = [np.empty(0)] * cluster.size if BLOCK % steps else None
 
-    def of(self, worker: int) -> Any:
+    def of(self, worker: int) -> npt.NDArray[np.float64]:
         """Return the next durations of a worker."""
         if self.steps == 1:
             return next(self.blocks[worker])
@@ -113,7 +115,7 @@ class _Jobs:
             total += draws[:, step]
         return total
 
-    def draws(self, worker: int) -> Any:
+    def draws(self, worker: int) -> npt.NDArray[np.float64]:
         """Return the next times of single gradients, as many as ``count`` jobs have."""
         if self.left is None:
             return next(self.blocks[worker])
@@ -155,7 +157,7 @@ def _rounds(jobs: _Jobs, k: int, budget: Budget) -> Blocks:
     return Blocks(columns_of(columns, end), made, end)
 
 
-def _in_step(jobs: _Jobs) -> Iterator[Any]:
+def _in_step(jobs: _Jobs) -> Iterator[npt.NDArray[np.float64]]:
     """Yield the durations of all workers' next jobs, (jobs, workers), a few at a time."""
     rows = max(1, ROWS // jobs.workers)
     while True:
@@ -166,7 +168,7 @@ def _in_step(jobs: _Jobs) -> Iterator[Any]:
             yield block[first : first + rows]
 
 
-def _round_rows(durations: Any, times: Any, k: int, last: float, first: int) -> dict[str, Any]:
+def _round_rows(durations: np.ndarray, times: np.ndarray, k: int, last: float, first: int) -> Columns:
     """Return the messages of these rounds: in each, one of every worker.
 
     Args:
@@ -244,7 +246,7 @@ class _Merge:
 
     def __init__(self, jobs: _Jobs) -> None:
         self.jobs, workers = jobs, jobs.workers
-        self.parts: list[tuple[Any, Any, Any, Any]] = []
+        self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self.count, self.until, self.looks = 0, 0.0, 0
         self.finish = np.empty((workers, jobs.count))  # of every worker's next jobs
         self.began = np.zeros(workers)  # when the first of these did
@@ -252,7 +254,7 @@ class _Merge:
         self.latest = np.full(workers, -1)  # the number of a worker's last message in parts
         self.draw(np.arange(workers))
 
-    def draw(self, workers: Any) -> None:
+    def draw(self, workers: np.ndarray) -> None:
         """Draw the next jobs of some workers."""
         for chunk in np.array_split(workers, -(-len(workers) * self.jobs.count // ROWS)):
             times = np.array([self.jobs.of(worker) for worker in chunk.tolist()])

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from stalegrad._core.specs import builtin
+from stalegrad._core.types import Columns, Table
 from stalegrad.simulator.timing.clock import are_seconds
 from stalegrad.simulator.timing.limits import MOST_WORKERS
 
-MESSAGE_COLUMNS: dict[str, Any] = {
+MESSAGE_COLUMNS: dict[str, type | str] = {
     "worker": np.int32,
     "read_version": np.int64,
     "read_time": np.float64,
@@ -24,8 +25,8 @@ MESSAGE_COLUMNS: dict[str, Any] = {
     "steps": np.int32,
     "fate": "U9",
 }
-ABSENCE_COLUMNS: dict[str, Any] = {"worker": np.int32, "leave_time": np.float64, "return_time": np.float64}
-UPDATE_COLUMNS: dict[str, Any] = {"time": np.float64, "messages": np.int64, "gradients": np.int64}
+ABSENCE_COLUMNS: dict[str, type | str] = {"worker": np.int32, "leave_time": np.float64, "return_time": np.float64}
+UPDATE_COLUMNS: dict[str, type | str] = {"time": np.float64, "messages": np.int64, "gradients": np.int64}
 
 DEEPEST = 32
 """Levels of nested tables and lists that the spec of a trace may have."""
@@ -45,7 +46,7 @@ class Fate(StrEnum):
     PENDING = "pending"
 
 
-def checked_columns(table: Any, dtypes: Mapping[str, Any], name: str) -> dict[str, Any]:
+def checked_columns(table: object, dtypes: Mapping[str, type | str], name: str) -> Columns:
     """Return the columns of a DataFrame, or of a mapping of sequences, as arrays of these dtypes.
 
     Args:
@@ -73,7 +74,7 @@ def checked_columns(table: Any, dtypes: Mapping[str, Any], name: str) -> dict[st
     return arrays
 
 
-def _array(column: Any, where: str) -> Any:
+def _array(column: Any, where: str) -> np.ndarray:
     """Return a column as a one-dimensional array; a missing value of pandas becomes NaN."""
     extension = isinstance(getattr(column, "dtype", None), pd.api.extensions.ExtensionDtype)
     try:
@@ -87,7 +88,7 @@ def _array(column: Any, where: str) -> Any:
     return values
 
 
-def _numbers(values: Any, dtype: Any, where: str) -> Any:
+def _numbers(values: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
     if values.dtype == dtype or not len(values):
         return values.astype(dtype)
     if values.dtype.kind not in "iuf":
@@ -108,7 +109,7 @@ def _numbers(values: Any, dtype: Any, where: str) -> Any:
     return values.astype(dtype)
 
 
-def _fates(values: Any, where: str) -> Any:
+def _fates(values: np.ndarray, where: str) -> np.ndarray:
     known = np.zeros(len(values), bool)
     if values.dtype.kind in "UOT":
         for fate in Fate:
@@ -119,7 +120,7 @@ def _fates(values: Any, where: str) -> Any:
     return values.astype(MESSAGE_COLUMNS["fate"])
 
 
-def checked_workers(workers: Any) -> int:
+def checked_workers(workers: object) -> int:
     """Return a number of workers.
 
     Raises:
@@ -133,19 +134,21 @@ def checked_workers(workers: Any) -> int:
     return int(workers)
 
 
-def checked_seconds(name: str, value: Any) -> float:
+def checked_seconds(name: str, value: object) -> float:
     """Return a number of seconds.
 
     Raises:
         TraceError: unless it is a finite number of at least 0.
     """
-    value = builtin(value)
-    if not are_seconds(value):
-        raise TraceError(f"{name} of a trace = {_brief(value)} is not allowed: give finite seconds of at least 0")
-    return float(value)
+    seconds = builtin(value)
+    if not are_seconds(seconds):
+        raise TraceError(
+            f"{name} of a trace = {_brief(seconds)} is not allowed: give finite seconds of at least 0"
+        )
+    return float(seconds)
 
 
-def checked_spec(spec: Any) -> dict[str, Any]:
+def checked_spec(spec: object) -> Table:
     """Return the spec of a trace as tables, lists, strings, numbers, truth values and None, which JSON can hold.
 
     Raises:
@@ -153,7 +156,7 @@ def checked_spec(spec: Any) -> dict[str, Any]:
     """
     if not isinstance(spec, Mapping):
         raise TraceError(f"spec of a trace = {_brief(spec)} is not allowed: give a mapping")
-    plain: dict[str, Any] = _plain(spec, "spec", 0)
+    plain: Table = _plain(spec, "spec", 0)
     return plain
 
 
@@ -181,7 +184,8 @@ def _plain(value: Any, key: str, depth: int) -> Any:
     )
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     """Return a short text for a value of any kind, large whole numbers included."""
-    large = isinstance(value, int) and value.bit_length() > 1024
-    return f"a whole number of {value.bit_length()} bits" if large else f"{' '.join(repr(value).split()):.60}"
+    if isinstance(value, int) and value.bit_length() > 1024:
+        return f"a whole number of {value.bit_length()} bits"
+    return f"{' '.join(repr(value).split()):.60}"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from stalegrad._core.types import Columns
 from stalegrad.simulator.timing.clock import READS, TOLERANCE
 from stalegrad.simulator.timing.columns import Fate, TraceError
+
+After = Callable[[np.ndarray | float, np.ndarray | float], np.ndarray]
+"""Returns where times are later than others, beyond rounding."""
 
 
 class Table(NamedTuple):
@@ -24,11 +28,11 @@ class Table(NamedTuple):
     """
 
     name: str
-    columns: Mapping[str, Any]
-    given: Any = None
-    labels: pd.Index[Any] | None = None
+    columns: Columns
+    given: np.ndarray | None = None
+    labels: pd.Index | None = None
 
-    def require(self, holds: Any, law: str, *shown: str) -> None:
+    def require(self, holds: np.ndarray, law: str, *shown: str) -> None:
         """Check a law in every row.
 
         Args:
@@ -74,7 +78,7 @@ def verify(
     read, finish, receive = m["read_time"], m["finish_time"], m["receive_time"]
     law = messages.require
 
-    def after(one: Any, other: Any) -> Any:
+    def after(one: np.ndarray | float, other: np.ndarray | float) -> np.ndarray:
         return one - other > TOLERANCE * np.maximum(np.abs(one), np.abs(other)) + 2.0 * resolution
 
     finite = np.isfinite(times)
@@ -119,14 +123,14 @@ def verify(
     updates.require(updates.columns["gradients"] == steps, "gradients sums their steps", "gradients")
 
 
-def _one_at_a_time(messages: Table, after: Any) -> None:
+def _one_at_a_time(messages: Table, after: After) -> None:
     """Check that the messages of a worker follow one another."""
     m = messages.columns
     order = np.argsort(m["worker"], kind="stable")  # a worker's rows, in the order in which they happened
     worker, read, finish = (m[name][order] for name in ("worker", "read_time", "finish_time"))
     same = worker[1:] == worker[:-1]
 
-    def require(broken: Any, law: str, *shown: str) -> None:
+    def require(broken: np.ndarray, law: str, *shown: str) -> None:
         holds = np.full(len(order), True)
         holds[order[broken]] = False
         messages.require(holds, law, *shown)
@@ -147,7 +151,7 @@ def _one_at_a_time(messages: Table, after: Any) -> None:
     require(np.flatnonzero(again) + READS, law, "worker", "read_time")
 
 
-def _while_there(messages: Table, absences: Table, after: Any, workers: int, end: float) -> None:
+def _while_there(messages: Table, absences: Table, after: After, workers: int, end: float) -> None:
     """Check that workers leave and return in turn, and compute while they are there."""
     away = absences.columns
     worker, leave, back = away["worker"], away["leave_time"], away["return_time"]

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import simpy
 
+from stalegrad._core.types import Columns
 from stalegrad.policies.synchrony import Received
 from stalegrad.simulator.timing.columns import MESSAGE_COLUMNS, Fate
 
@@ -87,16 +89,16 @@ class Log:
             column[message.number] = value
             message = message.earlier
 
-    def pending(self) -> Any:
+    def pending(self) -> npt.NDArray[np.int64]:
         """Return the numbers of the messages that may still be used."""
         return np.flatnonzero((_view(self.fate, self.count) == PENDING) & (_view(self.update, self.count) < 0))
 
-    def columns(self, end: float) -> dict[str, Any]:
+    def columns(self, end: float) -> Columns:
         """Return the columns of the trace, whose end is known."""
         return columns_of({name: _view(getattr(self, name), self.count) for name, *_ in _COLUMNS}, end)
 
 
-def columns_of(found: dict[str, Any], end: float) -> dict[str, Any]:
+def columns_of(found: Columns, end: float) -> Columns:
     """Return the columns of a trace, without the messages that were begun at its end.
 
     Args:
@@ -111,5 +113,5 @@ def columns_of(found: dict[str, Any], end: float) -> dict[str, Any]:
     return {name: found[name] for name in MESSAGE_COLUMNS}
 
 
-def _view(column: array[Any], count: int) -> Any:
+def _view(column: array[Any], count: int) -> np.ndarray:
     return np.frombuffer(column, column.typecode, count).copy()

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stalegrad._core.files import SUMS, check_sums, write_sums
+from stalegrad._core.types import Columns, Table
 from stalegrad.simulator.timing.columns import (
     ABSENCE_COLUMNS,
     MESSAGE_COLUMNS,
@@ -40,7 +41,7 @@ FIELDS = ("workers", "end", "resolution", "spec")
 """What the files say of a trace beside its tables."""
 
 
-def write(path: Path, tables: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+def write(path: Path, tables: Mapping[str, Columns], about: Table) -> None:
     """Write a trace to a directory; it appears whole or not at all, in place of a trace that may be there.
 
     Args:
@@ -72,7 +73,7 @@ def write(path: Path, tables: Mapping[str, Mapping[str, Any]], about: Mapping[st
         raise
 
 
-def read(path: str | os.PathLike[str], at_most: int) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def read(path: str | os.PathLike[str], at_most: int) -> tuple[dict[str, Columns], Table]:
     """Return the tables and the other fields of a trace.
 
     Checksums are verified before anything is decoded, and what a file announces is compared with the limits before
@@ -107,7 +108,7 @@ def read(path: str | os.PathLike[str], at_most: int) -> tuple[dict[str, dict[str
     return dict(zip(found, tables, strict=True)), fields
 
 
-def _read(file: Path, columns: Mapping[str, Any], at_most: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(file: Path, columns: Mapping[str, type | str], at_most: int) -> tuple[Columns, Table]:
     try:
         with pq.ParquetFile(file) as announced:
             about = _about(announced, file)
@@ -120,7 +121,7 @@ def _read(file: Path, columns: Mapping[str, Any], at_most: int) -> tuple[dict[st
         raise TraceError(f"{file} is damaged or not Parquet: {error}") from None
 
 
-def _about(parquet: Any, file: Path) -> dict[str, Any]:
+def _about(parquet: Any, file: Path) -> Table:
     """Return the metadata of a file of a trace."""
     try:
         about = json.loads((parquet.metadata.metadata or {}).get(b"stalegrad", b"{}"))
@@ -133,7 +134,7 @@ def _about(parquet: Any, file: Path) -> dict[str, Any]:
     return dict(about)
 
 
-def _check_schema(parquet: Any, columns: Mapping[str, Any], file: Path, at_most: int) -> None:
+def _check_schema(parquet: Any, columns: Mapping[str, type | str], file: Path, at_most: int) -> None:
     """Raise TraceError unless a file announces the columns, in types that can be read, and not too much."""
     schema, metadata = parquet.schema_arrow, parquet.metadata
     if missing := set(columns) - set(schema.names):
@@ -155,14 +156,14 @@ def _check_schema(parquet: Any, columns: Mapping[str, Any], file: Path, at_most:
         raise TraceError(f"{file} has {size} bytes uncompressed: at most {at_most * ROW_BYTES} are allowed")
 
 
-def _kind(dtype: Any) -> str:
+def _kind(dtype: type | str) -> str:
     return "text" if np.dtype(dtype).kind == "U" else "numbers"
 
 
-def _values(column: Any, file: Path) -> Any:
+def _values(column: Any, file: Path) -> np.ndarray:
     """Return a column as an array; text is looked at once per distinct value, whatever it would take in full."""
     if not pa.types.is_dictionary(column.type):
-        return column.to_numpy()
+        return np.asarray(column.to_numpy())
     parts = [np.empty(0, MESSAGE_COLUMNS["fate"])]
     for chunk in column.chunks:
         names = chunk.dictionary.to_pylist()

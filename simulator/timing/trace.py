@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from stalegrad._core.types import Columns
 from stalegrad.simulator.timing import consistency
 from stalegrad.simulator.timing.anatomy import Anatomy
 from stalegrad.simulator.timing.columns import (
@@ -62,13 +64,13 @@ class Trace:
 
     def __init__(
         self,
-        messages: pd.DataFrame | Mapping[str, Any],
-        updates: pd.DataFrame | Mapping[str, Any],
+        messages: pd.DataFrame | Mapping[str, npt.ArrayLike],
+        updates: pd.DataFrame | Mapping[str, npt.ArrayLike],
         *,
         workers: int | None = None,
         end: float | None = None,
-        spec: Mapping[str, Any] | None = None,
-        absences: pd.DataFrame | Mapping[str, Any] | None = None,
+        spec: Mapping[str, object] | None = None,
+        absences: pd.DataFrame | Mapping[str, npt.ArrayLike] | None = None,
         resolution: float = 0.0,
     ) -> None:
         columns = checked_columns(messages, MESSAGE_COLUMNS, "messages")
@@ -92,13 +94,13 @@ class Trace:
     @classmethod
     def of(
         cls,
-        columns: Mapping[str, Any],
+        columns: Columns,
         update_times: Sequence[float],
         *,
         workers: int,
         end: float,
-        spec: Mapping[str, Any],
-        absences: Mapping[str, Any] | None = None,
+        spec: Mapping[str, object],
+        absences: Columns | None = None,
     ) -> Self:
         """Build the trace of a simulation from the columns of its messages, in the order in which they began."""
         used = columns["update"] >= 0
@@ -141,17 +143,17 @@ class Trace:
         """One row for each time that a worker was away."""
         return pd.DataFrame(self._absences)
 
-    def column(self, name: str) -> Any:
+    def column(self, name: str) -> np.ndarray:
         """Return a column of the message table as a numpy array that cannot be written to."""
         return self._messages[name]
 
     @property
-    def update_times(self) -> Any:
+    def update_times(self) -> npt.NDArray[np.float64]:
         """Return the time of every update, in seconds, as a numpy array."""
         return self._updates["time"]
 
     @cached_property
-    def used(self) -> Any:
+    def used(self) -> npt.NDArray[np.int64]:
         """Rows of the used messages in the order of gradient ids: by (update, receive_time, worker), then row."""
         g = self._messages
         rows = np.flatnonzero(g["update"] >= 0)
@@ -160,7 +162,7 @@ class Trace:
     # Summary statistics
 
     @property
-    def staleness(self) -> Any:
+    def staleness(self) -> npt.NDArray[np.int64]:
         """Return the staleness of every used message, in the order of gradient ids."""
         return self._messages["staleness"][self.used]
 
@@ -304,14 +306,15 @@ class Trace:
         return cls(**found).verify()
 
 
-def _read_only(columns: dict[str, Any]) -> dict[str, Any]:
+def _read_only(columns: Columns) -> Columns:
     for name, values in columns.items():
         columns[name] = values.view()
         columns[name].flags.writeable = False
     return columns
 
 
-def _labels(table: Any) -> pd.Index[Any] | None:
+def _labels(table: object) -> pd.Index | None:
     """Return the index of a DataFrame whose rows are not simply numbered."""
-    plain = not isinstance(table, pd.DataFrame) or table.index.equals(pd.RangeIndex(len(table)))
-    return None if plain else table.index
+    if not isinstance(table, pd.DataFrame) or table.index.equals(pd.RangeIndex(len(table))):
+        return None
+    return table.index
