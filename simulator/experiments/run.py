@@ -16,7 +16,7 @@ from stalegrad._core.errors import UnknownPartError
 from stalegrad.simulator.experiments.experiment import Experiment
 from stalegrad.simulator.experiments.identity import digest, parts_of
 from stalegrad.simulator.experiments.result import Result, versions
-from stalegrad.simulator.experiments.traces import trace_of
+from stalegrad.simulator.experiments.traces import simulate_ahead, trace_of
 
 if TYPE_CHECKING:
     from stalegrad.simulator.experiments.observers import Observer
@@ -85,6 +85,7 @@ def never_failing(observer: Observer, run: str) -> Iterator[None]:
 def _run(e: Experiment, bar: Callable[..., tqdm], execution: str | None, checkpoint: Checkpoint | None) -> Result:
     from stalegrad.simulator.replays.adaptive import simulate_and_replay
     from stalegrad.simulator.replays.execution import check_execution
+    from stalegrad.simulator.replays.history import History
     from stalegrad.simulator.replays.run import replay_on
     from stalegrad.simulator.replays.training import Training
 
@@ -97,9 +98,13 @@ def _run(e: Experiment, bar: Callable[..., tqdm], execution: str | None, checkpo
                 e.cluster, training, progress=told.update, execution=execution, checkpoint=checkpoint
             )
         return Result.of(e, trace, done, parts)
+    simulate_ahead(e)
+    history = History(training)  # JAX compiles and evaluates the start meanwhile
     trace = trace_of(e)
     with bar(total=len(trace.update_times)) as told:
-        done = replay_on(trace, training, progress=told.update, execution=execution, checkpoint=checkpoint)
+        done = replay_on(
+            trace, training, history=history, progress=told.update, execution=execution, checkpoint=checkpoint
+        )
     return Result.of(e, trace, done, parts)
 
 

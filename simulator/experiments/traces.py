@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
 
 from stalegrad._core.specs import changed_fields
 from stalegrad.policies.synchrony import SYNCHRONIES
@@ -42,12 +44,61 @@ def trace_of(experiment: Experiment) -> Trace:
     """Return the trace of an experiment, the very same for all that share it. Treat it as read-only."""
     text = trace_text(experiment)
     if text is not None:
-        return _simulated(text)
+        return _TRACES.of(text)
     budget = changed_fields(experiment.budget)
     return simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
 
 
-@functools.lru_cache(maxsize=KEPT)
+def simulate_ahead(experiment: Experiment) -> None:
+    """Begin to simulate the trace of an experiment in a thread; :func:`trace_of` then waits for it."""
+    text = trace_text(experiment)
+    if text is not None:
+        _TRACES.begin(text)
+
+
+class _Traces:
+    """The last traces asked for, by their texts; one of them may still be simulated, in a thread."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.futures: OrderedDict[str, Future[Trace]] = OrderedDict()
+
+    def begin(self, text: str) -> None:
+        """Simulate a trace in a thread, unless it is known."""
+        future, ours = self.future(text)
+        if ours:
+            threading.Thread(target=self.simulate, args=(text, future), name="simulate ahead", daemon=True).start()
+
+    def of(self, text: str) -> Trace:
+        """Return a trace: known, under way, or simulated now."""
+        future, ours = self.future(text)
+        if ours:
+            self.simulate(text, future)
+        return future.result()
+
+    def future(self, text: str) -> tuple[Future[Trace], bool]:
+        """Return where a trace will be, and whether the caller is to put it there."""
+        with self.lock:
+            known = text in self.futures
+            future = self.futures.setdefault(text, Future())
+            self.futures.move_to_end(text)
+            while len(self.futures) > KEPT:
+                self.futures.popitem(last=False)
+        return future, not known
+
+    def simulate(self, text: str, future: Future[Trace]) -> None:
+        """Simulate a trace; what it raises is raised where the trace is asked for, and forgotten."""
+        try:
+            future.set_result(_simulated(text))
+        except BaseException as error:
+            with self.lock:
+                self.futures.pop(text, None)
+            future.set_exception(error)
+
+
+_TRACES = _Traces()
+
+
 def _simulated(text: str) -> Trace:
     table = json.loads(text)
     return simulate(

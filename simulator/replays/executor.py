@@ -16,7 +16,7 @@ from stalegrad.models.objective import Loss
 from stalegrad.models.streams import Stream
 from stalegrad.policies import Method
 from stalegrad.simulator.replays.feed import Feed
-from stalegrad.simulator.replays.history import as_types
+from stalegrad.simulator.replays.history import Measures, as_types
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.step import Kept, Layout, Step
 from stalegrad.simulator.replays.training import Snapshot, Structure, Training
@@ -135,9 +135,9 @@ class Executor(ABC):
         """Return the content of a slot."""
 
     @abstractmethod
-    def advance(self, first: int, last: int) -> np.ndarray | None:
+    def advance(self, first: int, last: int) -> Measures | None:
         """Make the updates ``first`` to ``last - 1``, at most ``stride``.
 
         Returns:
-            What is measured of their messages: (messages, measures), or None.
+            What is measured of their messages, or None.
         """

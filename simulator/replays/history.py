@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -30,6 +31,21 @@ Look = Callable[[], dict[str, Params]]
 """Returns the server's parameters (``params``) and the point sent to workers (``sent``), on the host."""
 
 
+class Measures(NamedTuple):
+    """What has been measured of messages: the first ``rows`` rows of ``values``, one for each.
+
+    It may be on a device, and not be computed yet: nobody waits for it before a row of the history is due, so that
+    the host prepares what comes next meanwhile.
+    """
+
+    values: Array
+    rows: int
+
+    def on_host(self) -> np.ndarray:
+        """Return the rows as a NumPy array."""
+        return np.asarray(self.values)[: self.rows]
+
+
 class History:
     """Rows, written as updates are made.
 
@@ -47,12 +63,12 @@ class History:
         self.done = self.shown = 0
         self.diverged_at: float | None = None
         self.measured: list[np.ndarray] = []
-        self.recent: list[np.ndarray] = []
+        self.recent: list[Measures] = []
         self.kept: list[tuple[int, dict[str, Params]]] = []
         self.initial = training.initial.params
         self.current = evaluate(training.objective, training.initial, self.record)
 
-    def note(self, measured: np.ndarray | None, update: int) -> None:
+    def note(self, measured: Measures | None, update: int) -> None:
         """Take notice that all updates before this one have been made, and of what was measured of them."""
         if measured is not None:
             self.recent.append(measured)
@@ -87,9 +103,10 @@ class History:
 
     def row(self, plan: Plan, wallclock: float, values: Mapping[str, float]) -> dict[str, float]:
         """Return the row of this moment."""
+        recent = [measures.on_host() for measures in self.recent]
         if self.record.per_gradient:
-            self.measured += self.recent
-        gaps = np.concatenate(self.recent)[:, 0] if self.record.measures and self.recent else np.array([math.nan])
+            self.measured += recent
+        gaps = np.concatenate(recent)[:, 0] if recent else np.array([math.nan])
         learning_rate = plan.learning_rate
         row = {
             "wallclock": wallclock,
@@ -110,7 +127,8 @@ class History:
             return None
         lowered = plan.lowered
         count = int(lowered.first[self.done])
-        measured = np.concatenate([*self.measured, *self.recent]) if self.done else np.empty((0, 3))
+        recent = [measures.on_host() for measures in self.recent]
+        measured = np.concatenate([*self.measured, *recent]) if self.done else np.empty((0, 3))
         gap, gradient_norm, message_norm = measured.T
         update = np.repeat(np.arange(lowered.updates), np.diff(lowered.first))[:count]
         learning_rate = plan.learning_rate[update]
@@ -140,14 +158,16 @@ class History:
     def state(self) -> tuple[Table, list[np.ndarray]]:
         """Return what a checkpoint keeps: texts and numbers, and arrays."""
         about = {"done": self.done, "shown": self.shown, "rows": self.rows, "kept": [u for u, _ in self.kept]}
-        measured = [np.concatenate(parts) if parts else np.empty(0) for parts in (self.measured, self.recent)]
+        recent = [measures.on_host() for measures in self.recent]
+        measured = [np.concatenate(parts) if parts else np.empty(0) for parts in (self.measured, recent)]
         return about, [*measured, *(leaf for _, version in self.kept for leaf in jax.tree.leaves(version))]
 
     def restore(self, about: Table, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Go on from what :meth:`state` has returned; return those arrays that are somebody else's."""
         self.done, self.shown, self.rows, self.current = about["done"], about["shown"], about["rows"], {}
         measured, recent, *arrays = arrays
-        self.measured, self.recent = ([part] if len(part) else [] for part in (measured, recent))
+        self.measured = [measured] if len(measured) else []
+        self.recent = [Measures(recent, len(recent))] if len(recent) else []
         leaves, structure = jax.tree.flatten({"params": self.initial, "sent": self.initial})
         for i, update in enumerate(about["kept"]):
             stored = arrays[i * len(leaves) : (i + 1) * len(leaves)]

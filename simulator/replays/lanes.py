@@ -23,7 +23,7 @@ from stalegrad.models import Objective
 from stalegrad.models.objective import Evaluate, Loss
 from stalegrad.models.streams import Stream
 from stalegrad.simulator.replays.executor import Program, numbers_of, slot_after
-from stalegrad.simulator.replays.history import History, evaluate, sample, values_of
+from stalegrad.simulator.replays.history import History, Measures, evaluate, sample, values_of
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record, cadence_of
 from stalegrad.simulator.replays.scan import CHUNK, Chunk, compiled_length, cut, gather, run_chunk, state_of
@@ -241,7 +241,8 @@ def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device
             if history.diverged_at is not None or update > last:
                 continue
             if update > history.done or part.in_step:  # evaluated anew, at the start too: all rows in the same way
-                history.note(measured[i], update)
+                mine = measured[i]
+                history.note(None if mine is None else Measures(mine, len(mine)), update)
 
             if part.in_step:
                 evaluation = functools.partial(values.__getitem__, i)

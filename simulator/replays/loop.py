@@ -16,6 +16,7 @@ import numpy as np
 from stalegrad._core.trees import at_worker, put_worker
 from stalegrad._core.types import Data, OptimizerState, Own, Params, Scalar
 from stalegrad.simulator.replays.executor import Executor, Numbers, Program, State, fold_in
+from stalegrad.simulator.replays.history import Measures
 from stalegrad.simulator.replays.step import Inputs, Kept, Sent
 from stalegrad.simulator.replays.training import Snapshot
 
@@ -43,7 +44,7 @@ class Loop(Executor):
         own, kept, optimizer, sent = init(*initial, self.numbers)
         self.state = State(initial.params, [sent] * self.layout.slots, own, kept, optimizer)
 
-    def advance(self, first: int, last: int) -> np.ndarray | None:
+    def advance(self, first: int, last: int) -> Measures | None:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
         plan, measured = self.plan, []
         s, (params, slots, own, kept, optimizer) = plan.lowered, self.state
@@ -65,7 +66,7 @@ class Loop(Executor):
             params, optimizer, sent = self.apply(self.numbers, params, optimizer, *total, count, event, rate)
             slots[s.write_slot[u]] = sent
         self.state = State(params, slots, own, kept, optimizer)
-        return np.array(measured) if self.layout.measures and measured else None
+        return Measures(np.array(measured), len(measured)) if self.layout.measures and measured else None
 
     def kept_in(self, slot: int) -> Params:
         """Return the content of a slot."""

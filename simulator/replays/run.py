@@ -123,15 +123,19 @@ def replay_on(
     trace: Trace,
     training: Training,
     *,
+    history: History | None = None,
     execution: str | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Replay:
-    """Replay a trace on a training, which stands for problem, method, record and seed; else as :func:`replay`."""
+    """Replay a trace on a training, which stands for problem, method, record and seed; else as :func:`replay`.
+
+    Its history may have been begun: its start is evaluated then.
+    """
     lowered = lower(trace.verify())
     plan = training.plan(lowered, trace.end)
     executor = begin(training, training.layout(lowered), plan, execution)
-    history = History(training)
+    history = history or History(training)
     watch = Watch(progress, checkpoint)
     watch.resume(executor, history)
     follow(plan, executor, history, watch)

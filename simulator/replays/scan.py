@@ -18,6 +18,7 @@ from jax import lax
 from stalegrad._core.trees import at_worker, put_worker, scalar_type
 from stalegrad._core.types import Array, Data, Ints, Own, Params, Scalar, Stats
 from stalegrad.simulator.replays.executor import FETCHED_AHEAD, Executor, Numbers, Program, State, fold_in
+from stalegrad.simulator.replays.history import Measures
 from stalegrad.simulator.replays.lowering import windows
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.step import Inputs, Layout, Sent, Step
@@ -64,7 +65,7 @@ class Scan(Executor):
         chunk = CHUNK if self.feed is None else FETCHED_AHEAD
         self.stride = max(1, min(chunk // self.layout.most, compiled_length(self.longest)))
 
-    def advance(self, first: int, last: int) -> np.ndarray | None:
+    def advance(self, first: int, last: int) -> Measures | None:
         """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
         a, b = (int(self.plan.lowered.first[u]) for u in (first, last))
         train, indices = self.mini_batches(a, b)
@@ -80,7 +81,7 @@ class Scan(Executor):
         self.state, measured = compiled(self.program)(
             self.state, self.numbers, train, self.key, chunk, np.int32(0), np.int32(count)
         )
-        return None if measured is None else np.asarray(measured)[: b - a]
+        return None if measured is None else Measures(measured, b - a)
 
     def kept_in(self, slot: int) -> Params:
         """Return the content of a slot."""

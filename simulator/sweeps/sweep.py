@@ -17,7 +17,7 @@ from stalegrad.simulator.experiments.identity import SEMANTICS, canonical, canon
 from stalegrad.simulator.experiments.observers import Observer
 from stalegrad.simulator.experiments.result import Result
 from stalegrad.simulator.experiments.run import never_failing
-from stalegrad.simulator.experiments.traces import trace_text
+from stalegrad.simulator.experiments.traces import simulate_ahead, trace_text
 from stalegrad.simulator.sweeps.axes import Axis, Mode, Run, Sampling, plan
 from stalegrad.simulator.sweeps.executors import ExecutorLike, Outcome, as_executor, attempt, attempt_text
 from stalegrad.simulator.sweeps.lanes import default_lanes, planned_lanes
@@ -233,6 +233,8 @@ class Job:
                 with ExitStack() as claims:
                     ours = [i for i in left[start : start + at_once] if claims.enter_context(self.claim(i))]
                     tell(len(ours))
+                    for i in left[start + at_once : start + at_once + 1]:
+                        simulate_ahead(self.runs[i].experiment)  # while this one is replayed
                     if ours:
                         outcomes = attempt([self.runs[i].experiment for i in ours], self.lanes)
                         for i, outcome in zip(ours, outcomes, strict=True):

@@ -1,5 +1,6 @@
 """Traces shared by runs that differ in the rule only."""
 
+import threading
 from dataclasses import dataclass
 
 import pytest
@@ -24,9 +25,8 @@ def simulated(monkeypatch):
     """The synchronies that have been simulated."""
     made = []
     monkeypatch.setattr(traces, "simulate", lambda c, s, **k: made.append((s, k["seed"])) or simulate(c, s, **k))
-    traces._simulated.cache_clear()
-    yield made
-    traces._simulated.cache_clear()
+    monkeypatch.setattr(traces, "_TRACES", traces._Traces())
+    return made
 
 
 def test_runs_that_differ_in_the_rule_only_share_one_trace(simulated):
@@ -85,3 +85,35 @@ def test_laws_of_this_process_have_no_text_and_are_simulated_each_time(law, simu
 def test_where_the_training_has_a_say_no_trace_is_shared():
     assert trace_text(BASE.but(method=methods.adasync(k=2))) is None
     assert trace_text(BASE.but(method=methods.k_async(k=2))) is not None
+
+
+def test_a_trace_that_is_simulated_ahead_is_simulated_once_and_the_same(monkeypatch):
+    began, release, count = threading.Event(), threading.Event(), []
+    original = traces._simulated
+
+    def slow(text):
+        count.append(threading.current_thread().name)
+        began.set()
+        assert release.wait(10)
+        return original(text)
+
+    monkeypatch.setattr(traces, "_simulated", slow)
+    monkeypatch.setattr(traces, "_TRACES", traces._Traces())
+    experiment = BASE.but(seed=91)
+    traces.simulate_ahead(experiment)
+    assert began.wait(10)
+    traces.simulate_ahead(experiment)
+    threading.Timer(0.05, release.set).start()
+    found = trace_of(experiment)
+    assert count == ["simulate ahead"]
+    assert trace_of(experiment) is found
+    again = simulate(experiment.cluster, experiment.method.synchrony, updates=experiment.budget.updates, seed=91)
+    assert found.messages.equals(again.messages)
+
+
+def test_what_a_simulation_ahead_raises_is_raised_where_the_trace_is_asked_for():
+    wrong = BASE.but(cluster=Cluster(2, compute=Exponential(), uplink=1e-30))
+    traces.simulate_ahead(wrong)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="uplink of cluster = 1e-30 s is not allowed"):
+            trace_of(wrong)
