@@ -128,18 +128,7 @@ def plot_timeline(
         handles.append(_updates(ax, times[numbers], numbers))
 
     count = f"{len(chosen)} of {trace.workers}" if workers is None and len(chosen) < trace.workers else ""
-    ax.set_ylabel(f"worker ({count})" if count else "worker")
-    ax.set_xlabel("wallclock (simulated s)")
-    step = max(1, round(len(chosen) / 8))
-    ax.yaxis.set_major_locator(FixedLocator(list(range(0, len(chosen), step))))
-    ax.yaxis.set_major_formatter(FuncFormatter(functools.partial(_worker_name, chosen)))
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-    ax.legend(
-        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=len(handles), frameon=False,
-        fontsize="small", handlelength=1.3, handletextpad=0.5, columnspacing=1.2, borderpad=0.2,
-        borderaxespad=1.3 if len(numbers) else 0.2,
-    )  # fmt: skip
+    _label(ax, chosen, count, handles, above=bool(len(numbers)))
     return ax
 
 
@@ -152,6 +141,22 @@ def default_end(trace: TraceLike, start: float) -> float:
     if len(times):
         reach = max(reach, float(times[min(UPDATES, len(times)) - 1]))
     return min(reach, trace.end)
+
+
+def _label(ax: Axes, chosen: Sequence[int], count: str, handles: list[Patch | Line2D], *, above: bool) -> None:
+    """Write what the axes and the colours say; the legend leaves room for numbers ``above`` the bars."""
+    ax.set_ylabel(f"worker ({count})" if count else "worker")
+    ax.set_xlabel("wallclock (simulated s)")
+    step = max(1, round(len(chosen) / 8))
+    ax.yaxis.set_major_locator(FixedLocator(list(range(0, len(chosen), step))))
+    ax.yaxis.set_major_formatter(FuncFormatter(functools.partial(_worker_name, chosen)))
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.legend(
+        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=len(handles), frameon=False,
+        fontsize="small", handlelength=1.3, handletextpad=0.5, columnspacing=1.2, borderpad=0.2,
+        borderaxespad=1.3 if above else 0.2,
+    )  # fmt: skip
 
 
 def _workers(trace: TraceLike, workers: Sequence[int] | None) -> list[int]:
