@@ -37,6 +37,10 @@ from .theory.error_bounds import (
     mind_the_step_learning_rate as mind_the_step_learning_rate,
     mind_the_step_updates as mind_the_step_updates,
 )
+from .theory.rollouts import (
+    RolloutStaleness as RolloutStaleness,
+    expected_rollout_staleness as expected_rollout_staleness,
+)
 from .theory.runtime import (
     Estimate as Estimate,
     expected_speedup as expected_speedup,

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 from validate_availability import availability_section
 from validate_memory import memory_section
+from validate_rollouts import rollouts_section
 
 from stalegrad.analysis import (
     Constants,
@@ -463,6 +464,7 @@ def main() -> int:
             bound_section(list(zip(falls, bounds, strict=True))),
             memory_section(LIMIT),
             availability_section(LIMIT),
+            rollouts_section(LIMIT),
         ]
     holds = all(ok for _, ok in sections)
     text = "\n".join(
