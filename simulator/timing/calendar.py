@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import simpy
 
 from stalegrad.simulator.timing.limits import MOST_WORKERS
+
+T = TypeVar("T")
 
 WORKER_RANK = 2
 DEPARTURE_RANK = WORKER_RANK + MOST_WORKERS
@@ -31,3 +33,16 @@ class Call(simpy.Event):
     ) -> None:
         self.callbacks: Any = callbacks
         self.what, self.whom = what, whom
+
+
+class Calendar(Protocol):
+    """What has the clock, and calls at a time.
+
+    Attributes:
+        now: simulated seconds.
+    """
+
+    now: float
+
+    def at(self, delay: float, rank: float, what: Callable[[T], None], whom: T) -> Call:
+        """Call ``what(whom)`` after ``delay`` seconds, among the events of that instant by its rank."""

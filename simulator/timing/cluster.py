@@ -27,7 +27,7 @@ from stalegrad.simulator.timing.availability.base import Presence
 from stalegrad.simulator.timing.delays import DELAYS, Delay, always_zero, as_delay
 from stalegrad.simulator.timing.limits import MOST_WORKERS
 from stalegrad.simulator.timing.links import Network, as_network
-from stalegrad.simulator.timing.streams import Draws, Purpose, checked_draws, number_or_delay, stream
+from stalegrad.simulator.timing.streams import Amount, Draws, Purpose, checked_draws, number_or_delay, stream
 
 
 @spec
@@ -68,12 +68,12 @@ class Cluster:
     workers: PositiveInt | None = None
     compute: Any = 1.0
     speeds: Any = None
-    uplink: Any = 0.0
-    downlink: Any = 0.0
-    server: Any = 0.0
+    uplink: Amount = 0.0
+    downlink: Amount = 0.0
+    server: Amount = 0.0
     join: Any = None
     availability: Any = None
-    server_update: Any = 0.0
+    server_update: Amount = 0.0
     network: Any = None
 
     def check_fields(self) -> None:
@@ -123,7 +123,7 @@ class Cluster:
                 raise ValueError(f"{name} has {length} entries, but there are {workers} workers")
         return workers
 
-    def _latencies(self, name: str) -> Any:
+    def _latencies(self, name: str) -> Amount:
         value, where = getattr(self, name), f"{name} of cluster"
         if not _is_list(value):
             return number_or_delay(where, value)

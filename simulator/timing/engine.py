@@ -95,9 +95,13 @@ class Engine:
         self.workers: dict[int, Worker] = {}
         self.server = Server(self, synchrony, budget)
         self.send_up = link(
-            self, "uplink", lambda worker: WORKER_RANK + worker, self.server.tell, lambda message: False
-        )
-        self.send_down = link(self, "downlink", lambda worker: simpy.events.NORMAL, self.arrive, self.superfluous)
+            self, seed, "uplink", cluster.uplink, cluster.network,
+            lambda worker: WORKER_RANK + worker, self.server.tell, lambda message: False,
+        )  # fmt: skip
+        self.send_down = link(
+            self, seed, "downlink", cluster.downlink, cluster.network,
+            lambda worker: simpy.events.NORMAL, self.arrive, self.superfluous,
+        )  # fmt: skip
         self.instant = self.send_up is None and not cluster.server and not cluster.server_update
         self.attendance = None if cluster.availability is None else Attendance(self)
         self.started = self.waits = False

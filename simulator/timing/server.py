@@ -13,7 +13,7 @@ import simpy
 from stalegrad.policies.synchrony import Decision, Event, Left, Synchrony, Timeout
 from stalegrad.policies.synchrony.programs import NOBODY, ServerProgram
 from stalegrad.simulator.timing.budget import Budget
-from stalegrad.simulator.timing.calendar import Call
+from stalegrad.simulator.timing.calendar import Calendar, T
 from stalegrad.simulator.timing.clock import READS, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import DISCARDED, Log, Message
@@ -22,17 +22,13 @@ from stalegrad.simulator.timing.timers import Timers
 from stalegrad.simulator.timing.worker import Worker
 
 
-class Engine(Protocol):
+class Engine(Calendar, Protocol):
     """What the server uses of the engine."""
 
     cluster: Cluster
     workers: dict[int, Worker]
     log: Log
     seed: int
-    now: float
-
-    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
-        """Call ``what(whom)`` after ``delay`` seconds."""
 
     def end(self) -> None:
         """Let the run end now."""
@@ -276,7 +272,7 @@ class Server:
         draws = self.draws[worker] = self.engine.cluster.draws("server", self.engine.seed, worker)
         return draws
 
-    def spend(self, draws: Draws, what: Callable[[Any], None], whom: Any) -> None:
+    def spend(self, draws: Draws, what: Callable[[T], None], whom: T) -> None:
         """Do nothing else for a time, then call ``what(whom)``."""
         time = draws.next()
         check_advance(self.engine.now, time, draws.what, draws.negligible)

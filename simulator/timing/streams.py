@@ -7,14 +7,18 @@ from array import array
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from stalegrad._core.delay import Delay, RecordEndsError
+from stalegrad._core.delay import Delay, Floats, RecordEndsError
 from stalegrad._core.specs import NonNegativeFloat, builtin, shown, validate
 from stalegrad.simulator.timing.clock import NEGLIGIBLE
 from stalegrad.simulator.timing.delays import Deterministic, as_delay
+
+Amount: TypeAlias = Any
+"""A number, or a delay that it is drawn from; what may stand for a delay is turned into one."""
 
 
 class Purpose(IntEnum):
@@ -39,7 +43,7 @@ def stream(seed: int, purpose: Purpose, worker: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, worker)))
 
 
-def checked_draws(block: Any, what: str, first: int) -> Any:
+def checked_draws(block: npt.ArrayLike, what: str, first: int) -> Floats:
     """Return draws as an array of floats.
 
     Args:
@@ -58,7 +62,7 @@ def checked_draws(block: Any, what: str, first: int) -> Any:
     return block
 
 
-def number_or_delay(where: str, value: Any) -> float | Delay:
+def number_or_delay(where: str, value: object) -> float | Delay:
     """Return a number of at least 0, or a delay that is not always the same number.
 
     Args:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
-from typing import Any, NoReturn, Protocol
+from collections.abc import Hashable, Sized
+from typing import NoReturn, Protocol
 
 from stalegrad._core.specs import builtin
 from stalegrad.policies.synchrony import Decision, Event, Synchrony, Timeout
-from stalegrad.simulator.timing.calendar import TIMEOUT_RANK, Call
+from stalegrad.simulator.timing.calendar import TIMEOUT_RANK, Calendar, Call
 from stalegrad.simulator.timing.clock import READS, are_seconds, check_advance
-
-
-class Engine(Protocol):
-    """What timers use of the engine."""
-
-    now: float
-
-    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
-        """Call ``what(whom)`` after ``delay`` seconds."""
 
 
 class Server(Protocol):
@@ -26,9 +17,12 @@ class Server(Protocol):
 
     synchrony: Synchrony
     inbox: deque[Event]
-    workers: dict[int, Any]
 
-    def refuse(self, event: Event | None, decision: Any, why: str) -> NoReturn:
+    @property
+    def workers(self) -> Sized:
+        """All of them."""
+
+    def refuse(self, event: Event | None, decision: object, why: str) -> NoReturn:
         """Raise ValueError about a decision; None stands for the start of the program."""
 
     def time_out(self, tag: Hashable) -> None:
@@ -42,14 +36,14 @@ class Timers:
         instant: a moment, and how many timers of no time have been set at it.
     """
 
-    def __init__(self, engine: Engine, server: Server) -> None:
-        self.engine, self.server = engine, server
+    def __init__(self, calendar: Calendar, server: Server) -> None:
+        self.calendar, self.server = calendar, server
         self.calls: dict[Hashable, Call] = {}
         self.instant = (-1.0, 0)
 
     def set(self, event: Event | None, decision: Decision) -> None:
         """Set the timer that a decision asks for, in place of one with the same tag."""
-        server, seconds, tag, now = self.server, builtin(decision.wake_after), decision.tag, self.engine.now
+        server, seconds, tag, now = self.server, builtin(decision.wake_after), decision.tag, self.calendar.now
         if not are_seconds(seconds):
             server.refuse(event, decision, "wake_after must be finite seconds of at least 0")
         if not isinstance(tag, Hashable):
@@ -67,7 +61,7 @@ class Timers:
             self.calls.pop(tag).callbacks = ()
         elif server.inbox:  # it may have run out, and wait for its turn
             server.inbox = deque(waiting for waiting in server.inbox if waiting != Timeout(tag))
-        self.calls[tag] = self.engine.at(seconds, TIMEOUT_RANK, self.run_out, tag)
+        self.calls[tag] = self.calendar.at(seconds, TIMEOUT_RANK, self.run_out, tag)
 
     def run_out(self, tag: Hashable) -> None:
         """It is time for a timer."""

@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
 
-from stalegrad.simulator.timing.calendar import Call
-from stalegrad.simulator.timing.links.latency import Latency
+from stalegrad.simulator.timing.calendar import Calendar
+from stalegrad.simulator.timing.links.latency import Latency, Seconds, Thing
+from stalegrad.simulator.timing.links.network import Network
 from stalegrad.simulator.timing.links.transfers import Transfers
 
 
-class Engine(Protocol):
-    """What is used of the engine."""
-
-    cluster: Any
-    now: float
-    seed: int
-
-    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
-        """Call ``what(whom)`` after ``delay`` seconds."""
-
-
 def link(
-    engine: Engine,
+    calendar: Calendar,
+    seed: int,
     name: str,
+    latency: Seconds,
+    network: Network | None,
     rank: Callable[[int], float],
-    deliver: Callable[[Any], None],
-    dropped: Callable[[Any], bool],
-) -> Callable[[int, Any], None] | None:
+    deliver: Callable[[Thing], None],
+    dropped: Callable[[Thing], bool],
+) -> Callable[[int, Thing], None] | None:
     """Return what sends a thing on the link of a worker; None if it would arrive at once.
 
     Args:
-        engine: it has the cluster, the clock and the calendar.
+        calendar: of the engine.
+        seed: of the run.
         name: ``uplink`` or ``downlink``.
+        latency: of the links, in seconds.
+        network: sizes and bandwidths, if any.
         rank: of a worker's events among those of one instant.
         deliver: takes what arrives.
         dropped: whether a thing that has waited for its turn is no longer to be transferred, and is forgotten.
     """
-    network, latency = engine.cluster.network, getattr(engine.cluster, name)
-    travels = Latency(engine, name, latency, rank, deliver)
+    travels = Latency(calendar, seed, name, latency, rank, deliver)
     if network is None or not network.limits(name):
         return travels.send if latency else None
-    return Transfers(engine, network, name, rank, travels.send, dropped).send
+    return Transfers(calendar, seed, network, name, rank, travels.send, dropped).send

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from stalegrad._core.specs import (
     spec,
     validate,
 )
+from stalegrad._core.types import Table
 from stalegrad.simulator.timing.delays import DELAYS
-from stalegrad.simulator.timing.streams import number_or_delay
+from stalegrad.simulator.timing.streams import Amount, number_or_delay
 
 MODEL = "model"
 """Stands for the bytes of the model's parameters, until the problem is known."""
@@ -27,6 +28,9 @@ MODEL = "model"
 SIZES = ("message_bytes", "model_bytes")
 LINKS = ("upload", "download")
 SERVER = ("ingress", "egress")
+
+Rate: TypeAlias = Any
+"""Bytes per second: a number, a tuple of one per worker, or None."""
 
 
 @spec
@@ -63,12 +67,12 @@ class Network:
         [1.8, 1.8]
     """
 
-    message_bytes: Any
-    model_bytes: Any = None
-    upload: Any = None
-    download: Any = None
-    ingress: Any = None
-    egress: Any = None
+    message_bytes: Amount
+    model_bytes: Amount = None
+    upload: Rate = None
+    download: Rate = None
+    ingress: Rate = None
+    egress: Rate = None
     sharing: Literal["fair", "fifo"] = "fair"
 
     def check_fields(self) -> None:
@@ -124,7 +128,7 @@ class Network:
 
     def resolved(self, model_bytes: int) -> Self:
         """Return the network with the bytes of a model in place of ``"model"``."""
-        sizes: dict[str, Any] = {name: float(model_bytes) for name in SIZES if getattr(self, name) == MODEL}
+        sizes: Table = {name: float(model_bytes) for name in SIZES if getattr(self, name) == MODEL}
         return replace(self, **sizes)  # type: ignore[type-var]
 
     def of_part(self, workers: int, share: float) -> Self:
@@ -133,7 +137,7 @@ class Network:
         server = {name: share * rate for name in SERVER if (rate := getattr(self, name)) is not None}
         return replace(self, **lists, **server)  # type: ignore[type-var]
 
-    def table(self) -> dict[str, Any]:
+    def table(self) -> Table:
         """Return the network as the table that :func:`as_network` reads; defaults are left out.
 
         Raises:
@@ -142,7 +146,7 @@ class Network:
         return {name: _plain(value) for name, value in changed_fields(self).items()}
 
 
-def as_network(value: Any) -> Network:
+def as_network(value: object) -> Network:
     """Return the network that a value stands for: itself, or a table as in TOML.
 
     Raises:
@@ -158,7 +162,7 @@ def as_network(value: Any) -> Network:
     return Network(**{"message_bytes": None, **value})
 
 
-def _size(where: str, value: Any) -> Any:
+def _size(where: str, value: object) -> Amount:
     if value is None or (isinstance(value, str) and value == MODEL):
         return value
     if isinstance(value, str):
@@ -166,7 +170,7 @@ def _size(where: str, value: Any) -> Any:
     return number_or_delay(where, value)
 
 
-def _rate(where: str, value: Any) -> float | None:
+def _rate(where: str, value: object) -> float | None:
     """Return bytes per second; None: no limit."""
     value = builtin(value)
     if value is None or (isinstance(value, float) and value == math.inf):
@@ -175,7 +179,7 @@ def _rate(where: str, value: Any) -> float | None:
     return rate
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Delay):
         return DELAYS.to_table(value)
     return list(value) if isinstance(value, tuple | np.ndarray) else value

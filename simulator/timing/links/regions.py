@@ -7,10 +7,13 @@ import functools
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stalegrad._core.specs import unknown_name
-from stalegrad.simulator.timing.links.network import Network
+from stalegrad._core.types import Table
+
+if TYPE_CHECKING:
+    from stalegrad.simulator.timing.links.network import Rate
 
 
 class Pair(NamedTuple):
@@ -47,7 +50,7 @@ def regions() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name, _ in pairs()))
 
 
-def between_regions(workers: Sequence[str], server: str, **network: Any) -> dict[str, Any]:
+def between_regions(workers: Sequence[str], server: str, **network: Rate) -> Table:
     """Return the arguments of :class:`Cluster` for workers and a server in regions of AWS.
 
     Latencies are half of the round trips that were measured; the bandwidth is that of a worker's link, in either
@@ -72,6 +75,8 @@ def between_regions(workers: Sequence[str], server: str, **network: Any) -> dict
         >>> cluster.uplink, [rate / 1e6 for rate in cluster.network.upload]  # s, MB/s
         ((0.0335, 0.0055, 0.005), [98.75, 140.0, 250.0])
     """
+    from stalegrad.simulator.timing.links.network import Network
+
     if isinstance(workers, str):
         raise ValueError(f"workers = {workers!r:.60} is not allowed: give a list of one region per worker")
     for where, name in [*((f"worker {i}", name) for i, name in enumerate(workers)), ("the server", server)]:

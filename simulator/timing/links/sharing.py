@@ -5,28 +5,23 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TypeAlias
 
 import numpy as np
 
-from stalegrad.simulator.timing.calendar import Call
+from stalegrad._core.types import Floats
+from stalegrad.simulator.timing.calendar import Calendar, Call
 
-
-class Engine(Protocol):
-    """What is used of the engine."""
-
-    now: float
-
-    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
-        """Call ``what(whom)`` after ``delay`` seconds."""
+Limits: TypeAlias = "float | tuple[float, ...]"
+"""Bytes per second of the links: of all of them, or one per worker; ``inf``: no limit."""
 
 
 class Sharing:
     """Base of all ways to divide bandwidth.
 
     Args:
-        engine: it has the clock and the calendar.
-        limits: bytes per second of the links: of all of them, or one per worker; ``inf``: no limit.
+        calendar: of the engine.
+        limits: bytes per second of the links.
         capacity: bytes per second of all together; ``inf``: no limit.
         rank: of a worker's events among those of one instant.
         ended: is told the worker whose transfer has ended.
@@ -34,15 +29,19 @@ class Sharing:
 
     def __init__(
         self,
-        engine: Engine,
-        limits: float | tuple[float, ...],
+        calendar: Calendar,
+        limits: Limits,
         capacity: float,
         rank: Callable[[int], float],
         ended: Callable[[int], None],
     ) -> None:
-        self.engine, self.limits, self.capacity, self.rank, self.ended = engine, limits, capacity, rank, ended
+        self.calendar, self.limits, self.capacity, self.rank, self.ended = calendar, limits, capacity, rank, ended
         self.last = 0.0
         self.expected: Call | None = None
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Set up what a way needs beside the arguments."""
 
     def start(self, worker: int, size: float) -> None:
         """Begin a transfer of ``size`` bytes."""
@@ -56,7 +55,7 @@ class Sharing:
         """Let the next transfer end after ``delay`` seconds, in place of what was expected."""
         if self.expected is not None:
             self.expected.callbacks = ()
-        self.expected = self.engine.at(delay, self.rank(worker), self.end, worker)
+        self.expected = self.calendar.at(delay, self.rank(worker), self.end, worker)
 
     def end(self, worker: int) -> None:
         """It is time for a transfer to end."""
@@ -69,7 +68,7 @@ class Separate(Sharing):
     def start(self, worker: int, size: float) -> None:
         """Begin a transfer, whose end is known."""
         limit = self.limits[worker] if isinstance(self.limits, tuple) else self.limits
-        self.engine.at(size / min(limit, self.capacity), self.rank(worker), self.ended, worker)
+        self.calendar.at(size / min(limit, self.capacity), self.rank(worker), self.ended, worker)
 
 
 class EqualShares(Sharing):
@@ -84,8 +83,8 @@ class EqualShares(Sharing):
 
     virtual = 0.0
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def prepare(self) -> None:
+        """Begin with no transfer."""
         self.limit = min(self.limits) if isinstance(self.limits, tuple) else self.limits
         self.ends: list[tuple[float, int]] = []
 
@@ -99,7 +98,7 @@ class EqualShares(Sharing):
 
     def start(self, worker: int, size: float) -> None:
         """Begin a transfer."""
-        now = self.engine.now
+        now = self.calendar.now
         self.virtual = self.virtual + (now - self.last) * self.rate() if self.ends else 0.0
         self.last = now
         heapq.heappush(self.ends, (self.virtual + size, worker))
@@ -108,7 +107,7 @@ class EqualShares(Sharing):
     def end(self, worker: int) -> None:
         """End the transfer that is first."""
         self.virtual, worker = heapq.heappop(self.ends)
-        self.last, self.expected = self.engine.now, None
+        self.last, self.expected = self.calendar.now, None
         if self.ends:
             self.look_ahead()
         self.ended(worker)
@@ -126,8 +125,8 @@ class MaxMin(Sharing):
     https://web.mit.edu/dimitrib/www/datanets.html.
     """
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def prepare(self) -> None:
+        """Sort the links by their limits."""
         self.limit = np.array(self.limits)
         self.order = np.argsort(self.limit, kind="stable")
         workers = len(self.limit)
@@ -155,7 +154,7 @@ class MaxMin(Sharing):
 
     def go_on(self) -> None:
         """Move bytes up to now."""
-        now = self.engine.now
+        now = self.calendar.now
         if now != self.last:
             self.left -= self.rate * (now - self.last)
             self.last = now
@@ -167,12 +166,12 @@ class MaxMin(Sharing):
             return
         rate = max_min_rates(self.limit[busy], self.capacity)
         delay = np.maximum(self.left[busy], 0.0) / rate
-        self.rate[busy], self.ends[busy] = rate, self.engine.now + delay
+        self.rate[busy], self.ends[busy] = rate, self.calendar.now + delay
         first = int(self.ends.argmin())  # of those that tie, the lowest worker
         self.expect(float(max(0.0, self.left[first]) / self.rate[first]), first)
 
 
-def max_min_rates(limits: Any, capacity: float) -> Any:
+def max_min_rates(limits: Floats, capacity: float) -> Floats:
     """Return max-min fair rates of transfers.
 
     Args:
@@ -185,10 +184,11 @@ def max_min_rates(limits: Any, capacity: float) -> Any:
     if limited.all():
         return limits
     first = int(limited.argmin())
-    return np.minimum(limits, level[first])
+    rates: Floats = np.minimum(limits, level[first])
+    return rates
 
 
-def sharing_of(limits: float | tuple[float, ...], capacity: float) -> type[Sharing]:
+def sharing_of(limits: Limits, capacity: float) -> type[Sharing]:
     """Return the simplest way that gives the rates of max-min fairness."""
     if capacity == math.inf:
         return Separate

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections import defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Generic
 
+from stalegrad.simulator.timing.calendar import Calendar
 from stalegrad.simulator.timing.clock import check_advance
-from stalegrad.simulator.timing.links.latency import Engine
+from stalegrad.simulator.timing.links.latency import Thing
 from stalegrad.simulator.timing.links.network import Network
-from stalegrad.simulator.timing.links.sharing import Separate, sharing_of
+from stalegrad.simulator.timing.links.sharing import Limits, Separate, sharing_of
 from stalegrad.simulator.timing.streams import Draws, Purpose
 
 
-class Transfers:
+class Transfers(Generic[Thing]):
     """The transfers of one direction. Each link carries one at a time, first in, first out; the server may, too.
 
     Args:
-        engine: it has the clock and the calendar.
+        calendar: of the engine.
+        seed: of the run.
         network: its sizes are known.
         name: ``uplink`` or ``downlink``.
         rank: of a worker's events among those of one instant.
@@ -32,29 +34,30 @@ class Transfers:
 
     def __init__(
         self,
-        engine: Engine,
+        calendar: Calendar,
+        seed: int,
         network: Network,
         name: str,
         rank: Callable[[int], float],
-        onward: Callable[[int, Any], None],
-        dropped: Callable[[Any], bool],
+        onward: Callable[[int, Thing], None],
+        dropped: Callable[[Thing], bool],
     ) -> None:
-        self.engine, self.onward, self.dropped = engine, onward, dropped
+        self.calendar, self.seed, self.onward, self.dropped = calendar, seed, onward, dropped
         if name == "uplink":
             self.purpose, limits, capacity = Purpose.MESSAGE_BYTES, network.upload, network.ingress
             self.size = network.message_bytes
         else:
             self.purpose, limits, capacity = Purpose.MODEL_BYTES, network.download, network.egress
             self.size = network.message_bytes if network.model_bytes is None else network.model_bytes
-        self.limits: Any = math.inf if limits is None else limits
+        self.limits: Limits = math.inf if limits is None else limits
         self.capacity: float = math.inf if capacity is None else capacity
         self.one_line = network.sharing == "fifo" and capacity is not None
         kind = Separate if self.one_line else sharing_of(self.limits, self.capacity)
-        self.sharing = kind(engine, self.limits, self.capacity, rank, self.end)
+        self.sharing = kind(calendar, self.limits, self.capacity, rank, self.end)
         self.draws: dict[int, Draws] = {}
-        self.lines: dict[int, deque[tuple[int, Any]]] = defaultdict(deque)
+        self.lines: dict[int, deque[tuple[int, Thing]]] = defaultdict(deque)
 
-    def send(self, worker: int, thing: Any) -> None:
+    def send(self, worker: int, thing: Thing) -> None:
         """Transfer a thing as soon as it is its turn."""
         line = self.lines[0 if self.one_line else worker]
         line.append((worker, thing))
@@ -64,7 +67,7 @@ class Transfers:
     def begin(self, worker: int) -> None:
         """Begin a transfer."""
         draws = self.draws.get(worker) or self._draws_of(worker)
-        now, size = self.engine.now, draws.next()
+        now, size = self.calendar.now, draws.next()
         limit = self.limits[worker] if isinstance(self.limits, tuple) else self.limits
         fastest = min(limit, self.capacity)
         if not now < now + size / fastest < math.inf:
@@ -83,5 +86,5 @@ class Transfers:
 
     def _draws_of(self, worker: int) -> Draws:
         what = f"{self.purpose.name.lower()} of worker {worker}"
-        self.draws[worker] = Draws(self.size, self.engine.seed, self.purpose, worker, what)
+        self.draws[worker] = Draws(self.size, self.seed, self.purpose, worker, what)
         return self.draws[worker]

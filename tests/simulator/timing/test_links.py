@@ -315,6 +315,7 @@ def test_a_server_that_takes_time_is_a_queue(times):
 ALL = [
     Async(), KAsync(2), KBatchAsync(3), Sync(), KSync(2), KBatchSync(3), SSP(0), SSP(2), DelayedAveraging(4),
     DelayedAveragingGeneral(3), Sequential(), Async(local_steps=3), KSync(2, local_steps=2),
+    KAsync(2, grace=0.4), KBatchSync(2, grace=0.5), Sync(deadline=2.0), KSync(3, deadline=1.5, grace=0.25),
 ]  # fmt: skip
 GRIDDED = Empirical((0.0, 0.5, 1.0))  # ties
 LOST = Renewal(Exponential(6.0), Exponential(3.0))

@@ -169,7 +169,7 @@ def test_the_simplest_way_is_chosen():
 def test_a_link_keeps_its_order(value, gaps):
     clock, arrived = Clock(), []
     latency = Latency(
-        clock, "uplink", value, lambda worker: worker, lambda thing: arrived.append((clock.now, thing))
+        clock, 0, "uplink", value, lambda worker: worker, lambda thing: arrived.append((clock.now, thing))
     )
     sent = {}
 
@@ -192,7 +192,7 @@ def test_a_link_keeps_its_order(value, gaps):
 @pytest.mark.parametrize("value", [0.5, (0.5, 0.5), Deterministic(0.5)])
 def test_a_number_is_a_deterministic_delay(value):
     clock, arrived = Clock(), []
-    latency = Latency(clock, "downlink", value, lambda worker: worker, lambda thing: arrived.append(clock.now))
+    latency = Latency(clock, 0, "downlink", value, lambda worker: worker, lambda thing: arrived.append(clock.now))
     for time in (0.1, 0.7):
         clock.at(time, 0, lambda _: latency.send(1, None), None)
     clock.run()
