@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 from validate_availability import availability_section
+from validate_links import links_section
 from validate_memory import memory_section
 
 from stalegrad.analysis import (
@@ -463,6 +464,7 @@ def main() -> int:
             bound_section(list(zip(falls, bounds, strict=True))),
             memory_section(LIMIT),
             availability_section(LIMIT),
+            *([] if quick else [links_section()]),
         ]
     holds = all(ok for _, ok in sections)
     text = "\n".join(
