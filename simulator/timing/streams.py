@@ -81,9 +81,7 @@ def number_or_delay(where: str, value: object) -> float | Delay:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     if delay.clocked:
-        raise ValueError(
-            f"{where} = {shown(delay)} is not allowed: it depends on the second at which a job begins"
-        )
+        raise ValueError(f"{where} = {shown(delay)} is not allowed: it depends on when a job begins")
     return delay.value if isinstance(delay, Deterministic) else delay
 
 

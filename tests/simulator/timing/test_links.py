@@ -18,6 +18,7 @@ from stalegrad.policies.synchrony import (
     KBatchAsync,
     KBatchSync,
     KSync,
+    Rollouts,
     Sequential,
     Sync,
 )
@@ -25,11 +26,14 @@ from stalegrad.simulator import Trace, TraceError
 from stalegrad.simulator.timing.availability import Events, Renewal
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import (
+    Correlated,
     Deterministic,
     Empirical,
     Exponential,
     HyperExponential,
     Pareto,
+    Recorded,
+    Shared,
     ShiftedExponential,
     Uniform,
 )
@@ -87,6 +91,22 @@ def test_latencies_are_drawn_from_their_delay_and_from_streams_of_their_own():
     instant = simulate(plain, Async(), updates=500).messages
     first = [t[t.worker == 3].eval("finish_time - read_time")[:30] for t in (trace.messages, instant)]
     assert first[0].to_numpy() == pytest.approx(first[1].to_numpy(), abs=1e-9)
+
+
+def test_latencies_may_remember_and_be_measured():
+    def of_worker(trace, worker):
+        return np.array([receive - finish for w, finish, receive in receipts(trace) if w == worker])
+
+    remembers = Cluster(2, 10.0, uplink=Correlated(Uniform(0.1, 0.4), phi=0.9))  # jobs so long that none waits
+    travelled = of_worker(simulate(remembers, Async(), updates=4_000).verify(), 1)
+    assert np.corrcoef(travelled[1:], travelled[:-1])[0, 1] == pytest.approx(0.9, abs=0.03)
+    recorded = Cluster(2, 10.0, uplink=Recorded([[0.1, 0.2, 0.3], [0.5, 0.25]]), server=Recorded([0.01, 0.02]))
+    trace = simulate(recorded, Async(), updates=8).verify()
+    assert of_worker(trace, 0) == pytest.approx([0.1, 0.2, 0.3, 0.1])
+    assert of_worker(trace, 1) == pytest.approx([0.5, 0.25, 0.5, 0.25])
+    short = Cluster(1, 1.0, uplink=Recorded([0.1, 0.2], wrap=False))
+    with pytest.raises(ValueError, match="uplink of worker 0: draw 2 does not exist"):
+        simulate(short, Async(), updates=3)
 
 
 @pytest.mark.parametrize("synchrony", [DelayedAveragingGeneral(2), SSP(3), KAsync(2), Async(local_steps=2)])
@@ -316,6 +336,7 @@ ALL = [
     Async(), KAsync(2), KBatchAsync(3), Sync(), KSync(2), KBatchSync(3), SSP(0), SSP(2), DelayedAveraging(4),
     DelayedAveragingGeneral(3), Sequential(), Async(local_steps=3), KSync(2, local_steps=2),
     KAsync(2, grace=0.4), KBatchSync(2, grace=0.5), Sync(deadline=2.0), KSync(3, deadline=1.5, grace=0.25),
+    Rollouts(batch=4, train=0.5, group=2, queue=2, max_staleness=3), Rollouts(batch=2, train=0.5, admission=1),
 ]  # fmt: skip
 GRIDDED = Empirical((0.0, 0.5, 1.0))  # ties
 LOST = Renewal(Exponential(6.0), Exponential(3.0))
@@ -387,6 +408,7 @@ def timed(**links):
     return simulate(Cluster(2, **links), Async(), updates=3)
 
 
+SHARED_DELAY = Shared(Exponential(1.0), factor=Empirical([1.0, 4.0]), period=10.0)
 WRONG = [
     (lambda: Network(), "missing 1 required positional argument: 'message_bytes'"),
     (lambda: Network(None), "message_bytes of network is missing"),
@@ -408,6 +430,8 @@ WRONG = [
     (lambda: Cluster(2, uplink=[0.1, -0.2]), r"uplink of cluster, worker 1 = -0.2 is not allowed"),
     (lambda: Cluster(2, downlink=math.nan), r"downlink of cluster = nan is not allowed"),
     (lambda: Cluster(2, downlink=None), "downlink of cluster: None is not a delay"),
+    (lambda: Cluster(2, uplink=SHARED_DELAY), r"uplink of cluster = Shared.* it depends on when a job begins"),
+    (lambda: Network(SHARED_DELAY, upload=1), r"message_bytes of network = Shared.* depends on when a job begins"),
     (lambda: Cluster(2, server=-1.0), r"server of cluster = -1.0 is not allowed"),
     (lambda: Cluster(2, server_update=True), r"server_update of cluster = True is not allowed"),
     (lambda: Cluster(2, server=[0.1, 0.2]), r"server of cluster: \[0.1, 0.2\] is not a delay"),
