@@ -37,8 +37,8 @@ def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
     was not used (viewers then colour it differently; the arguments say versions and staleness), then ``upload and
     wait`` until the server has received it, then ``idle`` until the worker reads again. If it reads before that,
     it reads while its message travels, and the event ends there. What was pending ends with the trace. While a
-    worker is away its thread has an event ``absent``. On the server, each update is an instant event (a complete one
-    if updates take time), and ``staleness`` is a counter: mean and maximum over the messages of each update.
+    worker is away its thread has an event ``absent``. On the server, each update is an instant event (a complete
+    one if updates take time), and ``staleness`` is a counter: mean and maximum over the messages of each update.
 
     The unit of the format is the microsecond; times are rounded to whole ones, so that neighbours touch
     and never overlap. Times that are equal up to rounding are drawn as equal.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import simpy
 
@@ -18,6 +18,17 @@ TIMEOUT_RANK = DEPARTURE_RANK + MOST_WORKERS
 RETURN_RANK, LAST_RANK = TIMEOUT_RANK + 1, math.inf
 """SimPy priorities, after URGENT and NORMAL, 0 and 1: worker i's events have 2 + i, so that those of one instant
 happen in the order of indices; then come departures, timeouts, returns, and the end of a wallclock."""
+
+
+class Ranks(NamedTuple):
+    """The ranks of the workers' events of one kind: worker i's is ``first + step * i``."""
+
+    first: int
+    step: int
+
+
+UPLOAD_RANKS = Ranks(WORKER_RANK, 1)
+DOWNLOAD_RANKS = Ranks(simpy.events.NORMAL, 0)
 
 
 class Call(simpy.Event):

@@ -179,9 +179,13 @@ class Cluster:
     @property
     def instant(self) -> bool:
         """Whether nothing takes time but computing: neither links nor the server."""
-        server = self.server or self.server_update
-        transfers = self.network is not None and not self.network.instant
-        return not (self.uplink or self.downlink or server or transfers)
+        unknown = self.network is not None and self.network.unresolved
+        travels = self.travels("uplink") or self.travels("downlink")
+        return not (travels or unknown or self.server or self.server_update)
+
+    def travels(self, direction: str) -> bool:
+        """Return whether it takes time to send something ``uplink`` or ``downlink``."""
+        return bool(getattr(self, direction)) or (self.network is not None and self.network.limits(direction))
 
     @property
     def size(self) -> int:

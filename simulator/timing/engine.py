@@ -21,7 +21,7 @@ from stalegrad.policies.synchrony import Synchrony
 from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.attendance import Attendance
 from stalegrad.simulator.timing.budget import Budget
-from stalegrad.simulator.timing.calendar import LAST_RANK, WORKER_RANK, Call
+from stalegrad.simulator.timing.calendar import DOWNLOAD_RANKS, LAST_RANK, UPLOAD_RANKS, WORKER_RANK, Call
 from stalegrad.simulator.timing.clock import no_full_collections, reach
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.links import link
@@ -77,8 +77,9 @@ class Engine:
     Attributes:
         now: simulated seconds.
         instant: whether messages take no time from the worker to the end of the server's work.
-        send_up: carries a message of a worker to the server, if that takes time.
-        send_down: carries a model to a worker, if that takes time.
+        messages_travel: whether it takes time to carry a message to the server.
+        send_up: does that.
+        send_down: carries a model to a worker.
     """
 
     def __init__(self, cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> None:
@@ -96,13 +97,14 @@ class Engine:
         self.server = Server(self, synchrony, budget)
         self.send_up = link(
             self, seed, "uplink", cluster.uplink, cluster.network,
-            lambda worker: WORKER_RANK + worker, self.server.tell, lambda message: False,
+            UPLOAD_RANKS, self.server.tell, lambda message: False,
         )  # fmt: skip
         self.send_down = link(
             self, seed, "downlink", cluster.downlink, cluster.network,
-            lambda worker: simpy.events.NORMAL, self.arrive, self.superfluous,
+            DOWNLOAD_RANKS, self.arrive, self.superfluous,
         )  # fmt: skip
-        self.instant = self.send_up is None and not cluster.server and not cluster.server_update
+        self.messages_travel = cluster.travels("uplink")
+        self.instant = not self.messages_travel and not cluster.server and not cluster.server_update
         self.attendance = None if cluster.availability is None else Attendance(self)
         self.started = self.waits = False
 
@@ -205,18 +207,15 @@ class Engine:
 
     def upload(self, message: Message) -> None:
         """Carry up what was sent as one."""
-        if self.send_up is None:
-            self.server.tell(message)
-        else:
+        if self.messages_travel:
             self.send_up(message.worker, message)
+        else:
+            self.server.tell(message)
 
     def download(self, worker: Worker, version: int, cancel: bool) -> None:
-        """Carry a model down to a worker, if the links take time."""
-        if self.send_down is None:
-            worker.take(version, cancel)
-        else:
-            self.downloads[version] += 1
-            self.send_down(worker.index, (worker, worker.stay, version, cancel))
+        """Carry a model down to a worker."""
+        self.downloads[version] += 1
+        self.send_down(worker.index, (worker, worker.stay, version, cancel))
 
     def arrive(self, model: tuple[Worker, int, int, bool]) -> None:
         """A model has reached a worker, unless that has left meanwhile."""

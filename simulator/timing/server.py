@@ -11,7 +11,7 @@ import numpy as np
 import simpy
 
 from stalegrad.policies.synchrony import Decision, Event, Left, Synchrony, Timeout
-from stalegrad.policies.synchrony.programs import NOBODY, ServerProgram
+from stalegrad.policies.synchrony.programs import NOBODY
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.calendar import Calendar, T
 from stalegrad.simulator.timing.clock import READS, check_advance
@@ -34,7 +34,7 @@ class Engine(Calendar, Protocol):
         """Let the run end now."""
 
     def download(self, worker: Worker, version: int, cancel: bool) -> None:
-        """Carry a model to a worker, if the links take time."""
+        """Carry a model to a worker."""
 
 
 IDLE_MESSAGES, IDLE_TIMEOUTS = 5_000_000, 1_000_000
@@ -54,6 +54,7 @@ class Server:
         busy: whether the server is at an event, or at a message or an update that takes time (``serving``).
         begun: messages begun before the last update.
         timeouts: timers that have run out since.
+        models_travel: whether they take time.
         draws: the times that messages take, by worker.
         update_draws: those that updates take; None: they take none.
     """
@@ -62,6 +63,7 @@ class Server:
         self.engine, self.workers, self.log = engine, engine.workers, engine.log
         cluster = engine.cluster
         self.takes_time, self.draws = bool(cluster.server), dict[int, Draws]()
+        self.models_travel = cluster.travels("downlink")
         self.update_draws = cluster.draws("server_update", engine.seed, 0) if cluster.server_update else None
         self.version = self.gradients = 0
         self.update_times: list[float] = []
@@ -162,8 +164,16 @@ class Server:
             f"{self.engine.now!r} s; time would never advance"
         )
 
-    def serve(self, event: Event, decision: Decision | None = None) -> None:
-        """Ask the program about an event, unless it has decided already, and do what it says."""
+    def serve(
+        self, event: Event, decision: Decision | None = None, chosen: Collection[Message] | None = None
+    ) -> None:
+        """Ask the program about an event, and do what it says.
+
+        Args:
+            event: what has happened.
+            decision: what the program has said already, if the server has spent time on the message since.
+            chosen: what an update is made of, if the server has spent time on that, too.
+        """
         message, program = event if type(event) is Message else None, self.program
         if decision is None:
             if message is not None:
@@ -175,24 +185,46 @@ class Server:
             if type(decision) is not Decision:
                 self.refuse(event, decision, "give a Decision")
             if self.takes_time and message is not None and decision.keep:  # what is not kept takes no work
-                draws = self.draws.get(message.worker) or self.draws_of(message.worker)
-                self.spend(draws, self.served, (message, decision))
+                self.spend(self.draws_of(message.worker), self.served, (message, decision))
                 return
-        if message is not None:
-            if decision.keep:
-                self.kept[message.number] = message
-            else:
-                self.log.note(self.log.fate, message, DISCARDED)
-        if decision.drop is not NOBODY:
-            for dropped in self.take_out(event, decision, "drop"):
-                self.log.note(self.log.fate, dropped, DISCARDED)
-        if decision.apply:
-            chosen = self.choose(event, decision)
-            if self.update_draws is not None:
-                self.spend(self.update_draws, self.updated, (event, decision, chosen, self.engine.now))
-                return
+        apply, send, keep, cancel, ask, wake_after, _, drop = decision
+        all_cancelled = cancel is send
+        if cancel is not NOBODY and not all_cancelled:
+            send, cancel = self.some_cancelled(event, decision)
+        if chosen is None:
+            if message is not None:
+                if keep:
+                    self.kept[message.number] = message
+                else:
+                    self.log.note(self.log.fate, message, DISCARDED)
+            if drop is not NOBODY:
+                for dropped in self.take_out(event, decision, "drop"):
+                    self.log.note(self.log.fate, dropped, DISCARDED)
+            if apply:
+                chosen = self.choose(event, decision)
+                if self.update_draws is not None:
+                    self.spend(self.update_draws, self.updated, (event, decision, chosen, self.engine.now))
+                    return
+        if chosen is not None:
             self.update(chosen)
-        self.answer(event, decision, program)
+        workers = self.workers
+        try:
+            receivers = [workers[index] for index in send]
+        except (KeyError, TypeError) as error:
+            self.refuse_workers("send", error, event, decision)
+        for worker in receivers:
+            if not worker.present:
+                continue  # it gets the model when it joins
+            if self.models_travel:
+                self.engine.download(worker, self.version, all_cancelled or worker.index in cancel)
+            else:
+                worker.take(self.version, all_cancelled or worker.index in cancel)
+        if ask is not NOBODY:
+            self.ask(event, decision)
+        if wake_after is not None and self.program is program:
+            self.timers.set(event, decision)
+        if message is not None and (sender := workers[message.worker]).suspended is message:
+            sender.seen()
 
     def choose(self, event: Event, decision: Decision) -> Collection[Message]:
         """Return the messages that a decision makes an update of; they are kept no longer."""
@@ -204,28 +236,6 @@ class Server:
         if not chosen:
             self.refuse(event, decision, "an update needs at least one message that is kept")
         return chosen
-
-    def answer(self, event: Event, decision: Decision, program: ServerProgram) -> None:
-        """Send models and questions, and set the timer that a program has asked for."""
-        _, send, _, cancel, ask, wake_after, _, _ = decision
-        all_cancelled = cancel is send
-        if cancel is not NOBODY and not all_cancelled:
-            send, cancel = self.some_cancelled(event, decision)
-        workers = self.workers
-        try:
-            receivers = [workers[index] for index in send]
-        except (KeyError, TypeError) as error:
-            self.refuse_workers("send", error, event, decision)
-        for worker in receivers:
-            if not worker.present:
-                continue  # it gets the model when it joins
-            self.engine.download(worker, self.version, all_cancelled or worker.index in cancel)
-        if ask is not NOBODY:
-            self.ask(event, decision)
-        if wake_after is not None and self.program is program:
-            self.timers.set(event, decision)
-        if type(event) is Message and (sender := workers[event.worker]).suspended is event:
-            sender.seen()
 
     def take_out(self, event: Event, decision: Decision, field: Literal["apply", "drop"]) -> list[Message]:
         """Return the messages that a field of a decision names; they are kept no longer."""
@@ -269,7 +279,9 @@ class Server:
 
     def draws_of(self, worker: int) -> Draws:
         """Return the times that messages of a worker take."""
-        draws = self.draws[worker] = self.engine.cluster.draws("server", self.engine.seed, worker)
+        draws = self.draws.get(worker)
+        if draws is None:
+            draws = self.draws[worker] = self.engine.cluster.draws("server", self.engine.seed, worker)
         return draws
 
     def spend(self, draws: Draws, what: Callable[[T], None], whom: T) -> None:
@@ -282,11 +294,10 @@ class Server:
     def updated(self, job: tuple[Event, Decision, Collection[Message], float]) -> None:
         """The time is over that the server spends on an update."""
         event, decision, chosen, start = job
-        self.serving, program = False, self.program
         assert self.update_starts is not None
         self.update_starts.append(start)
-        self.update(chosen)
-        self.answer(event, decision, program)
+        self.serving = False
+        self.serve(event, decision, chosen)
         self.serve_all()
 
     def time_out(self, tag: Hashable) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeAlias, TypeVar
 
 from stalegrad._core.delay import Delay
-from stalegrad.simulator.timing.calendar import Calendar
+from stalegrad.simulator.timing.calendar import Calendar, Ranks
 from stalegrad.simulator.timing.clock import check_advance
 from stalegrad.simulator.timing.streams import Draws, Purpose
 
@@ -23,7 +23,7 @@ class Latency(Generic[Thing]):
         seed: of the run.
         name: ``uplink`` or ``downlink``.
         value: seconds.
-        rank: of a worker's events among those of one instant.
+        ranks: of the workers' events among those of one instant.
         deliver: takes what arrives.
 
     Attributes:
@@ -38,11 +38,11 @@ class Latency(Generic[Thing]):
         seed: int,
         name: str,
         value: Seconds,
-        rank: Callable[[int], float],
+        ranks: Ranks,
         deliver: Callable[[Thing], None],
     ) -> None:
         self.calendar, self.seed, self.name, self.value = calendar, seed, name, value
-        self.rank, self.deliver = rank, deliver
+        (self.first, self.step), self.deliver = ranks, deliver
         self.same = None if isinstance(value, Delay | tuple) else value
         self.draws: dict[int, Draws] = {}
         self.latest: dict[int, float] = {}
@@ -55,7 +55,7 @@ class Latency(Generic[Thing]):
             return
         if latency is not None:
             check_advance(calendar.now, latency, f"{self.name} of cluster")
-            calendar.at(latency, self.rank(worker), self.deliver, thing)
+            calendar.at(latency, self.first + self.step * worker, self.deliver, thing)
             return
         draws = self.draws.get(worker) or self._draws_of(worker)
         now, latency = calendar.now, draws.next()
@@ -65,7 +65,7 @@ class Latency(Generic[Thing]):
             latency = before - now
             latency += before - (now + latency)  # so that the sum is the same float
         self.latest[worker] = now + latency
-        calendar.at(latency, self.rank(worker), self.deliver, thing)
+        calendar.at(latency, self.first + self.step * worker, self.deliver, thing)
 
     def _draws_of(self, worker: int) -> Draws:
         value = self.value[worker] if isinstance(self.value, tuple) else self.value

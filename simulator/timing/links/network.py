@@ -108,11 +108,6 @@ class Network:
         return limit is not None or capacity is not None
 
     @property
-    def instant(self) -> bool:
-        """Whether no transfer takes time."""
-        return not (self.limits("uplink") or self.limits("downlink") or self.unresolved)
-
-    @property
     def unresolved(self) -> bool:
         """Whether sizes wait for a model."""
         return MODEL in (self.message_bytes, self.model_bytes)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from stalegrad._core.types import Floats
-from stalegrad.simulator.timing.calendar import Calendar, Call
+from stalegrad.simulator.timing.calendar import Calendar, Call, Ranks
 
 Limits: TypeAlias = "float | tuple[float, ...]"
 """Bytes per second of the links: of all of them, or one per worker; ``inf``: no limit."""
@@ -23,7 +23,7 @@ class Sharing:
         calendar: of the engine.
         limits: bytes per second of the links.
         capacity: bytes per second of all together; ``inf``: no limit.
-        rank: of a worker's events among those of one instant.
+        ranks: of the workers' events among those of one instant.
         ended: is told the worker whose transfer has ended.
     """
 
@@ -32,10 +32,11 @@ class Sharing:
         calendar: Calendar,
         limits: Limits,
         capacity: float,
-        rank: Callable[[int], float],
+        ranks: Ranks,
         ended: Callable[[int], None],
     ) -> None:
-        self.calendar, self.limits, self.capacity, self.rank, self.ended = calendar, limits, capacity, rank, ended
+        self.calendar, self.limits, self.capacity, self.ended = calendar, limits, capacity, ended
+        self.first, self.step = ranks
         self.last = 0.0
         self.expected: Call | None = None
         self.prepare()
@@ -55,7 +56,7 @@ class Sharing:
         """Let the next transfer end after ``delay`` seconds, in place of what was expected."""
         if self.expected is not None:
             self.expected.callbacks = ()
-        self.expected = self.calendar.at(delay, self.rank(worker), self.end, worker)
+        self.expected = self.calendar.at(delay, self.first + self.step * worker, self.end, worker)
 
     def end(self, worker: int) -> None:
         """It is time for a transfer to end."""
@@ -68,7 +69,7 @@ class Separate(Sharing):
     def start(self, worker: int, size: float) -> None:
         """Begin a transfer, whose end is known."""
         limit = self.limits[worker] if isinstance(self.limits, tuple) else self.limits
-        self.calendar.at(size / min(limit, self.capacity), self.rank(worker), self.ended, worker)
+        self.calendar.at(size / min(limit, self.capacity), self.first + self.step * worker, self.ended, worker)
 
 
 class EqualShares(Sharing):

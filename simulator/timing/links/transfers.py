@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Generic
 
-from stalegrad.simulator.timing.calendar import Calendar
+from stalegrad.simulator.timing.calendar import Calendar, Ranks
 from stalegrad.simulator.timing.clock import check_advance
 from stalegrad.simulator.timing.links.latency import Thing
 from stalegrad.simulator.timing.links.network import Network
@@ -23,7 +23,7 @@ class Transfers(Generic[Thing]):
         seed: of the run.
         network: its sizes are known.
         name: ``uplink`` or ``downlink``.
-        rank: of a worker's events among those of one instant.
+        ranks: of the workers' events among those of one instant.
         onward: is given a worker and what has been transferred.
         dropped: whether a thing that has waited for its turn is no longer to be transferred, and is forgotten.
 
@@ -38,7 +38,7 @@ class Transfers(Generic[Thing]):
         seed: int,
         network: Network,
         name: str,
-        rank: Callable[[int], float],
+        ranks: Ranks,
         onward: Callable[[int, Thing], None],
         dropped: Callable[[Thing], bool],
     ) -> None:
@@ -53,7 +53,7 @@ class Transfers(Generic[Thing]):
         self.capacity: float = math.inf if capacity is None else capacity
         self.one_line = network.sharing == "fifo" and capacity is not None
         kind = Separate if self.one_line else sharing_of(self.limits, self.capacity)
-        self.sharing = kind(calendar, self.limits, self.capacity, rank, self.end)
+        self.sharing = kind(calendar, self.limits, self.capacity, ranks, self.end)
         self.draws: dict[int, Draws] = {}
         self.lines: dict[int, deque[tuple[int, Thing]]] = defaultdict(deque)
 

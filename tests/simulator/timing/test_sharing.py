@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stalegrad.simulator.timing.calendar import Call
+from stalegrad.simulator.timing.calendar import Call, Ranks
 from stalegrad.simulator.timing.delays import Deterministic, Empirical, Exponential
 from stalegrad.simulator.timing.links.latency import Latency
 from stalegrad.simulator.timing.links.sharing import EqualShares, MaxMin, Separate, max_min_rates, sharing_of
@@ -44,7 +44,7 @@ def carried(kind, limits, capacity, jobs):
     def ended(worker):
         ends[worker] = clock.now
 
-    sharing = kind(clock, limits, capacity, lambda worker: worker, ended)
+    sharing = kind(clock, limits, capacity, Ranks(0, 1), ended)
     clock.watch = lambda: spans.append((clock.now, sharing.rates()))
     for time, worker, size in jobs:
         clock.at(time, worker, lambda job: sharing.start(*job), (worker, size))
@@ -168,9 +168,7 @@ def test_the_simplest_way_is_chosen():
 @settings(deadline=None)
 def test_a_link_keeps_its_order(value, gaps):
     clock, arrived = Clock(), []
-    latency = Latency(
-        clock, 0, "uplink", value, lambda worker: worker, lambda thing: arrived.append((clock.now, thing))
-    )
+    latency = Latency(clock, 0, "uplink", value, Ranks(0, 1), lambda thing: arrived.append((clock.now, thing)))
     sent = {}
 
     def send(number):
@@ -192,7 +190,7 @@ def test_a_link_keeps_its_order(value, gaps):
 @pytest.mark.parametrize("value", [0.5, (0.5, 0.5), Deterministic(0.5)])
 def test_a_number_is_a_deterministic_delay(value):
     clock, arrived = Clock(), []
-    latency = Latency(clock, 0, "downlink", value, lambda worker: worker, lambda thing: arrived.append(clock.now))
+    latency = Latency(clock, 0, "downlink", value, Ranks(0, 1), lambda thing: arrived.append(clock.now))
     for time in (0.1, 0.7):
         clock.at(time, 0, lambda _: latency.send(1, None), None)
     clock.run()
