@@ -167,13 +167,7 @@ class Server:
     def serve(
         self, event: Event, decision: Decision | None = None, chosen: Collection[Message] | None = None
     ) -> None:
-        """Ask the program about an event, and do what it says.
-
-        Args:
-            event: what has happened.
-            decision: what the program has said already, if the server has spent time on the message since.
-            chosen: what an update is made of, if the server has spent time on that, too.
-        """
+        """Ask the program about an event and do what it says, or go on after time spent on message or update."""
         message, program = event if type(event) is Message else None, self.program
         if decision is None:
             if message is not None:
@@ -185,7 +179,8 @@ class Server:
             if type(decision) is not Decision:
                 self.refuse(event, decision, "give a Decision")
             if self.takes_time and message is not None and decision.keep:  # what is not kept takes no work
-                self.spend(self.draws_of(message.worker), self.served, (message, decision))
+                draws = self.draws.get(message.worker) or self.draws_of(message.worker)
+                self.spend(draws, self.served, (message, decision))
                 return
         apply, send, keep, cancel, ask, wake_after, _, drop = decision
         all_cancelled = cancel is send
@@ -201,7 +196,12 @@ class Server:
                 for dropped in self.take_out(event, decision, "drop"):
                     self.log.note(self.log.fate, dropped, DISCARDED)
             if apply:
-                chosen = self.choose(event, decision)
+                if apply is True or isinstance(apply, np.bool_):
+                    chosen, self.kept = self.kept.values(), {}
+                else:
+                    chosen = self.take_out(event, decision, "apply")
+                if not chosen:
+                    self.refuse(event, decision, "an update needs at least one message that is kept")
                 if self.update_draws is not None:
                     self.spend(self.update_draws, self.updated, (event, decision, chosen, self.engine.now))
                     return
@@ -225,17 +225,6 @@ class Server:
             self.timers.set(event, decision)
         if message is not None and (sender := workers[message.worker]).suspended is message:
             sender.seen()
-
-    def choose(self, event: Event, decision: Decision) -> Collection[Message]:
-        """Return the messages that a decision makes an update of; they are kept no longer."""
-        chosen: Collection[Message]
-        if decision.apply is True or isinstance(decision.apply, np.bool_):
-            chosen, self.kept = self.kept.values(), {}
-        else:
-            chosen = self.take_out(event, decision, "apply")
-        if not chosen:
-            self.refuse(event, decision, "an update needs at least one message that is kept")
-        return chosen
 
     def take_out(self, event: Event, decision: Decision, field: Literal["apply", "drop"]) -> list[Message]:
         """Return the messages that a field of a decision names; they are kept no longer."""
@@ -279,15 +268,14 @@ class Server:
 
     def draws_of(self, worker: int) -> Draws:
         """Return the times that messages of a worker take."""
-        draws = self.draws.get(worker)
-        if draws is None:
-            draws = self.draws[worker] = self.engine.cluster.draws("server", self.engine.seed, worker)
+        self.draws[worker] = draws = self.engine.cluster.draws("server", self.engine.seed, worker)
         return draws
 
     def spend(self, draws: Draws, what: Callable[[T], None], whom: T) -> None:
         """Do nothing else for a time, then call ``what(whom)``."""
-        time = draws.next()
-        check_advance(self.engine.now, time, draws.what, draws.negligible)
+        now, time = self.engine.now, draws.next()
+        if not now < now + time < math.inf:
+            check_advance(now, time, draws.what, draws.negligible)
         self.serving = True
         self.engine.at(time, simpy.events.NORMAL, what, whom)
 

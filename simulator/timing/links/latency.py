@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Generic, TypeAlias, TypeVar
 
@@ -53,13 +54,16 @@ class Latency(Generic[Thing]):
         if latency == 0:
             self.deliver(thing)
             return
+        now = calendar.now
         if latency is not None:
-            check_advance(calendar.now, latency, f"{self.name} of cluster")
+            if not now < now + latency < math.inf:
+                check_advance(now, latency, f"{self.name} of cluster")
             calendar.at(latency, self.first + self.step * worker, self.deliver, thing)
             return
         draws = self.draws.get(worker) or self._draws_of(worker)
-        now, latency = calendar.now, draws.next()
-        check_advance(now, latency, draws.what, draws.negligible)
+        latency = draws.next()
+        if not now < now + latency < math.inf:
+            check_advance(now, latency, draws.what, draws.negligible)
         arrival, before = now + latency, self.latest.get(worker, 0.0)
         if arrival < before:
             latency = before - now
