@@ -108,7 +108,7 @@ def forecast(runs: Sequence[Run]) -> Forecast:
     seconds, most = 0.0, 0
     for i, r in enumerate(runs):
         e = r.experiment
-        shape, kind = (e.cluster, e.method.synchrony, e.budget, e.record), (e.problem, e.method.name)
+        shape, kind = (e.timed_cluster, e.method.synchrony, e.budget, e.record), (e.problem, e.method.name)
         if shape not in sizes:
             sizes[shape] = size_of(e)
         size = sizes[shape]

@@ -27,7 +27,15 @@ from stalegrad.simulator.timing.availability.base import Presence
 from stalegrad.simulator.timing.delays import DELAYS, Delay, always_zero, as_delay
 from stalegrad.simulator.timing.limits import MOST_WORKERS
 from stalegrad.simulator.timing.links import Network, as_network
-from stalegrad.simulator.timing.streams import Amount, Draws, Purpose, checked_draws, number_or_delay, stream
+from stalegrad.simulator.timing.streams import (
+    Amount,
+    Draws,
+    Purpose,
+    check_workers,
+    checked_draws,
+    number_or_delay,
+    stream,
+)
 
 
 @spec
@@ -35,7 +43,7 @@ class Cluster:
     """A parameter server and its workers.
 
     Args:
-        workers: how many, at most 10,000,000; may be left out where ``compute``, ``speeds`` or ``join`` is a list.
+        workers: how many, at most 10,000,000; may be left out where a list has one entry per worker.
         compute: delay of the time of one mini-batch gradient, for all workers or a list of one per worker
             (see :mod:`stalegrad.simulator.timing.delays`; a number, a frozen ``scipy.stats`` distribution
             or a function ``f(rng, size)`` will do). Times may depend on earlier ones, be measured ones in order,
@@ -95,6 +103,10 @@ class Cluster:
             object.__setattr__(self, name, self._latencies(name))
         for name in ("server", "server_update"):
             object.__setattr__(self, name, number_or_delay(f"{name} of cluster", getattr(self, name)))
+        for name in ("uplink", "downlink", "server"):
+            check_workers(f"{name} of cluster", getattr(self, name), workers)
+        if self.network is not None:
+            self.network.check(workers)
         if self.speeds is not None:
             speeds = self._numbers("speeds", PositiveFloat) if _is_list(self.speeds) else self._delays("speeds")
             object.__setattr__(self, "speeds", speeds)

@@ -85,6 +85,16 @@ def number_or_delay(where: str, value: object) -> float | Delay:
     return delay.value if isinstance(delay, Deterministic) else delay
 
 
+def check_workers(where: str, value: float | Delay, workers: int) -> None:
+    """Raise ValueError, naming the worker, if a delay of several workers has none for one of them."""
+    if isinstance(value, Delay) and type(value).of_worker is not Delay.of_worker:
+        for worker in range(workers):
+            try:
+                value.of_worker(worker)
+            except ValueError as error:
+                raise ValueError(f"{where}, worker {worker}: {error}") from None
+
+
 class Draws:
     """The values of one worker for one purpose, one after the other.
 

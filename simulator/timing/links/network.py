@@ -20,7 +20,7 @@ from stalegrad._core.specs import (
 )
 from stalegrad._core.types import Table
 from stalegrad.simulator.timing.delays import DELAYS
-from stalegrad.simulator.timing.streams import Amount, number_or_delay
+from stalegrad.simulator.timing.streams import Amount, check_workers, number_or_delay
 
 MODEL = "model"
 """Stands for the bytes of the model's parameters, until the problem is known."""
@@ -111,6 +111,11 @@ class Network:
     def unresolved(self) -> bool:
         """Whether sizes wait for a model."""
         return MODEL in (self.message_bytes, self.model_bytes)
+
+    def check(self, workers: int) -> None:
+        """Raise ValueError if a size is measured for fewer workers than there are."""
+        for name in SIZES:
+            check_workers(f"{name} of network", getattr(self, name), workers)
 
     def check_sizes(self) -> None:
         """Raise ValueError if a size waits for a model."""

@@ -22,8 +22,9 @@ from stalegrad.simulator import (
 )
 from stalegrad.simulator.experiments.identity import Identity, functions_in, registered_in
 from stalegrad.simulator.experiments.traces import trace_of, trace_text
+from stalegrad.simulator.sweeps import forecast as forecasts
 from stalegrad.simulator.sweeps.axes import Run
-from stalegrad.simulator.sweeps.forecast import forecast
+from stalegrad.simulator.sweeps.forecast import forecast, size_of
 from stalegrad.simulator.timing.delays import DELAYS
 
 BYTES = 4 * (784 * 10 + 10)  # softmax regression in float32
@@ -59,7 +60,7 @@ def test_runs_share_a_trace_if_their_models_have_the_same_size():
     assert Identity.of(of("model")).key == Identity.of(of("model")).key
 
 
-def test_runs_sweeps_controllers_and_forecasts_know_the_size(tmp_path):
+def test_runs_sweeps_controllers_and_forecasts_know_the_size(tmp_path, monkeypatch):
     assert run(of("model"), progress=False).trace.spec["cluster"]["network"]["message_bytes"] == BYTES
     adaptive = of("model").but(method=methods.adasync(k=2, interval=3.0, learning_rate=0.01), updates=20)
     result = run(adaptive, progress=False)
@@ -73,6 +74,14 @@ def test_runs_sweeps_controllers_and_forecasts_know_the_size(tmp_path):
     assert [t.update_times[0] for t in swept.traces] == [1.0, 5.0]  # four uploads at once
     many = Cluster(2_000, compute=1.0, network=Network("model", upload=[SPEED, 2 * SPEED] * 1_000, ingress=1e9))
     assert forecast([Run({}, of("model", many))]).sampled
+    models = [
+        of("model"),
+        of("model").but(problem=Problem("mlp", "fashion-mnist-small", batch_size=8, hidden=[8])),
+    ]
+    sized = []
+    monkeypatch.setattr(forecasts, "size_of", lambda e: sized.append(size_of(e)) or sized[-1])
+    forecast([Run({}, e.but(updates=None, wallclock=30.0)) for e in models])
+    assert sized[0].gradients < sized[1].gradients  # a smaller model is sent sooner
 
 
 def test_links_round_trip_through_toml():

@@ -432,6 +432,8 @@ WRONG = [
     (lambda: Cluster(2, downlink=None), "downlink of cluster: None is not a delay"),
     (lambda: Cluster(2, uplink=SHARED_DELAY), r"uplink of cluster = Shared.* it depends on when a job begins"),
     (lambda: Network(SHARED_DELAY, upload=1), r"message_bytes of network = Shared.* depends on when a job begins"),
+    (lambda: Cluster(2, uplink=Recorded([[0.1, 0.2]])), "uplink of cluster, worker 1: worker 1 is missing"),
+    (lambda: Cluster(2, network=Network(Recorded([[9.0]]), upload=1)), "message_bytes of network, worker 1: "),
     (lambda: Cluster(2, server=-1.0), r"server of cluster = -1.0 is not allowed"),
     (lambda: Cluster(2, server_update=True), r"server_update of cluster = True is not allowed"),
     (lambda: Cluster(2, server=[0.1, 0.2]), r"server of cluster: \[0.1, 0.2\] is not a delay"),
