@@ -181,6 +181,13 @@ class Problem:
         self._check_size(objective)
         return objective
 
+    def parameter_bytes(self) -> int:
+        """Return the bytes of all parameters; this loads the data, as :meth:`objective` does."""
+        import jax
+
+        params = jax.eval_shape(self.objective().init, jax.random.key(0))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+
     def _check_size(self, objective: Objective) -> None:
         if objective.examples and self.batch_size > objective.examples:
             raise ValueError(

@@ -44,4 +44,5 @@ from .timing.delays import (
     measured_cv as measured_cv,
 )
 from .timing.engine import simulate as simulate
+from .timing.links import Network as Network, between_regions as between_regions
 from .timing.trace import Trace as Trace

@@ -37,9 +37,8 @@ def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
     was not used (viewers then colour it differently; the arguments say versions and staleness), then ``upload and
     wait`` until the server has received it, then ``idle`` until the worker reads again. If it reads before that,
     it reads while its message travels, and the event ends there. What was pending ends with the trace. While a
-    worker is away its thread has an event ``absent``. On the
-    server, each update is an instant event, and ``staleness`` is a counter: mean and maximum over the messages of
-    each update.
+    worker is away its thread has an event ``absent``. On the server, each update is an instant event (a complete
+    one if updates take time), and ``staleness`` is a counter: mean and maximum over the messages of each update.
 
     The unit of the format is the microsecond; times are rounded to whole ones, so that neighbours touch
     and never overlap. Times that are equal up to rounding are drawn as equal.
@@ -135,12 +134,14 @@ def _server_events(trace: TraceLike) -> list[Event]:
     used = pd.DataFrame({name: trace.column(name)[trace.used] for name in ("update", "staleness")})
     stale = used.groupby("update")["staleness"].agg(["mean", "max"]).to_dict("index")
     events: list[Event] = []
-    for index, (row, time) in enumerate(
-        zip(trace.updates.to_dict("records"), _microseconds(trace.update_times), strict=True)
-    ):
+    times = _microseconds(trace.update_times)
+    starts = _microseconds(trace.updates["start"]) if "start" in trace.updates else times
+    rows = zip(trace.updates.to_dict("records"), starts, times, strict=True)
+    for index, (row, start, time) in enumerate(rows):
         place = {"ts": time, "pid": SERVER, "tid": 1}
         counts = {"messages": row["messages"], "gradients": row["gradients"]}
-        events.append({"name": f"update {index}", "ph": "i", "s": "t", **place, "args": counts})
+        shown = {"ph": "i", "s": "t"} if starts is times else {"ph": "X", "ts": start, "dur": time - start}
+        events.append({"name": f"update {index}", **place, **shown, "args": counts})
         if index in stale:
             events.append({"name": "staleness", "ph": "C", **place, "args": stale[index]})
     return events

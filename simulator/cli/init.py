@@ -34,15 +34,22 @@ compute = { delay = "shifted-exponential", shift = 1.0, scale = 1.0 }
 # compute = { delay = "correlated", phi = 0.7, base = { delay = "gamma", mean = 1.0, cv = 0.5 } }   # with memory
 # compute = { delay = "recorded", file = "steps.csv" }   # measured: columns worker, step, seconds; docs/delays.md
 # speeds = [1.0, 1.0, ...]   # a worker of speed 2 needs half the time
-# uplink = 0.1               # seconds from worker to server
+# uplink = 0.1               # seconds from worker to server: a number or a delay, or a list of one per worker
 # downlink = 0.1             # and back
 # server = 0.01              # seconds the server spends on each message, one at a time
+# server_update = 0.2        # seconds of each update
 # join = { delay = "uniform", low = 0.0, high = 100.0 }
 
 # [cluster.availability]       # workers that leave and return; what they are at is lost
 # availability = "renewal"
 # up = { delay = "exponential", scale = 3600.0 }
 # down = { delay = "exponential", scale = 600.0 }
+
+# [cluster.network]          # transfers take time; docs/links.md
+# message_bytes = "model"    # bytes of the parameters, or a number
+# upload = 125e6             # bytes per second of a worker's link; and download
+# ingress = 1.25e9           # of the server, shared by all workers; and egress
+# sharing = "fair"           # or "fifo": one transfer at a time
 
 [method]
 name = "k-async"         # sync, k-sync, k-batch-sync, async, k-async, k-batch-async

@@ -39,7 +39,7 @@ def list_command(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="methods, synchronies, delays, availabilities, models, datasets, schedules, optimizers"
+            help="methods, synchronies, delays, availabilities, regions, models, datasets, schedules, optimizers"
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
@@ -81,6 +81,16 @@ def _availabilities() -> Mapping[str, Entry]:
     return AVAILABILITIES
 
 
+def _regions() -> Mapping[str, Entry]:
+    from stalegrad.simulator.timing.links.regions import pairs, regions
+
+    def link(name: str, other: str) -> str:
+        latency, bandwidth = pairs()[name, other]
+        return f"{other} {2e3 * latency:g} ms, {bandwidth / 1.25e8:g} Gbit/s"
+
+    return {name: "; ".join(link(name, other) for other in regions() if other != name) for name in regions()}
+
+
 def _models() -> Mapping[str, Entry]:
     from stalegrad.models import list_models
 
@@ -110,6 +120,7 @@ LISTS: dict[str, Callable[[], Mapping[str, Entry]]] = {
     "synchronies": _synchronies,
     "delays": _delays,
     "availabilities": _availabilities,
+    "regions": _regions,
     "models": _models,
     "datasets": _datasets,
     "schedules": _schedules,

@@ -45,7 +45,7 @@ def trace_command(
         trace = run(experiment).trace
     else:
         trace = simulate(
-            experiment.cluster,
+            experiment.timed_cluster,
             experiment.method.synchrony,
             seed=experiment.seed,
             **changed_fields(experiment.budget),

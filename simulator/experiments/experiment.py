@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import field, fields, replace
@@ -64,6 +65,14 @@ class Experiment:
         """When the run ends."""
         return Budget(updates=self.updates, wallclock=self.wallclock, gradients=self.gradients)
 
+    @property
+    def timed_cluster(self) -> Cluster:
+        """The cluster as it is simulated: the bytes of the model's parameters stand for ``"model"``."""
+        network = self.cluster.network
+        if network is None or not network.unresolved:
+            return self.cluster
+        return replace(self.cluster, network=network.resolved(_parameter_bytes(self.problem)))
+
     def but(self, **changes: Any) -> Experiment:
         """Return the same experiment with some fields changed, e.g. ``experiment.but(seed=1)``."""
         return replace(self, **changes)
@@ -91,6 +100,11 @@ class Experiment:
         if "fn" in record:
             record["fn"] = name_of(record["fn"])
         return table | ({"record": record} if record else {})
+
+
+@functools.lru_cache(maxsize=32)
+def _parameter_bytes(problem: Problem) -> int:
+    return problem.parameter_bytes()
 
 
 def read_experiment(table: Table) -> Experiment:

@@ -10,8 +10,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
-from typing import NamedTuple, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple, TypeVar
 
 from stalegrad._core.errors import UnknownPartError
 from stalegrad._core.functions import import_function, is_function_name
@@ -31,8 +31,10 @@ from stalegrad.simulator.experiments.experiment import (
     method_table,
     parse_toml,
 )
+from stalegrad.simulator.timing.availability import AVAILABILITIES, Availability
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import DELAYS, Delay
+from stalegrad.simulator.timing.links import Network
 
 T = TypeVar("T")
 
@@ -131,11 +133,20 @@ def registered_in(experiment: Experiment) -> dict[str, object]:
     if problem.named and _is_own(NETWORKS, NETWORKS[problem.model]):
         found["problem.model"] = NETWORKS[problem.model].make
     for name, value in changed_fields(experiment.cluster).items():
-        outer = value if isinstance(value, tuple) else (value,)
-        inner = [part for delay in outer if isinstance(delay, Delay) and delay.remembers for part in delay.parts()]
-        kinds = dict.fromkeys(map(type, (*outer, *inner)))
-        found |= {f"cluster.{name}.{DELAYS.name_of(kind)}": kind for kind in kinds if _is_own(DELAYS, kind)}
+        kinds = _kinds(value)
+        mine: dict[str, type] = {DELAYS.name_of(kind): kind for kind in kinds if _is_own(DELAYS, kind)}
+        mine |= {AVAILABILITIES.name_of(kind): kind for kind in kinds if _is_own(AVAILABILITIES, kind)}
+        found |= {f"cluster.{name}.{kind_name}": kind for kind_name, kind in mine.items()}
     return found
+
+
+def _kinds(value: Any) -> dict[type, None]:
+    """Return the types of a value of the cluster, and of what it is made of."""
+    if isinstance(value, tuple):
+        found = {type(each): None for each in value}
+        return found | {kind: None for each in value if is_dataclass(each) for kind in _kinds(each)}
+    parts = [getattr(value, f.name) for f in fields(value)] if is_dataclass(value) else []
+    return {type(value): None} | {kind: None for part in parts for kind in _kinds(part)}
 
 
 def _is_own(registry: Registry[T], entry: object) -> bool:
@@ -160,7 +171,7 @@ def _name_in(optimizer: object) -> object:
 def _texts(value: object, where: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield where, value
-    if isinstance(value, Delay):
+    if isinstance(value, Delay | Availability | Network):
         value = {f.name: getattr(value, f.name) for f in fields(value) if f.name not in PATHS}  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         for key, inner in value.items():

@@ -95,7 +95,7 @@ def _run(e: Experiment, bar: Callable[..., tqdm], execution: str | None, checkpo
     if e.method.adaptive:
         with bar() as told:
             trace, done = simulate_and_replay(
-                e.cluster, training, progress=told.update, execution=execution, checkpoint=checkpoint
+                e.timed_cluster, training, progress=told.update, execution=execution, checkpoint=checkpoint
             )
         return Result.of(e, trace, done, parts)
     simulate_ahead(e)

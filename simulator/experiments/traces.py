@@ -31,7 +31,7 @@ def trace_text(experiment: Experiment) -> str | None:
     if experiment.method.adaptive or registered_in(experiment).keys() - NOT_TIMED:
         return None
     try:
-        cluster = experiment.cluster.table()
+        cluster = experiment.timed_cluster.table()
     except ValueError:
         return None
     run = {"seed": experiment.seed, **changed_fields(experiment.budget)}
@@ -46,7 +46,7 @@ def trace_of(experiment: Experiment) -> Trace:
     if text is not None:
         return _TRACES.of(text)
     budget = changed_fields(experiment.budget)
-    return simulate(experiment.cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
+    return simulate(experiment.timed_cluster, experiment.method.synchrony, seed=experiment.seed, **budget)
 
 
 def simulate_ahead(experiment: Experiment) -> None:

@@ -108,7 +108,7 @@ def forecast(runs: Sequence[Run]) -> Forecast:
     seconds, most = 0.0, 0
     for i, r in enumerate(runs):
         e = r.experiment
-        shape, kind = (e.cluster, e.method.synchrony, e.budget, e.record), (e.problem, e.method.name)
+        shape, kind = (e.timed_cluster, e.method.synchrony, e.budget, e.record), (e.problem, e.method.name)
         if shape not in sizes:
             sizes[shape] = size_of(e)
         size = sizes[shape]
@@ -174,7 +174,7 @@ def size_of(experiment: Experiment) -> Size:
 
 def _timed(e: Experiment, budget: Table) -> tuple[Trace, float]:
     start = time.perf_counter()
-    trace = simulate(e.cluster, e.method.synchrony, seed=e.seed, **budget)
+    trace = simulate(e.timed_cluster, e.method.synchrony, seed=e.seed, **budget)
     return trace, time.perf_counter() - start
 
 
@@ -204,6 +204,8 @@ def _with_fewer_workers(e: Experiment) -> Experiment:
         f.name: value[:fewer] if isinstance(value := getattr(e.cluster, f.name), tuple) else value
         for f in fields(e.cluster)
     }
+    if e.cluster.network is not None:
+        cluster["network"] = e.cluster.network.of_part(fewer, fewer / e.cluster.size)
     return e.but(cluster=Cluster(**{**cluster, "workers": fewer}))
 
 

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 
 from stalegrad.policies.synchrony import Left
-from stalegrad.simulator.timing.calendar import DEPARTURE_RANK, RETURN_RANK, Call
+from stalegrad.simulator.timing.calendar import DEPARTURE_RANK, RETURN_RANK, Calendar
 from stalegrad.simulator.timing.clock import check_advance
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.server import Server
 from stalegrad.simulator.timing.worker import Worker
 
 
-class Engine(Protocol):
+class Engine(Calendar, Protocol):
     """What is used of the engine."""
 
     cluster: Cluster
     workers: dict[int, Worker]
     server: Server
     seed: int
-    now: float
-
-    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
-        """Call ``what(whom)`` after ``delay`` seconds."""
 
 
 class Attendance:

@@ -50,10 +50,9 @@ class _OutOfTheOrdinaryError(Exception):
 def run(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> Blocks | None:
     """Return a run of a synchrony in blocks, or None if that is a matter for the engine."""
     pattern = pattern_of(synchrony, cluster.size)
-    instant = not cluster.uplink and not cluster.downlink and not cluster.server
     small = synchrony.local_steps <= MOST_LOCAL_STEPS and cluster.size * BLOCK <= MOST_TIMES
     always_there = cluster.join is None and cluster.availability is None
-    if pattern is None or not instant or not always_there or not small or not _known(cluster):
+    if pattern is None or not cluster.instant or not always_there or not small or not _known(cluster):
         return None
     jobs = _Jobs(cluster, synchrony.local_steps, seed)
     follow = _rounds if isinstance(pattern, Rounds) else _free

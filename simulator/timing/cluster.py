@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -27,22 +26,16 @@ from stalegrad.simulator.timing.availability import AVAILABILITIES, Availability
 from stalegrad.simulator.timing.availability.base import Presence
 from stalegrad.simulator.timing.delays import DELAYS, Delay, always_zero, as_delay
 from stalegrad.simulator.timing.limits import MOST_WORKERS
-
-
-class Purpose(IntEnum):
-    """What a random stream is for. Every worker has its own stream per purpose, but SHARED ones are common."""
-
-    COMPUTE = 0
-    MACHINE = 1
-    SPEED = 2
-    JOIN = 3
-    SHARED = 4
-    AVAILABILITY = 10
-
-
-def stream(seed: int, purpose: Purpose, worker: int) -> np.random.Generator:
-    """Return the random stream of one worker for one purpose; nobody else ever draws from it."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, worker)))
+from stalegrad.simulator.timing.links import Network, as_network
+from stalegrad.simulator.timing.streams import (
+    Amount,
+    Draws,
+    Purpose,
+    check_workers,
+    checked_draws,
+    number_or_delay,
+    stream,
+)
 
 
 @spec
@@ -50,20 +43,25 @@ class Cluster:
     """A parameter server and its workers.
 
     Args:
-        workers: how many, at most 10,000,000; may be left out where ``compute``, ``speeds`` or ``join`` is a list.
+        workers: how many, at most 10,000,000; may be left out where a list has one entry per worker.
         compute: delay of the time of one mini-batch gradient, for all workers or a list of one per worker
             (see :mod:`stalegrad.simulator.timing.delays`; a number, a frozen ``scipy.stats`` distribution
             or a function ``f(rng, size)`` will do). Times may depend on earlier ones, be measured ones in order,
             or slow down together: ``Correlated``, ``MarkovModulated``, ``Recorded``, ``Shared``.
         speeds: a worker of speed 2 needs half the time; a list of one per worker, or a delay that is drawn
             once per run and worker. Default: all 1.
-        uplink: seconds that a message travels to the server.
-        downlink: seconds that a model travels to a worker.
-        server: seconds that the server spends on each message; one at a time, first in, first out.
+        uplink: latency of the links to the server in seconds: a number or a delay, for all workers or a list of
+            one per worker. What is sent on a link arrives in the order in which it was sent, whatever is drawn.
+        downlink: the same of the links to the workers, for models.
+        server: seconds, a number or a delay, that the server spends on each message that it keeps; one at a time,
+            first in, first out.
         join: when each worker joins (it reads the version of that moment): a list, or a delay drawn once
             per run and worker. Default: all at 0.
         availability: when workers leave and return: :class:`Renewal`, :class:`Events` or :class:`Counts`. A worker
             that returns reads the version of that moment. Default: nobody ever leaves.
+        server_update: seconds, a number or a delay, of one update (an optimizer or training step). The server does
+            nothing else meanwhile; the new version appears at the end.
+        network: sizes of messages and bandwidths: a :class:`Network`. Default: transfers take no time.
 
     The clock is a float64: at t seconds it counts in steps of about t / 10^16. A positive delay that is lost in
     such a step (t + delay == t) is refused when it occurs, and so is one at which the clock overflows. A random
@@ -78,27 +76,19 @@ class Cluster:
     workers: PositiveInt | None = None
     compute: Any = 1.0
     speeds: Any = None
-    uplink: NonNegativeFloat = 0.0
-    downlink: NonNegativeFloat = 0.0
-    server: NonNegativeFloat = 0.0
+    uplink: Amount = 0.0
+    downlink: Amount = 0.0
+    server: Amount = 0.0
     join: Any = None
     availability: Any = None
+    server_update: Amount = 0.0
+    network: Any = None
 
     def check_fields(self) -> None:
         """Agree on the number of workers and turn every delay into one."""
-        lengths = {
-            name: len(value) for name in ("compute", "speeds", "join") if _is_list(value := getattr(self, name))
-        }
-        workers = self.workers if self.workers is not None else next(iter(lengths.values()), None)
-        if workers is None:
-            raise ValueError(
-                "workers of cluster is missing: give a number, or compute as a list of one per worker"
-            )
-        if not 1 <= workers <= MOST_WORKERS:
-            raise ValueError(f"workers of cluster = {workers!r} is not allowed: 1 to {MOST_WORKERS}")
-        for name, length in lengths.items():
-            if length != workers:
-                raise ValueError(f"{name} of cluster has {length} entries, but there are {workers} workers")
+        if self.network is not None:
+            object.__setattr__(self, "network", as_network(self.network))
+        workers = self._agreed_workers()
         object.__setattr__(self, "workers", workers)
         object.__setattr__(self, "compute", self._delays("compute"))
         one_by_one = isinstance(self.compute, tuple) or type(self.compute).of_worker is not Delay.of_worker
@@ -109,6 +99,14 @@ class Cluster:
                 raise ValueError(f"compute of worker {worker}: {error}") from None
             if always_zero(own):
                 raise ValueError(f"compute of worker {worker} always takes 0 seconds: time would never advance")
+        for name in ("uplink", "downlink"):
+            object.__setattr__(self, name, self._latencies(name))
+        for name in ("server", "server_update"):
+            object.__setattr__(self, name, number_or_delay(f"{name} of cluster", getattr(self, name)))
+        for name in ("uplink", "downlink", "server"):
+            check_workers(f"{name} of cluster", getattr(self, name), workers)
+        if self.network is not None:
+            self.network.check(workers)
         if self.speeds is not None:
             speeds = self._numbers("speeds", PositiveFloat) if _is_list(self.speeds) else self._delays("speeds")
             object.__setattr__(self, "speeds", speeds)
@@ -119,6 +117,31 @@ class Cluster:
                 raise ValueError("cluster takes join or availability, not both: a first join is an event, too")
             object.__setattr__(self, "availability", as_availability(self.availability))
             self.availability.check(workers)
+
+    def _agreed_workers(self) -> int:
+        """Return the number of workers, on which all lists agree."""
+        lists = ("compute", "speeds", "uplink", "downlink", "join")
+        lengths = {f"{name} of cluster": len(value) for name in lists if _is_list(value := getattr(self, name))}
+        lengths |= {} if self.network is None else self.network.lengths
+        workers = self.workers if self.workers is not None else next(iter(lengths.values()), None)
+        if workers is None:
+            raise ValueError(
+                "workers of cluster is missing: give a number, or compute as a list of one per worker"
+            )
+        if not 1 <= workers <= MOST_WORKERS:
+            raise ValueError(f"workers of cluster = {workers!r} is not allowed: 1 to {MOST_WORKERS}")
+        for name, length in lengths.items():
+            if length != workers:
+                raise ValueError(f"{name} has {length} entries, but there are {workers} workers")
+        return workers
+
+    def _latencies(self, name: str) -> Amount:
+        value, where = getattr(self, name), f"{name} of cluster"
+        if not _is_list(value):
+            return number_or_delay(where, value)
+        values = tuple(number_or_delay(f"{where}, worker {i}", each) for i, each in enumerate(value))
+        same = isinstance(values[0], float) and all(value == values[0] for value in values)
+        return values[0] if same else values
 
     def _delays(self, name: str) -> Delay | tuple[Delay, ...]:
         value = getattr(self, name)
@@ -164,6 +187,17 @@ class Cluster:
             ValueError: if one of its delays exists in this process only.
         """
         return {name: _plain(value) for name, value in changed_fields(self).items()}
+
+    @property
+    def instant(self) -> bool:
+        """Whether nothing takes time but computing: neither links nor the server."""
+        unknown = self.network is not None and self.network.unresolved
+        travels = self.travels("uplink") or self.travels("downlink")
+        return not (travels or unknown or self.server or self.server_update)
+
+    def travels(self, direction: str) -> bool:
+        """Return whether it takes time to send something ``uplink`` or ``downlink``."""
+        return bool(getattr(self, direction)) or (self.network is not None and self.network.limits(direction))
 
     @property
     def size(self) -> int:
@@ -242,6 +276,13 @@ class Cluster:
             raise ValueError(f"speeds of cluster: worker {worker} drew speed 0; allowed is any above 0")
         return delay, speed
 
+    def draws(self, name: str, seed: int, worker: int) -> Draws:
+        """Return the times that the server takes, ``server`` or ``server_update``, for messages of a worker."""
+        value, what = getattr(self, name), f"{name} of cluster"
+        if isinstance(value, Delay) and name == "server":
+            what = f"{what}, worker {worker}"
+        return Draws(value, seed, Purpose[name.upper()], worker, what)
+
     def presence(self, seed: int, worker: int) -> Presence:
         """Return when a worker is there, of a cluster with availability."""
         presence: Presence = self.availability.presence(
@@ -259,7 +300,7 @@ class Cluster:
         if isinstance(value, tuple):
             return float(value[worker])
         draw = value.sample(stream(seed, purpose, worker), 1)
-        return float(_checked(draw, f"{name} of worker {worker}", 0)[0])
+        return float(checked_draws(draw, f"{name} of worker {worker}", 0)[0])
 
 
 def _is_list(value: Any) -> bool:
@@ -267,7 +308,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _block(block: Any, speed: float, what: str, first: int) -> Any:
-    block = _checked(block, what, first)
+    block = checked_draws(block, what, first)
     whole = len(block) == BLOCK
     if whole and not block.any():
         raise ValueError(f"{what} drew {BLOCK} times 0: time would never advance")
@@ -275,19 +316,10 @@ def _block(block: Any, speed: float, what: str, first: int) -> Any:
         return block
     what = f"{what}, divided by its speed {speed!r}"
     with np.errstate(over="ignore", under="ignore"):
-        times = _checked(block / speed, what, first)
+        times = checked_draws(block / speed, what, first)
     if whole and not times.any():
         raise ValueError(f"{what}, is {BLOCK} times 0: time would not advance")
     return times
-
-
-def _checked(block: Any, what: str, first: int) -> Any:
-    block = np.asarray(block, float)
-    if not 0.0 <= block.min(initial=0.0) <= block.max(initial=0.0) < math.inf:  # NaN compares false
-        bad = ~(np.isfinite(block) & (block >= 0))
-        at = int(np.argmax(bad))
-        raise ValueError(f"{what}: draw {first + at} is {block[at]}; allowed are finite times of at least 0")
-    return block
 
 
 def _plain(value: Any) -> Any:
@@ -295,4 +327,6 @@ def _plain(value: Any) -> Any:
         return DELAYS.to_table(value)
     if isinstance(value, Availability):
         return AVAILABILITIES.to_table(value)
+    if isinstance(value, Network):
+        return value.table()
     return [_plain(v) for v in value] if isinstance(value, tuple) else value

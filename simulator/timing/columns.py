@@ -27,6 +27,8 @@ MESSAGE_COLUMNS: dict[str, type | str] = {
 }
 ABSENCE_COLUMNS: dict[str, type | str] = {"worker": np.int32, "leave_time": np.float64, "return_time": np.float64}
 UPDATE_COLUMNS: dict[str, type | str] = {"time": np.float64, "messages": np.int64, "gradients": np.int64}
+START_COLUMN: dict[str, type | str] = {"start": np.float64}
+"""A column of the updates that is there only if updates take time."""
 
 DEEPEST = 32
 """Levels of nested tables and lists that the spec of a trace may have."""

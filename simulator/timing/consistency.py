@@ -84,6 +84,12 @@ def verify(
     finite = np.isfinite(times)
     forward = np.diff(np.where(finite, times, 0.0), prepend=0.0) >= 0
     updates.require(finite & forward, "time must not go backwards, and is finite and at least 0", "time")
+    start = updates.columns.get("start", times)
+    if start is not times:
+        updates.require(np.isfinite(start) & (start >= 0), "start is finite and at least 0", "start")
+        updates.require(~after(start, times), "start <= time", "start", "time")
+        alone = ~after(np.concatenate([[0.0], times[:-1]]), start)
+        updates.require(alone, "an update starts when the one before has ended", "start")
     law((worker >= 0) & (worker < workers), f"worker is at least 0 and below {workers}", "worker")
     law(np.isfinite(read) & (read >= 0), "read_time is finite and at least 0", "read_time")
     law(~np.isinf(finish), "finish_time is finite, or NaN where there is none", "finish_time")
@@ -106,7 +112,7 @@ def verify(
     stale = m["staleness"] == np.where(used, update - version, -1)
     law(stale, "staleness = update - read_version (-1 if not used)", "staleness", "read_version", "update")
     if len(times):
-        on_time = ~used | (~after(receive, times[update]) & ~np.isnan(receive))
+        on_time = ~used | (~after(receive, start[update]) & ~np.isnan(receive))
         law(on_time, "a used message is received before its update", "receive_time", "update")
     law(~used | np.isfinite(finish), "a used message has finished", "finish_time")
     _one_at_a_time(messages, after)

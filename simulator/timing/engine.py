@@ -21,9 +21,10 @@ from stalegrad.policies.synchrony import Synchrony
 from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.attendance import Attendance
 from stalegrad.simulator.timing.budget import Budget
-from stalegrad.simulator.timing.calendar import LAST_RANK, WORKER_RANK, Call
-from stalegrad.simulator.timing.clock import check_advance, no_full_collections, reach
+from stalegrad.simulator.timing.calendar import DOWNLOAD_RANKS, LAST_RANK, UPLOAD_RANKS, WORKER_RANK, Call
+from stalegrad.simulator.timing.clock import no_full_collections, reach
 from stalegrad.simulator.timing.cluster import Cluster
+from stalegrad.simulator.timing.links import link
 from stalegrad.simulator.timing.log import Log, Message
 from stalegrad.simulator.timing.server import Server
 from stalegrad.simulator.timing.shortage import check_records
@@ -76,20 +77,34 @@ class Engine:
     Attributes:
         now: simulated seconds.
         instant: whether messages take no time from the worker to the end of the server's work.
+        messages_travel: whether it takes time to carry a message to the server.
+        send_up: does that.
+        send_down: carries a model to a worker.
     """
 
     def __init__(self, cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> None:
         check_records(cluster, synchrony, budget)
+        if cluster.network is not None:
+            cluster.network.check_sizes()
         self.cluster, self.synchrony, self.budget, self.seed = cluster, synchrony, budget, seed
         self.env = simpy.Environment(0.0)
         self.done = simpy.Event(self.env)
         self.now = self.seen = 0.0
         self.log = Log()
-        self.instant = not cluster.uplink and not cluster.server
         self.downloads = Counter[int]()
         self.on_call = (self.occur,)
         self.workers: dict[int, Worker] = {}
         self.server = Server(self, synchrony, budget)
+        self.send_up = link(
+            self, seed, "uplink", cluster.uplink, cluster.network,
+            UPLOAD_RANKS, self.server.tell, lambda message: False,
+        )  # fmt: skip
+        self.send_down = link(
+            self, seed, "downlink", cluster.downlink, cluster.network,
+            DOWNLOAD_RANKS, self.arrive, self.superfluous,
+        )  # fmt: skip
+        self.messages_travel = cluster.travels("uplink")
+        self.instant = not self.messages_travel and not cluster.server and not cluster.server_update
         self.attendance = None if cluster.availability is None else Attendance(self)
         self.started = self.waits = False
 
@@ -159,8 +174,10 @@ class Engine:
         if self.waits:
             spec["ended"] = "waiting for absent workers"
         absences = None if self.attendance is None else self.attendance.columns(end)
-        columns, workers = self.log.columns(end), self.cluster.size
-        return Trace.of(columns, update_times, workers=workers, end=end, spec=spec, absences=absences)
+        return Trace.of(
+            self.log.columns(end), update_times, workers=self.cluster.size, end=end, spec=spec, absences=absences,
+            update_starts=self.server.update_starts,
+        )  # fmt: skip
 
     def live_versions(self) -> set[int]:
         """Return the versions that may still be read: the current one, and those held or on their way down."""
@@ -190,18 +207,15 @@ class Engine:
 
     def upload(self, message: Message) -> None:
         """Carry up what was sent as one."""
-        uplink = self.cluster.uplink
-        if uplink:
-            check_advance(self.now, uplink, "uplink of cluster")
-            self.at(uplink, WORKER_RANK + message.worker, self.server.tell, message)
+        if self.messages_travel:
+            self.send_up(message.worker, message)
         else:
             self.server.tell(message)
 
     def download(self, worker: Worker, version: int, cancel: bool) -> None:
         """Carry a model down to a worker."""
-        check_advance(self.now, self.cluster.downlink, "downlink of cluster")
         self.downloads[version] += 1
-        self.at(self.cluster.downlink, simpy.events.NORMAL, self.arrive, (worker, worker.stay, version, cancel))
+        self.send_down(worker.index, (worker, worker.stay, version, cancel))
 
     def arrive(self, model: tuple[Worker, int, int, bool]) -> None:
         """A model has reached a worker, unless that has left meanwhile."""
@@ -211,6 +225,14 @@ class Engine:
             del self.downloads[version]
         if worker.present and worker.stay == stay:
             worker.take(version, cancel)
+
+    def superfluous(self, model: tuple[Worker, int, int, bool]) -> bool:
+        """Return whether a model that has waited for its link comes too late, as its worker has left."""
+        worker, stay, *_ = model
+        if worker.stay == stay:
+            return False
+        self.arrive(model)
+        return True
 
     def departed(self, worker: Worker) -> None:
         """A worker that was to finish its job first has done so, and leaves."""

@@ -10,27 +10,25 @@ from typing import Any, Literal, NoReturn, Protocol
 import numpy as np
 import simpy
 
-from stalegrad._core.specs import builtin
 from stalegrad.policies.synchrony import Decision, Event, Left, Synchrony, Timeout
 from stalegrad.policies.synchrony.programs import NOBODY
 from stalegrad.simulator.timing.budget import Budget
-from stalegrad.simulator.timing.calendar import TIMEOUT_RANK, Call
-from stalegrad.simulator.timing.clock import READS, are_seconds, check_advance
+from stalegrad.simulator.timing.calendar import Calendar, T
+from stalegrad.simulator.timing.clock import READS, check_advance
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.log import DISCARDED, Log, Message
+from stalegrad.simulator.timing.streams import Draws
+from stalegrad.simulator.timing.timers import Timers
 from stalegrad.simulator.timing.worker import Worker
 
 
-class Engine(Protocol):
+class Engine(Calendar, Protocol):
     """What the server uses of the engine."""
 
     cluster: Cluster
     workers: dict[int, Worker]
     log: Log
-    now: float
-
-    def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
-        """Call ``what(whom)`` after ``delay`` seconds."""
+    seed: int
 
     def end(self) -> None:
         """Let the run end now."""
@@ -49,29 +47,35 @@ class Server:
     Attributes:
         version: updates made so far.
         update_times: when they were made, in seconds.
+        update_starts: when they were begun; None: they take no time.
         spent: whether the budget is, in updates or in gradients: then nothing happens any more.
         kept: messages kept and not yet used, by number.
         inbox: events that wait for their turn.
-        busy: whether the server is at an event, or at a message that takes time (``serving``).
+        busy: whether the server is at an event, or at a message or an update that takes time (``serving``).
         begun: messages begun before the last update.
         timeouts: timers that have run out since.
-        instant: a moment, and how many timers of no time have been set at it.
+        models_travel: whether they take time.
+        draws: the times that messages take, by worker.
+        update_draws: those that updates take; None: they take none.
     """
 
     def __init__(self, engine: Engine, synchrony: Synchrony, budget: Budget) -> None:
         self.engine, self.workers, self.log = engine, engine.workers, engine.log
-        self.work_time, self.downlink = engine.cluster.server, engine.cluster.downlink
+        cluster = engine.cluster
+        self.takes_time, self.draws = bool(cluster.server), dict[int, Draws]()
+        self.models_travel = cluster.travels("downlink")
+        self.update_draws = cluster.draws("server_update", engine.seed, 0) if cluster.server_update else None
         self.version = self.gradients = 0
         self.update_times: list[float] = []
+        self.update_starts: list[float] | None = None if self.update_draws is None else []
         self.updates_left: float = budget.updates or math.inf
         self.gradients_left: float = budget.gradients or math.inf
         self.ends_by_itself = budget.wallclock is not None
         self.spent = self.busy = self.serving = False
         self.inbox = deque[Event]()
         self.kept: dict[int, Message] = {}
-        self.timers: dict[Hashable, Call] = {}
+        self.timers = Timers(engine, self)
         self.begun = self.timeouts = 0
-        self.instant = (-1.0, 0)
         self.next_synchrony: Synchrony | None = None
         self.take_up(synchrony)
 
@@ -106,13 +110,11 @@ class Server:
             ) from None
         self.synchrony, self.next_synchrony = synchrony, None
         self.program, self.membership = program, synchrony.membership
-        for tag in [*self.timers]:
-            self.stop(tag)
-        self.inbox = deque(event for event in self.inbox if not isinstance(event, Timeout))
+        self.timers.stop()
         if self.membership:
             self.inbox.extend(Left(worker.index) for worker in self.workers.values() if not worker.present)
         if type(first) is Decision and first.wake_after is not None:
-            self.wake(None, first)
+            self.timers.set(None, first)
 
     def refuse(self, event: Event | None, decision: Any, why: str) -> NoReturn:
         """Raise ValueError about a decision; None stands for the start of the program."""
@@ -162,8 +164,10 @@ class Server:
             f"{self.engine.now!r} s; time would never advance"
         )
 
-    def serve(self, event: Event, decision: Decision | None = None) -> None:
-        """Ask the program about an event, unless it has decided already, and do what it says."""
+    def serve(
+        self, event: Event, decision: Decision | None = None, chosen: Collection[Message] | None = None
+    ) -> None:
+        """Ask the program about an event and do what it says, or go on after time spent on message or update."""
         message, program = event if type(event) is Message else None, self.program
         if decision is None:
             if message is not None:
@@ -174,31 +178,34 @@ class Server:
                 self.refuse(event, None, "its server program has ended; it must answer every event")
             if type(decision) is not Decision:
                 self.refuse(event, decision, "give a Decision")
-            if self.work_time and message is not None and decision.keep:  # what is not kept takes no work
-                check_advance(self.engine.now, self.work_time, "server of cluster")
-                self.serving = True
-                self.engine.at(self.work_time, simpy.events.NORMAL, self.served, (message, decision))
+            if self.takes_time and message is not None and decision.keep:  # what is not kept takes no work
+                draws = self.draws.get(message.worker) or self.draws_of(message.worker)
+                self.spend(draws, self.served, (message, decision))
                 return
         apply, send, keep, cancel, ask, wake_after, _, drop = decision
         all_cancelled = cancel is send
         if cancel is not NOBODY and not all_cancelled:
             send, cancel = self.some_cancelled(event, decision)
-        if message is not None:
-            if keep:
-                self.kept[message.number] = message
-            else:
-                self.log.note(self.log.fate, message, DISCARDED)
-        if drop is not NOBODY:
-            for dropped in self.take_out(event, decision, "drop"):
-                self.log.note(self.log.fate, dropped, DISCARDED)
-        if apply:
-            chosen: Collection[Message]
-            if apply is True or isinstance(apply, np.bool_):
-                chosen, self.kept = self.kept.values(), {}
-            else:
-                chosen = self.take_out(event, decision, "apply")
-            if not chosen:
-                self.refuse(event, decision, "an update needs at least one message that is kept")
+        if chosen is None:
+            if message is not None:
+                if keep:
+                    self.kept[message.number] = message
+                else:
+                    self.log.note(self.log.fate, message, DISCARDED)
+            if drop is not NOBODY:
+                for dropped in self.take_out(event, decision, "drop"):
+                    self.log.note(self.log.fate, dropped, DISCARDED)
+            if apply:
+                if apply is True or isinstance(apply, np.bool_):
+                    chosen, self.kept = self.kept.values(), {}
+                else:
+                    chosen = self.take_out(event, decision, "apply")
+                if not chosen:
+                    self.refuse(event, decision, "an update needs at least one message that is kept")
+                if self.update_draws is not None:
+                    self.spend(self.update_draws, self.updated, (event, decision, chosen, self.engine.now))
+                    return
+        if chosen is not None:
             self.update(chosen)
         workers = self.workers
         try:
@@ -208,15 +215,15 @@ class Server:
         for worker in receivers:
             if not worker.present:
                 continue  # it gets the model when it joins
-            if self.downlink:
+            if self.models_travel:
                 self.engine.download(worker, self.version, all_cancelled or worker.index in cancel)
             else:
                 worker.take(self.version, all_cancelled or worker.index in cancel)
         if ask is not NOBODY:
             self.ask(event, decision)
         if wake_after is not None and self.program is program:
-            self.wake(event, decision)
-        if message is not None and (sender := self.workers[message.worker]).suspended is message:
+            self.timers.set(event, decision)
+        if message is not None and (sender := workers[message.worker]).suspended is message:
             sender.seen()
 
     def take_out(self, event: Event, decision: Decision, field: Literal["apply", "drop"]) -> list[Message]:
@@ -259,6 +266,34 @@ class Server:
         self.serve(*job)
         self.serve_all()
 
+    def draws_of(self, worker: int) -> Draws:
+        """Return the times that messages of a worker take."""
+        self.draws[worker] = draws = self.engine.cluster.draws("server", self.engine.seed, worker)
+        return draws
+
+    def spend(self, draws: Draws, what: Callable[[T], None], whom: T) -> None:
+        """Do nothing else for a time, then call ``what(whom)``."""
+        now, time = self.engine.now, draws.next()
+        if not now < now + time < math.inf:
+            check_advance(now, time, draws.what, draws.negligible)
+        self.serving = True
+        self.engine.at(time, simpy.events.NORMAL, what, whom)
+
+    def updated(self, job: tuple[Event, Decision, Collection[Message], float]) -> None:
+        """The time is over that the server spends on an update."""
+        event, decision, chosen, start = job
+        assert self.update_starts is not None
+        self.update_starts.append(start)
+        self.serving = False
+        self.serve(event, decision, chosen)
+        self.serve_all()
+
+    def time_out(self, tag: Hashable) -> None:
+        """A timer has run out."""
+        self.timeouts += 1
+        self.check_idle()
+        self.tell(Timeout(tag))
+
     def update(self, messages: Collection[Message]) -> None:
         """Make one update out of these messages."""
         version, log = self.version, self.log
@@ -276,38 +311,3 @@ class Server:
             self.engine.end()  # after the cancellations of this update
             self.updates_left = self.gradients_left = math.inf
             self.spent = True
-
-    # Timers
-
-    def wake(self, event: Event | None, decision: Decision) -> None:
-        """Set a timer, in place of one with the same tag."""
-        seconds, tag, now = builtin(decision.wake_after), decision.tag, self.engine.now
-        if not are_seconds(seconds):
-            self.refuse(event, decision, "wake_after must be finite seconds of at least 0")
-        if not isinstance(tag, Hashable):
-            self.refuse(event, decision, "tag must be hashable: a text or a number, say")
-        check_advance(now, seconds, f"wake_after of synchrony {self.synchrony.name!r}")
-        if seconds == 0:
-            moment, count = self.instant
-            self.instant = now, (count + 1 if now == moment else 1)
-            if self.instant[1] > READS + len(self.workers):
-                raise ValueError(
-                    f"wake_after of synchrony {self.synchrony.name!r} = 0 s, {self.instant[1]} times at {now!r} "
-                    "s: time would never advance"
-                )
-        if tag in self.timers:
-            self.stop(tag)
-        elif self.inbox:  # it may have run out, and wait for its turn
-            self.inbox = deque(waiting for waiting in self.inbox if waiting != Timeout(tag))
-        self.timers[tag] = self.engine.at(seconds, TIMEOUT_RANK, self.time_out, tag)
-
-    def stop(self, tag: Hashable) -> None:
-        """Stop a timer."""
-        self.timers.pop(tag).callbacks = ()
-
-    def time_out(self, tag: Hashable) -> None:
-        """A timer has run out."""
-        del self.timers[tag]
-        self.timeouts += 1
-        self.check_idle()
-        self.tell(Timeout(tag))

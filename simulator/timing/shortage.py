@@ -30,7 +30,7 @@ def check_records(cluster: Cluster, synchrony: Synchrony, budget: Budget) -> Non
         if isinstance(delay, Recorded) and not delay.wrap:
             records[worker] = delay.own_times()
     whole = cluster.join is None and cluster.availability is None
-    instant = whole and not cluster.uplink and not cluster.downlink and not cluster.server
+    instant = whole and cluster.instant
     pattern, steps = pattern_of(synchrony, cluster.size), synchrony.local_steps
     of_update = getattr(pattern, "k", 1) * (steps if pattern else 1)
     updates = budget.updates or math.ceil((budget.gradients or 0) / of_update)

@@ -19,6 +19,7 @@ from stalegrad._core.types import Columns, Table
 from stalegrad.simulator.timing.columns import (
     ABSENCE_COLUMNS,
     MESSAGE_COLUMNS,
+    START_COLUMN,
     UPDATE_COLUMNS,
     Fate,
     TraceError,
@@ -112,6 +113,8 @@ def _read(file: Path, columns: Mapping[str, type | str], at_most: int) -> tuple[
     try:
         with pq.ParquetFile(file) as announced:
             about = _about(announced, file)
+            if columns is UPDATE_COLUMNS and "start" in announced.schema_arrow.names:
+                columns = UPDATE_COLUMNS | START_COLUMN
             _check_schema(announced, columns, file, at_most)
         text = [name for name, dtype in columns.items() if np.dtype(dtype).kind == "U"]
         with pq.ParquetFile(file, page_checksum_verification=True, read_dictionary=text) as parquet:

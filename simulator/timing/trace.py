@@ -20,6 +20,7 @@ from stalegrad.simulator.timing.anatomy import Anatomy
 from stalegrad.simulator.timing.columns import (
     ABSENCE_COLUMNS,
     MESSAGE_COLUMNS,
+    START_COLUMN,
     UPDATE_COLUMNS,
     Fate,
     checked_columns,
@@ -41,7 +42,8 @@ class Trace:
             ``cancelled``, ``lost`` (its worker left before it was sent) or ``pending``. Rows are sorted by
             (read_time, worker); those in which both are equal keep the order given, which is that in which the
             worker computed them.
-        updates: columns ``time, messages, gradients``, one row per update.
+        updates: columns ``time, messages, gradients``, one row per update, and ``start`` if updates take time: an
+            update is under way from ``start`` to ``time``, when the new version appears.
         workers: their number, at most 10,000,000; by default one more than the largest that occurs.
         end: when the observation ended, in seconds; by default the time of the last update.
         spec: where the trace came from: a mapping of what JSON can hold.
@@ -74,7 +76,8 @@ class Trace:
         resolution: float = 0.0,
     ) -> None:
         columns = checked_columns(messages, MESSAGE_COLUMNS, "messages")
-        self._updates = _read_only(checked_columns(updates, UPDATE_COLUMNS, "updates"))
+        further = START_COLUMN if isinstance(updates, pd.DataFrame | Mapping) and "start" in updates else {}
+        self._updates = _read_only(checked_columns(updates, UPDATE_COLUMNS | further, "updates"))
         absences = {name: [] for name in ABSENCE_COLUMNS} if absences is None else absences
         self._absences = _read_only(checked_columns(absences, ABSENCE_COLUMNS, "absences"))
         worker, read, times = columns["worker"], columns["read_time"], self._updates["time"]
@@ -101,12 +104,15 @@ class Trace:
         end: float,
         spec: Mapping[str, object],
         absences: Columns | None = None,
+        update_starts: Sequence[float] | None = None,
     ) -> Self:
         """Build the trace of a simulation from the columns of its messages, in the order in which they began."""
         used = columns["update"] >= 0
         count = np.bincount(columns["update"][used], minlength=len(update_times))
         steps = np.bincount(columns["update"][used], columns["steps"][used], minlength=len(update_times))
         updates = {"time": np.asarray(update_times), "messages": count, "gradients": steps.astype(np.int64)}
+        if update_starts is not None:
+            updates["start"] = np.asarray(update_starts, float)
         trace = cls(columns, updates, workers=workers, end=end, spec=spec, absences=absences)
         trace._given = None  # nobody else has seen the order of the rows
         return trace

@@ -19,23 +19,36 @@ from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import Exponential
 from stalegrad.simulator.timing.engine import Engine, simulate
+from stalegrad.simulator.timing.links import Network
 
 COLUMNS = ["synchrony", "workers", "links", "bare SimPy, us an event", "engine, us a gradient", "in bare events",
            "in blocks, us a gradient", "in bare events"]  # fmt: skip
-LINKS = {"uplink": 0.01, "downlink": 0.01, "server": 1e-6}
+WAYS = {
+    "instant": {},
+    "with time": {"uplink": 0.01, "downlink": 0.01, "server": 1e-6},
+    "random": {"uplink": Exponential(0.01), "downlink": Exponential(0.01), "server": Exponential(1e-6)},
+    "shared": {"network": Network(0.01, ingress=1.0)},
+    "shared, both ways": {"network": Network(0.01, ingress=1.0, egress=1.0)},
+    "shared, slow links": {"network": Network(0.01, upload=[0.5 + i / 100 for i in range(64)], ingress=1.0)},
+}
 CASES = [
-    (Async(), 100, {}, 100_000),
-    (Async(), 1_000, {}, 100_000),
-    (Async(), 10_000, {}, 100_000),
-    (Async(), 1_000, LINKS, 50_000),
-    (KBatchAsync(8), 1_000, {}, 10_000),
-    (KAsync(8), 1_000, {}, 10_000),
-    (SSP(4), 100, {}, 30_000),
-    (Sync(), 128, {}, 400),
-    (KSync(8), 128, {}, 2_000),
-    (KSync(1), 128, {}, 1_000),
-    (KBatchSync(8), 128, {}, 2_000),
-    (DelayedAveraging(8), 128, {}, 200),
+    (Async(), 100, "instant", 100_000),
+    (Async(), 1_000, "instant", 100_000),
+    (Async(), 10_000, "instant", 100_000),
+    (Async(), 1_000, "with time", 50_000),
+    (Async(), 1_000, "random", 50_000),
+    (Async(), 64, "with time", 50_000),
+    (Async(), 64, "shared", 50_000),
+    (Async(), 64, "shared, both ways", 50_000),
+    (Async(), 64, "shared, slow links", 20_000),
+    (KBatchAsync(8), 1_000, "instant", 10_000),
+    (KAsync(8), 1_000, "instant", 10_000),
+    (SSP(4), 100, "instant", 30_000),
+    (Sync(), 128, "instant", 400),
+    (KSync(8), 128, "instant", 2_000),
+    (KSync(1), 128, "instant", 1_000),
+    (KBatchSync(8), 128, "instant", 2_000),
+    (DelayedAveraging(8), 128, "instant", 200),
 ]
 
 
@@ -88,10 +101,10 @@ def cost(synchrony, workers, links, updates, repeats):
 def events(repeats):
     """Return the rows of all cases."""
     rows = []
-    for synchrony, workers, links, updates in CASES:
+    for synchrony, workers, how, updates in CASES:
         settings = ", ".join(str(value) for name, value in vars(synchrony).items() if name != "local_steps")
-        name, how = f"{synchrony.name} {settings}".strip(), "with time" if links else "instant"
-        rows.append([name, f"{workers:,}", how, *cost(synchrony, workers, links, updates, repeats)])
+        name = f"{synchrony.name} {settings}".strip()
+        rows.append([name, f"{workers:,}", how, *cost(synchrony, workers, WAYS[how], updates, repeats)])
     return rows
 
 

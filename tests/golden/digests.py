@@ -89,7 +89,7 @@ OWN = ("largest", "total")
 NUMBERS = ("wallclock", "update", "train_loss", "test_loss", "test_error", "mean_staleness", "mean_gap")
 """Columns whose last value is written out, for comparison with tolerance."""
 
-TIMED = ("timing", "away", "law")
+TIMED = ("timing", "away", "link", "law")
 """Tables of specs whose traces are digested, and nothing else."""
 
 WHOLE = {"worker", "read_version", "update", "staleness", "steps", "messages", "gradients"}
@@ -131,7 +131,7 @@ class Digest:
 
 
 def digest_of_trace(traces):
-    """Return the digest of traces: their tables (that of absences if there are any), number of workers, end."""
+    """Return the digest of traces: their tables (absences, starts of updates if any), number of workers, end."""
     digest = Digest()
     for trace in traces:
         for name, table, columns in zip("mu", tables_of(trace), (MESSAGES, UPDATES), strict=True):
@@ -141,6 +141,8 @@ def digest_of_trace(traces):
                 else:
                     values = numbers(table[current], np.int64 if canonical in WHOLE else np.float64)
                 digest.add(f"{name}.{canonical}", values)
+        if "start" in trace.updates:
+            digest.add("u.start", numbers(trace.updates["start"], np.float64))
         for canonical, current in ABSENCES.items() if len(trace.absences) else ():
             values = numbers(trace.absences[current], np.int64 if canonical in WHOLE else np.float64)
             digest.add(f"a.{canonical}", values)

@@ -172,3 +172,12 @@ def test_a_worker_that_is_away_is_neither_idle_nor_computing(tmp_path: Path) -> 
         mine = slices(events, worker)
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(mine))
     assert slices(events, 1, "idle", "upload and wait")[0] == (2_000_000, 2_250_000)
+
+
+def test_updates_that_take_time_are_complete_events(tmp_path: Path) -> None:
+    trace = simulate(Cluster(3, compute=Uniform(1.0, 2.0), server_update=Uniform(0.1, 0.3)), Async(), updates=20)
+    events = [e for e in events_of(trace, tmp_path) if e["name"].startswith("update")]
+    assert {e["ph"] for e in events} == {"X"}
+    assert [(e["ts"], e["ts"] + e["dur"]) for e in events] == [
+        *zip(us(trace.updates["start"]), us(trace.update_times), strict=True)
+    ]

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stalegrad._core.delay import BLOCK
 from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync
-from stalegrad.simulator.timing.cluster import BLOCK, Cluster, Purpose, stream
+from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.columns import TraceError
 from stalegrad.simulator.timing.delays import Deterministic, Exponential, TwoLevelGamma, Uniform
 from stalegrad.simulator.timing.engine import simulate
+from stalegrad.simulator.timing.streams import Purpose, stream
 
 NAN = math.nan
 
