@@ -33,7 +33,8 @@ table { border-collapse: collapse; font-size: .82rem; line-height: 1.35; margin:
   font-variant-numeric: lining-nums tabular-nums; border: solid #1a1a1a; border-width: 1.5px 0;
   break-inside: avoid; }
 th, td { padding: .22rem .7rem .22rem 0; text-align: right; vertical-align: baseline; font-weight: 400; }
-th:first-child { text-align: left; overflow-wrap: anywhere; }
+th:first-child { text-align: left; }
+tbody th:first-child { overflow-wrap: anywhere; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { border-bottom: .75px solid #1a1a1a; color: #333; font-style: italic; vertical-align: bottom; }
 figure { margin: 1.4rem 0; break-inside: avoid; }
