@@ -5,6 +5,7 @@ from .plots.busy import plot_busy as plot_busy
 from .plots.curves import plot_curves as plot_curves
 from .plots.difference import plot_difference as plot_difference
 from .plots.frontier import plot_pareto as plot_pareto
+from .plots.in_transit import plot_in_transit as plot_in_transit
 from .plots.perfetto import to_perfetto as to_perfetto
 from .plots.staleness import plot_staleness as plot_staleness
 from .plots.staleness_time import (

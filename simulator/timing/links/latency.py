@@ -64,10 +64,11 @@ class Latency(Generic[Thing]):
         latency = draws.next()
         if not now < now + latency < math.inf:
             check_advance(now, latency, draws.what, draws.negligible)
-        arrival, before = now + latency, self.latest.get(worker, 0.0)
-        if arrival < before:
+        before = self.latest.get(worker, 0.0)
+        if now + latency < before:
             latency = before - now
-            latency += before - (now + latency)  # so that the sum is the same float
+            if now + latency < before:  # by rounding
+                latency += math.ulp(before)
         self.latest[worker] = now + latency
         calendar.at(latency, self.first + self.step * worker, self.deliver, thing)
 

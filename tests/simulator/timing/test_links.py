@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from stalegrad.policies.synchrony import (
     SSP,
@@ -356,6 +356,10 @@ NETWORKS = st.none() | st.builds(
 )
 
 
+@example(
+    synchrony=KBatchSync(2, grace=0.5), compute=Exponential(1.0), uplink=Exponential(0.3), downlink=0.0,
+    server=0.0, server_update=0.0, links=Network(0.5, egress=3.0), availability=None, seed=228,
+)  # fmt: skip
 @given(
     synchrony=st.sampled_from(ALL),
     compute=st.sampled_from([Exponential(1.0), Deterministic(1.0), ShiftedExponential(0.5, 0.5)]),
