@@ -41,7 +41,8 @@ class Rollouts(Synchrony):
         max_staleness: a group with a sample more than so many versions old is dropped when the trainer comes to
             it. None: no limit.
         admission: a slot begins a sample only while the samples accepted so far and those in progress are fewer
-            than (``admission`` + version + 1) batches; 0 is synchronous. None: always.
+            than (``admission`` + version + 1) batches; 0 is synchronous. It bounds the mean staleness, not that of
+            a single sample, which others may overtake. None: always.
         pacing: a slot begins a sample only while those begun since the last version appeared, and those in
             progress or in the queue then, are fewer than (1 + ``pacing``) batches. None: always.
 
