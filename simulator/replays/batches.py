@@ -17,7 +17,7 @@ from stalegrad.simulator.replays.lowering import LoweredTrace
 Ints = npt.NDArray[np.int32]
 
 _EPOCH, _IID, _SHARD = 100, 101, 102
-"""Purposes of random streams; they continue those of ``timing.cluster.Purpose``."""
+"""Purposes of random streams; they continue those of ``timing.streams.Purpose``."""
 _IID_BLOCK = 1_024
 
 Longs = npt.NDArray[np.int64]
