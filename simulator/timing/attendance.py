@@ -62,7 +62,7 @@ class Attendance:
             return
         check_advance(now, time - now, f"availability of worker {index}")
         delay = time - now
-        delay += time - (now + delay)  # so that now + delay is the time itself
+        delay += time - (now + delay)  # now + delay is then the time, or in one case of a hundred next to it
         rank, what = (DEPARTURE_RANK, self.depart) if there else (RETURN_RANK, self.come_back)
         self.engine.at(delay, rank + index, what, index)
 
