@@ -88,7 +88,8 @@ def _regions() -> Mapping[str, Entry]:
         latency, bandwidth = pairs()[name, other]
         return f"{other} {2e3 * latency:g} ms, {bandwidth / 1.25e8:g} Gbit/s"
 
-    return {name: "; ".join(link(name, other) for other in regions() if other != name) for name in regions()}
+    others = {name: [other for other in regions() if other != name] for name in regions()}
+    return {name: f"round trips to {'; '.join(link(name, other) for other in others[name])}" for name in others}
 
 
 def _models() -> Mapping[str, Entry]:

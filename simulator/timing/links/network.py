@@ -7,17 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, Self, TypeAlias
 
-import numpy as np
-
 from stalegrad._core.delay import Delay
-from stalegrad._core.specs import (
-    PositiveFloat,
-    builtin,
-    changed_fields,
-    check_keys,
-    spec,
-    validate,
-)
+from stalegrad._core.specs import PositiveFloat, builtin, changed_fields, check_keys, spec, validate
 from stalegrad._core.types import Table
 from stalegrad.simulator.timing.delays import DELAYS
 from stalegrad.simulator.timing.streams import Amount, check_workers, number_or_delay
@@ -182,4 +173,4 @@ def _rate(where: str, value: object) -> float | None:
 def _plain(value: object) -> object:
     if isinstance(value, Delay):
         return DELAYS.to_table(value)
-    return list(value) if isinstance(value, tuple | np.ndarray) else value
+    return list(value) if isinstance(value, tuple) else value
