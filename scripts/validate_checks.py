@@ -248,9 +248,9 @@ def forget() -> None:
         loop.compiled,
         lanes.compiled,
         batches._permutation,
-        traces._simulated,
     ):
         cache.cache_clear()
+    traces.forget()
 
 
 def part(recording: Recording, seeds: list[int]) -> Recording:

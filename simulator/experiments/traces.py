@@ -56,6 +56,11 @@ def simulate_ahead(experiment: Experiment) -> None:
         _TRACES.begin(text)
 
 
+def forget() -> None:
+    """Forget the traces that are remembered: for who changes the code of a simulation under way."""
+    _TRACES.futures.clear()
+
+
 class _Traces:
     """The last traces asked for, by their texts; one of them may still be simulated, in a thread."""
 
