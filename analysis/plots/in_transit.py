@@ -54,5 +54,5 @@ def plot_in_transit(trace: TraceLike, ax: Axes | None = None) -> Axes:
     ax.set_xlim(0.0, trace.end or 1.0)
     ax.set_ylim(0.0, 1.05 * max(1, int(count.max(initial=0))))
     ax.set_xlabel(axis_label("wallclock"))
-    ax.set_ylabel("messages under way to the server")
+    ax.set_ylabel("messages under way")
     return ax

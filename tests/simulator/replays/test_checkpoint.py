@@ -12,14 +12,36 @@ import pandas as pd
 import pytest
 
 from stalegrad.models import Problem
-from stalegrad.policies import KAsync, methods
-from stalegrad.simulator import Cluster, Experiment, Exponential, Record, Result, replay, run, simulate
+from stalegrad.policies import KAsync, Rollouts, methods
+from stalegrad.simulator import (
+    Cluster,
+    Correlated,
+    Experiment,
+    Exponential,
+    Gamma,
+    Network,
+    Record,
+    Renewal,
+    Result,
+    replay,
+    run,
+    simulate,
+)
 from stalegrad.simulator.replays.checkpoint import MAGIC, Checkpoint
 
 PROBLEM = Problem("softmax-regression", "fashion-mnist-small", batch_size=4)
 CLUSTER = Cluster(workers=4, compute=Exponential(1.0))
 BASE = Experiment(
     PROBLEM, CLUSTER, methods.async_(learning_rate=0.05), updates=90, record=Record(updates=25, per_gradient=True)
+)
+
+
+TRUE_TO_LIFE = Cluster(
+    workers=4,
+    compute=Correlated(Gamma(1.0, 0.4), 0.7),
+    uplink=Exponential(0.1),
+    availability=Renewal(Exponential(15.0), Exponential(3.0)),
+    network=Network(message_bytes="model", ingress=1e6, egress=1e6),
 )
 
 
@@ -40,7 +62,7 @@ def same_bytes(a, b):
     if a.gradients is not None:
         pd.testing.assert_frame_equal(a.gradients, b.gradients, check_exact=True)
     pd.testing.assert_frame_equal(a.trace.messages, b.trace.messages, check_exact=True)
-    assert jax.tree.all(jax.tree.map(np.array_equal, a.params, b.params))
+    assert jax.tree.all(jax.tree.map(np.array_equal, (a.params, a.snapshots), (b.params, b.snapshots)))
 
 
 @pytest.mark.parametrize(
@@ -50,8 +72,14 @@ def same_bytes(a, b):
         BASE.but(method=methods.dana_zero(learning_rate=0.05), record=Record(wallclock=9.0)),
         BASE.but(method=methods.k_async(k=3, learning_rate=0.05), record=Record(gap=False)),
         BASE.but(method=methods.adasync(synchrony=KAsync(1), interval=5.0, learning_rate=0.1), record=Record()),
+        BASE.but(cluster=TRUE_TO_LIFE, method=methods.easgd(learning_rate=0.05), record=Record(params=True)),
+        BASE.but(
+            cluster=TRUE_TO_LIFE,
+            method=methods.async_(synchrony=Rollouts(2, 0.5, group=2, queue=2), learning_rate=0.05),
+            record=Record(wallclock=10.0),
+        ),
     ],
-    ids=["per gradient", "momentum", "gap off", "adaptive"],
+    ids=["per gradient", "momentum", "gap off", "adaptive", "leaving and returning", "rollouts"],
 )
 @pytest.mark.parametrize("path", ["scan", pytest.param("loop", marks=pytest.mark.slow)])
 def test_a_broken_run_goes_on_to_the_same_bytes(experiment, path, tmp_path, monkeypatch):
