@@ -7,6 +7,7 @@ depend on one another, so their gradients are computed in one batched call, and 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -34,6 +35,10 @@ Measured: TypeAlias = jax.Array | None
 """A row of measures per message of a chunk; None if nothing is measured."""
 
 Carry: TypeAlias = tuple[State, Ahead, Measured]
+
+
+LARGE = 1 << 14
+"""Numbers of a matrix from which on it is read where it is used, and not fetched ahead."""
 
 
 class Chunk(NamedTuple):
@@ -194,17 +199,33 @@ class _Body(NamedTuple):
         """Return the start of message m: the version that it has read, and its worker's own state.
 
         It is fetched ahead, after all that comes before it is written: to read and to write a stack in one
-        step could otherwise need a copy of all of it.
+        step could otherwise need a copy of all of it. What is not (None) is read by :meth:`read`.
         """
         m = jnp.minimum(m, len(self.chunk.worker) - 1)
-        read = state.params if self.layout.fresh else gather(state.slots, self.chunk.read_slot[m])
+        read = state.params if self.layout.fresh else gather(state.slots, self.chunk.read_slot[m], self.ahead)
         return read, at_worker(state.own, self.chunk.worker[m])
+
+    def ahead(self, stack: jax.Array) -> bool:
+        """Return whether an array of a version is fetched ahead.
+
+        Large matrices are not: to carry them from step to step takes longer than to read them where they are used,
+        and XLA then copies nothing (tests/simulator/replays/test_memory_traffic.py).
+        """
+        size = math.prod(stack.shape[1:])
+        return self.step.rule.work is not None or stack.ndim < 3 or size < LARGE
+
+    def read(self, m: jax.Array, ahead: Params, state: State) -> Params:
+        """Return the version that message m has read, of which a part may have been fetched ahead."""
+        if self.layout.fresh:
+            return ahead
+        late = gather(state.slots, self.chunk.read_slot[m], lambda stack: not self.ahead(stack))
+        return jax.tree.map(lambda a, b: b if a is None else a, ahead, late, is_leaf=lambda leaf: leaf is None)
 
     def message(
         self, m: jax.Array, ahead: Ahead, state: State, rate: jax.Array, measured: Measured
     ) -> tuple[Sent, State, Measured]:
         """Compute message m; return it, and the state in which it leaves workers and what is kept."""
-        read, own = ahead
+        read, own = self.read(m, ahead[0], state), ahead[1]
         sent, own, kept, measures = self.step.message(
             state.params, read, own, state.kept, state.optimizer, self.inputs_of(m), rate, self.train
         )
@@ -271,9 +292,11 @@ def _noted(measured: Measured, measures: jax.Array | None, m: jax.Array) -> Meas
     return None if measures is None else lax.dynamic_update_index_in_dim(measured, measures, m, 0)
 
 
-def gather(slots: Params, slot: Scalar) -> Params:
-    """Return the content of a slot."""
-    return jax.tree.map(lambda stack: lax.dynamic_index_in_dim(stack, slot, keepdims=False), slots)
+def gather(slots: Params, slot: Scalar, wanted: Callable[[jax.Array], bool] = lambda stack: True) -> Params:
+    """Return the content of a slot; None in the place of arrays that are not wanted."""
+    return jax.tree.map(
+        lambda stack: lax.dynamic_index_in_dim(stack, slot, keepdims=False) if wanted(stack) else None, slots
+    )
 
 
 def write(slots: Params, slot: Scalar, value: Params) -> Params:

@@ -41,7 +41,20 @@ class Compiled(Exception):
     """All that is looked at is there: the replay need not go on."""
 
 
-def compiled_text(method, record, monkeypatch, path="scan"):
+@functools.cache
+def large(kind):
+    """Matrices that are not fetched ahead: multiplied, or used number by number."""
+    shape = (300, 200)
+    assert np.prod(shape) >= scan.LARGE
+    losses = {
+        "multiplied": lambda w, batch, key: jnp.mean(jnp.tanh(batch @ w["a"]) ** 2),
+        "number by number": lambda w, batch, key: jnp.mean(w["a"] ** 4) + 0 * jnp.sum(batch),
+    }
+    train = np.ones((40, 300), np.float32)
+    return Problem.from_functions(lambda key: {"a": jnp.ones(shape)}, losses[kind], train=train, batch_size=3)
+
+
+def compiled_text(method, record, monkeypatch, path="scan", trained=None):
     """Return the compiled code of the first chunk of a replay."""
     start_of, compiled = scan.start_of, scan.compiled
 
@@ -55,7 +68,7 @@ def compiled_text(method, record, monkeypatch, path="scan"):
     monkeypatch.setattr(scan, "compiled", only_compiled)
     trace = simulate(Cluster(WORKERS, compute=Exponential()), method.synchrony, updates=64)
     with pytest.raises(Compiled) as found:
-        replay(trace, problem(), method, record=record, execution=path)
+        replay(trace, trained or problem(), method, record=record, execution=path)
     return str(found.value)
 
 
@@ -80,3 +93,14 @@ def copied_nowhere(text):
     stacks = re.findall(r"f32\[\d+,(?:17,)?19\]\S* copy\(", text)
     whole = [stack for stack in stacks if not stack.startswith("f32[17,19]")]
     assert not whole, f"copied at every step: {whole}"
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads the code of XLA's CPU compiler")
+@pytest.mark.parametrize("kind", ["multiplied", "number by number"])
+@pytest.mark.parametrize("name", ["async", "gap-aware", "easgd"])
+@pytest.mark.parametrize("gap", [True, False])
+def test_no_step_copies_a_stack_of_large_matrices(name, kind, gap, monkeypatch):
+    text = compiled_text(REGISTRY[name](), Record(updates=64, gap=gap), monkeypatch, trained=large(kind))
+    text = text[: text.index("\nENTRY ")]
+    assert "f32[300,200]" in text
+    assert not re.findall(r"f32\[\d+,300,200\]\S* copy\(", text)
