@@ -8,6 +8,7 @@ import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -100,23 +101,20 @@ class Events(Availability):
 
     def presence(self, worker: int, workers: int, rng: np.random.Generator) -> Presence:
         """Return the times of this worker's events."""
-        mine = [row for row in self._rows.get(worker, ())]
+        mine = self._rows.get(worker, [])
         at_start = not mine or self.event[mine[0]] == "leave"
         times = [self.time[row] for row in mine]
         if times and times[0] == 0:
             at_start, times = not at_start, times[1:]
         return Presence(at_start, iter(times))
 
-    @property
+    @cached_property
     def _rows(self) -> dict[int, list[int]]:
         """Rows of every worker, in the order of their times."""
-        if "_found" not in vars(self):
-            found = defaultdict(list)
-            for row in self._order():
-                found[self.worker[row]].append(row)
-            object.__setattr__(self, "_found", found)
-        rows: dict[int, list[int]] = vars(self)["_found"]
-        return rows
+        found = defaultdict(list)
+        for row in self._order():
+            found[self.worker[row]].append(row)
+        return found
 
     @classmethod
     def read(cls, file: str | os.PathLike[str], *, departure: Literal["lost", "delivered"] = "lost") -> Self:

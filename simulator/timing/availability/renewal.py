@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -75,7 +76,7 @@ class Renewal(Availability):
         under_way = _times(up if there else down, rng, SAMPLE, f"worker {worker}")
         rest = rng.random() * rng.choice(under_way, p=under_way / under_way.sum())
         following = (down, up) if there else (up, down)
-        return Presence(there, _from(rest, self._changes(worker, rng, *following, rest)))
+        return Presence(there, itertools.chain([rest], self._changes(worker, rng, *following, rest)))
 
     def _changes(
         self, worker: int, rng: np.random.Generator, first: Delay, second: Delay, now: float
@@ -94,11 +95,6 @@ class Renewal(Availability):
         given: dict[str, Any] = {"up": DELAYS.to_table(self.up), "down": DELAYS.to_table(self.down)}
         given |= {"start": self.start} if self.start != "up" else {}
         return given | ({"departure": self.departure} if self.departure != "lost" else {})
-
-
-def _from(first: float, others: Iterator[float]) -> Iterator[float]:
-    yield first
-    yield from others
 
 
 def _mean(delay: Delay, name: str) -> float:
