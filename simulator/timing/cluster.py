@@ -24,7 +24,7 @@ from stalegrad._core.specs import (
 )
 from stalegrad.simulator.timing.availability import AVAILABILITIES, Availability, as_availability
 from stalegrad.simulator.timing.availability.base import Presence
-from stalegrad.simulator.timing.delays import DELAYS, Delay, always_zero, as_delay
+from stalegrad.simulator.timing.delays import Delay, always_zero, as_delay, as_table
 from stalegrad.simulator.timing.limits import MOST_WORKERS
 from stalegrad.simulator.timing.links import Network, as_network
 from stalegrad.simulator.timing.streams import (
@@ -323,10 +323,8 @@ def _block(block: Any, speed: float, what: str, first: int) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Delay):
-        return DELAYS.to_table(value)
     if isinstance(value, Availability):
         return AVAILABILITIES.to_table(value)
     if isinstance(value, Network):
         return value.table()
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+    return as_table(value)

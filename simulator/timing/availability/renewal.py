@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from stalegrad._core.delay import Delay
-from stalegrad._core.specs import spec
+from stalegrad._core.specs import changed_fields, spec
 from stalegrad.simulator.timing.availability.base import Availability, Presence
-from stalegrad.simulator.timing.delays import DELAYS, as_delay
+from stalegrad.simulator.timing.delays import as_delay, as_table
 
 PERIODS = 256
 """Periods are drawn so many at once; a constant, because it is part of what a seed means."""
@@ -92,9 +92,7 @@ class Renewal(Availability):
 
     def settings(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as tables."""
-        given: dict[str, Any] = {"up": DELAYS.to_table(self.up), "down": DELAYS.to_table(self.down)}
-        given |= {"start": self.start} if self.start != "up" else {}
-        return given | ({"departure": self.departure} if self.departure != "lost" else {})
+        return {name: as_table(value) for name, value in changed_fields(self).items()}
 
 
 def _mean(delay: Delay, name: str) -> float:

@@ -1,4 +1,4 @@
-from .convert import always_zero as always_zero, as_delay as as_delay
+from .convert import always_zero as always_zero, as_delay as as_delay, as_table as as_table
 from .external import Function as Function, Scipy as Scipy
 from .measured import Empirical as Empirical
 from .memory import Correlated as Correlated, MarkovModulated as MarkovModulated, Memory as Memory

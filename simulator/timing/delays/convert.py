@@ -14,6 +14,17 @@ from stalegrad.simulator.timing.delays.parametric import Deterministic
 from stalegrad.simulator.timing.delays.registry import DELAYS
 
 
+def as_table(value: Any) -> Any:
+    """Return a field of a spec as TOML holds it: delays as tables, tuples as lists, all else as it is.
+
+    Raises:
+        ValueError: if a delay exists in this process only.
+    """
+    if isinstance(value, Delay):
+        return DELAYS.to_table(value)
+    return [as_table(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
 def as_delay(value: Any) -> Delay:
     """Return the delay that a value stands for.
 

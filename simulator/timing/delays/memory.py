@@ -16,8 +16,7 @@ from pydantic import Field
 
 from stalegrad._core.delay import BLOCK, Delay, Floats, Timer
 from stalegrad._core.specs import Correlation, PositiveFloat, kebab, plain, spec
-from stalegrad.simulator.timing.delays.convert import always_zero, as_delay
-from stalegrad.simulator.timing.delays.registry import DELAYS
+from stalegrad.simulator.timing.delays.convert import always_zero, as_delay, as_table
 
 MOST_PARTS = 100
 """Delays that a delay may be made of, in all."""
@@ -39,7 +38,7 @@ class Memory(Delay):
 
     def settings(self) -> dict[str, Any]:
         """Return the fields as plain tables, those of inner delays, too."""
-        return plain({name: _tables(value) for name, value in super().settings().items()})
+        return plain({name: as_table(value) for name, value in super().settings().items()})
 
 
 @spec
@@ -283,12 +282,6 @@ def changed(delay: Any, **changes: Any) -> Delay:
     same = all(getattr(delay, name) == value for name, value in changes.items())
     found: Delay = delay if same else replace(delay, **changes)
     return found
-
-
-def _tables(value: Any) -> Any:
-    if isinstance(value, Delay):
-        return DELAYS.to_table(value)
-    return [_tables(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def _no_stream(*key: int) -> np.random.Generator:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, Self, TypeAlias
 
-from stalegrad._core.delay import Delay
 from stalegrad._core.specs import PositiveFloat, builtin, changed_fields, check_keys, spec, validate
 from stalegrad._core.types import Table
-from stalegrad.simulator.timing.delays import DELAYS
+from stalegrad.simulator.timing.delays import as_table
 from stalegrad.simulator.timing.streams import Amount, check_workers, number_or_delay
 
 MODEL = "model"
@@ -134,7 +133,7 @@ class Network:
         Raises:
             ValueError: if a distribution of bytes exists in this process only.
         """
-        return {name: _plain(value) for name, value in changed_fields(self).items()}
+        return {name: as_table(value) for name, value in changed_fields(self).items()}
 
 
 def as_network(value: object) -> Network:
@@ -168,9 +167,3 @@ def _rate(where: str, value: object) -> float | None:
         return None
     rate: float = validate(where, PositiveFloat, value)
     return rate
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Delay):
-        return DELAYS.to_table(value)
-    return list(value) if isinstance(value, tuple) else value
