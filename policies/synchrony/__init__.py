@@ -2,9 +2,10 @@
 
 from stalegrad._core.registry import Registry
 from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt
+from stalegrad.policies.synchrony.all_workers import AsyncAfterAll, Malenia, Ringleader
 from stalegrad.policies.synchrony.asynchronous import Async, KAsync, KBatchAsync
 from stalegrad.policies.synchrony.base import Synchrony
-from stalegrad.policies.synchrony.bounded import SSP
+from stalegrad.policies.synchrony.bounded import SSP, BoundedStaleness
 from stalegrad.policies.synchrony.delayed_averaging import DelayedAveraging, DelayedAveragingGeneral
 from stalegrad.policies.synchrony.programs import (
     ANNOUNCE,
@@ -29,8 +30,9 @@ from stalegrad.policies.synchrony.programs import (
     Worker,
     WorkerProgram,
 )
+from stalegrad.policies.synchrony.ringmaster import Ringmaster
 from stalegrad.policies.synchrony.rollouts import Rollouts
-from stalegrad.policies.synchrony.rounds import KBatchSync, KSync, Sync
+from stalegrad.policies.synchrony.rounds import BackupWorkers, KBatchSync, KSync, Sync
 from stalegrad.policies.synchrony.sequential import Sequential
 
 SYNCHRONIES = Registry[type[Synchrony]](
@@ -38,11 +40,17 @@ SYNCHRONIES = Registry[type[Synchrony]](
     [
         Sync,
         KSync,
+        BackupWorkers,
         KBatchSync,
         Async,
         KAsync,
         KBatchAsync,
         SSP,
+        BoundedStaleness,
+        Ringmaster,
+        AsyncAfterAll,
+        Malenia,
+        Ringleader,
         Sequential,
         DelayedAveraging,
         DelayedAveragingGeneral,
@@ -62,6 +70,9 @@ __all__ = [
     "WAIT",
     "Announced",
     "Async",
+    "AsyncAfterAll",
+    "BackupWorkers",
+    "BoundedStaleness",
     "Compute",
     "Decision",
     "DelayedAveraging",
@@ -74,11 +85,14 @@ __all__ = [
     "KBatchSync",
     "KSync",
     "Left",
+    "Malenia",
     "NonNegativeFloat",
     "Pattern",
     "PositiveFloat",
     "PositiveInt",
     "Received",
+    "Ringleader",
+    "Ringmaster",
     "Rollouts",
     "Rounds",
     "Send",

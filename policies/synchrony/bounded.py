@@ -1,4 +1,4 @@
-"""Bounded asynchrony: stale synchronous parallel."""
+"""Bounded asynchrony: a bound on how far ahead a worker may be, or on staleness itself."""
 
 from __future__ import annotations
 
@@ -58,3 +58,52 @@ class SSP(Synchrony):
             free = sorted(w for w in candidates if clocks[w] - slowest <= self.bound)
             waiting.difference_update(free)
             event = yield Decision(apply=isinstance(event, Received), send=free)
+
+
+@spec
+class BoundedStaleness(Synchrony):
+    """Asynchronous, with a staleness of at most ``bound``: nothing is discarded, updates wait for slow workers.
+
+    A message is held while an update would leave a worker that is computing more than ``bound`` versions behind;
+    all that are held then make one update, and their workers read the new version. bound = 0 is fully
+    synchronous; with ``bound`` no less than any staleness of ``async`` it is ``async``. Workers that have left
+    hold up nobody.
+
+    Args:
+        bound: largest staleness, in updates.
+
+    Reference: the bounded delay of Li et al., Scaling Distributed Machine Learning with the Parameter Server,
+    OSDI 2014, as a bound on staleness instead of on unfinished tasks,
+    https://www.usenix.org/conference/osdi14/technical-sessions/presentation/li_mu.
+    """
+
+    bound: NonNegativeInt
+
+    membership = True
+
+    def serve(self, workers: int) -> ServerProgram:
+        """Update with all that is held as soon as nobody is left too far behind."""
+        read: dict[int, int] = dict.fromkeys(range(workers), 0)  # of who is computing: its version
+        readers, oldest, version = Counter({0: workers}), 0, 0
+        waiting = dict[int, None]()
+        event = yield WAIT
+        while True:
+            worker = event.worker
+            if worker in read:
+                readers[read.pop(worker)] -= 1
+            if isinstance(event, Received):
+                waiting[worker] = None
+            elif isinstance(event, Joined):
+                read[worker] = version
+                readers[version] += 1
+            while oldest < version and not readers[oldest]:
+                del readers[oldest]
+                oldest += 1
+            if waiting and (not read or version + 1 - oldest <= self.bound):
+                version += 1
+                read |= dict.fromkeys(waiting, version)
+                readers[version] += len(waiting)
+                send, waiting = waiting, {}
+                event = yield Decision(apply=True, send=send)
+            else:
+                event = yield WAIT

@@ -1,15 +1,17 @@
-"""Synchronies in rounds: fully synchronous, K-sync, K-batch-sync."""
+"""Synchronies in rounds: fully synchronous, K-sync, backup workers, K-batch-sync."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import field
 
-from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
+from stalegrad._core.specs import NonNegativeInt, PositiveFloat, PositiveInt, spec
 from stalegrad.policies.synchrony.barrier import Barrier
 from stalegrad.policies.synchrony.base import Messages, Synchrony, check_k
 from stalegrad.policies.synchrony.programs import (
     DISCARD,
+    NOBODY,
     WAIT,
     Compute,
     Decision,
@@ -27,10 +29,12 @@ from stalegrad.policies.synchrony.waiting import Waiting, Window
 class KSync(Waiting):
     """K-sync: an update waits for the first ``k`` distinct workers; the others are cancelled.
 
-    Everybody reads the new version. ``k`` workers out of P are "P - k backup workers".
+    Everybody reads the new version. Also called m-synchronous SGD, m = k.
 
     Args:
         k: distinct workers whose gradients make an update; at most their number.
+        cancel: False: the others finish; their gradients are discarded on arrival, and they then read the version
+            of that moment (``k`` workers out of P with P - k backup workers).
         grace: seconds that the server waits on after the k-th gradient: what comes by then counts, too.
         deadline: seconds of a round after which the server takes what it has, or else the first gradient to come.
 
@@ -38,20 +42,49 @@ class KSync(Waiting):
     """
 
     k: PositiveInt
+    cancel: bool = field(default=True, kw_only=True)
 
     def check(self, workers: int) -> None:
         """Raise ValueError if ``k`` exceeds the number of workers."""
         check_k(self.k, workers, self.name)
 
     def serve(self, workers: int) -> ServerProgram:
-        """Collect ``k`` fresh gradients, update, send the new version to all."""
+        """Collect ``k`` fresh gradients, update, send the new version to all, or to who waits for it."""
+        turn = _Round(workers, distinct=True, cancel=self.cancel)
         if self.timed:
-            return _serve_windows(Window(self.k, self.grace, self.deadline), workers, distinct=True)
-        return _serve_rounds(self.k, workers, distinct=True)
+            return _serve_windows(Window(self.k, self.grace, self.deadline), turn)
+        return _serve_rounds(self.k, turn)
 
     def pattern(self, workers: int) -> Rounds | None:
-        """Return that it takes rounds, unless by a timer."""
-        return None if self.timed else Rounds(self.k)
+        """Return that it takes rounds, unless by a timer or without cancelling."""
+        return Rounds(self.k) if self.cancel and not self.timed else None
+
+
+@spec
+class BackupWorkers(Synchrony):
+    """Of all workers the first P - ``backups`` fresh gradients make an update; nobody is cancelled.
+
+    Late gradients are discarded on arrival, and their workers read the version of that moment: K-sync with
+    k = P - ``backups`` and ``cancel = False``.
+
+    Args:
+        backups: workers that an update does not wait for; fewer than there are.
+
+    Reference: Chen et al., Revisiting Distributed Synchronous SGD, 2016, https://arxiv.org/abs/1604.00981.
+    """
+
+    backups: NonNegativeInt
+
+    def check(self, workers: int) -> None:
+        """Raise ValueError if there are no more workers than backups."""
+        if self.backups >= workers:
+            raise ValueError(
+                f"backups = {self.backups} of {self.name} leaves no worker: allowed is 0 to {workers - 1}"
+            )
+
+    def serve(self, workers: int) -> ServerProgram:
+        """Collect fresh gradients of all workers but the backups, update, send the new version to these."""
+        return _serve_rounds(workers - self.backups, _Round(workers, distinct=True, cancel=False))
 
 
 @spec
@@ -98,6 +131,7 @@ class KBatchSync(Waiting):
 
     Args:
         k: mini-batches of an update.
+        cancel: False: jobs in progress are finished; what comes of an older version is discarded.
         grace: seconds that the server waits on after the k-th mini-batch: what comes by then counts, too.
         deadline: seconds of a round after which the server takes what it has, or else the first gradient to come.
 
@@ -105,56 +139,87 @@ class KBatchSync(Waiting):
     """
 
     k: Messages
+    cancel: bool = field(default=True, kw_only=True)
 
     def serve(self, workers: int) -> ServerProgram:
         """Collect ``k`` fresh gradients of any workers, update, send the new version to all."""
+        turn = _Round(workers, distinct=False, cancel=self.cancel)
         if self.timed:
-            return _serve_windows(Window(self.k, self.grace, self.deadline), workers, distinct=False)
-        return _serve_rounds(self.k, workers, distinct=False)
+            return _serve_windows(Window(self.k, self.grace, self.deadline), turn)
+        return _serve_rounds(self.k, turn)
 
     def work(self, worker: Worker) -> WorkerProgram:
         """Compute and send, for ever, without waiting for answers."""
-        job = Compute(self.local_steps, send=True)
-        while True:
-            yield job
+        return go_on(self.local_steps)
 
 
-def _serve_rounds(k: int, workers: int, *, distinct: bool) -> ServerProgram:
-    """Rounds of ``k`` gradients of the current version; older ones, still on their way, are discarded.
+def go_on(local_steps: int) -> WorkerProgram:
+    """Compute and send, for ever, without waiting for answers: the next job is at the version that came last."""
+    job = Compute(local_steps, send=True)
+    while True:
+        yield job
 
-    So is a second one of a worker that has returned, where they must be of ``distinct`` workers.
+
+class _Round:
+    """Which messages count in a round, and who is sent the next version.
+
+    Args:
+        workers: how many there are.
+        distinct: whether messages must be of distinct workers, who then wait for the next version.
+        cancel: whether the jobs in progress are cancelled at the end of a round.
     """
-    everybody = range(workers)
-    renew = Decision(apply=True, send=everybody, cancel=everybody)
-    contributors = set[int]()
+
+    def __init__(self, workers: int, *, distinct: bool, cancel: bool) -> None:
+        self.workers, self.distinct, self.cancel = workers, distinct, cancel
+        self.answered_late = distinct and not cancel
+        self.contributors = set[int]()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nobody is left who could contribute."""
+        return len(self.contributors) == self.workers
+
+    def refuse(self, event: Received) -> Decision | None:
+        """Return the answer to a message that does not count; None: it counts.
+
+        It does not if it is of an older version, or the second one of a worker that has left and returned.
+        """
+        if event.staleness:
+            return Decision(keep=False, send=(event.worker,)) if self.answered_late else DISCARD
+        if event.worker in self.contributors:
+            return DISCARD
+        if self.distinct:
+            self.contributors.add(event.worker)
+        return None
+
+    def end(self, wake_after: float | None = None, tag: Hashable = None) -> Decision:
+        """Return the update that ends the round, and begin the next one."""
+        everybody = range(self.workers)
+        send = sorted(self.contributors) if self.answered_late else everybody
+        self.contributors.clear()
+        return Decision(True, send, cancel=everybody if self.cancel else NOBODY, wake_after=wake_after, tag=tag)
+
+
+def _serve_rounds(k: int, turn: _Round) -> ServerProgram:
+    """Rounds of ``k`` gradients of the current version."""
     kept, event = 0, (yield WAIT)
     while True:
-        if event.staleness or event.worker in contributors:
-            event = yield DISCARD
+        refusal = turn.refuse(event)
+        if refusal is not None:
+            event = yield refusal
         elif kept + 1 < k:
-            if distinct:
-                contributors.add(event.worker)
             kept, event = kept + 1, (yield WAIT)
         else:
-            contributors.clear()
-            kept, event = 0, (yield renew)
+            kept, event = 0, (yield turn.end())
 
 
-def _serve_windows(window: Window, workers: int, *, distinct: bool) -> ServerProgram:
+def _serve_windows(window: Window, turn: _Round) -> ServerProgram:
     """Rounds as above, which end when their window closes."""
-    everybody = range(workers)
-    contributors = set[int]()
     event = yield window.begin()
     while True:
-        if isinstance(event, Received):
-            if event.staleness or event.worker in contributors:
-                event = yield DISCARD
-                continue
-            if distinct:
-                contributors.add(event.worker)
-        closes, wake_after, tag = window.note(event, complete=len(contributors) == workers)
-        if closes:
-            contributors.clear()
-            event = yield Decision(True, everybody, cancel=everybody, wake_after=wake_after, tag=tag)
-        else:
-            event = yield Decision(wake_after=wake_after, tag=tag)
+        refusal = turn.refuse(event) if isinstance(event, Received) else None
+        if refusal is not None:
+            event = yield refusal
+            continue
+        closes, wake_after, tag = window.note(event, complete=turn.complete)
+        event = yield turn.end(wake_after, tag) if closes else Decision(wake_after=wake_after, tag=tag)
