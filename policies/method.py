@@ -97,6 +97,7 @@ class MethodInfo:
         weight: a class of ``rules/parts/staleness_weights.py``: the scaling by staleness; its fields are
             hyper-parameters, too. None: none.
         controller: a spec class of :mod:`controllers` whose fields are hyper-parameters, too; None: none.
+        aliases: further names, and the paper of each, as ``paper``.
     """
 
     def __init__(
@@ -109,18 +110,21 @@ class MethodInfo:
         allowed: tuple[type[Synchrony], ...] | None = None,
         weight: Callable[..., StalenessWeight] | None = None,
         controller: Callable[..., Controller] | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.synchrony, self.rule, self.paper = name, synchrony, rule, PAPERS.get(paper, paper)
+        self.name, self.synchrony, self.rule, self.aliases = name, synchrony, rule, tuple(aliases or ())
         self.allowed, self.weight, self.controller = allowed, weight, controller
+        cited = {paper: "", **{key: f"{alias}: " for alias, key in (aliases or {}).items()}}
+        self.paper = "; ".join(note + PAPERS.get(key, key) for key, note in cited.items())
         self._parts = [part for part in (controller, weight, rule) if part is not None]
         self._check_names()
         self.__name__ = self.__qualname__ = name.replace("-", "_")
         self.__wrapped__ = rule  # whose source an editor shows
-        reference = "\n    ".join([self.paper, LINKS[paper]] if paper in LINKS else [self.paper])
+        references = [f"{note}{PAPERS.get(key, key)} {LINKS.get(key, '')}" for key, note in cited.items()]
         parameters = self._parameters(synchrony)
         self.__signature__ = inspect.Signature(list(parameters.values()))
         hints = get_type_hints(synchrony, include_extras=True) | self._hints()
-        self.__doc__ = help_of(name, synchrony, [rule, weight, controller], parameters, hints, reference)
+        self.__doc__ = help_of(name, synchrony, [rule, weight, controller], parameters, hints, references)
 
     def _check_names(self) -> None:
         names = [key for part in self._parts for key in inspect.signature(part).parameters]

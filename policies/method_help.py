@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from stalegrad._core.specs import kebab
 
-EXAMPLES = {"k": 4, "tau": 4, "bound": 2}
+EXAMPLES = {"k": 4, "tau": 4, "bound": 2, "backups": 1, "threshold": 8, "batch": 8}
 """Values that examples give where a parameter has no default."""
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -22,7 +22,7 @@ def help_of(
     parts: Sequence[Callable[..., object] | None],
     parameters: Mapping[str, inspect.Parameter],
     annotations: Mapping[str, object],
-    reference: str,
+    references: Sequence[str],
 ) -> str:
     """Return the docstring of a method.
 
@@ -32,7 +32,7 @@ def help_of(
         parts: the rule, whose docstring holds the recurrence; scaling by staleness and controller, or None.
         parameters: all of them, by name.
         annotations: of the parameters of synchrony and parts.
-        reference: the paper.
+        references: the papers.
     """
     rule, *others = [part for part in parts if part is not None]
     described = {key: text for source in (synchrony, *others, rule) for key, text in arguments_of(source).items()}
@@ -66,8 +66,11 @@ def help_of(
         f"    >>> methods.{function}({call}).name",
         f"    {name!r}",
         "",
-        f"Reference: {reference}",
     ]
+    first, *others = references
+    lines += textwrap.wrap(f"Reference: {first}", 100, subsequent_indent=" " * 4)
+    for text in others:
+        lines += textwrap.wrap(text, 100, initial_indent=" " * 4, subsequent_indent=" " * 8)
     return "\n".join(lines)
 
 

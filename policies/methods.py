@@ -12,25 +12,32 @@ from typing import Any
 from stalegrad._core.registry import Registry
 from stalegrad.policies.controllers import AdaSync, Controller
 from stalegrad.policies.method import Method, MethodInfo
-from stalegrad.policies.rules import Rule, dana, descent, gap, momentum, worker_models
+from stalegrad.policies.rules import Rule, dana, descent, federated, gap, lmo, momentum, tables, worker_models
 from stalegrad.policies.rules.parts.staleness_weights import (
     DelayAdaptive,
     Fleet,
     InverseStaleness,
     MindTheStep,
     StalenessAware,
+    StalenessDecay,
     StalenessWeight,
     Tail,
 )
 from stalegrad.policies.synchrony import (
     SSP,
     Async,
+    AsyncAfterAll,
+    BackupWorkers,
+    BoundedStaleness,
     DelayedAveraging,
     DelayedAveragingGeneral,
     KAsync,
     KBatchAsync,
     KBatchSync,
     KSync,
+    Malenia,
+    Ringleader,
+    Ringmaster,
     Sequential,
     Sync,
     Synchrony,
@@ -39,9 +46,15 @@ from stalegrad.policies.synchrony import (
 _SINGLE = (Async, SSP, Sequential)
 """Synchronies whose updates consume one message: rules with state per worker need that."""
 
-sync = MethodInfo("sync", Sync, descent.gradient_descent, "dutta2018")
-k_sync = MethodInfo("k-sync", KSync, descent.gradient_descent, "dutta2018")
-k_batch_sync = MethodInfo("k-batch-sync", KBatchSync, descent.gradient_descent, "dutta2018")
+_BUFFERED = (Async, KAsync)
+"""Synchronies beside K-batch-async whose updates take so many messages as have been received."""
+
+sync = MethodInfo("sync", Sync, descent.gradient_descent, "dutta2018", aliases={"local-sgd": "stich2019"})
+k_sync = MethodInfo("k-sync", KSync, descent.gradient_descent, "dutta2018", aliases={"m-sync": "msync2026"})
+k_batch_sync = MethodInfo(
+    "k-batch-sync", KBatchSync, descent.gradient_descent, "dutta2018", aliases={"rennala": "tyurin2023"}
+)
+backup_workers = MethodInfo("backup-workers", BackupWorkers, descent.gradient_descent, "chen2016")
 async_ = MethodInfo("async", Async, descent.gradient_descent, "dutta2018")
 k_async = MethodInfo("k-async", KAsync, descent.gradient_descent, "dutta2018")
 k_batch_async = MethodInfo("k-batch-async", KBatchAsync, descent.gradient_descent, "dutta2018")
@@ -53,6 +66,11 @@ adasync = MethodInfo(
     allowed=(KSync, KBatchSync, KBatchAsync),
     controller=AdaSync,
 )
+clipped_async = MethodInfo("clipped-async", Async, descent.clipped_descent, "clipped2026")
+bounded_staleness = MethodInfo("bounded-staleness", BoundedStaleness, descent.gradient_descent, "li2014")
+ringmaster = MethodInfo("ringmaster", Ringmaster, descent.gradient_descent, "ringmaster2025")
+ringmaster_lmo = MethodInfo("ringmaster-lmo", Ringmaster, lmo.lmo_descent, "ringmasterlmo2026")
+async_muon = MethodInfo("async-muon", Async, lmo.muon, "ringmasterlmo2026")
 gap_limited = MethodInfo("gap-limited", Async, descent.gap_limited_rate, "dutta2018")
 
 mindthestep = MethodInfo("mindthestep", Async, descent.plain_descent, "mindthestep2019", weight=MindTheStep)
@@ -93,15 +111,44 @@ delayed_averaging_general = MethodInfo(
     allowed=(),
 )
 
+fedbuff = MethodInfo(
+    "fedbuff", KBatchAsync, federated.buffered, "fedbuff2022", allowed=_BUFFERED, weight=StalenessDecay
+)
+fedasync = MethodInfo(
+    "fedasync", Async, federated.model_mixing, "fedasync2019", allowed=_SINGLE, weight=StalenessDecay
+)
+fadas = MethodInfo("fadas", KBatchAsync, federated.adaptive, "fadas2024", allowed=_BUFFERED)
+ca2fl = MethodInfo("ca2fl", KBatchAsync, tables.calibrated, "ca2fl2024", allowed=_BUFFERED)
+
+ia2sgd = MethodInfo(
+    "ia2sgd",
+    AsyncAfterAll,
+    tables.latest_gradients,
+    "ringleader2026",
+    allowed=(Async,),
+    aliases={"ace": "ACE"},
+)
+dude = MethodInfo("dude", AsyncAfterAll, tables.latest_gradients_incremental, "dude2024", allowed=(Async,))
+malenia = MethodInfo("malenia", Malenia, tables.mean_of_workers, "tyurin2023", allowed=())
+ringleader = MethodInfo("ringleader", Ringleader, tables.mean_of_workers_in_rounds, "ringleader2026", allowed=())
+
 _METHODS = (
     sync, k_sync, k_batch_sync, async_, k_async, k_batch_async, adasync, gap_limited, mindthestep, tail,
     inverse, fleet, delay_adaptive, sgd, ssgd, nag_asgd, multi_asgd, dc_asgd, lwp, dana_zero, dana_slim,
     dana_dc, gap_aware, staleness_aware, dana_ga, dana_sa, smega2, fasgd, spectrain, ssp, easgd, downpour,
-    delayed_averaging, delayed_averaging_general,
+    delayed_averaging, delayed_averaging_general, backup_workers, clipped_async, bounded_staleness, ringmaster,
+    ringmaster_lmo, async_muon, fedbuff, fedasync, fadas, ca2fl, ia2sgd, dude, malenia, ringleader,
 )  # fmt: skip
 
-REGISTRY = Registry[MethodInfo]("method", {info.name: info for info in _METHODS})
+REGISTRY = Registry[MethodInfo](
+    "method",
+    {info.name: info for info in _METHODS},
+    aliases={alias: info.name for info in _METHODS for alias in info.aliases},
+)
 """The methods by name; :func:`register` adds one of your own."""
+
+local_sgd, m_sync, rennala, ace = sync, k_sync, k_batch_sync, ia2sgd
+"""The aliases."""
 
 
 def register(

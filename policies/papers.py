@@ -18,6 +18,25 @@ PAPERS = {
     "easgd2015": "Zhang, Choromanska, LeCun, Deep Learning with Elastic Averaging SGD, NIPS 2015",
     "downpour2012": "Dean et al., Large Scale Distributed Deep Networks, NIPS 2012",
     "talyansky2018": "Talyansky et al., Asynchronous SGD without gradient delay, ICLR 2019 submission",
+    "chen2016": "Chen et al., Revisiting Distributed Synchronous SGD, ICLR Workshop 2016",
+    "li2014": "Li et al., Scaling Distributed Machine Learning with the Parameter Server, OSDI 2014",
+    "stich2019": "Stich, Local SGD Converges Fast and Communicates Little, ICLR 2019",
+    "msync2026": "Do We Need Asynchronous SGD? On the Near-Optimality of Synchronous Methods, 2026",
+    "tyurin2023": "Tyurin, Richtarik, Optimal Time Complexities of Parallel Stochastic Optimization Methods "
+    "Under a Fixed Computation Model (Rennala, Malenia), NeurIPS 2023",
+    "ringmaster2025": "Maranjyan, Tyurin, Richtarik, Ringmaster ASGD, ICML 2025",
+    "ringleader2026": "Maranjyan, Richtarik, Ringleader ASGD, ICLR 2026",
+    "ringmasterlmo2026": "Sadiev et al., Ringmaster LMO: Asynchronous Linear Minimization Oracle Momentum "
+    "Method, 2026",
+    "dude2024": "Wang et al., Dual-Delayed Asynchronous SGD for Arbitrarily Heterogeneous Data (DuDe), 2024",
+    "ca2fl2024": "Wang et al., Tackling the Data Heterogeneity in Asynchronous Federated Learning with Cached "
+    "Update Calibration (CA2FL), ICLR 2024",
+    "fadas2024": "Wang et al., FADAS: Towards Federated Adaptive Asynchronous Optimization, ICML 2024",
+    "fedbuff2022": "Nguyen et al., Federated Learning with Buffered Asynchronous Aggregation (FedBuff), "
+    "AISTATS 2022",
+    "fedasync2019": "Xie, Koyejo, Gupta, Asynchronous Federated Optimization (FedAsync), 2019",
+    "clipped2026": "Erickson, Johansson, Clipping Makes Distributed and Federated Asynchronous SGD Robust to "
+    "Stragglers, ICML 2026",
     "ssp2013": "Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Server, NIPS 2013",
 }
 
@@ -36,6 +55,20 @@ LINKS = {
     "smega2022": "https://doi.org/10.1145/3545008.3545010",
     "fasgd2016": "https://arxiv.org/abs/1601.04033",
     "spectrain2018": "https://arxiv.org/abs/1809.02839",
+    "chen2016": "https://arxiv.org/abs/1604.00981",
+    "li2014": "https://www.usenix.org/conference/osdi14/technical-sessions/presentation/li_mu",
+    "stich2019": "https://arxiv.org/abs/1805.09767",
+    "msync2026": "https://arxiv.org/abs/2602.03802",
+    "tyurin2023": "https://arxiv.org/abs/2305.12387",
+    "ringmaster2025": "https://arxiv.org/abs/2501.16168",
+    "ringleader2026": "https://arxiv.org/abs/2509.22860",
+    "ringmasterlmo2026": "https://arxiv.org/abs/2605.18174",
+    "dude2024": "https://arxiv.org/abs/2405.16966",
+    "ca2fl2024": "https://openreview.net/forum?id=4aywmeb97I",
+    "fadas2024": "https://arxiv.org/abs/2407.18365",
+    "fedbuff2022": "https://arxiv.org/abs/2106.06639",
+    "fedasync2019": "https://arxiv.org/abs/1903.03934",
+    "clipped2026": "https://arxiv.org/abs/2606.13287",
     "easgd2015": "https://arxiv.org/abs/1412.6651",
 }
 """Where papers can be read, by the same names."""

@@ -42,6 +42,16 @@ def gap_limited_rate(*, threshold: PositiveFloat = 5e-5, weight_decay: Decay = N
     return Rule(correction=chain(decayed(weight_decay), parts.corrections.gap_limited(threshold)))
 
 
+def clipped_descent(*, clip: PositiveFloat = 1.0, weight_decay: Decay = None) -> Rule:
+    """SGD with clipped messages: w <- w - eta min(1, clip / ||g||_2) g, the norm over all parameters.
+
+    Args:
+        clip: c, largest norm of a message.
+        weight_decay: L2 decay at the server's parameters; it is clipped, too.
+    """
+    return Rule(correction=chain(decayed(weight_decay), parts.corrections.clipped(clip)))
+
+
 def scaled_momentum(
     *,
     workers: int,

@@ -16,6 +16,9 @@ Decay = NonNegativeFloat | None
 Granularity = Literal["elementwise", "layer", "global"]
 """Of a gap: per parameter, per array, or of all parameters."""
 
+Norm = Literal["spectral", "sign", "euclidean"]
+"""Of steps of unit length: the spectral norm of matrices, the largest entry, or the L2 norm of everything."""
+
 Spread = Literal["deviation", "magnitude"]
 """What FASGD divides by: the standard deviation of the gradient, or its magnitude."""
 

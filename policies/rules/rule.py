@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stalegrad.policies.optimizers import Optimizer
     from stalegrad.policies.rules.parts.look_ahead import LookAhead
     from stalegrad.policies.rules.parts.staleness_weights import StalenessWeight
+    from stalegrad.policies.rules.parts.tables import Table
     from stalegrad.policies.rules.parts.work import Work
 
 
@@ -30,6 +31,7 @@ class Rule(NamedTuple):
             that made it only.
         work: what workers do that keep state of their own; None: gradients at what they read.
         displaces: messages are displacements, not gradients: the learning rate has acted already.
+        table: of rows per worker, whose mean takes the place of the mean message; None: none.
     """
 
     optimizer: optax.GradientTransformation | Optimizer | None = None
@@ -40,6 +42,7 @@ class Rule(NamedTuple):
     own_reads: bool = False
     work: Work | None = None
     displaces: bool = False
+    table: Table | None = None
 
 
 def chain(*chained: optax.GradientTransformation | None) -> optax.GradientTransformation | None:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from stalegrad._core.specs import NonNegativeInt, spec
 from stalegrad.policies.synchrony.base import Synchrony
-from stalegrad.policies.synchrony.programs import WAIT, Decision, Joined, Left, Received, ServerProgram
+from stalegrad.policies.synchrony.programs import DISCARD, WAIT, Decision, Joined, Left, Received, ServerProgram
 
 
 @spec
@@ -67,7 +67,7 @@ class BoundedStaleness(Synchrony):
     A message is held while an update would leave a worker that is computing more than ``bound`` versions behind;
     all that are held then make one update, and their workers read the new version. bound = 0 is fully
     synchronous; with ``bound`` no less than any staleness of ``async`` it is ``async``. Workers that have left
-    hold up nobody.
+    hold up nobody; what they had sent by then is discarded if it comes too late.
 
     Args:
         bound: largest staleness, in updates.
@@ -89,7 +89,10 @@ class BoundedStaleness(Synchrony):
         event = yield WAIT
         while True:
             worker = event.worker
-            if worker in read:
+            if isinstance(event, Received) and event.staleness > self.bound:
+                event = yield DISCARD
+                continue
+            if worker in read and not (isinstance(event, Received) and event.read_version != read[worker]):
                 readers[read.pop(worker)] -= 1
             if isinstance(event, Received):
                 waiting[worker] = None

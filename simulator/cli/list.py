@@ -140,6 +140,7 @@ def _row(name: str, entry: Entry) -> Row:
         "name": name,
         "synchrony": entry.synchrony_name,
         "parameters": entry.parameters,
+        "aliases": list(entry.aliases),
         "paper": entry.paper,
     }
 

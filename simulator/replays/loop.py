@@ -63,7 +63,10 @@ class Loop(Executor):
                 measured.append(measures)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
             assert total is not None
-            params, optimizer, sent = self.apply(self.numbers, params, optimizer, *total, count, event, rate)
+            told = (*event[:4], plan.oldest[u], *event[5:])
+            params, optimizer, kept, sent = self.apply(
+                self.numbers, params, optimizer, kept, *total, count, told, rate
+            )
             slots[s.write_slot[u]] = sent
         self.state = State(params, slots, own, kept, optimizer)
         return Measures(np.array(measured), len(measured)) if self.layout.measures and measured else None
@@ -109,17 +112,18 @@ def compiled(program: Program) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped, 
         numbers: Numbers,
         params: Params,
         optimizer: OptimizerState,
+        kept: Kept,
         total: Params,
         loss: jax.Array | None,
         count: Scalar | None,
         event: Event,
         rate: jax.Array,
-    ) -> tuple[Params, OptimizerState, Params]:
+    ) -> tuple[Params, OptimizerState, Kept, Params]:
         sent = Sent(total, loss)
-        return program.step(numbers).apply(params, optimizer, sent, count, inputs_of(event), rate)
+        return program.step(numbers).apply(params, optimizer, kept, sent, count, inputs_of(event), rate)
 
     return (
         jax.jit(lambda params, stats, numbers: program.step(numbers).init(params, stats)),
         jax.jit(message, donate_argnums=(3, 4, 6)),
-        jax.jit(apply, donate_argnums=(2, 3)),
+        jax.jit(apply, donate_argnums=(2, 3, 4)),
     )

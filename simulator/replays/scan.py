@@ -43,8 +43,8 @@ LARGE = 1 << 14
 
 class Chunk(NamedTuple):
     """A stretch of the lowered trace, padded to a compiled length. ``windows`` says where each window starts and
-    the last one ends, if there are any; ``first`` has one entry per update and one more, ``write_slot`` and
-    ``learning_rate`` one per update, the others one per message."""
+    the last one ends, if there are any; ``first`` has one entry per update and one more, ``write_slot``,
+    ``learning_rate`` and ``oldest`` one per update, the others one per message."""
 
     worker: Array
     staleness: Array
@@ -55,6 +55,7 @@ class Chunk(NamedTuple):
     first: Array
     write_slot: Array
     learning_rate: Array
+    oldest: Array
     weight: Array
     windows: Array | None = None
     steps: Array | None = None
@@ -107,6 +108,7 @@ def cut(plan: Plan, start: int, stop: int, updates: int, most: int, indices: Int
         first=_padded((s.first[start : stop + 1] - a).astype(np.int32), updates + 1),
         write_slot=_padded(s.write_slot[start:stop], updates),
         learning_rate=_padded(plan.learning_rate[start:stop], updates),
+        oldest=_padded(plan.oldest[start:stop], updates),
         weight=_padded(plan.weight[a:b], messages),
         steps=None if s.steps_of is None else _padded(s.steps_of[a:b], messages),
         returned=None if s.returned is None else _padded(s.returned[a:b], messages),
@@ -234,11 +236,14 @@ class _Body(NamedTuple):
 
     def finish(self, u: jax.Array, m: jax.Array, state: State, total: Sent, count: Scalar | None) -> State:
         """Make update u from the sum of its messages, of which m is the first."""
-        params, optimizer, sent = self.step.apply(
-            state.params, state.optimizer, total, count, self.inputs_of(m), self.chunk.learning_rate[u]
+        inputs = self.inputs_of(m)
+        if self.layout.messages != 1:
+            inputs = inputs._replace(staleness=self.chunk.oldest[u])
+        params, optimizer, kept, sent = self.step.apply(
+            state.params, state.optimizer, state.kept, total, count, inputs, self.chunk.learning_rate[u]
         )
         slots = state.slots if self.layout.fresh else write(state.slots, self.chunk.write_slot[u], sent)
-        return state._replace(params=params, slots=slots, optimizer=optimizer)
+        return state._replace(params=params, slots=slots, kept=kept, optimizer=optimizer)
 
     def single(self, u: jax.Array, carry: Carry) -> Carry:
         """Make an update of one message."""

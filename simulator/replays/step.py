@@ -16,6 +16,7 @@ from stalegrad._core.types import Data, Job, OptimizerState, Own, Params, Scalar
 from stalegrad.models.objective import Loss
 from stalegrad.policies.optimizers import build_optimizer
 from stalegrad.policies.rules import Rule
+from stalegrad.policies.rules.parts.tables import Rows
 
 
 class Layout(NamedTuple):
@@ -72,10 +73,11 @@ class Sent(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What one message leaves to the next: the correction's state, and running statistics (of batch norm)."""
+    """What one message leaves to the next: the correction's state, running statistics (of batch norm), a table."""
 
     correction: OptimizerState
     stats: Stats
+    table: Rows = ()
 
 
 _Carried: TypeAlias = tuple[Params, Job, jax.Array | None, Stats]
@@ -104,7 +106,8 @@ class Step:
         own = rule.work.init_all(params) if rule.work is not None else ()
         state = self.optimizer.at(self.first_rate).init(params)
         sent = self.point_to_send(params, state, jnp.zeros(()), jnp.zeros((), jnp.int32))
-        return own, Kept(correction, stats), state, sent
+        table = rule.table.init(params) if rule.table is not None else ()
+        return own, Kept(correction, stats, table), state, sent
 
     def message(
         self,
@@ -245,28 +248,36 @@ class Step:
             # Never true, but XLA cannot know: whatever comes of the message is now computed after the gap. Else
             # it might overwrite parameters and slots first, and would save all of them at every step.
             sent = jax.tree.map(lambda leaf: jnp.where(measured[0] < 0, jnp.zeros_like(leaf), leaf), sent)
-        return Sent(sent, raw.loss), kept._replace(correction=correction), measured
+        table = kept.table
+        if rule.table is not None:
+            table = like(rule.table.receive(table, sent, inputs.worker, inputs.update), table)
+        return Sent(sent, raw.loss), kept._replace(correction=correction, table=table), measured
 
     def apply(
         self,
         params: Params,
         state: OptimizerState,
+        kept: Kept,
         total: Sent,
         count: Scalar | None,
         inputs: Inputs,
         learning_rate: jax.Array,
-    ) -> tuple[Params, OptimizerState, Params]:
-        """Make an update; return parameters, optimizer state, and the point to send.
+    ) -> tuple[Params, OptimizerState, Kept, Params]:
+        """Make an update; return parameters, optimizer state, what is kept, and the point to send.
 
         Args:
             params: the server's parameters.
             state: of its optimizer.
+            kept: what the update's last message has left.
             total: the sum of what was sent.
             count: the number of messages in it; None: a single one, that of ``inputs``.
-            inputs: the update's first message.
+            inputs: the update's first message, with the largest staleness of all.
             learning_rate: of the update.
         """
         mean = total if count is None else jax.tree.map(lambda leaf: leaf / count, total)
+        if self.rule.table is not None:
+            message, table = self.rule.table.direction(kept.table, 1 if count is None else count)
+            mean, kept = mean._replace(message=message), kept._replace(table=like(table, kept.table))
         told = {"value": mean.loss, "grad": mean.message} if self.layout.loss else {}
         direction, after = self.optimizer.at(learning_rate).update(
             like(mean.message, params),
@@ -282,7 +293,7 @@ class Step:
             params = jax.tree.map(jnp.add, params, direction)
         else:
             params = jax.tree.map(lambda p, d: p + learning_rate.astype(p.dtype) * d, params, direction)
-        return params, state, self.point_to_send(params, state, learning_rate, inputs.worker)
+        return params, state, kept, self.point_to_send(params, state, learning_rate, inputs.worker)
 
     def point_to_send(
         self, params: Params, state: OptimizerState, learning_rate: jax.Array, worker: Scalar

@@ -170,7 +170,10 @@ class Training:
         weight = np.ones(len(update)) if weigh is None else weigh(lowered.staleness, update, self.workers)
         due = points(self.record, self.budget, lowered, end, final=final)
         self.record.check_kept(len(due.update), sum(leaf.nbytes for leaf in jax.tree.leaves(self.initial.params)))
-        return Plan(lowered, draw, epochs, learning_rate, weight, due)
+        oldest = (
+            np.maximum.reduceat(lowered.staleness, lowered.first[:-1]) if lowered.updates else lowered.staleness
+        )
+        return Plan(lowered, draw, epochs, learning_rate, oldest, weight, due)
 
 
 def check(problem: Problem, method: Method, workers: int) -> None:

@@ -288,9 +288,7 @@ def _settings(value: object) -> Table:
     if not isinstance(value, str | Mapping):
         raise ValueError(f"method = {value!r} is not allowed: give a method, its name or a table with its name")
     table = {"name": value} if isinstance(value, str) else dict(value)
-    if table.get("name") not in list(methods.REGISTRY):
-        raise ValueError(unknown_name("method", table.get("name"), methods.REGISTRY))
-    return table
+    return table | {"name": methods.REGISTRY.find(table.get("name")).name}
 
 
 def _listed(name: str, axis: object) -> list[object]:

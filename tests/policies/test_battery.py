@@ -35,6 +35,9 @@ slow_methods = importlib.util.module_from_spec(_spec)
 sys.modules["slow_methods"] = slow_methods
 _spec.loader.exec_module(slow_methods)
 SLOW = slow_methods.SLOW
+_spec = importlib.util.spec_from_file_location("slow_servers", Path(__file__).with_name("slow_servers.py"))
+slow_servers = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(slow_servers)
 
 WORKERS, UPDATES, SIZE = 5, 420, 7
 CLUSTER = Cluster(compute=[Gamma(mean, 0.4) for mean in (0.5, 0.8, 1.0, 1.3, 2.0)])
@@ -51,6 +54,14 @@ REQUIRED = {
     "ssp": {"bound": 3},
     "delayed-averaging": {"tau": 4},
     "delayed-averaging-general": {"tau": 4},
+    "backup-workers": {"backups": 1},
+    "bounded-staleness": {"bound": 3},
+    "ringmaster": {"threshold": 3},
+    "ringmaster-lmo": {"threshold": 3},
+    "fedbuff": {"k": 2},
+    "fadas": {"k": 2},
+    "ca2fl": {"k": 2},
+    "malenia": {"batch": 7},
 }
 
 OPTIONS = [
@@ -203,8 +214,9 @@ def test_every_registered_method_is_in_the_battery():
         "k-async",
         "k-batch-async",
         "ssgd",
-    }  # see test_replay.py, test_local.py, test_papers.py, test_adaptive.py
-    assert set(REGISTRY) == set(SLOW) | replayed
+        "async-muon",
+    }  # see test_replay.py, test_local.py, test_papers.py, test_adaptive.py, test_servers.py
+    assert set(REGISTRY) == set(SLOW) | set(slow_servers.SERVERS) | replayed
 
 
 def windowed(method, trace):
@@ -304,13 +316,20 @@ PLAIN_ALONE = [
     "k-sync",
     "k-batch-async",
     "ssp",
+    "ringmaster",
+    "bounded-staleness",
+    "fedbuff",
+    "ia2sgd",
+    "malenia",
+    "ringleader",
 ]
 NAG_ALONE = ["sgd", "nag-asgd", "gap-aware", "staleness-aware", "dc-asgd", "ssgd"]
 
 
 @once_per_precision
 def alone(name):
-    extra = {"k": 1} if name.startswith("k-") else REQUIRED.get(name, {})
+    extra = {"k": 1} if "k" in REQUIRED.get(name, {}) else REQUIRED.get(name, {})
+    extra = {"batch": 1} if name == "malenia" else extra
     method = REGISTRY[name](learning_rate=SCHEDULE, **extra)
     trace = simulate(Cluster(1, compute=Gamma(1.0, 0.3)), method.synchrony, updates=60)
     return vector(replay(trace, quadratic(), method, seed=3).params)

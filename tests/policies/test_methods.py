@@ -119,7 +119,7 @@ def test_help_lists_every_parameter_with_its_default(info):
     assert list(parameters) == list(info.parameters)
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
     assert all(parameters[name].default == value for name, value in info.parameters.items() if value is not None)
-    assert info.paper in pydoc.plain(pydoc.render_doc(info)) or info.paper in info.__doc__
+    assert info.paper[:40] in pydoc.plain(pydoc.render_doc(info))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What rules are composed of: corrections, staleness weights, momenta, look-aheads and the work of the workers.
+"""What rules are composed of: corrections, staleness weights, tables, momenta, look-aheads and the workers' work.
 
 A part is imported when a rule that has it is built, so that methods can be named, listed and timed without JAX.
 """

@@ -52,6 +52,25 @@ def weight_decay(rate: Scalar, *, at_read: bool = False) -> optax.GradientTransf
     return _stateless(update)
 
 
+def clipped(norm: Scalar) -> optax.GradientTransformationExtraArgs:
+    """min(1, norm / ||g||_2) g, the L2 norm over all parameters."""
+
+    def update(g: Params, params: Params, **_: object) -> Params:
+        factor = jnp.minimum(norm / jnp.maximum(jnp.sqrt(global_norm_squared(g)), 1e-30), 1)
+        return tree_map(lambda g: g * factor, g)
+
+    return _stateless(update)
+
+
+def displacement() -> optax.GradientTransformationExtraArgs:
+    """eta g: how far local SGD has moved, of the sum g of its gradients; for rules that displace."""
+
+    def update(g: Params, params: Params, *, learning_rate: Scalar, **_: object) -> Params:
+        return tree_map(lambda g: learning_rate * g, g)
+
+    return _stateless(update)
+
+
 def delay_compensation(strength: Scalar) -> optax.GradientTransformationExtraArgs:
     """g + strength * g * g * (theta - w): first-order compensation with a constant strength.
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stalegrad._core.trees import after, at_worker, put_worker, stacked, tree_map
+from stalegrad._core.trees import after, at_worker, put_worker, scalar_type, stacked, tree_map
 from stalegrad._core.types import Params, Scalar
 from stalegrad.policies.rules.hyperparameters import Spread
 
@@ -164,5 +164,52 @@ def fasgd(
         deviation = tree_map(lambda v, s: c2 * v + (1 - c2) * s, state.deviation, now)
         direction = tree_map(lambda d, v: -d / ((v + floor) * (staleness + 1)), d, deviation)
         return direction, FASGDState(square, mean, deviation)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class AMSGradState(NamedTuple):
+    """Moving averages of d and of its square, and the largest of the latter so far."""
+
+    mean: Params
+    square: Params
+    largest: Params
+
+
+def staleness_limited_amsgrad(
+    rate: Scalar, b1: Scalar, b2: Scalar, eps: Scalar = 1e-8, tolerance: int | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """AMSGrad without bias correction, its rate limited to 1 / tau where staleness tau exceeds ``tolerance``.
+
+    m <- b1 m + (1 - b1) d; v <- b2 v + (1 - b2) d^2; v^ <- max(v^, v); theta -= rate m / (sqrt(v^) + eps). It
+    holds its own rate, for rules that displace.
+
+    Args:
+        rate: eta.
+        b1: decay of m.
+        b2: decay of v.
+        eps: added to the root.
+        tolerance: tau_c; None: the rate is never limited.
+
+    Reference: Wang et al., FADAS: Towards Federated Adaptive Asynchronous Optimization, ICML 2024,
+    https://arxiv.org/abs/2407.18365.
+    """
+
+    def init(params: Params) -> AMSGradState:
+        zeros = tree_map(jnp.zeros_like, params)
+        return AMSGradState(zeros, zeros, zeros)
+
+    def update(
+        d: Params, state: AMSGradState, params: Params = None, *, staleness: Scalar, **_: object
+    ) -> tuple[Params, AMSGradState]:
+        mean = tree_map(lambda m, d: b1 * m + (1 - b1) * d, state.mean, d)
+        square = tree_map(lambda v, d: b2 * v + (1 - b2) * d * d, state.square, d)
+        largest = tree_map(jnp.maximum, state.largest, square)
+        eta = rate
+        if tolerance is not None:
+            limit = 1 / jnp.asarray(jnp.maximum(staleness, 1), scalar_type(d))
+            eta = jnp.where(staleness > tolerance, jnp.minimum(rate, limit), rate)
+        step = tree_map(lambda m, v: -eta * m / (jnp.sqrt(v) + eps), mean, largest)
+        return step, AMSGradState(mean, square, largest)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
+from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt, spec
 from stalegrad._core.types import Floats, Ints
 from stalegrad.policies.rules.hyperparameters import StalenessModel, UnitInterval
 
@@ -82,6 +82,34 @@ class DelayAdaptive:
     def __call__(self, staleness: Ints, update: Ints, workers: int) -> Floats:
         """Return N / max(N, tau)."""
         return workers / staleness.clip(workers)
+
+
+@spec
+class StalenessDecay:
+    """Weights that fall with staleness tau: 1, (1 + tau)^-a, or 1 up to tau = b and 1 / (a (tau - b) + 1) beyond.
+
+    Args:
+        decay: ``constant``, ``polynomial`` or ``hinge``.
+        a: of the polynomial (default 0.5) or of the hinge (default 10).
+        b: of the hinge.
+
+    Reference: Xie, Koyejo, Gupta, Asynchronous Federated Optimization (FedAsync), 2019.
+    """
+
+    decay: Literal["constant", "polynomial", "hinge"] = "polynomial"
+    a: PositiveFloat | None = None
+    b: NonNegativeFloat = 4.0
+
+    def __call__(self, staleness: Ints, update: Ints, workers: int) -> Floats:
+        """Return the weight at each staleness."""
+        import numpy as np
+
+        if self.decay == "constant":
+            return np.ones(len(staleness))
+        if self.decay == "polynomial":
+            return np.asarray((1.0 + staleness) ** -(0.5 if self.a is None else self.a))
+        a = 10.0 if self.a is None else self.a
+        return np.asarray(1 / (a * np.maximum(staleness - self.b, 0.0) + 1))
 
 
 @spec

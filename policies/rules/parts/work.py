@@ -85,6 +85,27 @@ def delayed_averaging(workers: int) -> Work:
     return Work(workers, lambda params: tree_map(jnp.zeros_like, params), begin, move, finish)
 
 
+def proximal(workers: int, strength: Scalar) -> Work:
+    """Local SGD on f(y) + (strength / 2) ||y - x||^2 from the version x that was read; the message is x_now - y.
+
+    x_now are the server's parameters when it receives the message, so that a step along it mixes y into them.
+
+    Reference: Xie, Koyejo, Gupta, Asynchronous Federated Optimization (FedAsync), 2019.
+    """
+
+    def begin(read: Params, own: Own, when: When) -> tuple[Params, Job]:
+        return read, read
+
+    def move(point: Params, read: Job, gradient: Params, learning_rate: Scalar) -> tuple[Params, Job]:
+        pulled = tree_map(lambda g, y, x: g + strength * (y - x), gradient, point, read)
+        return _descend(point, pulled, learning_rate), read
+
+    def finish(start: Params, point: Params, read: Job, params: Params) -> tuple[Params, Own]:
+        return tree_map(jnp.subtract, params, point), ()
+
+    return Work(workers, lambda params: (), begin, move, finish)
+
+
 class ReleasedState(NamedTuple):
     """How far a worker went in the release before and in this one so far, and the update this one goes into."""
 
