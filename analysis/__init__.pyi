@@ -38,6 +38,17 @@ from .theory.error_bounds import (
     mind_the_step_learning_rate as mind_the_step_learning_rate,
     mind_the_step_updates as mind_the_step_updates,
 )
+from .theory.parameters import (
+    BirchParameters as BirchParameters,
+    Parameters as Parameters,
+    async_learning_rate as async_learning_rate,
+    birch_parameters as birch_parameters,
+    delay_adaptive_learning_rates as delay_adaptive_learning_rates,
+    malenia_parameters as malenia_parameters,
+    rennala_parameters as rennala_parameters,
+    ringleader_parameters as ringleader_parameters,
+    ringmaster_parameters as ringmaster_parameters,
+)
 from .theory.rollouts import (
     RolloutStaleness as RolloutStaleness,
     expected_rollout_staleness as expected_rollout_staleness,
@@ -51,3 +62,13 @@ from .theory.runtime import (
     longer_when_new as longer_when_new,
     throughput as throughput,
 )
+from .theory.time_bounds import (
+    TimeBound as TimeBound,
+    optimal_time_heterogeneous as optimal_time_heterogeneous,
+    optimal_time_homogeneous as optimal_time_homogeneous,
+    rennala_time as rennala_time,
+    ringleader_round_time as ringleader_round_time,
+    ringleader_rows as ringleader_rows,
+    ringmaster_time as ringmaster_time,
+)
+from .theory.tree_distance import tree_distance as tree_distance

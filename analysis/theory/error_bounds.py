@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from stalegrad._core.protocols import SynchronyLike
+from stalegrad.analysis.theory.checks import check_constants, check_number
 from stalegrad.analysis.theory.constants import Constants
 from stalegrad.analysis.theory.runtime import Compute, expected_update_time, worker_count
 
@@ -55,12 +55,12 @@ class ErrorBound:
     p0: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_constants(self.constants)
-        _check("learning_rate", self.learning_rate, above=True)
-        _check("gap", self.gap)
-        _check("batch_size", self.batch_size, low=1.0)
-        _check("gamma", self.gamma, high=1.0)
-        _check("p0", self.p0, high=1.0)
+        check_constants(self.constants)
+        check_number("learning_rate", self.learning_rate, above=True)
+        check_number("gap", self.gap)
+        check_number("batch_size", self.batch_size, low=1.0)
+        check_number("gamma", self.gamma, high=1.0)
+        check_number("p0", self.p0, high=1.0)
         if self.shrinkage <= 0:
             raise ValueError("gamma = 1 with p0 = 0 bounds nothing: 1 - gamma + p0 / 2 must be above 0")
 
@@ -71,7 +71,7 @@ class ErrorBound:
 
     def largest_learning_rate(self, k: int = 1) -> float:
         """Return the largest step at which the bounds hold, 1 / (2 L (M_G / (K m) + 1))."""
-        _check("k", k, low=1.0)
+        check_number("k", k, low=1.0)
         return 1 / (2 * self.constants.smoothness * (self.constants.growth / (k * self.batch_size) + 1))
 
     def error(self, updates: npt.ArrayLike, k: int = 1) -> Floats:
@@ -163,7 +163,7 @@ class ErrorBound:
         changed: Any = synchrony
         if not any(field.name == "k" for field in dataclasses.fields(changed)):
             raise ValueError(f"{synchrony.name} has no k to choose: give k-sync, k-async or one of their kin")
-        _check("wallclock", wallclock, above=True)
+        check_number("wallclock", wallclock, above=True)
         ks = range(1, worker_count(compute, workers) + 1)
         allowed = [k for k in ks if self.learning_rate <= self.largest_learning_rate(k)]
         if not allowed:
@@ -201,10 +201,10 @@ def mind_the_step_learning_rate(
     References:
         Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019, corollary of the convex bound.
     """
-    _check_constants(constants, convex=True)
-    _check("target", target, above=True)
-    _check("mean_staleness", mean_staleness)
-    _check("second_moment", second_moment, above=True)
+    check_constants(constants, convex=True)
+    check_number("target", target, above=True)
+    check_number("mean_staleness", mean_staleness)
+    check_number("second_moment", second_moment, above=True)
     if not 0 < theta < 2:
         raise ValueError(f"theta = {theta!r} is not allowed: a number between 0 and 2")
     m = math.sqrt(second_moment)
@@ -239,10 +239,10 @@ def mind_the_step_updates(
     References:
         Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019, the bound for convex functions.
     """
-    _check_constants(constants, convex=True)
-    _check("target", target, above=True)
-    _check("distance", distance, above=True)
-    _check("second_moment", second_moment, above=True)
+    check_constants(constants, convex=True)
+    check_number("target", target, above=True)
+    check_number("distance", distance, above=True)
+    check_number("second_moment", second_moment, above=True)
     alpha, share = np.asarray(learning_rates, float), np.asarray(staleness, float)
     if alpha.ndim != 1 or alpha.shape != share.shape or not alpha.size:
         raise ValueError(f"learning_rates {alpha.shape} and staleness {share.shape}: give one number each per tau")
@@ -258,22 +258,6 @@ def mind_the_step_updates(
     if progress <= 0:
         raise ValueError(f"learning_rates are beyond the bound's condition: progress per update {progress:g} <= 0")
     return max(math.log(distance / target) / progress, 0.0)
-
-
-def _check_constants(constants: Constants, *, convex: bool = False) -> None:
-    _check("smoothness", constants.smoothness, above=True)
-    _check("convexity", constants.convexity, high=constants.smoothness, above=convex)
-    _check("noise", constants.noise)
-    _check("growth", constants.growth)
-
-
-def _check(name: str, value: Any, low: float = 0.0, high: float = math.inf, *, above: bool = False) -> None:
-    """Raise ValueError unless ``value`` is a finite number from ``low`` (``above``: from above it) to ``high``."""
-    number = isinstance(value, Real | np.number) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high or (above and value == low):
-        least = f"above {low:g}" if above else f"of at least {low:g}"
-        most = f" and at most {high:g}" if math.isfinite(high) else ""
-        raise ValueError(f"{name} = {value!r} is not allowed: a finite number {least}{most}")
 
 
 def _updates(updates: npt.ArrayLike) -> Floats:
