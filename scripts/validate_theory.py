@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 from validate_availability import availability_section
+from validate_bounds import bounds_section
 from validate_links import links_section
 from validate_memory import memory_section
 from validate_rollouts import rollouts_section
@@ -466,7 +467,7 @@ def main() -> int:
             memory_section(LIMIT),
             availability_section(LIMIT),
             rollouts_section(LIMIT),
-            *([] if quick else [links_section()]),
+            *([] if quick else [bounds_section(), links_section()]),
         ]
     holds = all(ok for _, ok in sections)
     text = "\n".join(

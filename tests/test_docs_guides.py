@@ -16,7 +16,7 @@ from stalegrad.simulator.timing.delays import Exponential, as_delay
 from stalegrad.simulator.timing.engine import simulate
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-GUIDES = ("synchronies", "methods", "anatomy", "availability", "delays", "links", "rollouts")
+GUIDES = ("synchronies", "methods", "anatomy", "availability", "delays", "links", "rollouts", "theory")
 
 
 def carried_out(guide):

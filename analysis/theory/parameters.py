@@ -21,7 +21,7 @@ class Parameters(NamedTuple):
 
     Attributes:
         learning_rate: gamma, of an update.
-        updates: K, after which the target is reached at the latest; None without a gap, or if no constant is known.
+        updates: K, after which the target is reached at the latest; None without a gap and for Ringleader.
         threshold: R of Ringmaster: gradients of this staleness are ignored; None for the others.
         batch: S of Rennala and Malenia: gradients of an update; None for the others.
     """
@@ -33,12 +33,12 @@ class Parameters(NamedTuple):
 
 
 class BirchParameters(NamedTuple):
-    """Step and gradients with which a method of a given tree distance reaches E||∇F||^2 <= epsilon.
+    """Step and number of gradients with which a method reaches E||∇F||^2 <= epsilon, by its tree distance.
 
     Attributes:
-        step: gamma, per gradient. The learning rate of an update by the mean of m messages is m gamma, that of local
-            steps is gamma.
-        gradients: K, used mini-batch gradients after which the target is reached at the latest; None without a gap.
+        step: gamma, per gradient. The learning rate of an update by the mean of m messages is m gamma, that of
+            local steps is gamma.
+        gradients: K, used gradients after which the target is reached at the latest; None without a gap.
     """
 
     step: float
@@ -172,7 +172,7 @@ def birch_parameters(
         K = 4 (R + 1) L Delta / eps + 8 sigma^2 L Delta / eps^2
 
     It holds for plain SGD with any synchrony if all workers draw from the same data: every used gradient enters
-    once, with weight gamma. For Ringmaster, whose R is its threshold - 1, K is half that of the method's own theorem.
+    once, with weight gamma. For Ringmaster, whose R is its threshold - 1, K is half that of its own theorem.
 
     Args:
         distance: R, see :func:`~stalegrad.analysis.tree_distance`.
@@ -233,8 +233,8 @@ def delay_adaptive_learning_rates(constants: ConstantsLike, concurrency: int, st
 
         1 / (4 L) up to staleness tau_C, 1 / (4 L staleness) beyond it
 
-    Beyond tau_C any smaller one is allowed, 0 as well. The staleness need not be bounded. The learning rate does not
-    depend on the noise, which may require a smaller one.
+    Beyond tau_C any smaller one is allowed, 0 as well. The staleness need not be bounded. The learning rate does
+    not depend on the noise, which may require a smaller one.
 
     Args:
         constants: of the problem, of which L counts: measured ones, or the pair (L, sigma^2).
@@ -285,7 +285,7 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 
 def _ceil(value: float) -> int:
-    """Return a number rounded up, but not for the rounding of quotients: 1.1 / 0.1 is above 11."""
+    """Return a number rounded up, but not for the rounding of quotients: 2.1 / 0.3 is above 7."""
     if not math.isfinite(value):
         raise ValueError("epsilon is too small for these constants: a number of gradients is infinite")
     return math.ceil(value * (1 - 1e-12))

@@ -19,7 +19,7 @@ class TimeBound(NamedTuple):
 
     Attributes:
         seconds: the bound.
-        workers: m*, the m with the minimum: the bound is that of the m fastest workers (the smallest m if several).
+        workers: m*, the m with the minimum, the smallest if there are several.
     """
 
     seconds: float

@@ -10,6 +10,7 @@ import pytest
 
 from stalegrad.policies import methods
 from stalegrad.policies.synchrony import Async, KAsync, KBatchAsync, KBatchSync, KSync, Sync
+from stalegrad.simulator import Cluster
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "validate_theory.py"
 
@@ -52,6 +53,21 @@ def test_a_memory_that_is_not_as_promised_would_be_found(validate):
     assert validate_memory._distribution("exponential", draws, lambda t: 1 - np.exp(-t)).holds
     assert not validate_memory._distribution("exponential", draws, lambda t: 1 - np.exp(-t / 1.04)).holds
     assert not validate_memory._share("share", draws < 1, 0.66, 0.0, 1.0).holds
+
+
+def test_bounds_that_do_not_hold_would_be_found(validate):
+    import validate_bounds as bounds
+
+    tau = np.array([1.0, 1.05, 1.05])  # two updates take 2 s at most: see test_time_bounds.py
+    cluster = Cluster(compute=list(tau))
+    assert bounds.window_ratio(tau, 2, cluster, 0, stops=True) == pytest.approx(2.0 / (10 / (1 + 2 / 1.05)))
+    assert bounds.window_ratio(tau / 2, 2, cluster, 0, stops=True) > 1
+    assert bounds.batch_ratio(tau, 3, cluster, 0) == pytest.approx(1.05 / (6 / (1 + 2 / 1.05)))
+    # Times 1 and 2: w1 sends at 1 and 2, w0 at 1, 2 and 3, and so on; a round takes 3 s, of at most 4.
+    rounds = bounds.ringleader_rounds(np.array([1.0, 2.0]), Cluster(compute=[1.0, 2.0]), 0)
+    assert rounds == (0.75, 0.75, 2, 1.0)
+    assert bounds.mean_square(Async(), 0.02, updates=200, seeds=1)[0] > bounds.EPSILON
+    assert bounds.mean_square(Async(), 0.02, updates=2_000, seeds=1)[0] < bounds.EPSILON
 
 
 @pytest.mark.parametrize(
