@@ -192,6 +192,9 @@ def rounds() -> tuple[list[str], bool]:
 # Parameters
 
 WORKERS, SEEDS, EPSILON = 8, 4, 0.1
+LONGER = 20_000
+"""Updates of the traces whose beginnings are used: their tree distance is no smaller."""
+
 CURVATURE, SPREAD = np.linspace(0.1, 1.0, 10), 0.2
 CONSTANTS = quadratic_constants(np.diag(CURVATURE), len(CURVATURE) * SPREAD**2)
 GAP = float(CURVATURE.sum() / 2)
@@ -233,7 +236,8 @@ def targets(epsilon: float = EPSILON) -> Iterator[Target]:
     cluster = Cluster(WORKERS, Exponential())
 
     def distance(synchrony: Synchrony) -> int:
-        return tree_distance(simulate(cluster, synchrony, updates=40_000, seed=SEED))
+        longer = (simulate(cluster, synchrony, updates=LONGER, seed=seed) for seed in range(SEEDS))
+        return max(map(tree_distance, longer))
 
     ringmaster = ringmaster_parameters(CONSTANTS, epsilon, GAP)
     rennala = rennala_parameters(CONSTANTS, epsilon, GAP)
@@ -262,8 +266,8 @@ def parameters() -> tuple[list[str], bool]:
         f"{GAP:g},",
         f"target E||∇F||^2 <= {EPSILON}; {WORKERS} workers, exponential times, means over {SEEDS} seeds. Every",
         "method runs with the learning rate and for the updates of its own theorem, or of that of the tree",
-        "distance R, measured in 40,000 updates, which no run exceeds. The last column is the mean squared gradient",
-        "over the target; it may not exceed 1.",
+        "distance R of its traces. The last column is the mean squared gradient over the target; it may not",
+        "exceed 1.",
         "",
         "| theorem; method | R | learning rate | updates | found / target |",
         "|---|---|---|---|---|",
@@ -272,7 +276,7 @@ def parameters() -> tuple[list[str], bool]:
     for target in targets():
         square, distance = mean_square(target.synchrony, target.learning_rate, target.updates)
         ratio = square / EPSILON
-        holds &= ratio <= 1 and distance <= target.distance
+        holds &= ratio <= 1 and distance <= target.distance and target.updates <= LONGER
         lines.append(
             f"| {target.what} | {target.distance} | {target.learning_rate:.4f} | {target.updates} | {ratio:.3f} |"
         )
