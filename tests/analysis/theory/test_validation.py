@@ -66,8 +66,9 @@ def test_bounds_that_do_not_hold_would_be_found(validate):
     # Times 1 and 2: w1 sends at 1 and 2, w0 at 1, 2 and 3, and so on; a round takes 3 s, of at most 4.
     rounds = bounds.ringleader_rounds(np.array([1.0, 2.0]), Cluster(compute=[1.0, 2.0]), 0)
     assert rounds == (0.75, 0.75, 2, 1.0)
-    assert bounds.mean_square(Async(), 0.02, updates=200, seeds=1)[0] > bounds.EPSILON
-    assert bounds.mean_square(Async(), 0.02, updates=2_000, seeds=1)[0] < bounds.EPSILON
+    method = methods.async_(learning_rate=0.02)
+    assert bounds.mean_square(method, updates=200, seeds=1)[0] > bounds.EPSILON
+    assert bounds.mean_square(method, updates=2_000, seeds=1)[0] < bounds.EPSILON
 
 
 @pytest.mark.parametrize(
