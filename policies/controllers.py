@@ -1,4 +1,4 @@
-"""Controllers: they change a synchrony's k while a run goes on, from the training loss.
+"""Controllers: they change a parameter of the synchrony while a run goes on, from the training loss.
 
 The engine is advanced to the controller's next tick, the replay catches up, the controller speaks, and so on.
 """
@@ -7,38 +7,48 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
+
+from pydantic import Field
 
 from stalegrad._core.specs import PositiveFloat, spec
 from stalegrad.policies.synchrony import KAsync, KBatchAsync, KBatchSync, KSync, Synchrony
 
 
 class Observation(NamedTuple):
-    """What a controller sees at a tick: losses and learning rates at the start and now."""
+    """What a controller sees at a tick: losses and learning rates at the start and now, and the parameter now."""
 
     first_loss: float
     loss: float
     first_learning_rate: float
     learning_rate: float
+    value: int
 
 
 class Adjustment(NamedTuple):
-    """What a controller decided at ``time`` (simulated seconds) from ``loss``: the synchrony's k from then on."""
+    """What a controller decided at ``time`` (simulated seconds) from ``loss``: the parameter from then on."""
 
     time: float
     loss: float
-    k: int
+    value: int
+
+
+Changes = Literal["k", "local_steps"]
 
 
 class Controller(Protocol):
     """Anything with an interval (simulated seconds) and a decision."""
 
     @property
+    def changes(self) -> Changes:
+        """The parameter of the synchrony that it changes; ``local_steps`` never beyond their first value."""
+
+    @property
     def interval(self) -> float:
         """Simulated seconds between decisions."""
 
     def decide(self, synchrony: Synchrony, workers: int, seen: Observation) -> int:
-        """Return k from the next update on."""
+        """Return the parameter from the next update on; ``synchrony`` is the one that the run began with."""
 
 
 Growth = Literal["auto", "quadratic", "square-root"]
@@ -64,6 +74,8 @@ class AdaSync:
     growth: Growth = "auto"
     floor: float = 0.0
 
+    changes: ClassVar[Changes] = "k"
+
     def decide(self, synchrony: Synchrony, workers: int, seen: Observation) -> int:
         """Return k from the next update on."""
         assert isinstance(synchrony, KSync | KBatchSync | KAsync | KBatchAsync)
@@ -86,12 +98,38 @@ class AdaSync:
         return (-theta + math.sqrt(theta**2 + 4 * theta * workers)) / 2
 
 
-def with_k(synchrony: Synchrony, k: int) -> Synchrony:
-    """Return a synchrony with another ``k``.
+@spec
+class AdaComm:
+    """Take fewer local steps as the loss falls: tau = ceil(sqrt(eta_0 / eta * F / F_0) tau_0).
+
+    tau_0 is the first ``local_steps``. Where that is no less than the last tau, it is ceil(shrink * tau) instead.
+
+    Args:
+        interval: simulated seconds between decisions.
+        shrink: gamma.
+
+    Reference: Wang, Joshi, Adaptive Communication Strategies to Achieve the Best Error-Runtime Trade-off in
+    Local-Update SGD, 2019, https://arxiv.org/abs/1810.08313.
+    """
+
+    interval: PositiveFloat = 60.0
+    shrink: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    changes: ClassVar[Changes] = "local_steps"
+
+    def decide(self, synchrony: Synchrony, workers: int, seen: Observation) -> int:
+        """Return the local steps from the next update on."""
+        ratio = seen.first_learning_rate / seen.learning_rate * seen.loss / seen.first_loss
+        wanted = math.ceil(math.sqrt(ratio) * synchrony.local_steps) if 0 <= ratio < math.inf else seen.value
+        return max(wanted if wanted < seen.value else math.ceil(self.shrink * seen.value), 1)
+
+
+def changed(synchrony: Synchrony, name: Changes, value: int) -> Synchrony:
+    """Return a synchrony with another value of a parameter.
 
     Raises:
-        ValueError: if it has none.
+        ValueError: if it has none of that name.
     """
-    if "k" not in vars(synchrony):
-        raise ValueError(f"synchrony {synchrony.name!r} has no k that a controller could change")
-    return replace(synchrony, **{"k": k})
+    if name not in vars(synchrony):
+        raise ValueError(f"synchrony {synchrony.name!r} has no {name} that a controller could change")
+    return replace(synchrony, **{name: value})

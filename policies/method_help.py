@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from stalegrad._core.specs import kebab
 
-EXAMPLES = {"k": 4, "tau": 4, "bound": 2, "backups": 1, "threshold": 8, "batch": 8}
+EXAMPLES = {
+    "k": 4,
+    "tau": 4,
+    "bound": 2,
+    "backups": 1,
+    "threshold": 8,
+    "batch": 8,
+    "trials": 2,
+    "limit": 2.0,
+    "delay": 1,
+    "seconds": (1.0, 2.0),
+}
 """Values that examples give where a parameter has no default."""
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -34,12 +45,12 @@ def help_of(
         annotations: of the parameters of synchrony and parts.
         references: the papers.
     """
-    rule, *others = [part for part in parts if part is not None]
-    described = {key: text for source in (synchrony, *others, rule) for key, text in arguments_of(source).items()}
+    rule, *further = [part for part in parts if part is not None]
+    described = {key: text for source in (synchrony, *further, rule) for key, text in arguments_of(source).items()}
     described["learning_rate"] = "a number, a schedule, a table, or a function of the update."
     described["local_steps"] = "mini-batch gradients in a message; each is a step of the worker's own."
     lines = [text_of(rule)]
-    for part in others:
+    for part in further:
         lines += ["", text_of(part)]
     summary = f"Synchrony {kebab(synchrony.__name__)}. {summary_of(synchrony)}"
     lines += ["", *textwrap.wrap(summary, 100)]
@@ -68,9 +79,11 @@ def help_of(
         "",
     ]
     first, *others = references
-    lines += textwrap.wrap(f"Reference: {first}", 100, subsequent_indent=" " * 4)
+    lines += textwrap.wrap(f"Reference: {first}", 100, subsequent_indent=" " * 4, break_on_hyphens=False)
     for text in others:
-        lines += textwrap.wrap(text, 100, initial_indent=" " * 4, subsequent_indent=" " * 8)
+        lines += textwrap.wrap(
+            text, 100, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False
+        )
     return "\n".join(lines)
 
 

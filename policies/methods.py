@@ -10,14 +10,29 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stalegrad._core.registry import Registry
-from stalegrad.policies.controllers import AdaSync, Controller
+from stalegrad.policies.controllers import AdaComm, AdaSync, Controller
 from stalegrad.policies.method import Method, MethodInfo
-from stalegrad.policies.rules import Rule, dana, descent, federated, gap, lmo, momentum, tables, worker_models
+from stalegrad.policies.rules import (
+    Rule,
+    dana,
+    deadlines,
+    descent,
+    federated,
+    gap,
+    lmo,
+    local,
+    momentum,
+    pipeline as pipelines,
+    tables,
+    worker_models,
+)
 from stalegrad.policies.rules.parts.staleness_weights import (
     DelayAdaptive,
+    ExpectedCount,
     Fleet,
     InverseStaleness,
     MindTheStep,
+    PerGradient,
     StalenessAware,
     StalenessDecay,
     StalenessWeight,
@@ -29,13 +44,17 @@ from stalegrad.policies.synchrony import (
     AsyncAfterAll,
     BackupWorkers,
     BoundedStaleness,
+    ConstantDelay,
     DelayedAveraging,
     DelayedAveragingGeneral,
+    DropCompute,
+    Dylu,
     KAsync,
     KBatchAsync,
     KBatchSync,
     KSync,
     Malenia,
+    MindFlayer,
     Ringleader,
     Ringmaster,
     Sequential,
@@ -132,12 +151,40 @@ dude = MethodInfo("dude", AsyncAfterAll, tables.latest_gradients_incremental, "d
 malenia = MethodInfo("malenia", Malenia, tables.mean_of_workers, "tyurin2023", allowed=())
 ringleader = MethodInfo("ringleader", Ringleader, tables.mean_of_workers_in_rounds, "ringleader2026", allowed=())
 
+mindflayer = MethodInfo(
+    "mindflayer", MindFlayer, descent.plain_descent, "mindflayer2025", allowed=(), weight=ExpectedCount
+)
+dropcompute = MethodInfo(
+    "dropcompute",
+    DropCompute,
+    deadlines.accumulated,
+    "dropcompute2023",
+    allowed=(Sync, KSync, KAsync, Async),
+    weight=PerGradient,
+)
+adacomm = MethodInfo("adacomm", Sync, descent.gradient_descent, "adacomm2019", allowed=(), controller=AdaComm)
+
+diloco = MethodInfo("diloco", Sync, local.diloco, "diloco2023", allowed=(KSync, KAsync, KBatchAsync, Async))
+async_local_sgd = MethodInfo(
+    "async-local-sgd",
+    Async,
+    local.delayed_nesterov,
+    "asynclocalsgd2024",
+    allowed=(KAsync, KBatchAsync),
+    weight=StalenessDecay,
+)
+dylu = MethodInfo("dylu", Dylu, local.delayed_nesterov, "asynclocalsgd2024", allowed=(), weight=StalenessDecay)
+
+constant_delay = MethodInfo("constant-delay", ConstantDelay, descent.gradient_descent, "langford2009")
+pipeline = MethodInfo("pipeline", Sequential, pipelines.pipeline, "pipedream2019", allowed=())
+
 _METHODS = (
     sync, k_sync, k_batch_sync, async_, k_async, k_batch_async, adasync, gap_limited, mindthestep, tail,
     inverse, fleet, delay_adaptive, sgd, ssgd, nag_asgd, multi_asgd, dc_asgd, lwp, dana_zero, dana_slim,
     dana_dc, gap_aware, staleness_aware, dana_ga, dana_sa, smega2, fasgd, spectrain, ssp, easgd, downpour,
     delayed_averaging, delayed_averaging_general, backup_workers, clipped_async, bounded_staleness, ringmaster,
-    ringmaster_lmo, async_muon, fedbuff, fedasync, fadas, ca2fl, ia2sgd, dude, malenia, ringleader,
+    ringmaster_lmo, async_muon, fedbuff, fedasync, fadas, ca2fl, ia2sgd, dude, malenia, ringleader, mindflayer,
+    dropcompute, adacomm, diloco, async_local_sgd, dylu, constant_delay, pipeline,
 )  # fmt: skip
 
 REGISTRY = Registry[MethodInfo](

@@ -95,8 +95,10 @@ def _made(
     return made
 
 
-def build_optimizer(value: optax.GradientTransformation | Optimizer | None) -> Built:
+def build_optimizer(value: optax.GradientTransformation | Optimizer | Built | None) -> Built:
     """Return the optimizer of a rule for a run; a transformation takes the learning rate from outside."""
+    if isinstance(value, Built):
+        return value
     if value is None:
         value = optax.sgd(1.0)
     if isinstance(value, Optimizer):
@@ -270,7 +272,8 @@ def optimizer_names() -> tuple[str, ...]:
     names = []
     deprecated = {"noisy_sgd", "optimistic_adam"}
     for name, function in sorted(vars(optax).items()):
-        if not inspect.isfunction(function) or name.startswith("scale_by") or name in deprecated:
+        made = function.func if isinstance(function, functools.partial) else function  # nadamw, say, of adamw
+        if not inspect.isfunction(made) or name.startswith("scale_by") or name in deprecated:
             continue
         parameters = inspect.signature(function).parameters
         required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]

@@ -37,6 +37,16 @@ PAPERS = {
     "fedasync2019": "Xie, Koyejo, Gupta, Asynchronous Federated Optimization (FedAsync), 2019",
     "clipped2026": "Erickson, Johansson, Clipping Makes Distributed and Federated Asynchronous SGD Robust to "
     "Stragglers, ICML 2026",
+    "mindflayer2025": "Maranjyan, Shaikh Omar, Richtarik, MindFlayer SGD: Efficient Parallel SGD in the Presence "
+    "of Heterogeneous and Random Worker Compute Times, UAI 2025",
+    "dropcompute2023": "Giladi et al., DropCompute: Simple and More Robust Distributed Synchronous Training via "
+    "Compute Variance Reduction, NeurIPS 2023",
+    "adacomm2019": "Wang, Joshi, Adaptive Communication Strategies to Achieve the Best Error-Runtime Trade-off in "
+    "Local-Update SGD (AdaComm), MLSys 2019",
+    "diloco2023": "Douillard et al., DiLoCo: Distributed Low-Communication Training of Language Models, 2023",
+    "asynclocalsgd2024": "Liu et al., Asynchronous Local-SGD Training for Language Modeling, 2024",
+    "langford2009": "Langford, Smola, Zinkevich, Slow Learners are Fast, NIPS 2009",
+    "pipedream2019": "Narayanan et al., PipeDream: Generalized Pipeline Parallelism for DNN Training, SOSP 2019",
     "ssp2013": "Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Server, NIPS 2013",
 }
 
@@ -69,6 +79,13 @@ LINKS = {
     "fedbuff2022": "https://arxiv.org/abs/2106.06639",
     "fedasync2019": "https://arxiv.org/abs/1903.03934",
     "clipped2026": "https://arxiv.org/abs/2606.13287",
+    "mindflayer2025": "https://arxiv.org/abs/2410.04285",
+    "dropcompute2023": "https://arxiv.org/abs/2306.10598",
+    "adacomm2019": "https://arxiv.org/abs/1810.08313",
+    "diloco2023": "https://arxiv.org/abs/2311.08105",
+    "asynclocalsgd2024": "https://arxiv.org/abs/2401.09135",
+    "langford2009": "https://arxiv.org/abs/0911.0491",
+    "pipedream2019": "https://doi.org/10.1145/3341301.3359646",
     "easgd2015": "https://arxiv.org/abs/1412.6651",
 }
 """Where papers can be read, by the same names."""

@@ -43,7 +43,9 @@ METHODS = (
     "sgd", "ssgd", "nag-asgd", "dc-asgd", "multi-asgd", "lwp", "dana-slim", "dana-dc",
     "inverse", "staleness-aware", "smega2", "gap-aware", "dana-sa", "dana-ga", "delay-adaptive", "fleet",
     "downpour", "easgd", "spectrain", "tail", "delayed-averaging", "adasync", "ssp", "delayed-averaging-general",
-    "fasgd", "gap-limited",
+    "fasgd", "gap-limited", "clipped-async", "bounded-staleness", "backup-workers", "fadas", "ringmaster-lmo",
+    "async-muon", "dude", "ringmaster", "ca2fl", "ringleader", "malenia", "fedasync", "ia2sgd", "fedbuff",
+    "mindflayer", "dropcompute", "adacomm", "diloco", "async-local-sgd", "dylu", "constant-delay", "pipeline",
 )  # fmt: skip
 """The methods of the package. The place of a name decides its style: append new names, and never move one. A row
 of eight has every colour, line and marker once, so that its methods differ in grey. Methods below one another

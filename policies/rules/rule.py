@@ -10,7 +10,7 @@ from stalegrad.policies.rules.hyperparameters import Decay
 if TYPE_CHECKING:
     import optax
 
-    from stalegrad.policies.optimizers import Optimizer
+    from stalegrad.policies.optimizers import Built, Optimizer
     from stalegrad.policies.rules.parts.look_ahead import LookAhead
     from stalegrad.policies.rules.parts.staleness_weights import StalenessWeight
     from stalegrad.policies.rules.parts.tables import Table
@@ -22,7 +22,8 @@ class Rule(NamedTuple):
 
     Attributes:
         optimizer: of the mean message: an optax transformation with learning rate 1, by which its step is
-            multiplied, or an :class:`~stalegrad.policies.optimizers.Optimizer`; None: gradient descent.
+            multiplied, or an :class:`~stalegrad.policies.optimizers.Optimizer`, built or not; None: gradient
+            descent.
         correction: of each message.
         weight: factors from staleness alone, computed on the host.
         look_ahead: what is sent; None: the parameters.
@@ -34,7 +35,7 @@ class Rule(NamedTuple):
         table: of rows per worker, whose mean takes the place of the mean message; None: none.
     """
 
-    optimizer: optax.GradientTransformation | Optimizer | None = None
+    optimizer: optax.GradientTransformation | Optimizer | Built | None = None
     correction: optax.GradientTransformation | None = None
     weight: StalenessWeight | None = None
     look_ahead: LookAhead | None = None

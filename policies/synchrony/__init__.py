@@ -3,9 +3,11 @@
 from stalegrad._core.registry import Registry
 from stalegrad._core.specs import NonNegativeFloat, PositiveFloat, PositiveInt
 from stalegrad.policies.synchrony.all_workers import AsyncAfterAll, Malenia, Ringleader
-from stalegrad.policies.synchrony.asynchronous import Async, KAsync, KBatchAsync
+from stalegrad.policies.synchrony.asynchronous import Async, Dylu, KAsync, KBatchAsync
 from stalegrad.policies.synchrony.base import Synchrony
 from stalegrad.policies.synchrony.bounded import SSP, BoundedStaleness
+from stalegrad.policies.synchrony.constant_delay import ConstantDelay
+from stalegrad.policies.synchrony.deadlines import DropCompute, MindFlayer
 from stalegrad.policies.synchrony.delayed_averaging import DelayedAveraging, DelayedAveragingGeneral
 from stalegrad.policies.synchrony.programs import (
     ANNOUNCE,
@@ -51,6 +53,10 @@ SYNCHRONIES = Registry[type[Synchrony]](
         AsyncAfterAll,
         Malenia,
         Ringleader,
+        MindFlayer,
+        DropCompute,
+        Dylu,
+        ConstantDelay,
         Sequential,
         DelayedAveraging,
         DelayedAveragingGeneral,
@@ -74,9 +80,12 @@ __all__ = [
     "BackupWorkers",
     "BoundedStaleness",
     "Compute",
+    "ConstantDelay",
     "Decision",
     "DelayedAveraging",
     "DelayedAveragingGeneral",
+    "DropCompute",
+    "Dylu",
     "Event",
     "Free",
     "Joined",
@@ -86,6 +95,7 @@ __all__ = [
     "KSync",
     "Left",
     "Malenia",
+    "MindFlayer",
     "NonNegativeFloat",
     "Pattern",
     "PositiveFloat",

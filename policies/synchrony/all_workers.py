@@ -80,7 +80,7 @@ class Malenia(Synchrony):
 
     def work(self, worker: Worker) -> WorkerProgram:
         """Compute and send, for ever, without waiting for answers."""
-        return go_on(self.local_steps)
+        return go_on(worker)
 
 
 @spec
@@ -118,4 +118,4 @@ class Ringleader(Synchrony):
 
     def work(self, worker: Worker) -> WorkerProgram:
         """Compute and send, for ever, without waiting for answers."""
-        return go_on(self.local_steps)
+        return go_on(worker)

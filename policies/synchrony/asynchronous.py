@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stalegrad._core.specs import PositiveInt, spec
+from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
 from stalegrad.policies.synchrony.base import Messages, Synchrony, check_k
 from stalegrad.policies.synchrony.programs import DISCARD, NOBODY, WAIT, Decision, Free, Received, ServerProgram
 from stalegrad.policies.synchrony.waiting import Waiting, Window
@@ -19,9 +19,42 @@ class Async(Synchrony):
         while True:
             event = yield answers[event.worker]
 
-    def pattern(self, workers: int) -> Free:
+    def pattern(self, workers: int) -> Free | None:
         """Return that nobody waits."""
         return Free(1)
+
+
+@spec
+class Dylu(Async):
+    """Asynchronous (DyLU), with fewer local steps for slower workers, so that all take about as long.
+
+    The fastest worker takes ``local_steps`` steps, another one floor(``local_steps`` * its speed / the fastest
+    speed), at least ``least``.
+
+    Args:
+        seconds: of a local step, a list of one per worker.
+        least: local steps at least.
+
+    Reference: Liu et al., Asynchronous Local-SGD Training for Language Modeling, 2024,
+    https://arxiv.org/abs/2401.09135 (dynamic local updates).
+    """
+
+    seconds: tuple[PositiveFloat, ...]
+    least: PositiveInt = 1
+
+    def check(self, workers: int) -> None:
+        """Raise ValueError unless ``seconds`` has one entry per worker."""
+        if len(self.seconds) != workers:
+            raise ValueError(f"seconds of {self.name} has {len(self.seconds)} entries for {workers} workers")
+
+    def steps_of(self, worker: int) -> int:
+        """Return the local steps of a worker, by its speed."""
+        share = min(self.seconds) / self.seconds[worker]
+        return max(self.least, int(self.local_steps * share * (1 + 1e-12)))
+
+    def pattern(self, workers: int) -> Free | None:
+        """Return that messages differ."""
+        return None
 
 
 @spec

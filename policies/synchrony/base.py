@@ -56,11 +56,17 @@ class Synchrony:
 
     def work(self, worker: Worker) -> WorkerProgram:
         """Return the program of a worker: by default it computes, sends, and waits for the answer, for ever."""
-        job = Compute(self.local_steps, send=True)
+        job = Compute(worker.local_steps, send=True)
         while True:
             yield job
             while worker.unanswered:
                 yield AWAIT
+            if worker.local_steps != job.steps:
+                job = job._replace(steps=worker.local_steps)
+
+    def steps_of(self, worker: int) -> int:
+        """Return the mini-batch gradients in a message of a worker: ``local_steps``, unless workers differ."""
+        return self.local_steps
 
     def pattern(self, workers: int) -> Pattern | None:
         """Return what the two programs come down to where links and server take no time; None: nothing simple.

@@ -189,9 +189,13 @@ class Worker(Protocol):
         version: the version held: read on joining, or that of the last model that came.
         unanswered: uploads that no model has answered yet.
         asked: questions that have come so far.
+        models: models that have come so far.
+        local_steps: mini-batch gradients of a message, as the synchrony says; a controller may change it.
     """
 
     index: int
     version: int
     unanswered: int
     asked: int
+    models: int
+    local_steps: int

@@ -150,12 +150,12 @@ class KBatchSync(Waiting):
 
     def work(self, worker: Worker) -> WorkerProgram:
         """Compute and send, for ever, without waiting for answers."""
-        return go_on(self.local_steps)
+        return go_on(worker)
 
 
-def go_on(local_steps: int) -> WorkerProgram:
+def go_on(worker: Worker) -> WorkerProgram:
     """Compute and send, for ever, without waiting for answers: the next job is at the version that came last."""
-    job = Compute(local_steps, send=True)
+    job = Compute(worker.local_steps, send=True)
     while True:
         yield job
 

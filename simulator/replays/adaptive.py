@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 
-from stalegrad.policies.controllers import Adjustment, Controller, Observation, with_k
+import numpy as np
+
+from stalegrad.policies.controllers import Adjustment, Controller, Observation, changed
 from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.execution import begin
 from stalegrad.simulator.replays.executor import Executor
 from stalegrad.simulator.replays.history import History
-from stalegrad.simulator.replays.lowering import bucket, lower
+from stalegrad.simulator.replays.lowering import LoweredTrace, bucket, lower
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.run import Replay, evaluate_now, follow, result_of
 from stalegrad.simulator.replays.step import Layout
@@ -33,9 +35,10 @@ def simulate_and_replay(
 ) -> tuple[Trace, Replay]:
     """Run a method whose controller decides from the loss: advance, replay, decide, and so on.
 
-    The loss is that of the version current at the tick; the new k holds from the next update on. What was
-    decided is in ``trace.spec["decisions"]``: (time, loss, k). Arguments as of :func:`replay`; ``progress`` is
-    told about updates. A run that goes on from a checkpoint takes the decisions made before from it.
+    The loss is that of the version current at the tick; the new k (or number of local steps) holds from the next
+    update on. What was decided is in ``trace.spec["decisions"]``: (time, loss, value). Arguments as of
+    :func:`replay`; ``progress`` is told about updates. A run that goes on from a checkpoint takes the decisions
+    made before from it.
     """
     method = training.method
     controller = method.controller
@@ -57,15 +60,11 @@ def simulate_and_replay(
         over = engine.advance(tick)
         if len(decisions) < len(before):
             decisions.append(before[len(decisions)])
-            engine.server.change(with_k(method.synchrony, decisions[-1].k))
+            engine.server.change(changed(method.synchrony, controller.changes, decisions[-1].value))
             tick += controller.interval
             continue
         trace = engine.trace()
-        lowered = lower(trace, () if over else engine.live_versions())
-        if lowered.updates and (lowered.steps != layout.steps or lowered.steps_of is not None):
-            raise ValueError(
-                f"method {method.name!r} has a controller, which needs messages of {layout.steps} local steps each"
-            )
+        lowered = _fitted(lower(trace, () if over else engine.live_versions()), layout, method.name)
         if training.rule.work is not None and lowered.returned is not None:
             raise ValueError(
                 f"method {method.name!r} has a controller and workers that keep something: they must not return "
@@ -78,8 +77,9 @@ def simulate_and_replay(
         if not follow(plan, executor, history, watch):
             break
         if not over:
-            decisions.append(_decide(controller, plan, executor, history, first_loss, tick))
-            engine.server.change(with_k(method.synchrony, decisions[-1].k))
+            now = getattr(engine.server.next_synchrony or engine.server.synchrony, controller.changes)
+            decisions.append(_decide(controller, plan, executor, history, first_loss, tick, now))
+            engine.server.change(changed(method.synchrony, controller.changes, decisions[-1].value))
             tick += controller.interval
     trace.spec["decisions"] = [list(decision) for decision in decisions]
     assert executor is not None
@@ -92,24 +92,56 @@ def _layout(training: Training) -> Layout:
 
     k stays within the number of workers, and so do the versions alive: those held, the current, one spare.
     """
-    synchrony, workers = training.method.synchrony, training.workers
+    synchrony, workers, controller = training.method.synchrony, training.workers, training.method.controller
+    assert controller is not None
     return Layout(
         messages=None,
         steps=synchrony.local_steps,
         fresh=False,
         measures=training.record.measures,
         slots=bucket(workers + 2),
-        most=max(workers, vars(synchrony)["k"]),
+        most=max(workers, vars(synchrony).get("k", 1)),
         loss=training.loss_needed,
+        varied=controller.changes == "local_steps",
     )
 
 
+def _fitted(lowered: LoweredTrace, layout: Layout, method: str) -> LoweredTrace:
+    """Return a lowered trace with the layout's number of local steps; where they vary, messages may take fewer.
+
+    Raises:
+        ValueError: if they must not, and do.
+    """
+    if layout.varied:
+        of = (
+            np.full(len(lowered.worker), lowered.steps, np.int32) if lowered.steps_of is None else lowered.steps_of
+        )
+        return lowered._replace(steps=layout.steps, steps_of=of)
+    if lowered.updates and (lowered.steps != layout.steps or lowered.steps_of is not None):
+        raise ValueError(
+            f"method {method!r} has a controller, which needs messages of {layout.steps} local steps each"
+        )
+    return lowered
+
+
 def _decide(
-    controller: Controller, plan: Plan, executor: Executor, history: History, first_loss: float, time: float
+    controller: Controller,
+    plan: Plan,
+    executor: Executor,
+    history: History,
+    first_loss: float,
+    time: float,
+    now: int,
 ) -> Adjustment:
     """Return the controller's decision at that time (simulated seconds)."""
     training, rates = executor.training, plan.learning_rate
     first_rate, rate = (float(rates[0]), float(rates[-1])) if len(rates) else (1.0, 1.0)
     loss = history.evaluated(functools.partial(evaluate_now, executor))["train_loss"]
-    seen = Observation(first_loss, loss, first_rate, rate)
-    return Adjustment(time, loss, controller.decide(training.method.synchrony, training.workers, seen))
+    synchrony = training.method.synchrony
+    value = controller.decide(synchrony, training.workers, Observation(first_loss, loss, first_rate, rate, now))
+    if controller.changes == "local_steps" and value > synchrony.local_steps:
+        raise ValueError(
+            f"the controller of method {training.method.name!r} decided for {value} local steps: allowed are at "
+            f"most the first {synchrony.local_steps}"
+        )
+    return Adjustment(time, loss, value)

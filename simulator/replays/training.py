@@ -15,6 +15,7 @@ from stalegrad._core.types import Params, PyTree, Stats
 from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method, Rule
 from stalegrad.policies.optimizers import build_optimizer, needs_loss
+from stalegrad.policies.rules.parts.staleness_weights import weights
 from stalegrad.simulator.replays.batches import key_of, sampler
 from stalegrad.simulator.replays.given import FROM_SEED, Start, checked_batches, checked_start
 from stalegrad.simulator.replays.lowering import LoweredTrace
@@ -166,8 +167,9 @@ class Training:
             np.arange(lowered.updates, dtype=float), epochs[:-1], self.workers
         )
         update = np.repeat(np.arange(lowered.updates), np.diff(lowered.first))
-        weigh = self.rule.weight
-        weight = np.ones(len(update)) if weigh is None else weigh(lowered.staleness, update, self.workers)
+        steps = np.full(len(update), lowered.steps) if lowered.steps_of is None else lowered.steps_of
+        more = {"worker": lowered.worker, "steps": steps}
+        weight = weights(self.rule.weight, lowered.staleness, update, self.workers, **more)
         due = points(self.record, self.budget, lowered, end, final=final)
         self.record.check_kept(len(due.update), sum(leaf.nbytes for leaf in jax.tree.leaves(self.initial.params)))
         oldest = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -13,12 +14,15 @@ import jax
 
 from stalegrad._core.specs import changed_fields
 from stalegrad._core.types import Table
+from stalegrad.models import Problem
+from stalegrad.policies import Method
 from stalegrad.simulator.experiments.experiment import Experiment
 from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.experiments.traces import trace_text
 from stalegrad.simulator.replays.history import evaluate
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.record import cadence_of, points
+from stalegrad.simulator.replays.step import Layout, Step
 from stalegrad.simulator.replays.training import Snapshot
 from stalegrad.simulator.sweeps.axes import Run
 from stalegrad.simulator.timing.cluster import Cluster
@@ -118,7 +122,9 @@ def forecast(runs: Sequence[Run]) -> Forecast:
         seconds += cost.compiling * (program not in compiled)
         compiled.add(program)
         seconds += cost.run + size.gradients * cost.gradient + size.rows * cost.row
-        most = max(most, size.versions * cost.version + size.bytes)
+        most = max(
+            most, size.versions * cost.version + size.bytes + state_bytes(e.problem, e.method, e.cluster.size)
+        )
         traces[trace_text(e) or f"of run {i}"] = size.seconds
     sampled = any(size.sampled for size in sizes.values())
     return Forecast(len(traces), seconds + sum(traces.values()), peak_memory() + most, len(costs), sampled)
@@ -170,6 +176,16 @@ def size_of(experiment: Experiment) -> Size:
         bytes=_bytes(experiment.cluster.size, messages * part * wide),
         sampled=True,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def state_bytes(problem: Problem, method: Method, workers: int) -> int:
+    """Return the bytes of what workers, table and optimizer keep beside the parameters."""
+    objective, layout = problem.objective(), Layout(1, 1, True, (), 1, 1)
+    step = Step(objective.loss, method.rule(workers), layout, 1.0, 1.0)
+    params = jax.eval_shape(objective.init, jax.random.key(0))
+    own, kept, optimizer, _ = jax.eval_shape(step.init, params, objective.stats)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((own, kept, optimizer)))
 
 
 def _timed(e: Experiment, budget: Table) -> tuple[Trace, float]:

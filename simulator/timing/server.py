@@ -82,7 +82,9 @@ class Server:
     # Its program
 
     def change(self, synchrony: Synchrony) -> None:
-        """Let another synchrony's server program decide, from the next update on; workers keep their programs.
+        """Let another synchrony's server program decide, from the next update on.
+
+        Workers keep their programs, and learn of other local steps.
 
         Raises:
             ValueError: if it cannot work with this number of workers.
@@ -109,6 +111,8 @@ class Server:
                 f"serve() of synchrony {synchrony.name!r} ends before it has answered anything"
             ) from None
         self.synchrony, self.next_synchrony = synchrony, None
+        for worker in self.workers.values():
+            worker.local_steps = synchrony.steps_of(worker.index)
         self.program, self.membership = program, synchrony.membership
         self.timers.stop()
         if self.membership:

@@ -59,6 +59,8 @@ class Worker:
         present: whether it has joined and its program has not ended.
         unanswered: uploads that no model has answered yet.
         asked: questions that have come so far.
+        models: models that have come so far.
+        local_steps: mini-batch gradients of a message.
         job: the message that it computes.
         task: what its program asked for when it began that: ``steps`` gradients, ``at_most`` so many seconds, and
             whether it ``sends`` them; ``simple``: one gradient, however long it takes.
@@ -72,14 +74,16 @@ class Worker:
     """
 
     __slots__ = (
-        "asked", "at_most", "blocks", "draining", "engine", "finished", "index", "job", "log", "on_finish",
+        "asked", "at_most", "blocks", "draining", "engine", "finished", "index", "job", "local_steps", "log",
+        "models", "on_finish",
         "present", "read_time", "reads", "reads_time", "resume", "sends", "server", "simple", "stay", "steps",
         "suspended", "task", "timed", "timer", "times", "unanswered", "usual", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, server: Server, log: Log, index: int) -> None:
         self.engine, self.server, self.log, self.index = engine, server, log, index
-        self.version = self.unanswered = self.asked = self.stay = 0
+        self.version = self.unanswered = self.asked = self.models = self.stay = 0
+        self.local_steps = engine.synchrony.steps_of(index)
         self.present = self.waiting = self.simple = self.draining = False
         self.suspended: Message | None = None
         self.job: Message | None = None
@@ -320,6 +324,7 @@ class Worker:
     def take(self, version: int, cancel: bool) -> None:
         """Have a model: drop the job, if it is to be; go on, if the program waits."""
         self.version = version
+        self.models += 1
         if self.unanswered:
             self.unanswered -= 1
         job = self.job

@@ -62,6 +62,10 @@ REQUIRED = {
     "fadas": {"k": 2},
     "ca2fl": {"k": 2},
     "malenia": {"batch": 7},
+    "mindflayer": {"trials": 2, "limit": 1.5},
+    "dropcompute": {"limit": 1.5},
+    "dylu": {"seconds": (0.5, 0.8, 1.0, 1.3, 2.0), "local_steps": 2},
+    "constant-delay": {"delay": 2},
 }
 
 OPTIONS = [
@@ -215,7 +219,15 @@ def test_every_registered_method_is_in_the_battery():
         "k-batch-async",
         "ssgd",
         "async-muon",
-    }  # see test_replay.py, test_local.py, test_papers.py, test_adaptive.py, test_servers.py
+        "mindflayer",
+        "dropcompute",
+        "adacomm",
+        "diloco",
+        "async-local-sgd",
+        "dylu",
+        "constant-delay",
+        "pipeline",
+    }  # see test_{replay,local,papers,adaptive,servers,local_steps}.py
     assert set(REGISTRY) == set(SLOW) | set(slow_servers.SERVERS) | replayed
 
 

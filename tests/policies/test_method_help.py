@@ -49,7 +49,8 @@ def test_help_shows_the_method_and_not_the_wrapper():
     ]  # fmt: skip
 
 
-def test_a_method_of_users_has_help_too():
+def test_a_method_of_users_has_help_too(monkeypatch):
+    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY))
     from typing import Annotated
 
     from pydantic import Field

@@ -5,6 +5,7 @@ from . import (
     momentum as momentum,
     staleness_models as staleness_models,
     staleness_weights as staleness_weights,
+    stashing as stashing,
     tables as tables,
     work as work,
 )

@@ -213,3 +213,50 @@ def staleness_limited_amsgrad(
         return step, AMSGradState(mean, square, largest)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class DelayedNesterovState(NamedTuple):
+    """Momentum, what has been gathered since its last update, and how many messages that are."""
+
+    momentum: Params
+    gathered: Params
+    phase: jax.Array
+
+
+def delayed_nesterov(
+    rate: Scalar, decay: Scalar, buffer: int, share: Scalar = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    """Nesterov momentum that is updated with every ``buffer``-th message only, for rules that displace.
+
+    delta += d. At every N-th message m <- beta m + delta / N, delta <- 0 and
+    theta -= eps ((1 - c N + c) beta m + d / N); at the others theta -= eps (c beta m + d / N).
+
+    Args:
+        rate: eps, the outer learning rate.
+        decay: beta.
+        buffer: N, messages.
+        share: c N, from 0 to 1.
+
+    Reference: Liu et al., Asynchronous Local-SGD Training for Language Modeling, 2024,
+    https://arxiv.org/abs/2401.09135.
+    """
+
+    def init(params: Params) -> DelayedNesterovState:
+        zeros = tree_map(jnp.zeros_like, params)
+        return DelayedNesterovState(zeros, zeros, jnp.zeros((), jnp.int32))
+
+    def update(
+        d: Params, state: DelayedNesterovState, params: Params = None, **_: object
+    ) -> tuple[Params, DelayedNesterovState]:
+        phase = (state.phase + 1) % buffer
+        full = phase == 0
+        gathered = tree_map(jnp.add, state.gathered, d)
+        momentum = tree_map(
+            lambda m, delta: jnp.where(full, decay * m + delta / buffer, m), state.momentum, gathered
+        )
+        weight = decay * (jnp.where(full, 1 - share, 0) + share / buffer)
+        step = tree_map(lambda m, d: -rate * (weight * m + d / buffer), momentum, d)
+        gathered = tree_map(lambda delta: jnp.where(full, jnp.zeros_like(delta), delta), gathered)
+        return step, DelayedNesterovState(momentum, gathered, phase)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -7,6 +7,7 @@ methods that have it. What is estimated from observed staleness uses messages of
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -22,9 +23,20 @@ LONGEST = 4_096
 """Models are tabulated for staleness below this, or up to the largest observed."""
 
 
-StalenessWeight = Callable[[Ints, Ints, int], Floats]
+StalenessWeight = Callable[..., Floats]
 """``(staleness, update, workers) -> factors``: the staleness of each used message, in the order of gradient ids,
-the update that each goes into (never falling), and the number of workers; a factor of at least 0 for each."""
+the update that each goes into (never falling), and the number of workers; a factor of at least 0 for each. One
+that has further arguments ``worker`` or ``steps`` is given that of each message as well."""
+
+
+def weights(weigh: StalenessWeight | None, staleness: Ints, update: Ints, workers: int, **more: Ints) -> Floats:
+    """Return the weight of each message; ``more`` are ``worker`` and ``steps`` of each."""
+    import numpy as np
+
+    if weigh is None:
+        return np.ones(len(staleness))
+    taken = {name: more[name] for name in inspect.signature(weigh).parameters if name in more}
+    return weigh(staleness, update, workers, **taken)
 
 
 @spec
@@ -86,7 +98,7 @@ class DelayAdaptive:
 
 @spec
 class StalenessDecay:
-    """Weights that fall with staleness tau: 1, (1 + tau)^-a, or 1 up to tau = b and 1 / (a (tau - b) + 1) beyond.
+    """Weights that fall with staleness: 1, (1 + tau)^-a, or 1 up to tau = b and 1 / (a (tau - b) + 1) beyond.
 
     Args:
         decay: ``constant``, ``polynomial`` or ``hinge``.
@@ -121,6 +133,35 @@ class SumPerWorker:
         import numpy as np
 
         return np.asarray(np.bincount(update)[update] / workers)
+
+
+@spec
+class PerGradient:
+    """The messages of an update divided by their mean number of gradients: makes of their mean the gradients'."""
+
+    def __call__(self, staleness: Ints, update: Ints, workers: int, steps: Ints) -> Floats:
+        """Return (messages of the update) / (gradients of the update)."""
+        import numpy as np
+
+        return np.asarray((np.bincount(update) / np.bincount(update, steps))[update])
+
+
+@spec
+class ExpectedCount:
+    """The messages of an update divided by their expected number: of their mean makes an unbiased one.
+
+    Args:
+        expected: messages of an update on average; None: they are divided by their number.
+    """
+
+    expected: PositiveFloat | None = None
+
+    def __call__(self, staleness: Ints, update: Ints, workers: int) -> Floats:
+        """Return (messages of the update) / (expected number)."""
+        import numpy as np
+
+        counts = np.bincount(update)[update]
+        return np.asarray(counts / (counts if self.expected is None else self.expected))
 
 
 @spec

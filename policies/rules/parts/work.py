@@ -7,13 +7,16 @@ steps of SGD). A :class:`Work` starts from the worker's own state instead, and s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from stalegrad._core.trees import tree_map
 from stalegrad._core.types import Job, Own, Params, Scalar
+
+if TYPE_CHECKING:
+    from stalegrad.policies.optimizers import Built
 
 
 class When(Protocol):
@@ -104,6 +107,48 @@ def proximal(workers: int, strength: Scalar) -> Work:
         return tree_map(jnp.subtract, params, point), ()
 
     return Work(workers, lambda params: (), begin, move, finish)
+
+
+def accumulated(workers: int) -> Work:
+    """Several mini-batches at one point: the message is the sum of their gradients."""
+
+    def begin(read: Params, own: Own, when: When) -> tuple[Params, Job]:
+        return read, tree_map(jnp.zeros_like, read)
+
+    def move(point: Params, total: Job, gradient: Params, learning_rate: Scalar) -> tuple[Params, Job]:
+        return point, tree_map(jnp.add, total, gradient)
+
+    def finish(start: Params, point: Params, total: Job, params: Params) -> tuple[Params, Own]:
+        return total, ()
+
+    return Work(workers, lambda params: (), begin, move, finish)
+
+
+def inner_optimizer(workers: int, optimizer: Built) -> Work:
+    """Local steps of any optimizer, whose state a worker keeps from one message to the next.
+
+    The message is minus the displacement, x^v - y after the local steps.
+
+    Args:
+        workers: their number.
+        optimizer: of the local steps; the learning rate is theirs.
+
+    Reference: Douillard et al., DiLoCo: Distributed Low-Communication Training of Language Models, 2023,
+    https://arxiv.org/abs/2311.08105.
+    """
+
+    def begin(read: Params, state: Own, when: When) -> tuple[Params, Job]:
+        return read, state
+
+    def move(point: Params, state: Job, gradient: Params, learning_rate: Scalar) -> tuple[Params, Job]:
+        step, state = optimizer.at(learning_rate).update(gradient, state, point)
+        scale = 1 if optimizer.inside else learning_rate
+        return tree_map(lambda p, s: p + jnp.asarray(scale, p.dtype) * s, point, step), state
+
+    def finish(start: Params, point: Params, state: Job, params: Params) -> tuple[Params, Own]:
+        return tree_map(jnp.subtract, start, point), state
+
+    return Work(workers, lambda params: optimizer.at(jnp.ones(())).init(params), begin, move, finish)
 
 
 class ReleasedState(NamedTuple):

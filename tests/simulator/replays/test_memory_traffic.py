@@ -15,7 +15,19 @@ from stalegrad.simulator.replays import scan
 
 WORKERS = 12
 REQUIRED = {
-    **{name: {"k": 3} for name in ("k-sync", "k-batch-sync", "k-async", "k-batch-async", "adasync")},
+    **{
+        name: {"k": 3}
+        for name in ("k-sync", "k-batch-sync", "k-async", "k-batch-async", "adasync", "fedbuff", "fadas", "ca2fl")
+    },
+    "backup-workers": {"backups": 2},
+    "bounded-staleness": {"bound": 3},
+    "ringmaster": {"threshold": 3},
+    "ringmaster-lmo": {"threshold": 3},
+    "malenia": {"batch": 3},
+    "mindflayer": {"trials": 2, "limit": 1.5},
+    "dropcompute": {"limit": 1.5},
+    "dylu": {"seconds": (1.0,) * WORKERS},
+    "constant-delay": {"delay": 2},
     "ssp": {"bound": 3},
     "delayed-averaging": {"tau": 4},
     "delayed-averaging-general": {"tau": 4},

@@ -18,6 +18,7 @@ from stalegrad.simulator.sweeps.forecast import (
     forecast,
     format_duration,
     size_of,
+    state_bytes,
     trial,
 )
 
@@ -27,6 +28,23 @@ BASE = Experiment(
     methods.async_(learning_rate=0.01),
     updates=40,
 )
+
+
+def test_tables_and_momenta_of_every_worker_are_counted():
+    """A table has a row for each of n workers; DANA a momentum for each, and their sum; EASGD a model, a pull."""
+    model = BASE.problem.parameter_bytes()
+    kept = {
+        "async": 0,
+        "ia2sgd": 20 * model,
+        "dude": 21 * model,
+        "ringleader": 21 * model,
+        "ca2fl": 22 * model,
+        "dana-zero": 21 * model,
+        "easgd": 40 * model,
+    }
+    for name, expected in kept.items():
+        method = methods.method(name, {"k": 2} if name == "ca2fl" else {})
+        assert expected <= state_bytes(BASE.problem, method, 20) <= expected + 200, name
 
 
 def test_traces_are_counted_once_for_all_rules():
