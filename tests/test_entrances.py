@@ -32,11 +32,14 @@ except SystemExit:
 """
 CLUSTER = "from stalegrad.simulator import Cluster, Exponential, simulate; from stalegrad.policies import KAsync\n"
 EXPERIMENT = """
+import inspect
 from stalegrad.simulator import Cluster, Exponential, Experiment
 from stalegrad.models import Problem
 from stalegrad.policies import methods
 for info in methods.REGISTRY.values():
-    info(**{name: 2 for name in ("k", "tau", "bound") if name in info.parameters})
+    values = {"seconds": (1.0, 2.0)}
+    needed = [name for name, p in inspect.signature(info).parameters.items() if p.default is p.empty]
+    info(**{name: values.get(name, 2) for name in needed})
 Experiment(Problem("resnet-20", "cifar-10"), Cluster(4, Exponential()), methods.dana_zero(), updates=10)
 """
 

@@ -26,7 +26,7 @@ StalenessModel = Literal["geometric", "poisson", "cmp", "uniform"]
 
 
 def _checked_optimizer(value: object) -> object:
-    if isinstance(value, str) and value == "sgd":  # the default, for which optax and JAX need not be imported
+    if isinstance(value, str) and value in ("sgd", "adamw"):  # the defaults, for which JAX need not be imported
         return value
     from stalegrad.policies.optimizers import check_optimizer
 
