@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from stalegrad._core.delay import Floats
 from stalegrad._core.specs import builtin, shown, unknown_name
-from stalegrad._core.types import Floats, Ints
+from stalegrad._core.types import Ints
 from stalegrad.simulator.timing.logs.sources import LogTable
 
 Unit = Literal["s", "ms", "us", "ns"]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from stalegrad._core.delay import Floats
 from stalegrad._core.specs import NonNegativeFloat, PositiveInt, validate
-from stalegrad._core.types import Floats, Ints, Table
+from stalegrad._core.types import Ints, Table
 from stalegrad.simulator.timing.clock import TOLERANCE
 from stalegrad.simulator.timing.columns import Fate
 from stalegrad.simulator.timing.logs.cells import (

@@ -29,9 +29,9 @@ class TraceRecorder:
     """A recorder of what a parameter server does, in any framework; threads may use it at the same time.
 
     The server calls it at the four moments of a message. A token is a whole number, which may travel with the
-    model and come back with the gradient. The version that a worker reads is the number of updates recorded before:
-    hold the server's own lock while parameters are copied and ``read`` is called, and while they are changed and
-    ``apply`` is called.
+    model and come back with the gradient. The version that a worker reads is the number of updates recorded
+    before: hold the server's own lock while parameters are copied and ``read`` is called, and while they are
+    changed and ``apply`` is called.
 
     Args:
         clock: returns seconds; it must not go backwards. The default is the same in all processes of a machine, so

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stalegrad._core.delay import Floats
 from stalegrad._core.specs import NonNegativeFloat, NonNegativeInt, validate
-from stalegrad._core.types import Floats, Ints
+from stalegrad._core.types import Ints
 from stalegrad.simulator.timing.clock import TOLERANCE
 from stalegrad.simulator.timing.delays.step_times import ALLOWED, check_steps, place_of, sorted_steps
 from stalegrad.simulator.timing.logs.cells import (
@@ -46,8 +47,8 @@ def read_step_times(
     Args:
         source: a DataFrame, or a file: CSV (at most 64 MiB), the same compressed with gzip, or Parquet. Columns:
             the time, called ``seconds``, ``duration``, ``time``, ``compute_seconds``, ``step_ms``, ...;
-            ``worker``, also ``rank``, ``worker_id``, ``device``, ... (without it: one worker); ``step``, also ``iteration``
-            (without it: rows in order). Names that end with a unit (``duration_ms``) say it.
+            ``worker``, also ``rank``, ``worker_id``, ``device``, ... (without it: one worker); ``step``, also
+            ``iteration`` (without it: rows in order). Names that end with a unit (``duration_ms``) say it.
         columns: what a column is -> its name in the log, e.g. ``{"worker": "host", "seconds": "fwd_bwd"}``.
         unit: of the times: ``s``, ``ms``, ``us`` or ``ns``. Default: what the column says, or else seconds.
         skip: first steps of every worker that are left out: warm-up.
@@ -194,8 +195,8 @@ class Intervals:
             place = self.table.place
             raise ValueError(
                 f"{place(int(self.rows[at + 1]))}: a step of worker {worker} begins {over[at]:.3g} s before the "
-                f"end of another one, {place(int(self.rows[at]))}: a worker computes one step at a time; give those "
-                "that compute at the same time names of their own, or, if times are rounded, a resolution"
+                f"end of another one, {place(int(self.rows[at]))}: a worker computes one step at a time; give "
+                "those that compute at the same time names of their own, or, if times are rounded, a resolution"
             )
 
 
