@@ -46,6 +46,9 @@ ALIASES = {
 }  # fmt: skip
 """What a column may be called; those of times may end with a unit, too."""
 
+UNTIMED = ("worker", "step", "read_version", "update", "staleness", "steps", "fate")
+"""Columns that hold no times."""
+
 STEMS = {"seconds": ("step", "iteration", "batch", "")}
 """What a column may be called besides, if a unit follows: ``step_ms``, ``ms``."""
 
@@ -107,13 +110,13 @@ class Columns:
         table = self.table
         if name in self.given:
             spelt = self.given[name]
-            return self._column(name, spelt, _parts(spelt)[1])
+            return self._column(name, spelt, None if name in UNTIMED else _parts(spelt)[1])
         found: dict[int, list[tuple[str, Unit | None]]] = {}
         for spelt in table.columns:
             plain, (stem, unit) = spelt.strip().lower(), _parts(spelt)
             if plain in ALIASES[name]:
                 found.setdefault(int(plain != name), []).append((spelt, None))
-            elif unit is not None and stem in (*ALIASES[name], *STEMS.get(name, ())):
+            elif unit and name not in UNTIMED and stem in (*ALIASES[name], *STEMS.get(name, ())):
                 found.setdefault(int(stem != name), []).append((spelt, unit))
         if not found:
             return None

@@ -261,13 +261,16 @@ class _Log:
         # Of equal times, what was finished, then applied, first was computed first.
         place = np.where(used, self.update, len(self.update_times))
         order = np.lexsort((place, self.finish, self.worker, self.read))
+        worker, read = self.worker[order], self.read[order]
+        if not ((worker[1:] == worker[:-1]) & (read[1:] == read[:-1])).any():
+            order = np.arange(len(order))  # errors then name the rows of the log
         messages: dict[str, Any] = {
             "worker": self.worker, "read_version": self.version, "read_time": self.read,
             "finish_time": self.finish, "receive_time": self.receive, "update": self.update,
             "staleness": staleness, "steps": self.steps, "fate": self.fate,
         }  # fmt: skip
         frame = pd.DataFrame({name: np.asarray(values)[order] for name, values in messages.items()})
-        frame.index = pd.Index([_short(self.table, int(row)) for row in order], dtype=object)
+        frame.index = pd.Index([_label(self.table, int(row)) for row in order], dtype=object)
         moments = [self.read, self.finish, self.receive, self.update_times]
         end = max((float(np.nanmax(values)) for values in moments if not np.isnan(values).all()), default=0.0)
         return {"messages": frame, "updates": self._updates(used), "end": end}
@@ -289,5 +292,7 @@ class _Log:
         return pd.DataFrame(updates)
 
 
-def _short(table: LogTable, row: int) -> str:
-    return table.place(row).removeprefix(f"{table.name}, ").removesuffix(f" of {table.name}")
+def _label(table: LogTable, row: int) -> str | int:
+    """Return the line of a row of a file, or else its number."""
+    place = table.place(row).removeprefix(f"{table.name}, ")
+    return place if place.startswith("line ") else row
