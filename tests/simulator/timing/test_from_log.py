@@ -158,7 +158,7 @@ def test_newest_versions_are_those_of_a_simulation_without_downloads(synchrony):
         ("read_time", "has no column read_time"),
         ("finish_time", 'it cannot be derived: if messages take no time to travel, say columns={"finish_time": '),
         ("receive_time", 'if messages take no time to travel, say columns={"receive_time": '),
-        ("read_version", 'it cannot be derived: if workers read the newest version at their read_time, say read_ver'),
+        ("read_version", 'it cannot be derived: if workers read the newest version at their read_time'),
         ("apply_time", "has neither a column apply_time nor update"),
     ],
 )  # fmt: skip
