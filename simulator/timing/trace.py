@@ -54,7 +54,7 @@ class Trace:
         resolution: seconds to which measured times are rounded, e.g. 0.001: :meth:`verify` then lets times
             contradict one another by up to twice that.
 
-    A trace measured on a real cluster is read by :meth:`from_log`; ``replay(trace, problem, method)`` takes it.
+    A log of a real cluster becomes a trace by :meth:`from_log`.
 
     Raises:
         TraceError: if a column or another argument has a wrong type or range, naming it; that the rows go together
@@ -137,7 +137,7 @@ class Trace:
             per_update: without a column ``update``: messages of an update, or ``equal times`` of applying.
             origin: the time that becomes 0 s, as the log has it; default: the earliest read.
             resolution: seconds to which times are rounded.
-            **about: ``workers``, ``end`` (default: the last time of the log) and ``absences``, as of the class.
+            **about: ``workers``, ``end`` (default: the last time) and ``absences``, as of the class.
 
         Raises:
             ValueError: naming the row, or the column that is missing and cannot be derived.
@@ -151,10 +151,7 @@ class Trace:
         """
         from stalegrad.simulator.timing.logs import messages
 
-        found = messages.tables_of(
-            source, columns=columns, unit=unit, read_version=read_version, per_update=per_update, origin=origin,
-            resolution=resolution,
-        )  # fmt: skip
+        found = messages.tables_of(source, columns, unit, read_version, per_update, origin, resolution)
         return cls(**found | about).verify()
 
     # What happened

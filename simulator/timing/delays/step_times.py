@@ -9,8 +9,9 @@ import numpy as np
 
 from stalegrad._core.delay import Floats
 from stalegrad._core.types import Ints
-from stalegrad.simulator.timing.logs.cells import Column, Columns, durations, numbers, workers
+from stalegrad.simulator.timing.logs.cells import Column, Columns, numbers, workers
 from stalegrad.simulator.timing.logs.sources import LogTable, csv_table, frame_table
+from stalegrad.simulator.timing.logs.times import durations
 
 COLUMNS = ("worker", "step", "seconds")
 

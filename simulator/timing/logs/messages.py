@@ -12,15 +12,9 @@ from stalegrad._core.specs import NonNegativeFloat, PositiveInt, validate
 from stalegrad._core.types import Ints, Table
 from stalegrad.simulator.timing.clock import TOLERANCE
 from stalegrad.simulator.timing.columns import Fate
-from stalegrad.simulator.timing.logs.cells import (
-    Columns,
-    check_plausible,
-    moments,
-    refused,
-    whole,
-    workers,
-)
+from stalegrad.simulator.timing.logs.cells import Columns, refused, whole, workers
 from stalegrad.simulator.timing.logs.sources import LogTable, load
+from stalegrad.simulator.timing.logs.times import check_plausible, moments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +32,6 @@ PerUpdate = PositiveInt | Literal["equal times"]
 
 def tables_of(
     source: object,
-    *,
     columns: Mapping[str, str] | None = None,
     unit: str | None = None,
     read_version: Literal["newest"] | None = None,

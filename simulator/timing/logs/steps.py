@@ -13,16 +13,9 @@ from stalegrad._core.specs import NonNegativeFloat, NonNegativeInt, validate
 from stalegrad._core.types import Ints
 from stalegrad.simulator.timing.clock import TOLERANCE
 from stalegrad.simulator.timing.delays.step_times import ALLOWED, check_steps, place_of, sorted_steps
-from stalegrad.simulator.timing.logs.cells import (
-    Columns,
-    check_plausible,
-    durations,
-    moments,
-    numbers,
-    refused,
-    workers,
-)
+from stalegrad.simulator.timing.logs.cells import Columns, numbers, refused, workers
 from stalegrad.simulator.timing.logs.sources import LogTable, load
+from stalegrad.simulator.timing.logs.times import check_plausible, durations, moments
 
 if TYPE_CHECKING:
     import pandas as pd

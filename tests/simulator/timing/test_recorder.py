@@ -42,7 +42,8 @@ def test_a_simulation_that_is_played_to_it_is_recorded(synchrony, linked, names)
     for moment, _, name, what in sorted(calls, key=lambda call: (call[0], order[call[2]])):
         clock[0] = moment
         if name == "read":
-            version = what.read_version if linked else None  # without links it is the newest
+            held = linked or synchrony.name == "delayed-averaging"  # else they read the newest version
+            version = what.read_version if held else None
             tokens[what.Index] = recorder.read(names(what.worker), steps=what.steps, version=version)
         elif name == "apply":
             used = trace.messages.index[trace.column("update") == what]
