@@ -197,3 +197,54 @@ def test_an_update_with_a_wrong_token_changes_none_of_the_others():
         recorder.apply([b, a])
     assert math.isnan(recorder.trace().column("receive_time")[b])
     assert recorder.apply([b]) == 1
+
+
+def test_a_replay_of_what_was_recorded_ends_at_the_parameters_of_the_run():
+    from stalegrad.models import Problem
+    from stalegrad.policies import methods
+    from stalegrad.simulator import replay
+
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(64, 5)).astype(np.float32), rng.normal(size=64).astype(np.float32)
+    server, waiting, batch_of = np.ones(5), [], {}
+    recorder, lock = TraceRecorder(), threading.Lock()
+
+    def work(worker: int) -> None:
+        draws = np.random.default_rng(worker)
+        for _ in range(40):
+            with lock:
+                token, copy = recorder.read(worker), server.copy()
+            batch_of[token] = draws.integers(0, 64, 4)
+            time.sleep(0.0005 * (1 + worker))
+            x, y = inputs[batch_of[token]], targets[batch_of[token]]
+            gradient = x.T @ (x @ copy - y) / 4
+            recorder.finish(token)
+            with lock:
+                recorder.receive(token)
+                waiting.append((token, gradient))
+                if len(waiting) == 3:  # an update of three gradients
+                    server[:] -= 0.05 * np.mean([g for _, g in waiting], axis=0)
+                    recorder.apply([t for t, _ in waiting])
+                    waiting.clear()
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    trace = recorder.trace()
+    assert trace.updates["messages"].tolist() == [3] * 80
+    assert trace.staleness.mean() > 0.3
+
+    def loss(w, batch, key):
+        return 0.5 * ((batch[0] @ w - batch[1]) ** 2).mean()
+
+    start = np.ones(5, np.float32)
+    problem = Problem.from_functions(lambda key: start, loss, train=(inputs, targets), batch_size=4)
+    batches = np.array([[batch_of[token]] for token in recorder.used()])
+    again = replay(trace, problem, methods.k_batch_async(k=3, learning_rate=0.05), params=start, batches=batches)
+    assert np.abs(server - 1).max() > 0.3
+    np.testing.assert_allclose(again.params, server, atol=2e-6)
+    shuffled = np.roll(batches, 1, axis=0)
+    other = replay(trace, problem, methods.k_batch_async(k=3, learning_rate=0.05), params=start, batches=shuffled)
+    assert np.abs(other.params - server).max() > 1e-4
