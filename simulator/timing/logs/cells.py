@@ -54,6 +54,8 @@ STEMS = {"seconds": ("step", "iteration", "batch", "")}
 MISSING = ("", "nan", "NaN", "None", "NaT", "<NA>", "null")
 """Texts of cells that hold nothing."""
 
+_BOOLS = (bool, np.bool_)
+
 
 class Column(NamedTuple):
     """A column of a log.
@@ -185,7 +187,7 @@ def numbers(column: Column, table: LogTable, *, least: float = -math.inf, missin
 
 def _float(value: object) -> float:
     try:
-        return math.nan if isinstance(value, bool | np.bool_) or "_" in str(value) else float(value)  # type: ignore[arg-type]
+        return math.nan if isinstance(value, _BOOLS) or "_" in str(value) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return math.nan
 
