@@ -27,8 +27,12 @@ SPELT = {
 """Units as the names of columns end: ``duration_ms``, ``start (us)``."""
 
 ALIASES = {
-    "worker": ("worker", "worker_id", "rank", "dp_rank", "global_rank", "node", "device", "gpu"),
+    "worker": (
+        "worker", "worker_id", "rank", "dp_rank", "global_rank", "node", "device", "gpu", "machine", "instance",
+    ),
     "step": ("step", "iteration", "iter"),
+    "time": ("time", "timestamp", "event_time"),
+    "event": ("event", "action"),
     "seconds": ("seconds", "duration", "time", "elapsed", "step_time", "compute", "compute_time", "dur"),
     "start": ("start", "start_time", "begin", "begin_time", "ts"),
     "end": ("end", "end_time", "stop", "stop_time"),
@@ -45,7 +49,7 @@ ALIASES = {
 }  # fmt: skip
 """What a column may be called; those of times may end with a unit, too."""
 
-UNTIMED = ("worker", "step", "read_version", "update", "staleness", "steps", "fate")
+UNTIMED = ("worker", "step", "event", "read_version", "update", "staleness", "steps", "fate")
 """Columns that hold no times."""
 
 STEMS = {"seconds": ("step", "iteration", "batch", "")}

@@ -216,7 +216,7 @@ def _parquet(file: Path, what: str) -> LogTable:
                 f"{32 * LARGEST_TEXT} bytes"
             )
         _check_header(schema.names, str(file))
-        text = [field.name for field in schema if pa.types.is_string(field.type)]
+        text = [field.name for field in schema if _is_text(field.type)]
         plain = [field.name for field in schema if _is_plain(field.type)]
         with pq.ParquetFile(file, page_checksum_verification=True, read_dictionary=text) as parquet:
             table = parquet.read(columns=plain, use_threads=False)
@@ -231,8 +231,14 @@ def _is_plain(kind: Any) -> bool:
 
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp, pa.types.is_string)
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp, _is_text)
     return any(check(kind) for check in checks)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _arrow_values(column: Any) -> Sequence[object] | np.ndarray:

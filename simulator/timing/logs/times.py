@@ -105,8 +105,7 @@ def _raw(column: Column, table: LogTable, missing: bool) -> np.ndarray:
         if not missing and (bad := np.flatnonzero(np.isnat(values))).size:
             raise refused(column, table, int(bad[0]), "a date")
         return values
-    some = next((value for value in values if not is_missing(value)), None)
-    if some is not None and not isinstance(values, np.ndarray) and re.match(r"\d{4}-\d\d-\d\d", str(some).strip()):
+    if is_date(column):
         return _dates(column, table, missing)
     found = numbers(column, table, missing=missing)
     largest = float(np.nanmax(np.abs(found), initial=0.0))
@@ -125,6 +124,14 @@ def _raw(column: Column, table: LogTable, missing: bool) -> np.ndarray:
     except InvalidOperation:
         return found
     return np.array(exact, object)
+
+
+def is_date(column: Column) -> bool:
+    """Return whether a column holds datetimes, or texts that begin with a date."""
+    if isinstance(column.cells, np.ndarray):
+        return column.cells.dtype.kind == "M"
+    some = next((value for value in column.cells if not is_missing(value)), None)
+    return re.match(r"\d{4}-\d\d-\d\d", str(some).strip()) is not None
 
 
 def _dates(column: Column, table: LogTable, missing: bool) -> np.ndarray:

@@ -98,17 +98,15 @@ def test_digits_of_a_text_count_beyond_those_of_a_float(spans, tmp_path):
 
 
 @pytest.mark.parametrize("zone", ["", "Z", "+02:00"])
-@pytest.mark.parametrize("form", ["frame", "csv"])
+@pytest.mark.parametrize("form", ["frame", "csv", "parquet"])
 def test_iso_times_are_read_to_the_nanosecond(spans, tmp_path, zone, form):
     ns = (spans[["start", "end"]] * 1e9).round().astype(np.int64)
     stamps = ns.apply(lambda c: pd.to_datetime(c + 1_700_000_000 * 10**9).dt.strftime("%Y-%m-%dT%H:%M:%S.%f"))
     stamps += ns.map(lambda t: f"{t % 1000:03d}") + zone
     found = read_intervals(written(pd.concat([spans["worker"], stamps], axis=1), tmp_path, form), resolution=1e-9)
     np.testing.assert_array_equal((found["start"] * 1e9).round(), ns["start"])
-    dates = stamps.apply(pd.to_datetime)  # datetimes, of the zone
-    pd.testing.assert_frame_equal(
-        read_intervals(pd.concat([spans["worker"], dates], axis=1), resolution=1e-9), found
-    )
+    dates = pd.concat([spans["worker"], stamps.apply(pd.to_datetime)], axis=1)  # datetimes, of the zone
+    pd.testing.assert_frame_equal(read_intervals(written(dates, tmp_path, form), resolution=1e-9), found)
 
 
 def test_a_cluster_of_what_was_read_repeats_it(spans, tmp_path):
@@ -173,9 +171,11 @@ def test_warm_up_and_partial_steps_are_left_out():
     assert later.to_numpy().tolist() == [[0, 1, 0.5, 1.0, 0.5, 0.5], [1, 1, 0.0, 1.5, 1.5, 0.0]]
 
 
-def test_names_of_workers_are_kept():
+def test_names_of_workers_are_kept(tmp_path):
     log = STEPS.assign(worker=STEPS["worker"].map({0: "node-b", 1: "node-a"}))
-    assert read_step_times(log)["worker"].tolist() == ["node-a"] * 2 + ["node-b"] * 3
+    for form in FORMS:
+        found = read_step_times(written(log, tmp_path, form))
+        assert found["worker"].tolist() == ["node-a"] * 2 + ["node-b"] * 3
     ranks = read_step_times(STEPS.assign(worker=STEPS["worker"] + 8))
     assert ranks["worker"].tolist() == [8, 8, 8, 9, 9]
 
