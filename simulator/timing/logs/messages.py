@@ -52,6 +52,8 @@ def tables_of(
     found = {name: column for name in TIMES if (column := named.find(name))}
     _check_there(named, set(found), read_version)
     worker, names = workers(named.require("worker", ALLOWED), table)
+    if not len(worker):
+        raise ValueError(f"{table.name} has no rows: give one at least")
     times = moments(list(found.values()), table, optional=TIMES[1:], origin=origin, first="read_time")
     check_plausible(
         times["finish_time"] - times["read_time"], found["read_time"], table, "time from read to finish"
@@ -70,7 +72,7 @@ def _check_there(named: Columns, times: set[str], read_version: str | None) -> N
     named.require("read_time", ALLOWED)
     for name, instant in (("finish_time", "receive_time"), ("receive_time", "finish_time")):
         if name not in times:
-            other = named.find(instant)
+            other = named.find(instant) or named.find("apply_time")
             spelt = other.spelt if other else instant
             raise ValueError(
                 f"{table} has no column {name}, but {named.names}, and it cannot be derived: if messages take no "

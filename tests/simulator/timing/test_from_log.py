@@ -168,6 +168,13 @@ def test_what_cannot_be_derived_is_refused_by_name(column, says):
     assert says in str(caught.value)
 
 
+def test_an_empty_log_and_one_of_two_moments_are_refused():
+    with pytest.raises(ValueError, match="has no rows: give one at least"):
+        Trace.from_log(LOG.head(0))
+    with pytest.raises(ValueError, match=r'say columns=\{"finish_time": "apply_time"\}'):
+        Trace.from_log(LOG.drop(columns=["finish_time", "receive_time"]))
+
+
 def test_one_column_may_stand_for_two_moments():
     found = Trace.from_log(LOG.drop(columns="receive_time"), columns={"receive_time": "finish_time"})
     assert found.column("receive_time")[:3].tolist() == [1.0, 2.0, 3.0]
