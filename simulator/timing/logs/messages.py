@@ -190,7 +190,7 @@ class _Log:
         read = self._read_version
         assert read is not None
         column = self.named.require("read_version", ALLOWED)
-        if self.named.find("update") is None and len(read):
+        if self.named.find("update") is None:
             self.first = int(read.min())
         early = np.flatnonzero(read < self.first)
         if len(early):
