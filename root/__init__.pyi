@@ -36,6 +36,7 @@ from .simulator import (
     SweepResult as SweepResult,
     TensorBoard as TensorBoard,
     Trace as Trace,
+    TraceRecorder as TraceRecorder,
     Uniform as Uniform,
     Weibull as Weibull,
     from_toml as from_toml,

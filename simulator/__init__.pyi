@@ -45,4 +45,10 @@ from .timing.delays import (
 )
 from .timing.engine import simulate as simulate
 from .timing.links import Network as Network, between_regions as between_regions
+from .timing.logs import (
+    TraceRecorder as TraceRecorder,
+    read_intervals as read_intervals,
+    read_step_times as read_step_times,
+    read_trace_events as read_trace_events,
+)
 from .timing.trace import Trace as Trace

@@ -1,5 +1,6 @@
 """The code of the guides in docs/ runs, and prints what stands there."""
 
+import importlib.util
 import re
 import tomllib
 from contextlib import redirect_stdout
@@ -16,13 +17,18 @@ from stalegrad.simulator.timing.delays import Exponential, as_delay
 from stalegrad.simulator.timing.engine import simulate
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-GUIDES = ("synchronies", "methods", "anatomy", "availability", "delays", "links", "rollouts", "theory")
+GUIDES = ("synchronies", "methods", "anatomy", "availability", "delays", "links", "logs", "rollouts", "theory")
 
 
 def carried_out(guide):
-    """Return the names that a guide's code makes, and what it prints against what it says that it prints."""
+    """Return the names that a guide's code makes, and what it prints against what it says that it prints.
+
+    Code of PyTorch, which is not a dependency, ends a guide; without PyTorch it ends before.
+    """
     text = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(python)?\n(.*?)^```", text, re.M | re.S)
+    if importlib.util.find_spec("torch") is None:
+        blocks = blocks[: next((i for i, (_, code) in enumerate(blocks) if "\nimport torch\n" in code), None)]
     names, printed = {"__name__": "guide"}, StringIO()
     with redirect_stdout(printed):
         for language, code in blocks:
@@ -32,7 +38,8 @@ def carried_out(guide):
 
 
 @pytest.fixture(autouse=True)
-def no_traces_left(monkeypatch):
+def no_traces_left(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._entries))
     monkeypatch.setattr(SYNCHRONIES, "_entries", dict(SYNCHRONIES._entries))
 
@@ -42,6 +49,14 @@ def test_a_guide_prints_what_it_says(guide):
     _, printed, said = carried_out(guide)
     assert printed.split() == said.split()
     assert len(printed.splitlines()) > 7
+
+
+def test_pytorch_s_parameters_are_reproduced_by_a_replay_of_what_was_recorded():
+    pytest.importorskip("torch")
+    names, *_ = carried_out("logs")
+    for name, parameter in names["model"].named_parameters():
+        moved = abs(names["start"][name] - parameter.detach().numpy()).max()
+        assert abs(names["again"][name] - parameter.detach().numpy()).max() < min(1e-5, 0.001 * moved)
 
 
 def test_its_synchronies_do_what_it_says_of_them():

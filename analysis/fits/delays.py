@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from stalegrad._core.protocols import TraceLike
 from stalegrad._core.specs import unknown_name
 from stalegrad.analysis.fits.delay_choice import ALL, Choice, SynchronousStep, choose
 from stalegrad.analysis.fits.delay_families import (
@@ -28,6 +29,9 @@ from stalegrad.simulator.timing.delays import DELAYS, Delay, Deterministic
 
 Row = dict[str, object]
 """A row of a table of fits."""
+
+MESSAGES = ("worker", "read_time", "finish_time", "update", "steps", "fate")
+"""Columns of the messages of a trace that a fit looks at."""
 
 FEWEST = 4
 """Least number of times per worker: one more than the largest delay has parameters."""
@@ -106,7 +110,7 @@ class DelayFit:
 
 
 def fit_delays(
-    measured: pd.DataFrame | npt.ArrayLike,
+    measured: pd.DataFrame | npt.ArrayLike | TraceLike,
     *,
     worker: str = "worker",
     seconds: str = "seconds",
@@ -120,11 +124,13 @@ def fit_delays(
     thresholds and why. The fit compares its own synchronous step with the measured one and says how far it is off.
 
     Args:
-        measured: positive seconds, one row per worker and step; or an array of the times of one worker, or of
-            several that are known to be alike.
+        measured: positive seconds, one row per worker and step, as ``read_step_times``, ``read_intervals`` and
+            ``read_trace_events`` return them; a trace, or its messages: seconds per local step of those that were
+            sent; or an array of the times of one worker, or of several that are known to be alike.
         worker: column of the worker.
         seconds: column of the time.
-        step: column of the step, if the workers' steps belong together, in order; workers may lack steps.
+        step: column of the step, if the workers' steps belong together, in order; workers may lack steps. Of a
+            synchronous trace, ``update``.
 
     Raises:
         ValueError: for a missing column, times that are not finite and positive, fewer than 4 times of a worker,
@@ -184,7 +190,13 @@ def _describe(times: Floats) -> Row:
     }
 
 
-def _frame(measured: pd.DataFrame | npt.ArrayLike, worker: str, seconds: str, step: str | None) -> pd.DataFrame:
+def _frame(
+    measured: pd.DataFrame | npt.ArrayLike | TraceLike, worker: str, seconds: str, step: str | None
+) -> pd.DataFrame:
+    if isinstance(measured, TraceLike):
+        measured = pd.DataFrame({name: measured.column(name) for name in MESSAGES})
+    if isinstance(measured, pd.DataFrame) and seconds not in measured and set(MESSAGES) <= set(measured.columns):
+        measured = _sent(measured, seconds)
     if not isinstance(measured, pd.DataFrame):
         if step is not None:
             raise ValueError(f"step = {step!r} needs a DataFrame with that column, not {type(measured).__name__}")
@@ -206,6 +218,12 @@ def _frame(measured: pd.DataFrame | npt.ArrayLike, worker: str, seconds: str, st
             f"column {worker!r} names a worker {ALL!r}: that stands for all of them; choose another name"
         )
     return measured
+
+
+def _sent(messages: pd.DataFrame, seconds: str) -> pd.DataFrame:
+    """Return the messages that were computed to their end, with the seconds of a local step."""
+    sent = messages[messages["fate"].isin(["used", "discarded"])]
+    return sent.assign(**{seconds: (sent["finish_time"] - sent["read_time"]) / sent["steps"]})
 
 
 def _check_times(grouped: dict[Hashable, Floats]) -> None:

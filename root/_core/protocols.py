@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ class AnatomyLike(Protocol):
         ...
 
 
+@runtime_checkable
 class TraceLike(Protocol):
     """What happened in a run: messages from workers and updates of the server. All times are simulated seconds."""
 

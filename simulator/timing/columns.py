@@ -122,6 +122,21 @@ def _fates(values: np.ndarray, where: str) -> np.ndarray:
     return values.astype(MESSAGE_COLUMNS["fate"])
 
 
+def read_only(columns: Columns) -> Columns:
+    """Return columns whose arrays cannot be written to."""
+    for name, values in columns.items():
+        columns[name] = values.view()
+        columns[name].flags.writeable = False
+    return columns
+
+
+def labels_of(table: object) -> pd.Index | None:
+    """Return the index of a DataFrame whose rows are not simply numbered."""
+    if not isinstance(table, pd.DataFrame) or table.index.equals(pd.RangeIndex(len(table))):
+        return None
+    return table.index
+
+
 def checked_workers(workers: object) -> int:
     """Return a number of workers.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ from stalegrad.simulator.timing.columns import (
     checked_seconds,
     checked_spec,
     checked_workers,
+    labels_of,
+    read_only,
 )
 from stalegrad.simulator.timing.limits import ROWS
 
@@ -52,12 +54,7 @@ class Trace:
         resolution: seconds to which measured times are rounded, e.g. 0.001: :meth:`verify` then lets times
             contradict one another by up to twice that.
 
-    A trace measured on a real cluster is made in the same way; ``replay(trace, problem, method)`` takes it::
-
-        columns = "worker read_version read_time finish_time receive_time update staleness steps fate".split()
-        rows = [(0, 0, 0.0, 1.0, 1.2, 0, 0, 1, "used"), (1, 0, 0.0, 1.5, 1.7, 1, 1, 1, "used")]
-        updates = {"time": [1.2, 1.7], "messages": [1, 1], "gradients": [1, 1]}
-        trace = Trace(pd.DataFrame(rows, columns=columns), updates, workers=2).verify()
+    A log of a real cluster becomes a trace by :meth:`from_log`.
 
     Raises:
         TraceError: if a column or another argument has a wrong type or range, naming it; that the rows go together
@@ -77,16 +74,16 @@ class Trace:
     ) -> None:
         columns = checked_columns(messages, MESSAGE_COLUMNS, "messages")
         further = START_COLUMN if isinstance(updates, pd.DataFrame | Mapping) and "start" in updates else {}
-        self._updates = _read_only(checked_columns(updates, UPDATE_COLUMNS | further, "updates"))
+        self._updates = read_only(checked_columns(updates, UPDATE_COLUMNS | further, "updates"))
         absences = {name: [] for name in ABSENCE_COLUMNS} if absences is None else absences
-        self._absences = _read_only(checked_columns(absences, ABSENCE_COLUMNS, "absences"))
+        self._absences = read_only(checked_columns(absences, ABSENCE_COLUMNS, "absences"))
         worker, read, times = columns["worker"], columns["read_time"], self._updates["time"]
         self._given = None
         if not np.all((read[:-1] < read[1:]) | ((read[:-1] == read[1:]) & (worker[:-1] <= worker[1:]))):
             order = self._given = np.lexsort((worker, read))  # stable
             columns = {name: values[order] for name, values in columns.items()}
-        self._messages = _read_only(columns)
-        self._labels = _labels(messages), _labels(updates)
+        self._messages = read_only(columns)
+        self._labels = labels_of(messages), labels_of(updates)
         self._workers = checked_workers(workers if workers is not None else int(worker.max(initial=-1)) + 1)
         last = float(times[-1]) if len(times) else 0.0
         self._end = checked_seconds("end", end) if end is not None else last
@@ -116,6 +113,46 @@ class Trace:
         trace = cls(columns, updates, workers=workers, end=end, spec=spec, absences=absences)
         trace._given = None  # nobody else has seen the order of the rows
         return trace
+
+    @classmethod
+    def from_log(
+        cls,
+        source: pd.DataFrame | str | os.PathLike[str],
+        *,
+        columns: Mapping[str, str] | None = None,
+        unit: str | None = None,
+        read_version: Literal["newest"] | None = None,
+        per_update: int | Literal["equal times"] | None = None,
+        origin: float | None = None,
+        resolution: float = 0.0,
+        **about: Any,
+    ) -> Self:
+        """Build the trace of a parameter server's log, and verify it; ``docs/logs.md`` says what is derived.
+
+        Args:
+            source: a DataFrame or a file (CSV, the same in gzip, Parquet): one row per message.
+            columns: what a column is -> its name in the log. One column may stand for several moments.
+            unit: of times that are numbers: ``s``, ``ms``, ``us`` or ``ns``; default: as columns say, or seconds.
+            read_version: ``newest`` if the log has no versions, and workers read the newest one.
+            per_update: without a column ``update``: messages of an update, or ``equal times`` of applying.
+            origin: the time that becomes 0 s, as the log has it; default: the earliest read.
+            resolution: seconds to which times are rounded.
+            **about: ``workers``, ``end`` (default: the last time) and ``absences``, as of the class.
+
+        Raises:
+            ValueError: naming the row, or the column that is missing and cannot be derived.
+            FileNotFoundError: if there is no such file.
+
+        Example:
+            >>> import pandas as pd
+            >>> log = {"rank": [0, 1], "version": [0, 0], "start": [5.0, 5.0], "end": [6.0, 6.5], "update": [0, 1]}
+            >>> Trace.from_log(pd.DataFrame(log), columns={"receive_time": "end"}).staleness
+            array([0, 1])
+        """
+        from stalegrad.simulator.timing.logs import messages
+
+        found = messages.tables_of(source, columns, unit, read_version, per_update, origin, resolution)
+        return cls(**found | about).verify()
 
     # What happened
 
@@ -310,17 +347,3 @@ class Trace:
         tables, about = storage.read(path, at_most)
         found: dict[str, Any] = tables | about
         return cls(**found).verify()
-
-
-def _read_only(columns: Columns) -> Columns:
-    for name, values in columns.items():
-        columns[name] = values.view()
-        columns[name].flags.writeable = False
-    return columns
-
-
-def _labels(table: object) -> pd.Index | None:
-    """Return the index of a DataFrame whose rows are not simply numbered."""
-    if not isinstance(table, pd.DataFrame) or table.index.equals(pd.RangeIndex(len(table))):
-        return None
-    return table.index

@@ -6,24 +6,36 @@ import csv
 import importlib.resources
 import io
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
 
-from stalegrad._core.files import read_regular
 from stalegrad._core.specs import NonNegativeFloat, NonNegativeInt, spec, unknown_name, validate
 from stalegrad.simulator.timing.availability.base import Availability, Presence
+from stalegrad.simulator.timing.logs.cells import Columns, workers
+from stalegrad.simulator.timing.logs.sources import LogTable, blocks, csv_table, decoded, load, starts_with
+from stalegrad.simulator.timing.logs.times import is_date, moments
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_EVENTS = 100_000
 """Events of a table at most: they stand in the spec."""
 
 LARGEST_FILE = 1 << 24
 """Bytes of a file of events at most."""
+
+WHAT = "a log of events"
+ALLOWED = (
+    "a table with the columns time, worker and event, a header first, or rows of milliseconds, event, machine"
+)
+"""What a file of events may hold."""
 
 WORDS = {"join": "join", "add": "join", "leave": "leave", "remove": "leave"}
 """Words of files, and what they stand for."""
@@ -117,22 +129,43 @@ class Events(Availability):
         return found
 
     @classmethod
-    def read(cls, file: str | os.PathLike[str], *, departure: Literal["lost", "delivered"] = "lost") -> Self:
-        """Read a CSV file of machines that are added and removed.
+    def read(
+        cls,
+        source: pd.DataFrame | str | os.PathLike[str],
+        *,
+        columns: Mapping[str, str] | None = None,
+        unit: str | None = None,
+        departure: Literal["lost", "delivered"] = "lost",
+    ) -> Self:
+        """Read a log of machines that are added and removed.
 
-        Either with a header ``time,worker,event`` (seconds; 0, 1, ...; ``join``, ``leave``), or without one, as
-        spot-market traces have it: milliseconds, ``add`` or ``remove``, name of the machine. A machine that is
-        added then takes the lowest worker that is free. Empty lines and lines that begin with ``#`` are skipped.
+        Either with columns ``time``, ``worker`` and ``event`` (``join`` or ``add``, ``leave`` or ``remove``), rows
+        in any order, or a CSV file without a header, as spot-market traces have it: milliseconds, ``add`` or
+        ``remove``, name of the machine. Workers are 0, 1, ... or names of machines; a machine that is added takes
+        the lowest worker that is free. Empty lines and lines that begin with ``#`` are skipped.
 
         Args:
-            file: at most 16 MiB, UTF-8.
+            source: a DataFrame, or a file: CSV, the same in gzip, Parquet.
+            columns: what a column is -> its name in the log; ``timestamp``, ``node`` and others are known.
+            unit: of times that are numbers: ``s``, ``ms``, ``us`` or ``ns``; default: what the column says, or
+                seconds, from the start of the run. Of dates (ISO 8601), the first event is the start.
             departure: see :class:`Availability`.
 
         Raises:
-            ValueError: naming the line that cannot be read.
+            ValueError: naming the row or line that cannot be read.
+            FileNotFoundError: if there is no such file.
         """
-        text = read_regular(Path(file), LARGEST_FILE, "a table of events").decode()
-        return cls._parsed(text, os.fspath(file), departure)
+        if not hasattr(source, "columns") and not starts_with(Path(os.fspath(source)), b"PAR1", WHAT):
+            file = os.fspath(source)
+            text = decoded(b"".join(blocks(Path(file), LARGEST_FILE, WHAT)), file, ALLOWED)
+            rows = _rows(text, file)
+            words = {word for cell in rows[0][1] for word in re.split(r"\W|_", cell.lower())}
+            if not columns and not {"time", "timestamp"} & words:
+                return cls._of(_machines(file, rows), departure)
+            table = csv_table(text, file, ALLOWED)
+        else:
+            table = load(source, WHAT, ALLOWED)
+        return cls._of(_named(table, columns, unit), departure)
 
     @classmethod
     def measured(cls, name: str, *, departure: Literal["lost", "delivered"] = "lost") -> Self:
@@ -156,62 +189,71 @@ class Events(Availability):
         files = {file.name.removesuffix(".csv"): file for file in folder.iterdir() if file.name.endswith(".csv")}
         if name not in list(files):
             raise ValueError(unknown_name("measured availability", name, files))
-        return cls._parsed(files[name].read_text(encoding="utf-8"), f"{name}.csv", departure)
+        return cls._of(_machines(f"{name}.csv", _rows(files[name].read_text(encoding="utf-8"), name)), departure)
 
     @classmethod
-    def _parsed(cls, text: str, file: str, departure: Literal["lost", "delivered"]) -> Self:
-        rows = [
-            (line, [cell.strip() for cell in cells])
-            for line, cells in enumerate(csv.reader(io.StringIO(text)), 1)
-            if any(cell.strip() for cell in cells) and not cells[0].startswith("#")
-        ]
-        if not rows:
-            raise ValueError(f"{file} has no events")
-        if "time" in rows[0][1]:
-            time, worker, event = _with_header(file, rows)
-        else:
-            time, worker, event = _machines(file, rows)
+    def _of(cls, events: Rows, departure: Literal["lost", "delivered"]) -> Self:
+        time, worker, event = events
         columns: dict[str, Any] = {"time": tuple(time), "worker": tuple(worker), "event": tuple(event)}
         return cls(**columns, departure=departure)
 
 
 Row = tuple[int, list[str]]
-Columns = tuple[list[float], list[int], list[str]]
+Rows = tuple[list[float], list[int], list[str]]
 
 
-def _with_header(file: str, rows: list[Row]) -> Columns:
-    header = rows[0][1]
-    if missing := {"time", "worker", "event"} - set(header):
-        raise ValueError(f"{file}, line {rows[0][0]}: the header lacks {', '.join(sorted(missing))}")
-    at = [header.index(name) for name in ("time", "worker", "event")]
-    columns: Columns = [], [], []
-    for line, cells in rows[1:]:
-        time, worker, event = _cells(file, line, cells, at)
-        columns[0].append(_number(f"time in {file}, line {line}", time))
-        if not worker.isdecimal():
-            raise ValueError(f"worker in {file}, line {line} = {worker!r:.60} is not allowed: 0, 1, ...")
-        columns[1].append(int(worker))
-        columns[2].append(_word(file, line, event))
-    return columns
+def _rows(text: str, file: str) -> list[Row]:
+    """Return the cells of a CSV text, with the number of their line."""
+    rows = [
+        (line, [cell.strip() for cell in cells])
+        for line, cells in enumerate(csv.reader(io.StringIO(text)), 1)
+        if any(cell.strip() for cell in cells) and not cells[0].startswith("#")
+    ]
+    if not rows:
+        raise ValueError(f"{file} has no events")
+    return rows
 
 
-def _machines(file: str, rows: list[Row]) -> Columns:
-    """Return the events of named machines, each of which takes the lowest worker that is free."""
-    columns: Columns = [], [], []
-    taken: dict[str, int] = {}
-    latest = 0.0
+def _named(table: LogTable, given: Mapping[str, str] | None, unit: str | None) -> Rows:
+    """Return the events of a table with a header, in the order of their times."""
+    columns = Columns(table, given, unit, ("time", "worker", "event"))
+    when, who, what = (columns.require(name, ALLOWED) for name in ("time", "worker", "event"))
+    dates = is_date(when)
+    time = moments([when], table, origin=None if dates else 0.0, first="time")["time"]
+    words = [_word(table.place(row), str(word).strip().lower()) for row, word in enumerate(what.cells)]
+    worker, machines = workers(who, table)
+    rows = np.argsort(time, kind="stable").tolist()
+    if machines:
+        events = [(table.place(row), float(time[row]), words[row], machines[worker[row]]) for row in rows]
+        return _lowest(events)
+    return [float(time[row]) for row in rows], [int(worker[row]) for row in rows], [words[row] for row in rows]
+
+
+def _machines(file: str, rows: list[Row]) -> Rows:
+    """Return the events of a spot-market trace: milliseconds, what happens, which machine."""
+    events: list[tuple[str, float, str, str]] = []
     for line, cells in rows:
-        milliseconds, event, machine = _cells(file, line, cells, [0, 1, 2])
-        time = _number(f"milliseconds in {file}, line {line}", milliseconds) / 1000.0
-        if time < latest:
-            raise ValueError(f"{file}, line {line}: {milliseconds} ms is before the line above: sort them by time")
-        latest, word = time, _word(file, line, event)
+        place = f"{file}, line {line}"
+        if len(cells) < 3:
+            raise ValueError(f"{place}: {','.join(cells)!r:.80} has {len(cells)} columns: give 3")
+        time = _number(f"milliseconds in {place}", cells[0]) / 1000.0
+        if events and time < events[-1][1]:
+            raise ValueError(f"{place}: {cells[0]} ms is before the line above: sort them by time")
+        events.append((place, time, _word(place, cells[1]), cells[2]))
+    return _lowest(events)
+
+
+def _lowest(events: list[tuple[str, float, str, str]]) -> Rows:
+    """Return the events of named machines, each of which takes the lowest worker that is free."""
+    columns: Rows = [], [], []
+    taken: dict[str, int] = {}
+    for place, time, word, machine in events:
         if word == "join":
             if machine in taken:
-                raise ValueError(f"{file}, line {line}: {machine!r:.60} is added, but it is there already")
+                raise ValueError(f"{place}: {machine!r:.60} is added, but it is there already")
             taken[machine] = _lowest_free(taken.values())
         elif machine not in taken:
-            raise ValueError(f"{file}, line {line}: {machine!r:.60} is removed, but it is not there")
+            raise ValueError(f"{place}: {machine!r:.60} is removed, but it is not there")
         columns[0].append(time)
         columns[1].append(taken[machine] if word == "join" else taken.pop(machine))
         columns[2].append(word)
@@ -223,14 +265,6 @@ def _lowest_free(taken: Iterable[int]) -> int:
     return next(worker for worker in range(len(busy) + 1) if worker not in busy)
 
 
-def _cells(file: str, line: int, cells: list[str], at: list[int]) -> list[str]:
-    if len(cells) <= max(at):
-        raise ValueError(
-            f"{file}, line {line}: {','.join(cells)!r:.80} has {len(cells)} columns: give {max(at) + 1}"
-        )
-    return [cells[i] for i in at]
-
-
 def _number(where: str, text: str) -> float:
     try:
         number: Any = float(text)
@@ -239,7 +273,7 @@ def _number(where: str, text: str) -> float:
     return float(validate(where, NonNegativeFloat, number))
 
 
-def _word(file: str, line: int, word: str) -> str:
+def _word(place: str, word: str) -> str:
     if word not in WORDS:
-        raise ValueError(f"{file}, line {line}: {unknown_name('event', word, WORDS)}")
+        raise ValueError(f"{place}: {unknown_name('event', word, WORDS)}")
     return WORDS[word]

@@ -12,6 +12,7 @@ import numpy as np
 
 from stalegrad._core.delay import Floats
 from stalegrad._core.files import read_regular
+from stalegrad.simulator.timing.logs.sources import decoded
 
 LARGEST_FILE = 2**26
 """Largest number of bytes of a file of times: about six million of them."""
@@ -63,11 +64,7 @@ def read(owner: str, file: str, sha256: str, allowed: str) -> str:
     content = _content(owner, file)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"file of {owner} = {file!r} has changed since the delay was made")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{file}, line {line}: expected a text in UTF-8, {allowed}") from None
+    return decoded(content, file, allowed)
 
 
 def _content(owner: str, file: str) -> bytes:

@@ -5,6 +5,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -421,6 +422,42 @@ def test_machines_take_the_lowest_worker_that_is_free(tmp_path):
     )
 
 
+EVENTS = pd.DataFrame({"time": [0.0, 0.0, 1.5, 2.0, 2.5], "node": list("abacd"),
+                       "event": ["join", "join", "leave", "join", "join"]})  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["frame", "csv", "csv.gz", "parquet"])
+@pytest.mark.parametrize("stamps", ["s", "ms", "ISO"])
+def test_events_are_read_whatever_their_form(tmp_path, form, stamps):
+    log, expected = EVENTS, ((0.0, 0.0, 1.5, 2.0, 2.5), (0, 1, 0, 0, 2))
+    if stamps == "ms":
+        log = log.assign(time=log["time"] * 1000).rename(columns={"time": "timestamp (ms)"})
+    if stamps == "ISO":
+        log = log.assign(time=[f"2026-03-01T10:00:0{t}Z" for t in log["time"]])
+    log = log.iloc[[3, 0, 4, 1, 2]]
+    if form == "parquet":
+        log.to_parquet(tmp_path / "log.parquet")
+    elif form != "frame":
+        log.to_csv(tmp_path / f"log.{form}", index=False)
+    kind = Events.read(log if form == "frame" else tmp_path / f"log.{form}")
+    assert (kind.time, kind.worker) == expected
+    assert kind.event == ("join", "join", "leave", "join", "join")
+
+
+def test_the_absences_of_a_simulation_are_read_again_from_a_log(tmp_path):
+    drawn = simulate(Cluster(4, Exponential(1.0), availability=Renewal(5.0, 2.0, "up")), Async(), wallclock=60.0)
+    away = drawn.absences
+    log = pd.concat([
+        pd.DataFrame({"time": away["leave_time"], "worker": away["worker"], "event": "leave"}),
+        pd.DataFrame({"time": away["return_time"], "worker": away["worker"], "event": "join"}).dropna(),
+    ])  # fmt: skip
+    log.to_csv(tmp_path / "events.csv", index=False)
+    again = simulate(Cluster(4, Exponential(1.0), availability=Events.read(tmp_path / "events.csv")), Async(),
+                     wallclock=60.0)  # fmt: skip
+    pd.testing.assert_frame_equal(again.messages, drawn.messages)
+    pd.testing.assert_frame_equal(again.absences, drawn.absences)
+
+
 def test_counts_are_read_from_json(tmp_path):
     file = tmp_path / "counts.json"
     file.write_text(json.dumps({"metadata": {"gap_seconds": 600}, "data": [3, 3, 0, 2]}))
@@ -475,9 +512,16 @@ FILES = [
     ("x,add,a\n", "milliseconds in .*, line 1 = 'x'"),
     ("0,added,a\n", "line 1: unknown event 'added'. Did you mean 'add'"),
     ("0,add\n", "line 1: '0,add' has 2 columns: give 3"),
-    ("time,worker\n1,2\n", "line 1: the header lacks event"),
-    ("time,worker,event\n1,x,join\n", "worker in .*, line 2 = 'x'"),
-    ("time,worker,event\nnan,1,join\n", "time in .*, line 2"),
+    (
+        "time,worker\n1,2\n",
+        "has no column event, but time, worker: give a table with the columns time, worker and",
+    ),
+    ("time,worker,event\n1,,join\n", "line 2: worker = '' is not allowed: give a number or a name"),
+    ("time,worker,event\nnan,1,join\n", "line 2: time = 'nan' is not allowed"),
+    ("time,worker,event\n-1,1,join\n", "line 2: time = '-1' is not allowed: give a time that is not before 0"),
+    ("time,worker,event\n1,1,join\n2,1,gone\n", "line 3: unknown event 'gone'"),
+    ("time,node,event\n5,a,leave\n", "line 2: 'a' is removed, but it is not there"),
+    ("time,worker,event\n1.7e12,1,join\n", 'time reaches 1.7e\\+12, which can hardly be seconds: say unit="ms"'),
 ]
 
 
