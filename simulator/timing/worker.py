@@ -57,13 +57,11 @@ class Worker:
         index: which.
         version: the version held; meaningless unless ``present``.
         present: whether it has joined and its program has not ended.
-        unanswered: uploads that no model has answered yet.
-        asked: questions that have come so far.
-        models: models that have come so far.
+        unanswered: uploads that no model has answered yet; ``asked`` questions and ``models`` have come so far.
         local_steps: mini-batch gradients of a message.
         job: the message that it computes.
-        task: what its program asked for when it began that: ``steps`` gradients, ``at_most`` so many seconds, and
-            whether it ``sends`` them; ``simple``: one gradient, however long it takes.
+        task: what its program asked for then: ``steps`` gradients, ``at_most`` so many seconds, and whether it
+            ``sends`` them; ``simple``: one gradient, however long it takes.
         finished: the last message computed and not yet sent.
         waiting: whether its program waits for a model or a question.
         suspended: the message that its program waits for the server to see.
@@ -75,9 +73,9 @@ class Worker:
 
     __slots__ = (
         "asked", "at_most", "blocks", "draining", "engine", "finished", "index", "job", "local_steps", "log",
-        "models", "on_finish",
-        "present", "read_time", "reads", "reads_time", "resume", "sends", "server", "simple", "stay", "steps",
-        "suspended", "task", "timed", "timer", "times", "unanswered", "usual", "version", "waiting",
+        "models", "on_finish", "present", "read_time", "reads", "reads_time", "resume", "sends", "server",
+        "simple", "stay", "steps", "suspended", "task", "timed", "timer", "times", "unanswered", "usual",
+        "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, server: Server, log: Log, index: int) -> None:
@@ -94,11 +92,10 @@ class Worker:
         self.on_finish = (self.finish,)
         self.blocks = engine.cluster.compute_blocks(engine.seed, index)
         self.times: Iterator[float] = iter(())
-        clocked = engine.cluster.delay_of(index).clocked
-        self.timer = engine.cluster.compute_timer(engine.seed, index) if clocked else None
-        self.timed, self.usual = 0, 0.0
+        cluster = engine.cluster
+        self.timer = cluster.compute_timer(engine.seed, index) if cluster.delay_of(index).clocked else None
+        self.timed, self.usual, self.reads = 0, 0.0, 0
         self.read_time = self.reads_time = -1.0
-        self.reads = 0
 
     # Its program
 
@@ -108,8 +105,8 @@ class Worker:
         self.version, self.present = server.version, True
         program = self.engine.synchrony.work(self)
         if not isinstance(program, Generator):
-            name = self.engine.synchrony.name
-            raise ValueError(f"work() of synchrony {name!r} returned {program!r}: it must be a generator")
+            of = f"work() of synchrony {self.engine.synchrony.name!r}"
+            raise ValueError(f"{of} returned {program!r}: it must be a generator")
         self.resume = program.send
         if server.membership:
             server.tell(Joined(self.index))
@@ -150,8 +147,7 @@ class Worker:
         server = self.server
         if server.spent:
             return
-        waited = value is None
-        told = 0
+        waited, told = value is None, 0
         while True:
             try:
                 action = self.resume(value)
@@ -234,8 +230,7 @@ class Worker:
         now = engine.now
         if now == self.read_time:
             self.check_reads(now)
-        else:
-            self.read_time = now
+        self.read_time = now
         number = log.count
         if number == log.room:
             self.server.check_idle()

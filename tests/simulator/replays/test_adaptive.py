@@ -51,19 +51,19 @@ def test_roots_of_the_specification(synchrony, first):
     quadratic, square_root = ROOTS[first]
     expected = quadratic if synchrony in (KSync, KAsync) else square_root
     for ratio, root in zip(RATIOS, expected, strict=True):
-        seen = Observation(float(ratio), 1.0, 0.1, 0.1)
+        seen = Observation(float(ratio), 1.0, 0.1, 0.1, 1)
         assert AdaSync(1.0).root(synchrony(first), 8, seen) == pytest.approx(root, abs=5e-5)
         decided = AdaSync(1.0).decide(synchrony(first), 8, seen)
         assert decided == min(max(round(root), 1), 8)
 
 
 def test_the_form_can_be_chosen_the_learning_rate_counts_and_k_stays_within_the_workers():
-    seen = Observation(4.0, 1.0, 0.1, 0.1)
+    seen = Observation(4.0, 1.0, 0.1, 0.1, 1)
     assert AdaSync(1.0, "square-root").root(KAsync(2), 8, seen) == pytest.approx(4.0)
     assert AdaSync(1.0).root(KBatchSync(2), 8, seen._replace(learning_rate=0.05)) == pytest.approx(2.0)
-    assert AdaSync(1.0, floor=0.5).root(KBatchSync(1), 8, Observation(2.5, 1.0, 0.1, 0.1)) == pytest.approx(2.0)
-    assert AdaSync(1.0).decide(KBatchSync(4), 8, Observation(100.0, 1.0, 0.1, 0.1)) == 8
-    assert AdaSync(1.0).decide(KBatchSync(1), 8, Observation(1.0, 100.0, 0.1, 0.1)) == 1
+    assert AdaSync(1.0, floor=0.5).root(KBatchSync(1), 8, Observation(2.5, 1.0, 0.1, 0.1, 1)) == pytest.approx(2.0)
+    assert AdaSync(1.0).decide(KBatchSync(4), 8, Observation(100.0, 1.0, 0.1, 0.1, 1)) == 8
+    assert AdaSync(1.0).decide(KBatchSync(1), 8, Observation(1.0, 100.0, 0.1, 0.1, 1)) == 1
     assert AdaSync(1.0).decide(KSync(8), 8, seen) == 8
 
 
