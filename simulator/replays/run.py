@@ -25,7 +25,7 @@ from stalegrad.simulator.replays.lanes import Part, grouped, replay_groups
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record
-from stalegrad.simulator.replays.training import Snapshot, Training, check_shards
+from stalegrad.simulator.replays.training import Snapshot, Training
 from stalegrad.simulator.replays.watch import Progress, Watch
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.trace import Trace
@@ -165,12 +165,10 @@ def mini_batches(trace: Trace, problem: Problem, *, seed: int = 0) -> npt.NDArra
         >>> mini_batches(trace, Problem("mlp", "fashion-mnist-small", batch_size=8)).shape
         (10, 1, 8)
     """
-    lowered, examples = lower(trace.verify()), problem.objective().examples
-    if not examples:
+    lowered = lower(trace.verify())
+    if not problem.objective().examples:
         raise ValueError("the problem has no data, so its messages are computed from no examples")
-    check_shards(problem, trace.workers)
-    seed = validate("seed", Seed, seed)
-    draw = sampler(problem.sampling, examples, problem.batch_size, seed, lowered, trace.workers)
+    draw = sampler(problem, validate("seed", Seed, seed), lowered, trace.workers)
     messages = len(lowered.worker)
     drawn = draw(0, messages) if messages else np.empty((0, lowered.steps, problem.batch_size), np.int32)
     if lowered.steps_of is not None:
