@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.execution import begin, check_execution
 from stalegrad.simulator.replays.executor import Executor
 from stalegrad.simulator.replays.given import Start
-from stalegrad.simulator.replays.history import History, evaluate
+from stalegrad.simulator.replays.history import History, evaluate_training
 from stalegrad.simulator.replays.lanes import Part, grouped, replay_groups
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.plan import Plan
@@ -192,8 +194,7 @@ def follow(plan: Plan, executor: Executor, history: History, watch: Watch) -> bo
 
 def evaluate_now(executor: Executor) -> dict[str, float]:
     """Return the values of the version at which an execution stands."""
-    training = executor.training
-    return evaluate(training.objective, executor.snapshot, training.record)
+    return evaluate_training(executor.training, executor.snapshot)
 
 
 class Request(NamedTuple):
@@ -211,7 +212,8 @@ def replay_together(requests: Sequence[Request], lanes: int) -> list[Replay]:
 
     The devices of this process share the work.
     Numbers are those of :func:`replay` up to rounding; they depend on ``lanes``, but on nobody else's run.
-    A run whose updates differ in their number of messages is played alone.
+    A run whose updates differ in their number of messages is played alone, and so is one that records the losses
+    of the workers.
 
     Raises:
         ValueError: as :func:`replay`, before anything is played.
@@ -222,13 +224,13 @@ def replay_together(requests: Sequence[Request], lanes: int) -> list[Replay]:
     for trace, problem, method, record, seed in requests:
         training = Training(problem, method, trace.workers, record, _budget(trace), seed)
         parts.append(Part(training, training.plan(lower(trace), trace.end), History(training)))
-    groups = grouped(parts, lanes)
-    together = [group for group in groups if group[0].shape is not None]
+    alone = [part.shape is None or part.training.record.worker_losses for part in parts]
+    together = grouped(list(itertools.compress(parts, map(operator.not_, alone))), lanes)
     done = {
         id(part.history): result_of(part.plan, part.history, snapshot, f"{taken} lanes")
         for part, snapshot, taken in replay_groups(jax.local_devices(), together, lanes)
     }
-    for training, plan, history in (part for group in groups if group[0].shape is None for part in group):
+    for training, plan, history in itertools.compress(parts, alone):
         executor = begin(training, training.layout(plan.lowered), plan, None)
         follow(plan, executor, history, Watch())
         done[id(history)] = result_of(plan, history, executor.snapshot, executor.execution)
