@@ -19,13 +19,14 @@ NAMED = 16
 
 
 def plot_shards(shards: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw each worker's shard as a bar of its classes, stacked; the bar at the right is the mean over the workers.
+    """Draw each worker's shard as a bar of its classes, stacked; the bar at the right is the mean over workers.
 
     Up to 16 classes are named at the right, each with its share of all examples; of more classes the first and the
     last are, and their colours are those of a scale.
 
     Args:
-        shards: examples of each class (rows) held by each worker (columns), as ``problem.shards(workers)`` returns.
+        shards: examples of each class (rows) held by each worker (columns), as returned by
+            ``problem.shards(workers)``.
         ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:

@@ -114,12 +114,12 @@ class ClassesPerWorker(Partition):
                 f"{workers} workers take {-(-len(sizes) // workers)} to {len(sizes)}"
             )
         holders = -(-workers * self.classes // len(sizes))
-        parts = np.sort(sizes // holders)
-        smallest = int(parts[: self.classes].sum())
-        if smallest < least or not parts[0]:
+        smallest = int(np.sort(sizes // holders)[: self.classes].sum())
+        if sizes.min() < holders or smallest < least:
             raise ValueError(
-                f"classes of classes-per-worker = {self.classes} is not allowed: with up to {holders} workers "
-                f"per class a shard may have {smallest} examples only, and a mini-batch has {least}"
+                f"classes of classes-per-worker = {self.classes} is not allowed: with up to {holders} workers per "
+                f"class, a class of {sizes.min()} examples, and shards of {smallest} in the worst case, "
+                f"mini-batches of {least} are too large"
             )
 
     def split(self, labels: Ints, workers: int, least: int, rng: np.random.Generator) -> Sequence[Ints]:
