@@ -1,4 +1,4 @@
-"""Problems: model + data + loss. They know neither time nor workers."""
+"""Problems: model + data + loss. They know no time, and of workers only how data are divided among them."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class Problem(Sampled):
             ValueError: for an argument that it does not have, or a value that is not allowed.
         """
         if self.named:
-            return Problem(**{**self.table(), **changes})
+            return Problem(**{**self.settings, **changes})
         known = list(inspect.signature(Problem.from_functions).parameters)
         for name in changes:
             if name not in known:
@@ -232,11 +232,23 @@ class Problem(Sampled):
     @property
     def settings(self) -> Table:
         """The arguments that make an equal problem, as the objects that they are."""
-        if self.named:
-            return self.table()
-        batch_size = None if self._functions["train"] is None else self.batch_size
-        sampling = {} if "partition" in self._division else {"sampling": self.sampling}
-        return {**self._functions, "batch_size": batch_size, **sampling, **self._division}
+        sampling: Table = {} if "partition" in self._division else {"sampling": self.sampling}
+        if not self.named:
+            batch_size = None if self._functions["train"] is None else self.batch_size
+            return {**self._functions, "batch_size": batch_size, **sampling, **self._division}
+        settings: Table = {"model": self.model, "dataset": self.dataset, "batch_size": self.batch_size}
+        if self.sampling != "epochs":
+            settings |= sampling
+        settings |= self._division
+        if self.directory is not None:
+            settings["directory"] = self.directory
+        if self.augment:
+            settings["augment"] = True
+        if self.context is not None:
+            settings["context"] = self.context
+        if self.image_size is not None:
+            settings["image_size"] = self.image_size
+        return settings | {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
 
     def data_fingerprint(self) -> str | None:
         """Return a digest of local data that have no known checksum; None where there are none."""
@@ -248,33 +260,19 @@ class Problem(Sampled):
         """Return the problem as a table; ``Problem(**table)`` gives it back.
 
         Raises:
-            ValueError: if it is made of functions.
+            ValueError: if it is made of functions, or its partition exists in this process only.
         """
         if not self.named:
             raise ValueError(
                 "a problem made of functions runs in this process only and cannot be written to a spec"
             )
-        table: Table = {"model": self.model, "dataset": self.dataset, "batch_size": self.batch_size}
-        division = self._division
-        if "partition" in division:
-            division["partition"] = PARTITIONS.to_table(self.partition)
-        elif self.sampling != "epochs":
-            table["sampling"] = self.sampling
-        table |= division
-        if self.directory is not None:
-            table["directory"] = self.directory
-        if self.augment:
-            table["augment"] = True
-        if self.context is not None:
-            table["context"] = self.context
-        if self.image_size is not None:
-            table["image_size"] = self.image_size
-        return table | {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
+        table = self.settings
+        return table | ({"partition": PARTITIONS.to_table(self.partition)} if "partition" in table else {})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Problem):
             return NotImplemented
-        return self is other or (self.named and other.named and self.table() == other.table())
+        return self is other or (self.named and other.named and self.settings == other.settings)
 
     def __hash__(self) -> int:
         return hash(repr(self)) if self.named else id(self)
@@ -283,7 +281,7 @@ class Problem(Sampled):
         if not self.named:
             given = {"batch_size": self.batch_size, "sampling": self.sampling, **self._division}
             return f"Problem.from_functions({', '.join(f'{k}={v!r}' for k, v in given.items())})"
-        arguments = [f"{k}={v!r}" for k, v in self.table().items()]
+        arguments = [f"{k}={v!r}" for k, v in self.settings.items()]
         return f"Problem({', '.join(arguments)})"
 
 

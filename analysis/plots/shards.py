@@ -49,9 +49,12 @@ def plot_shards(shards: pd.DataFrame, ax: Axes | None = None) -> Axes:
     few = workers <= 64 and classes <= NAMED
     colours = _colours(classes)
     for row, average, colour in zip(counts, mean, colours, strict=True):
-        look = {"fill": True, "facecolor": colour, "edgecolor": "white", "linewidth": 0.4 if few else 0.0}
-        ax.stairs(top + row, edges, baseline=top, **look)
-        ax.stairs([of_mean + average], [gap, right], baseline=[of_mean], **look)
+        bars = (top + row, edges, top), ([of_mean + average], [gap, right], [of_mean])
+        for values, sides, baseline in bars:
+            ax.stairs(
+                values, sides, baseline=baseline, fill=True, facecolor=colour, edgecolor="white",
+                linewidth=0.4 if few else 0.0,
+            )  # fmt: skip
         middles.append(of_mean + average / 2)
         top, of_mean = top + row, of_mean + average
     highest = 1.05 * float(top.max())
