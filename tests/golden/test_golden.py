@@ -24,7 +24,7 @@ RUNS = [name for name, spec in SPECS.items() if not spec.timing]
 
 QUICK = {
     "dana-zero", "windows", "loop", "lanes-k-async", "image-folder", "quadratic-16-bit", "noise",
-    "interrupted-adasync",
+    "interrupted-adasync", "dirichlet", "by-message",
 }  # fmt: skip
 """Runs of every execution; the others take long to compile, and are slow."""
 
