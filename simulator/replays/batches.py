@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stalegrad.models import Problem
+from stalegrad.models.partitions import Shuffled, split_of
 from stalegrad.models.partitions.base import SHARD
 from stalegrad.simulator.replays.lowering import LoweredTrace
 
@@ -31,22 +32,53 @@ Draw = Callable[[int, int], Ints]
 """(first, last) gradient id -> example indices of shape (messages, steps, batch size)."""
 
 
-def sampler(problem: Problem, seed: int, lowered: LoweredTrace, workers: int) -> Draw:
+def draw_of(problem: Problem, seed: int, lowered: LoweredTrace, workers: int) -> Draw:
+    """Return how the mini-batches of a problem's run are drawn; arguments as of :func:`sampler`.
+
+    Raises:
+        ValueError: if its data cannot be divided among so many workers, and are to be.
+    """
+    examples = max(problem.objective().examples, 1)
+    shards = () if problem.partition is None else problem.split(workers, seed)
+    by_message = problem.batches == "by-message"
+    return sampler(
+        problem.sampling,
+        examples,
+        problem.batch_size,
+        seed,
+        lowered,
+        workers,
+        shards=shards,
+        by_message=by_message,
+    )
+
+
+def sampler(
+    kind: str,
+    examples: int,
+    batch_size: int,
+    seed: int,
+    lowered: LoweredTrace,
+    workers: int,
+    *,
+    shards: Shards = (),
+    by_message: bool = False,
+) -> Draw:
     """Return how the mini-batches of a run are drawn.
 
     Args:
-        problem: for the size of its data and of a mini-batch, and how they are drawn.
+        kind: ``epochs``, ``iid`` or ``sharded`` (see ``stalegrad.models.sampling.Sampling``).
+        examples: size of the training set.
+        batch_size: examples in a mini-batch.
         seed: seed of the run.
-        lowered: which messages there are, and whose.
-        workers: how many.
-
-    Raises:
-        ValueError: if the data cannot be divided among so many workers, and are to be.
+        lowered: for the worker of each message.
+        workers: how many; if sharded, each must hold a mini-batch at least.
+        shards: if sharded, the examples of each worker; by default shuffled ones.
+        by_message: whether all messages take the mini-batches in turn, and not only the used ones.
     """
-    examples = max(problem.objective().examples, 1)
-    shards: Shards = () if problem.partition is None else problem.split(workers, seed)
-    draw_of = _by_message if problem.batches == "by-message" else _by_gradient
-    return draw_of(problem.sampling, examples, problem.batch_size, seed, lowered, shards)
+    if kind == "sharded" and not shards:
+        shards = split_of(Shuffled(), np.zeros(examples, np.int64), workers, 0, seed)
+    return (_by_message if by_message else _by_gradient)(kind, examples, batch_size, seed, lowered, shards)
 
 
 def _by_gradient(

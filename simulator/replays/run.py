@@ -17,7 +17,7 @@ from stalegrad._core.specs import Seed, validate
 from stalegrad._core.types import Params, PyTree, Stats
 from stalegrad.models import Problem
 from stalegrad.policies import Method
-from stalegrad.simulator.replays.batches import sampler
+from stalegrad.simulator.replays.batches import draw_of
 from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.execution import begin, check_execution
 from stalegrad.simulator.replays.executor import Executor
@@ -170,7 +170,7 @@ def mini_batches(trace: Trace, problem: Problem, *, seed: int = 0) -> npt.NDArra
     lowered = lower(trace.verify())
     if not problem.objective().examples:
         raise ValueError("the problem has no data, so its messages are computed from no examples")
-    draw = sampler(problem, validate("seed", Seed, seed), lowered, trace.workers)
+    draw = draw_of(problem, validate("seed", Seed, seed), lowered, trace.workers)
     messages = len(lowered.worker)
     drawn = draw(0, messages) if messages else np.empty((0, lowered.steps, problem.batch_size), np.int32)
     if lowered.steps_of is not None:

@@ -16,7 +16,7 @@ from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method, Rule
 from stalegrad.policies.optimizers import build_optimizer, needs_loss
 from stalegrad.policies.rules.parts.staleness_weights import weights
-from stalegrad.simulator.replays.batches import key_of, sampler
+from stalegrad.simulator.replays.batches import draw_of, key_of
 from stalegrad.simulator.replays.given import FROM_SEED, Start, checked_batches, checked_start
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.plan import Plan, check_rule
@@ -158,7 +158,7 @@ class Training:
         check_rule(self.method.name, self.rule, lowered)
         examples, size = self.objective.examples, self.problem.batch_size
         if self.given.batches is None:
-            draw = sampler(self.problem, self.seed, lowered, self.workers)
+            draw = draw_of(self.problem, self.seed, lowered, self.workers)
         else:
             batches = checked_batches(self.given.batches, lowered, size, examples)
             draw = lambda first, last: batches[first:last]  # noqa: E731

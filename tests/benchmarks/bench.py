@@ -151,7 +151,7 @@ def overhead(name, problem, workers, gradients, repeats):
     """Compare one gradient of stalegrad, of the hand-written scan and of plain SGD."""
     trace = simulate(Cluster(workers, compute=Exponential()), Async(), updates=gradients, seed=0)
     schedule = lower(trace)
-    draw = sampler(problem, 0, schedule, workers)
+    draw = sampler(problem.sampling, problem.objective().examples, problem.batch_size, 0, schedule, workers)
     indices = jnp.asarray(draw(0, gradients)[:, 0])
     method = methods.async_(learning_rate=RATE)
     seconds = clock(
@@ -179,7 +179,7 @@ def workload_1(_, repeats):
     trace = simulate(cluster, Async(), updates=gradients, seed=0)
     with_gap = {"record": Record(updates=10**9)}
     schedule = lower(trace)
-    draw = sampler(problem, 0, schedule, 100)
+    draw = sampler("iid", 10_000, 32, 0, schedule, 100)
     indices = jnp.asarray(draw(0, gradients)[:, 0])
     seconds = clock(
         {

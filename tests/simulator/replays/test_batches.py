@@ -30,15 +30,6 @@ from stalegrad.simulator.replays.run import Request, replay_together
 WORKERS = 4
 
 
-def draw_of(kind, examples, batch_size, seed, lowered, workers, **options):
-    """Return how mini-batches of a data set of so many rows are drawn."""
-    problem = Problem.from_functions(
-        lambda key: jnp.zeros(1), lambda w, batch, key: jnp.sum(w), train=np.zeros((examples, 1)),
-        batch_size=batch_size, sampling=kind, **options,
-    )  # fmt: skip
-    return sampler(problem, seed, lowered, workers)
-
-
 @pytest.fixture(scope="module", params=[1, 3])
 def schedule(request):
     synchrony = Async(local_steps=request.param)
@@ -47,38 +38,38 @@ def schedule(request):
 
 @pytest.mark.parametrize("kind", ["epochs", "iid", "sharded"])
 def test_a_draw_does_not_depend_on_how_it_is_cut(schedule, kind):
-    draw = draw_of(kind, 50, 8, 1, schedule, WORKERS)
+    draw = sampler(kind, 50, 8, 1, schedule, WORKERS)
     whole = draw(0, 300)
     cuts = [0, 1, 7, 64, 65, 200, 300]
     pieces = np.concatenate([draw(a, b) for a, b in pairwise(cuts)])
     assert np.array_equal(whole, pieces)
     assert whole.shape == (300, schedule.steps, 8)
-    assert np.array_equal(whole, draw_of(kind, 50, 8, 1, schedule, WORKERS)(0, 300))
-    assert not np.array_equal(whole, draw_of(kind, 50, 8, 2, schedule, WORKERS)(0, 300))
+    assert np.array_equal(whole, sampler(kind, 50, 8, 1, schedule, WORKERS)(0, 300))
+    assert not np.array_equal(whole, sampler(kind, 50, 8, 2, schedule, WORKERS)(0, 300))
 
 
 def test_iid_draws_do_not_depend_on_how_blocks_are_cut(schedule):
-    draw = draw_of("iid", 50, 2, 0, schedule, WORKERS)
+    draw = sampler("iid", 50, 2, 0, schedule, WORKERS)
     assert np.array_equal(draw(1000, 1100), np.concatenate([draw(1000, 1024), draw(1024, 1100)]))
 
 
 @given(examples=st.integers(1, 40), size=st.integers(1, 12), seed=st.integers(0, 1000))
 @settings(max_examples=40)
 def test_every_epoch_holds_every_example_once(examples, size, seed):
-    schedule, size = lower(simulate(Cluster(1), Async(), updates=60)), min(size, examples)
-    stream = draw_of("epochs", examples, size, seed, schedule, 1)(0, 60).ravel()
+    schedule = lower(simulate(Cluster(1), Async(), updates=60))
+    stream = sampler("epochs", examples, size, seed, schedule, 1)(0, 60).ravel()
     for epoch in range(len(stream) // examples):
         assert sorted(stream[epoch * examples : (epoch + 1) * examples]) == list(range(examples))
 
 
 def test_epochs_are_shuffled_anew():
     schedule = lower(simulate(Cluster(1), Async(), updates=4))
-    stream = draw_of("epochs", 100, 50, 0, schedule, 1)(0, 4).ravel()
+    stream = sampler("epochs", 100, 50, 0, schedule, 1)(0, 4).ravel()
     assert not np.array_equal(stream[:100], stream[100:])
 
 
 def test_shards_are_disjoint_cover_everything_and_stay_with_their_workers(schedule):
-    drawn = draw_of("sharded", 50, 5, 0, schedule, WORKERS)(0, 300)
+    drawn = sampler("sharded", 50, 5, 0, schedule, WORKERS)(0, 300)
     shards = [set(drawn[schedule.worker == w].ravel().tolist()) for w in range(WORKERS)]
     assert set.union(*shards) == set(range(50))
     assert sum(len(s) for s in shards) == 50
@@ -86,7 +77,7 @@ def test_shards_are_disjoint_cover_everything_and_stay_with_their_workers(schedu
 
 
 def test_every_worker_goes_through_its_shard_in_epochs(schedule):
-    drawn = draw_of("sharded", 48, 6, 0, schedule, WORKERS)(0, 300)
+    drawn = sampler("sharded", 48, 6, 0, schedule, WORKERS)(0, 300)
     own = drawn[schedule.worker == 2].ravel()
     for epoch in range(len(own) // 12):
         assert len(set(own[12 * epoch : 12 * epoch + 12].tolist())) == 12
@@ -94,7 +85,7 @@ def test_every_worker_goes_through_its_shard_in_epochs(schedule):
 
 def test_iid_draws_are_uniform():
     schedule = lower(simulate(Cluster(1), Async(), updates=2000))
-    counts = np.bincount(draw_of("iid", 20, 10, 0, schedule, 1)(0, 2000).ravel(), minlength=20)
+    counts = np.bincount(sampler("iid", 20, 10, 0, schedule, 1)(0, 2000).ravel(), minlength=20)
     assert abs(counts / 1000 - 1).max() < 0.15
 
 
@@ -268,10 +259,10 @@ def test_a_run_that_decides_from_the_loss_takes_the_examples_of_its_final_trace(
 @pytest.mark.parametrize("sampling", ["epochs", "iid", "sharded"])
 def test_a_draw_by_message_does_not_depend_on_how_it_is_cut(sampling):
     lowered = lower(dropping_trace(3))
-    draw = draw_of(sampling, 37, 4, 1, lowered, WORKERS, batches="by-message")
+    draw = sampler(sampling, 37, 4, 1, lowered, WORKERS, by_message=True)
     whole = draw(0, 80)
     assert np.array_equal(whole, np.concatenate([draw(a, b) for a, b in pairwise([0, 1, 7, 64, 65, 80])]))
-    assert np.array_equal(whole, draw_of(sampling, 37, 4, 1, lowered, WORKERS, batches="by-message")(0, 80))
+    assert np.array_equal(whole, sampler(sampling, 37, 4, 1, lowered, WORKERS, by_message=True)(0, 80))
     assert whole.shape == (80, 3, 4)
 
 

@@ -150,8 +150,8 @@ def test_equal_numbers_of_steps_draw_what_they_always_drew(sampling):
     """Told of each message's steps, the sampler gives the same examples as told that all have the same."""
     lowered = lower(simulate(Cluster(WORKERS, Empirical((0.5, 1.0))), Async(local_steps=3), updates=50))
     told = lowered._replace(steps_of=np.full(50, 3, np.int32))
-    same = sampler(problem_of(sampling)[0], 1, lowered, WORKERS)(5, 50)
-    found = sampler(problem_of(sampling)[0], 1, told, WORKERS)(5, 50)
+    same = sampler(sampling, EXAMPLES, BATCH, 1, lowered, WORKERS)(5, 50)
+    found = sampler(sampling, EXAMPLES, BATCH, 1, told, WORKERS)(5, 50)
     if sampling == "iid":  # drawn in blocks of messages: other draws, the same shape
         assert found.shape == same.shape
     else:
@@ -162,7 +162,7 @@ def test_equal_numbers_of_steps_draw_what_they_always_drew(sampling):
 def test_a_message_draws_the_same_whatever_is_asked_for_at_once():
     lowered = lower(trace_of(1))
     for sampling in ("epochs", "iid", "sharded"):
-        draw = sampler(problem_of(sampling)[0], 1, lowered, WORKERS)
+        draw = sampler(sampling, EXAMPLES, BATCH, 1, lowered, WORKERS)
         whole = draw(0, UPDATES)
         assert np.array_equal(whole, np.concatenate([draw(0, 7), draw(7, 8), draw(8, UPDATES)]))
         assert draw(UPDATES, UPDATES + 1).shape == whole[:1].shape  # a lane that is over
