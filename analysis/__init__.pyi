@@ -7,6 +7,7 @@ from .plots.difference import plot_difference as plot_difference
 from .plots.frontier import plot_pareto as plot_pareto
 from .plots.in_transit import plot_in_transit as plot_in_transit
 from .plots.perfetto import to_perfetto as to_perfetto
+from .plots.shards import plot_shards as plot_shards
 from .plots.staleness import plot_staleness as plot_staleness
 from .plots.staleness_time import (
     plot_staleness_map as plot_staleness_map,

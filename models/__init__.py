@@ -1,4 +1,4 @@
-"""Problems: model + data + loss. Knows neither time nor workers nor algorithms."""
+"""Problems: model + data + loss, and who holds which data. Knows neither time nor algorithms."""
 
 import lazy_loader
 

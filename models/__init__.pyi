@@ -7,4 +7,11 @@ from .datasets import (
 )
 from .networks import list_models as list_models
 from .objective import Objective as Objective
+from .partitions import (
+    Assigned as Assigned,
+    ClassesPerWorker as ClassesPerWorker,
+    Dirichlet as Dirichlet,
+    Partition as Partition,
+    Shuffled as Shuffled,
+)
 from .problem import Problem as Problem

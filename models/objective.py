@@ -40,6 +40,8 @@ class Objective(NamedTuple):
         train: pytree of arrays with a common first axis, a :class:`~stalegrad.models.streams.Stream`, or None.
         test: as ``train``.
         stats: running statistics of batch norm at the start; a pytree without leaves if there are none.
+        examine: as ``evaluate``, and ``losses``: the loss of every example (n,), of which ``loss`` is the mean.
+            None where only the mean is known.
     """
 
     init: Callable[[jax.Array], Params]
@@ -48,6 +50,7 @@ class Objective(NamedTuple):
     train: Data = None
     test: Data = None
     stats: Stats = ()
+    examine: Evaluate | None = None
 
     @property
     def examples(self) -> int:
@@ -143,7 +146,7 @@ def prediction(
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
         return cross_entropy + network.penalty(params), stats
 
-    def evaluate(params: Params, stats: Stats, data: Batch) -> Mapping[str, jax.Array]:
+    def examine(params: Params, stats: Stats, data: Batch) -> Mapping[str, jax.Array]:
         def of_one(example: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             inputs, targets = example
             logits = network.apply(params, normalise(inputs[None]), stats)[0]
@@ -151,9 +154,18 @@ def prediction(
             return cross_entropy.mean(), (jnp.argmax(logits, axis=-1) != targets).mean()
 
         cross_entropy, wrong = jax.lax.map(of_one, data, batch_size=_block(data[0].shape[1:], network.width))
-        return {"loss": cross_entropy.mean() + network.penalty(params), "error": wrong.mean()}
+        penalty = network.penalty(params)
+        return {
+            "loss": cross_entropy.mean() + penalty,
+            "error": wrong.mean(),
+            "losses": cross_entropy + penalty,
+        }
 
-    return Objective(network.init, loss, evaluate, on_device(train), on_device(test), network.stats)
+    def evaluate(params: Params, stats: Stats, data: Batch) -> Mapping[str, jax.Array]:
+        found = examine(params, stats, data)
+        return {"loss": found["loss"], "error": found["error"]}
+
+    return Objective(network.init, loss, evaluate, on_device(train), on_device(test), network.stats, examine)
 
 
 def _block(shape: tuple[int, ...], width: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Problems: model + data + loss. They know neither time nor workers."""
+"""Problems: model + data + loss. They know no time, and of workers only how data are divided among them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from stalegrad._core.specs import unknown_name
 from stalegrad._core.types import Batch, Data, Params, Table
 from stalegrad.models.datasets.sources import FOLDER, SOURCES
 from stalegrad.models.networks import NETWORKS
+from stalegrad.models.partitions import PARTITIONS, Partition
+from stalegrad.models.sampling import Batches, Sampled, Sampling
 
 if TYPE_CHECKING:
     import jax
 
     from stalegrad.models.objective import Objective
 
-Sampling = Literal["epochs", "iid", "sharded"]
-"""``epochs``: one shuffled stream shared by all workers, every example once per epoch; ``iid``: with
-replacement; ``sharded``: every worker shuffles a part of its own."""
 
-
-class Problem:
+class Problem(Sampled):
     """What is trained, and on what.
 
     Args:
@@ -34,7 +33,11 @@ class Problem:
         dataset: a data set by name, one of `list_datasets`; ``fashion-mnist-small`` and ``shakespeare`` (a text)
             come with the package.
         batch_size: examples in a mini-batch (of one worker).
-        sampling: how mini-batches are drawn, see ``Sampling``.
+        sampling: how mini-batches are drawn, see ``stalegrad.models.sampling.Sampling``; ``epochs`` by default.
+        partition: which worker holds which training example: a :class:`~stalegrad.models.Dirichlet`, say, or a
+            table as in TOML. Mini-batches are drawn from the worker's own shard then, as with
+            ``sampling="sharded"``, which stands for ``Shuffled()``.
+        batches: which messages take which mini-batches, see ``stalegrad.models.sampling.Batches``.
         directory: where the data set's official files are, if not in the usual places.
         augment: of images: shift each image of a mini-batch by up to 4 pixels and mirror half of them.
         context: of a text: tokens in an example, 128 by default.
@@ -55,7 +58,9 @@ class Problem:
         dataset: str,
         *,
         batch_size: int = 32,
-        sampling: Sampling = "epochs",
+        sampling: Sampling | None = None,
+        partition: Partition | Mapping[str, object] | None = None,
+        batches: Batches = "by-gradient",
         directory: str | os.PathLike[str] | None = None,
         augment: bool = False,
         context: int | None = None,
@@ -68,8 +73,10 @@ class Problem:
             raise ValueError(f"directory = {directory!r} is not a path")
         self.model, self.dataset = model, dataset
         self.directory = None if directory is None else os.fspath(directory)
-        self.batch_size, self.sampling = _checked(batch_size, sampling)
+        self._draw_from(batch_size, sampling, partition, batches)
         self.augment, self.context = _checked_for(SOURCES[dataset].kind, model, dataset, augment, context)
+        if SOURCES[dataset].kind == "text":
+            self._check_labels(None)
         self.image_size = _checked_size(dataset, self.directory, image_size)
         self.options = _network_options(model, options)
         self._functions: Table = {}
@@ -92,8 +99,11 @@ class Problem:
         *,
         train: Data = None,
         test: Data = None,
+        labels: npt.ArrayLike | None = None,
         batch_size: int | None = None,
-        sampling: Sampling = "epochs",
+        sampling: Sampling | None = None,
+        partition: Partition | Mapping[str, object] | None = None,
+        batches: Batches = "by-gradient",
         evaluate: Callable[[Params, Batch], Mapping[str, jax.Array]] | None = None,
         gradient: Callable[[Params, Batch, jax.Array], Params] | None = None,
     ) -> Problem:
@@ -108,8 +118,12 @@ class Problem:
             train: pytree of arrays with a common first axis, a :class:`~stalegrad.models.streams.Stream`, or
                 None: then ``batch`` is None.
             test: as ``train``, for evaluation.
+            labels: the class of every training example, whole numbers (examples,), for partitions that go by them;
+                by default y, if ``train`` is ``(x, y)`` with such a y.
             batch_size: examples in a mini-batch; needed exactly if there are data.
             sampling: how mini-batches are drawn.
+            partition: which worker holds which training example, as of :class:`Problem`.
+            batches: which messages take which mini-batches, as of :class:`Problem`.
             evaluate: ``evaluate(params, data) -> {"loss": scalar, "error": scalar, ...}``; by default the
                 loss of the whole data set.
             gradient: ``gradient(params, batch, key) -> params``, what workers compute instead of the derivative of
@@ -127,7 +141,7 @@ class Problem:
             1
 
         Raises:
-            ValueError: if the data and ``batch_size`` do not fit together.
+            ValueError: if the data and ``batch_size``, ``labels`` or ``partition`` do not fit together.
         """
         if (train is None) != (batch_size is None):
             raise ValueError(
@@ -146,10 +160,11 @@ class Problem:
         problem = cls.__new__(cls)
         problem.model, problem.dataset, problem.directory = "functions", "", None
         problem.augment, problem.context, problem.image_size = False, None, None
-        problem.batch_size, problem.sampling = _checked(1 if batch_size is None else batch_size, sampling)
+        problem._draw_from(1 if batch_size is None else batch_size, sampling, partition, batches)
         problem.options = {}
         own = {"init": init, "loss": loss, "evaluate": evaluate, "gradient": gradient}
         problem._functions = {**own, "train": train, "test": test}
+        problem._functions |= {} if labels is None else {"labels": labels}
         measure = evaluate or whole_loss
         differentiated = loss if gradient is None else with_gradient(loss, gradient)
         objective = Objective(
@@ -160,6 +175,7 @@ class Problem:
             test,
         )
         problem._check_size(objective)
+        problem._check_division(objective)
 
         @functools.cache
         def checked() -> Objective:
@@ -206,19 +222,33 @@ class Problem:
             ValueError: for an argument that it does not have, or a value that is not allowed.
         """
         if self.named:
-            return Problem(**{**self.table(), **changes})
+            return Problem(**{**self.settings, **changes})
+        known = list(inspect.signature(Problem.from_functions).parameters)
         for name in changes:
-            if name not in self.settings:
-                raise ValueError(unknown_name("argument of a problem of functions:", name, self.settings))
+            if name not in known:
+                raise ValueError(unknown_name("argument of a problem of functions:", name, known))
         return Problem.from_functions(**{**self.settings, **changes})
 
     @property
     def settings(self) -> Table:
         """The arguments that make an equal problem, as the objects that they are."""
-        if self.named:
-            return self.table()
-        batch_size = None if self._functions["train"] is None else self.batch_size
-        return {**self._functions, "batch_size": batch_size, "sampling": self.sampling}
+        sampling: Table = {} if "partition" in self._division else {"sampling": self.sampling}
+        if not self.named:
+            batch_size = None if self._functions["train"] is None else self.batch_size
+            return {**self._functions, "batch_size": batch_size, **sampling, **self._division}
+        settings: Table = {"model": self.model, "dataset": self.dataset, "batch_size": self.batch_size}
+        if self.sampling != "epochs":
+            settings |= sampling
+        settings |= self._division
+        if self.directory is not None:
+            settings["directory"] = self.directory
+        if self.augment:
+            settings["augment"] = True
+        if self.context is not None:
+            settings["context"] = self.context
+        if self.image_size is not None:
+            settings["image_size"] = self.image_size
+        return settings | {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
 
     def data_fingerprint(self) -> str | None:
         """Return a digest of local data that have no known checksum; None where there are none."""
@@ -230,37 +260,28 @@ class Problem:
         """Return the problem as a table; ``Problem(**table)`` gives it back.
 
         Raises:
-            ValueError: if it is made of functions.
+            ValueError: if it is made of functions, or its partition exists in this process only.
         """
         if not self.named:
             raise ValueError(
                 "a problem made of functions runs in this process only and cannot be written to a spec"
             )
-        table: Table = {"model": self.model, "dataset": self.dataset, "batch_size": self.batch_size}
-        if self.sampling != "epochs":
-            table["sampling"] = self.sampling
-        if self.directory is not None:
-            table["directory"] = self.directory
-        if self.augment:
-            table["augment"] = True
-        if self.context is not None:
-            table["context"] = self.context
-        if self.image_size is not None:
-            table["image_size"] = self.image_size
-        return table | {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
+        table = self.settings
+        return table | ({"partition": PARTITIONS.to_table(self.partition)} if "partition" in table else {})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Problem):
             return NotImplemented
-        return self is other or (self.named and other.named and self.table() == other.table())
+        return self is other or (self.named and other.named and self.settings == other.settings)
 
     def __hash__(self) -> int:
         return hash(repr(self)) if self.named else id(self)
 
     def __repr__(self) -> str:
         if not self.named:
-            return f"Problem.from_functions(batch_size={self.batch_size}, sampling={self.sampling!r})"
-        arguments = [f"{k}={v!r}" for k, v in self.table().items()]
+            given = {"batch_size": self.batch_size, "sampling": self.sampling, **self._division}
+            return f"Problem.from_functions({', '.join(f'{k}={v!r}' for k, v in given.items())})"
+        arguments = [f"{k}={v!r}" for k, v in self.settings.items()]
         return f"Problem({', '.join(arguments)})"
 
 
@@ -268,14 +289,6 @@ def _named_objective(*arguments: Any) -> Objective:
     from stalegrad.models.objective import named_objective
 
     return named_objective(*arguments)
-
-
-def _checked(batch_size: object, sampling: Sampling) -> tuple[int, Sampling]:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"batch_size = {batch_size!r} is not allowed: a whole number of at least 1")
-    if sampling not in get_args(Sampling):
-        raise ValueError(unknown_name("sampling", sampling, get_args(Sampling)))
-    return int(batch_size), sampling
 
 
 def _checked_for(kind: str, model: str, dataset: str, augment: object, context: object) -> tuple[bool, int | None]:

@@ -17,7 +17,9 @@ from stalegrad.simulator.timing.delays import Exponential, as_delay
 from stalegrad.simulator.timing.engine import simulate
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-GUIDES = ("synchronies", "methods", "anatomy", "availability", "delays", "links", "logs", "rollouts", "theory")
+GUIDES = (
+    "synchronies", "methods", "anatomy", "availability", "data", "delays", "links", "logs", "rollouts", "theory",
+)  # fmt: skip
 
 
 def carried_out(guide):

@@ -26,6 +26,8 @@ dataset = "fashion-mnist-small"   # comes with the package; "fashion-mnist" and 
 batch_size = 32          # of one worker
 hidden = [64]
 # sampling = "sharded"   # "epochs" (default): one shuffled stream for all; "iid"; "sharded" by worker
+# partition = { partition = "dirichlet", alpha = 0.1 }   # shards that differ in their classes; docs/data.md
+# batches = "by-message"   # a message that is dropped loses its data
 
 [cluster]
 workers = 16

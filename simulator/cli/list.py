@@ -39,7 +39,8 @@ def list_command(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="methods, synchronies, delays, availabilities, regions, models, datasets, schedules, optimizers"
+            help="methods, synchronies, delays, availabilities, regions, models, datasets, partitions, schedules, "
+            "optimizers"
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
@@ -104,6 +105,12 @@ def _datasets() -> Mapping[str, Entry]:
     return list_datasets()
 
 
+def _partitions() -> Mapping[str, Entry]:
+    from stalegrad.models.partitions import PARTITIONS
+
+    return PARTITIONS
+
+
 def _schedules() -> Mapping[str, Entry]:
     from stalegrad.policies.schedules import SCHEDULES
 
@@ -124,6 +131,7 @@ LISTS: dict[str, Callable[[], Mapping[str, Entry]]] = {
     "regions": _regions,
     "models": _models,
     "datasets": _datasets,
+    "partitions": _partitions,
     "schedules": _schedules,
     "optimizers": _optimizers,
 }

@@ -59,6 +59,8 @@ class Experiment:
         """Raise ValueError unless the parts go together."""
         _ = self.budget
         self.method.synchrony.check(self.cluster.size)
+        if self.record.worker_losses:
+            self.problem.check_divided("worker_losses of record")
 
     @property
     def budget(self) -> Budget:

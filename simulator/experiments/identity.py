@@ -20,6 +20,7 @@ from stalegrad._core.specs import changed_fields
 from stalegrad._core.types import Table
 from stalegrad.models import Problem
 from stalegrad.models.networks import NETWORKS
+from stalegrad.models.partitions import PARTITIONS, Partition
 from stalegrad.policies import Method, methods
 from stalegrad.policies.schedules import SCHEDULES, Schedule
 from stalegrad.policies.synchrony import SYNCHRONIES, Synchrony
@@ -132,6 +133,8 @@ def registered_in(experiment: Experiment) -> dict[str, object]:
         found["method.learning_rate"] = type(method.learning_rate)
     if problem.named and _is_own(NETWORKS, NETWORKS[problem.model]):
         found["problem.model"] = NETWORKS[problem.model].make
+    if _is_own(PARTITIONS, type(problem.partition)):
+        found["problem.partition"] = type(problem.partition)
     for name, value in changed_fields(experiment.cluster).items():
         kinds = _kinds(value)
         mine: dict[str, type] = {DELAYS.name_of(kind): kind for kind in kinds if _is_own(DELAYS, kind)}
@@ -263,6 +266,8 @@ def _is_spec(value: object) -> bool:
             DELAYS.to_table(value)
         elif isinstance(value, Schedule):
             SCHEDULES.to_table(value)
+        elif isinstance(value, Partition):
+            PARTITIONS.to_table(value)
         elif isinstance(value, Problem | Cluster):
             value.table()
         else:

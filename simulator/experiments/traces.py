@@ -15,7 +15,7 @@ from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
 
-NOT_TIMED = {"method.rule", "method.weight", "method.learning_rate", "problem.model"}
+NOT_TIMED = {"method.rule", "method.weight", "method.learning_rate", "problem.model", "problem.partition"}
 """Things of users that a trace does not depend on."""
 
 KEPT = 8

@@ -6,56 +6,141 @@ Nothing here depends on how the run is executed, so neither chunking nor the eva
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 import numpy.typing as npt
 
+from stalegrad.models import Problem
+from stalegrad.models.partitions import Shuffled, split_of
+from stalegrad.models.partitions.base import SHARD
 from stalegrad.simulator.replays.lowering import LoweredTrace
 
 Ints = npt.NDArray[np.int32]
 
-_EPOCH, _IID, _SHARD = 100, 101, 102
-"""Purposes of random streams; they continue those of ``timing.streams.Purpose``."""
+_EPOCH, _IID = 100, 101
+"""Purposes of random streams, beside those of ``timing.streams.Purpose`` and ``models.partitions.base.SHARD``."""
 _IID_BLOCK = 1_024
 
 Longs = npt.NDArray[np.int64]
+
+Shards = Sequence[npt.NDArray[np.integer]]
+"""The examples of each worker."""
 
 Draw = Callable[[int, int], Ints]
 """(first, last) gradient id -> example indices of shape (messages, steps, batch size)."""
 
 
-def sampler(kind: str, examples: int, batch_size: int, seed: int, lowered: LoweredTrace, workers: int) -> Draw:
+def draw_of(problem: Problem, seed: int, lowered: LoweredTrace, workers: int) -> Draw:
+    """Return how the mini-batches of a problem's run are drawn; arguments as of :func:`sampler`.
+
+    Raises:
+        ValueError: if its data cannot be divided among so many workers, and are to be.
+    """
+    examples = max(problem.objective().examples, 1)
+    shards = () if problem.partition is None else problem.split(workers, seed)
+    by_message = problem.batches == "by-message"
+    return sampler(
+        problem.sampling,
+        examples,
+        problem.batch_size,
+        seed,
+        lowered,
+        workers,
+        shards=shards,
+        by_message=by_message,
+    )
+
+
+def sampler(
+    kind: str,
+    examples: int,
+    batch_size: int,
+    seed: int,
+    lowered: LoweredTrace,
+    workers: int,
+    *,
+    shards: Shards = (),
+    by_message: bool = False,
+) -> Draw:
     """Return how the mini-batches of a run are drawn.
 
     Args:
-        kind: ``epochs``, ``iid`` or ``sharded`` (see ``stalegrad.models.problem.Sampling``).
+        kind: ``epochs``, ``iid`` or ``sharded`` (see ``stalegrad.models.sampling.Sampling``).
         examples: size of the training set.
         batch_size: examples in a mini-batch.
         seed: seed of the run.
         lowered: for the worker of each message.
-        workers: number of shards, if sharded; each must hold a mini-batch at least.
+        workers: how many; if sharded, each must hold a mini-batch at least.
+        shards: if sharded, the examples of each worker; by default shuffled ones.
+        by_message: whether all messages take the mini-batches in turn, and not only the used ones.
     """
+    if kind == "sharded" and not shards:
+        shards = split_of(Shuffled(), np.zeros(examples, np.int64), workers, 0, seed)
+    return (_by_message if by_message else _by_gradient)(kind, examples, batch_size, seed, lowered, shards)
+
+
+def _by_gradient(
+    kind: str, examples: int, batch_size: int, seed: int, lowered: LoweredTrace, shards: Shards
+) -> Draw:
+    """Return the draw in which the used messages, in the order of gradient ids, take the mini-batches in turn."""
     steps = lowered.steps
     if lowered.steps_of is not None:
         worker = np.repeat(lowered.worker, lowered.steps_of)  # of each mini-batch
         single = lowered._replace(worker=worker, steps=1, steps_of=None)
-        draw = sampler(kind, examples, batch_size, seed, single, workers)
+        draw = _by_gradient(kind, examples, batch_size, seed, single, shards)
         return functools.partial(_varied, draw=draw, batch=lowered.batch, steps_of=lowered.steps_of, most=steps)
     if kind == "iid":
         return functools.partial(_iid, examples=examples, size=steps * batch_size, seed=seed, steps=steps)
     if kind == "epochs":
         return functools.partial(_epochs, examples=examples, size=steps * batch_size, seed=seed, steps=steps)
-    shards = np.array_split(_rng(seed, _SHARD).permutation(examples), workers)
-    return functools.partial(
-        _sharded,
-        shards=shards,
-        lowered=lowered,
-        rank=_rank(lowered.worker),
-        batch_size=batch_size,
-        seed=seed,
-    )
+    rank = _rank(lowered.worker)
+    return functools.partial(_sharded, shards=shards, lowered=lowered, rank=rank, batch_size=batch_size, seed=seed)
+
+
+def _by_message(
+    kind: str, examples: int, batch_size: int, seed: int, lowered: LoweredTrace, shards: Shards
+) -> Draw:
+    """Return the draw in which all messages of the trace, in the order of reading, take the mini-batches in turn.
+
+    Each takes as many as a message has local steps at most, whether it needs them or not: how many steps it will
+    make is not known when its work starts.
+    """
+    jobs = lowered.jobs
+    size = jobs.steps * batch_size
+    if kind == "sharded":
+        every = lowered._replace(steps=jobs.steps)
+        rank = _rank(jobs.worker)[jobs.used]
+        draw = functools.partial(
+            _sharded, shards=shards, lowered=every, rank=rank, batch_size=batch_size, seed=seed
+        )
+    else:
+        entries = _epochs_at if kind == "epochs" else _iid_at
+        draw = functools.partial(entries, rank=jobs.used, examples=examples, size=size, seed=seed)
+    return functools.partial(_own, draw=draw, lowered=lowered, shape=(jobs.steps, batch_size))
+
+
+def _own(first: int, last: int, *, draw: Draw, lowered: LoweredTrace, shape: tuple[int, int]) -> Ints:
+    """Return the mini-batches that messages make use of; what is beyond a message's own steps is 0."""
+    drawn = draw(first, last).reshape(-1, *shape)[:, : lowered.steps]
+    if lowered.steps_of is not None:
+        beyond = np.arange(lowered.steps) >= lowered.steps_of[first:last, None]
+        drawn[: len(beyond)][beyond] = 0
+    return drawn
+
+
+def _epochs_at(first: int, last: int, *, rank: Longs, examples: int, size: int, seed: int) -> Ints:
+    return _stream(rank[first:last, None] * size + np.arange(size), examples, seed, _EPOCH)
+
+
+def _iid_at(first: int, last: int, *, rank: Longs, examples: int, size: int, seed: int) -> Ints:
+    block, row = np.divmod(rank[first:last], _IID_BLOCK)
+    drawn = np.empty((len(block), size), np.int32)
+    for b in np.unique(block):
+        here = block == b
+        drawn[here] = _iid_block(int(b), examples, size, seed)[row[here]]
+    return drawn
 
 
 def _varied(first: int, last: int, *, draw: Draw, batch: Longs, steps_of: Ints, most: int) -> Ints:
@@ -107,9 +192,13 @@ def _epochs(first: int, last: int, *, examples: int, size: int, seed: int, steps
     return np.concatenate(drawn).reshape(last - first, steps, -1)
 
 
+def _iid_block(block: int, examples: int, size: int, seed: int) -> Ints:
+    return _rng(seed, _IID, block).integers(0, examples, (_IID_BLOCK, size), np.int32)
+
+
 def _iid(first: int, last: int, *, examples: int, size: int, seed: int, steps: int) -> Ints:
     blocks = [
-        _rng(seed, _IID, block).integers(0, examples, (_IID_BLOCK, size), np.int32)
+        _iid_block(block, examples, size, seed)
         for block in range(first // _IID_BLOCK, (last - 1) // _IID_BLOCK + 1)
     ]
     start = first - first // _IID_BLOCK * _IID_BLOCK
@@ -120,7 +209,7 @@ def _sharded(
     first: int,
     last: int,
     *,
-    shards: list[Longs],
+    shards: Shards,
     lowered: LoweredTrace,
     rank: Longs,
     batch_size: int,
@@ -133,12 +222,12 @@ def _sharded(
         here = workers == worker
         positions = rank[first:last][here][:, None] * size + np.arange(size)
         shard = shards[worker]
-        entries = shard[_stream(positions, len(shard), seed, _SHARD, int(worker))]
+        entries = shard[_stream(positions, len(shard), seed, SHARD, int(worker))]
         drawn[here] = entries.reshape(-1, lowered.steps, batch_size)
     return drawn
 
 
-def _rank(workers: Ints) -> Longs:
+def _rank(workers: Ints | Longs) -> Longs:
     """Return how many messages of the same worker come before each message."""
     order = np.argsort(workers, kind="stable")
     counts = np.bincount(workers)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from stalegrad._core.types import Array, Data, Ints, Params, PyTree, Scalar, Table
 from stalegrad.models import Objective
 from stalegrad.models.objective import Evaluate
+from stalegrad.models.shards import part_of
 from stalegrad.models.streams import Stream
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.plan import Plan
@@ -66,7 +68,7 @@ class History:
         self.recent: list[Measures] = []
         self.kept: list[tuple[int, dict[str, Params]]] = []
         self.initial = training.initial.params
-        self.current = evaluate(training.objective, training.initial, self.record)
+        self.current = evaluate_training(training, training.initial)
 
     def note(self, measured: Measures | None, update: int) -> None:
         """Take notice that all updates before this one have been made, and of what was measured of them."""
@@ -183,19 +185,58 @@ def as_types(stored: Sequence[np.ndarray], like: Sequence[Array]) -> list[np.nda
 
 def evaluate(objective: Objective, snapshot: Snapshot, record: Record) -> dict[str, float]:
     """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
-    streamed = isinstance(objective.train, Stream)
-    train = _measured(
-        objective, snapshot, objective.train, record.train_examples or (SAMPLE if streamed else None)
-    )
-    test = _measured(objective, snapshot, objective.test) if objective.test is not None else {}
-    return values_of(train, test, snapshot.params, record)
+    train = _measured(objective.evaluate, snapshot, objective.train, _at_most(objective, record))
+    return values_of(train, _test(objective, snapshot), snapshot.params, record)
+
+
+def evaluate_training(training: Training, snapshot: Snapshot) -> dict[str, float]:
+    """Return what :func:`evaluate` returns, and the loss of each worker if the record asks for it.
+
+    Raises:
+        ValueError: if it does, and the workers have no shards of their own.
+    """
+    objective, record, problem = training.objective, training.record, training.problem
+    if not record.worker_losses:
+        return evaluate(objective, snapshot, record)
+    problem.check_divided("worker_losses of record")
+    owner = np.empty(objective.examples, np.int64)
+    for worker, shard in enumerate(problem.split(training.workers, training.seed)):
+        owner[shard] = worker
+    at_most = _at_most(objective, record)
+    chosen = spaced(objective.examples, at_most)
+    train = _measured(objective.examine or objective.evaluate, snapshot, objective.train, at_most)
+    if objective.examine is not None:
+        count = np.bincount(owner[chosen], minlength=training.workers)
+        total = np.bincount(owner[chosen], np.asarray(train["losses"], float), training.workers)
+        losses = np.divide(total, count, out=np.full(len(count), math.nan), where=count > 0)
+    else:
+        shards = [chosen[owner[chosen] == worker] for worker in range(training.workers)]
+        losses = np.array([_loss_of(objective, snapshot, shard) for shard in shards])
+    values = values_of(train, _test(objective, snapshot), snapshot.params, record)
+    return values | {f"worker_loss[{worker}]": float(loss) for worker, loss in enumerate(losses)}
+
+
+def _at_most(objective: Objective, record: Record) -> int | None:
+    """Return over how many examples the training loss is taken at most; None: all."""
+    return record.train_examples or (SAMPLE if isinstance(objective.train, Stream) else None)
+
+
+def _test(objective: Objective, snapshot: Snapshot) -> Mapping[str, Scalar]:
+    return {} if objective.test is None else _measured(objective.evaluate, snapshot, objective.test)
+
+
+def _loss_of(objective: Objective, snapshot: Snapshot, shard: Ints) -> float:
+    """Return the loss of some training examples, NaN of none."""
+    if not len(shard):
+        return math.nan
+    return float(_measured(objective.evaluate, snapshot, part_of(objective.train, shard))["loss"])
 
 
 def _measured(
-    objective: Objective, snapshot: Snapshot, data: Data, at_most: int | None = None
+    evaluate: Evaluate, snapshot: Snapshot, data: Data, at_most: int | None = None
 ) -> Mapping[str, Scalar]:
     """Evaluate on data, or on ``at_most`` of its examples; on a stream block by block."""
-    metrics = _evaluator(objective.evaluate)
+    metrics = _evaluator(evaluate)
     if not isinstance(data, Stream):
         return metrics(*snapshot, sample(data, at_most))  # type: ignore[no-any-return]
     chosen = spaced(len(data), at_most)
@@ -203,7 +244,13 @@ def _measured(
     blocks = [chosen[i : i + BLOCK] for i in range(0, count, BLOCK)]
     parts = [metrics(*snapshot, data.fetch(block)) for block in blocks]
     weights = [len(block) / count for block in blocks]
-    return {name: sum(w * float(part[name]) for w, part in zip(weights, parts, strict=True)) for name in parts[0]}
+    found: dict[str, Scalar] = {
+        name: sum(w * float(part[name]) for w, part in zip(weights, parts, strict=True))
+        for name in parts[0].keys() - {"losses"}
+    }
+    if "losses" in parts[0]:
+        found["losses"] = jnp.concatenate([part["losses"] for part in parts])
+    return found
 
 
 def spaced(size: int, at_most: int | None) -> Ints:

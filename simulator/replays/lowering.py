@@ -18,6 +18,20 @@ from stalegrad.simulator.timing.trace import Trace
 Ints = npt.NDArray[np.int32]
 
 
+class Jobs(NamedTuple):
+    """All messages of a trace, whatever became of them, in the order in which their workers read.
+
+    Attributes:
+        worker: who computed each, (messages,).
+        steps: mini-batch gradients in a message, at most.
+        used: which of them are the used ones, in the order of gradient ids.
+    """
+
+    worker: npt.NDArray[np.int64]
+    steps: int
+    used: npt.NDArray[np.int64]
+
+
 class LoweredTrace(NamedTuple):
     """A trace as the replay sees it. The first axis of ``worker``, ``staleness``, ``read_version``, ``read_slot``
     and ``batch`` is the gradient id (rank of a used message by update, receive time, worker); of ``first``,
@@ -40,6 +54,7 @@ class LoweredTrace(NamedTuple):
         returned: whether each message is its worker's first since that has returned, (messages,); None if none is.
         slots: the largest number of versions live at once.
         scratch: whether some version that nobody reads found no free slot: one more is needed to put it.
+        jobs: all messages, the unused ones too.
     """
 
     worker: Ints
@@ -54,6 +69,7 @@ class LoweredTrace(NamedTuple):
     steps: int
     slots: int
     scratch: bool
+    jobs: Jobs
     steps_of: Ints | None = None
     returned: npt.NDArray[np.bool_] | None = None
 
@@ -114,6 +130,7 @@ def lower(trace: Trace, live: Iterable[int] = ()) -> LoweredTrace:
         steps=most,
         slots=slots,
         scratch=scratch,
+        jobs=Jobs(trace.column("worker"), int(trace.column("steps").max(initial=1)), used),
         steps_of=None if (steps == most).all() else steps,
         returned=_returned(trace, used),
     )

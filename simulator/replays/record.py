@@ -52,6 +52,9 @@ class Record:
             all (see :class:`~stalegrad.simulator.replays.run.Replay`); with ``updates = 1``, after every update.
         train_examples: take the training loss over this number of examples, evenly spaced, and not over all: to
             evaluate a large network on all training examples takes as long as a third of an epoch.
+        worker_losses: record the training loss of every worker's shard, f_i, in columns ``worker_loss[0]``,
+            ``worker_loss[1]``, ...: the mean over those of its examples over which the training loss is taken, NaN
+            if there are none. The problem must have a partition, or ``sampling="sharded"``.
         fn: ``fn(params) -> {"name": value}``, further columns of your own, under names that the history does not
             have yet: a scalar, or an array of up to 10,000 numbers, which becomes the columns ``name[0]``,
             ``name[1]``, ... (``name[0,0]``, ... of a matrix). Or the name of such a function,
@@ -68,6 +71,7 @@ class Record:
     per_gradient: bool = False
     params: bool = False
     train_examples: PositiveInt | None = None
+    worker_losses: bool = False
     fn: Callable[[Any], Mapping[str, Any]] | str | None = None
 
     def check_fields(self) -> None:
@@ -94,6 +98,8 @@ class Record:
             raise ValueError(
                 f"fn of record returned {returned!r:.60}: it must return a mapping of column to scalar or array"
             )
+        if self.worker_losses and "worker_loss" in returned:
+            raise ValueError("fn of record returned the column 'worker_loss', which worker_losses of record makes")
         return {name: each for column, value in returned.items() for name, each in _columns(column, value).items()}
 
     def check_kept(self, rows: int, size: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,17 +17,17 @@ from stalegrad._core.specs import Seed, validate
 from stalegrad._core.types import Params, PyTree, Stats
 from stalegrad.models import Problem
 from stalegrad.policies import Method
-from stalegrad.simulator.replays.batches import sampler
+from stalegrad.simulator.replays.batches import draw_of
 from stalegrad.simulator.replays.checkpoint import Checkpoint
 from stalegrad.simulator.replays.execution import begin, check_execution
 from stalegrad.simulator.replays.executor import Executor
 from stalegrad.simulator.replays.given import Start
-from stalegrad.simulator.replays.history import History, evaluate
+from stalegrad.simulator.replays.history import History, evaluate_training
 from stalegrad.simulator.replays.lanes import Part, grouped, replay_groups
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record
-from stalegrad.simulator.replays.training import Snapshot, Training, check_shards
+from stalegrad.simulator.replays.training import Snapshot, Training
 from stalegrad.simulator.replays.watch import Progress, Watch
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.trace import Trace
@@ -165,12 +167,10 @@ def mini_batches(trace: Trace, problem: Problem, *, seed: int = 0) -> npt.NDArra
         >>> mini_batches(trace, Problem("mlp", "fashion-mnist-small", batch_size=8)).shape
         (10, 1, 8)
     """
-    lowered, examples = lower(trace.verify()), problem.objective().examples
-    if not examples:
+    lowered = lower(trace.verify())
+    if not problem.objective().examples:
         raise ValueError("the problem has no data, so its messages are computed from no examples")
-    check_shards(problem, trace.workers)
-    seed = validate("seed", Seed, seed)
-    draw = sampler(problem.sampling, examples, problem.batch_size, seed, lowered, trace.workers)
+    draw = draw_of(problem, validate("seed", Seed, seed), lowered, trace.workers)
     messages = len(lowered.worker)
     drawn = draw(0, messages) if messages else np.empty((0, lowered.steps, problem.batch_size), np.int32)
     if lowered.steps_of is not None:
@@ -194,8 +194,7 @@ def follow(plan: Plan, executor: Executor, history: History, watch: Watch) -> bo
 
 def evaluate_now(executor: Executor) -> dict[str, float]:
     """Return the values of the version at which an execution stands."""
-    training = executor.training
-    return evaluate(training.objective, executor.snapshot, training.record)
+    return evaluate_training(executor.training, executor.snapshot)
 
 
 class Request(NamedTuple):
@@ -213,7 +212,8 @@ def replay_together(requests: Sequence[Request], lanes: int) -> list[Replay]:
 
     The devices of this process share the work.
     Numbers are those of :func:`replay` up to rounding; they depend on ``lanes``, but on nobody else's run.
-    A run whose updates differ in their number of messages is played alone.
+    A run whose updates differ in their number of messages is played alone, and so is one that records the losses
+    of the workers.
 
     Raises:
         ValueError: as :func:`replay`, before anything is played.
@@ -224,13 +224,13 @@ def replay_together(requests: Sequence[Request], lanes: int) -> list[Replay]:
     for trace, problem, method, record, seed in requests:
         training = Training(problem, method, trace.workers, record, _budget(trace), seed)
         parts.append(Part(training, training.plan(lower(trace), trace.end), History(training)))
-    groups = grouped(parts, lanes)
-    together = [group for group in groups if group[0].shape is not None]
+    alone = [part.shape is None or part.training.record.worker_losses for part in parts]
+    together = grouped(list(itertools.compress(parts, map(operator.not_, alone))), lanes)
     done = {
         id(part.history): result_of(part.plan, part.history, snapshot, f"{taken} lanes")
         for part, snapshot, taken in replay_groups(jax.local_devices(), together, lanes)
     }
-    for training, plan, history in (part for group in groups if group[0].shape is None for part in group):
+    for training, plan, history in itertools.compress(parts, alone):
         executor = begin(training, training.layout(plan.lowered), plan, None)
         follow(plan, executor, history, Watch())
         done[id(history)] = result_of(plan, history, executor.snapshot, executor.execution)

@@ -16,7 +16,7 @@ from stalegrad.models import Objective, Problem
 from stalegrad.policies import Method, Rule
 from stalegrad.policies.optimizers import build_optimizer, needs_loss
 from stalegrad.policies.rules.parts.staleness_weights import weights
-from stalegrad.simulator.replays.batches import key_of, sampler
+from stalegrad.simulator.replays.batches import draw_of, key_of
 from stalegrad.simulator.replays.given import FROM_SEED, Start, checked_batches, checked_start
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.plan import Plan, check_rule
@@ -158,7 +158,7 @@ class Training:
         check_rule(self.method.name, self.rule, lowered)
         examples, size = self.objective.examples, self.problem.batch_size
         if self.given.batches is None:
-            draw = sampler(self.problem.sampling, max(examples, 1), size, self.seed, lowered, self.workers)
+            draw = draw_of(self.problem, self.seed, lowered, self.workers)
         else:
             batches = checked_batches(self.given.batches, lowered, size, examples)
             draw = lambda first, last: batches[first:last]  # noqa: E731
@@ -186,14 +186,4 @@ def check(problem: Problem, method: Method, workers: int) -> None:
             f"learning_rate = {method.learning_rate} counts epochs, but the problem has no data: "
             'give unit = "updates"'
         )
-    check_shards(problem, workers)
-
-
-def check_shards(problem: Problem, workers: int) -> None:
-    """Raise ValueError if a problem's data cannot be sharded over so many workers, and are to be."""
-    examples = problem.objective().examples
-    if problem.sampling == "sharded" and examples // workers < problem.batch_size:
-        raise ValueError(
-            f"batch_size = {problem.batch_size} is not allowed: {examples} examples sharded over {workers} "
-            f"workers leave {examples // workers} each"
-        )
+    problem.check_workers(workers)

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sized
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -155,10 +155,11 @@ def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None =
     Args:
         base: what is the same everywhere.
         axes: values of each axis. An axis is a field of :class:`Experiment` (``method``, ``seed``, ...) or a key
-            of one of its tables (``cluster.workers``, ``method.k``, ``method.learning_rate``). A method is given
-            as such, or by name or as a table, and then takes over those of the base's parameters (learning rate,
-            k, optimizer, ...) that it has, too, and that are not given. A parameter that a method does not have
-            leaves it as it is. Instead of values there may be a :class:`Range` to draw from.
+            of one of its tables (``cluster.workers``, ``method.k``, ``method.learning_rate``), or of a spec in one
+            (``problem.partition.alpha``). A method is given as such, or by name or as a table, and then takes over
+            those of the base's parameters (learning rate, k, optimizer, ...) that it has, too, and that are not
+            given. A parameter that a method does not have leaves it as it is. Instead of values there may be a
+            :class:`Range` to draw from.
         sampling: how they are combined; by default all combinations.
 
     Raises:
@@ -266,10 +267,24 @@ def apply(base: Experiment, point: Point) -> Run:
 
 def _changed(part: str, value: Any, changes: Table) -> object:
     """Return the problem, cluster or record of an experiment with some of its fields changed."""
+    changes = _with_inner(part, value, changes)
     if isinstance(value, Problem):
         return value.but(**changes)
     check_keys(part, changes, [f.name for f in fields(value)])
     return replace(value, **changes)
+
+
+def _with_inner(part: str, value: object, changes: Table) -> Table:
+    """Return changes in which that of a field of a spec, ``partition.alpha``, is one of the spec."""
+    found: Table = {}
+    for name, change in changes.items():
+        outer, _, inner = name.partition(".")
+        held = found.get(outer, getattr(value, outer, None))
+        if inner and is_dataclass(held) and not isinstance(held, type):
+            check_keys(f"{outer} of {part}", {inner: change}, [f.name for f in fields(held)])
+            name, change = outer, replace(held, **{inner: change})
+        found[name] = change
+    return found
 
 
 def parameters(method: str) -> set[str]:

@@ -20,8 +20,12 @@ def default_lanes() -> int:
 
 
 def planned_lanes(experiment: Experiment, lanes: int) -> int | None:
-    """Return in how many lanes an experiment is to be executed; None: alone, as where a controller decides."""
-    return None if lanes == 1 or experiment.method.adaptive else lanes
+    """Return in how many lanes an experiment is to be executed; None: alone.
+
+    Alone are those whose controller decides from the loss, and those that record the losses of the workers.
+    """
+    alone = lanes == 1 or experiment.method.adaptive or experiment.record.worker_losses
+    return None if alone else lanes
 
 
 def run_together(experiments: Sequence[Experiment], lanes: int) -> list[Result]:

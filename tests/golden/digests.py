@@ -83,8 +83,8 @@ PER_GRADIENT = {
     "learning_rate": "learning_rate", "staleness": "staleness", "update": "update", "wallclock": "wallclock",
     "worker": "worker",
 }  # fmt: skip
-OWN = ("largest", "total")
-"""Columns of golden_functions."""
+OWN = ("largest", "total", *(f"worker_loss[{worker}]" for worker in range(4)))
+"""Columns of golden_functions, and those that only some records have."""
 
 NUMBERS = ("wallclock", "update", "train_loss", "test_loss", "test_error", "mean_staleness", "mean_gap")
 """Columns whose last value is written out, for comparison with tolerance."""
@@ -238,7 +238,27 @@ def convolution():
     return Problem.from_functions(init, loss, train=train, test=test, batch_size=4, sampling="sharded")
 
 
+def assigned():
+    """Return a least-squares problem whose rows are assigned to four workers, unevenly."""
+    rng = np.random.default_rng(1)
+    rows, owner = (
+        rng.standard_normal((40, 3)).astype(np.float32),
+        np.sort(np.arange(40) ** 2 % 4 + np.arange(40) % 3),
+    )
+    targets = rows @ np.array([1.0, -1.0, 0.5], np.float32) + owner.astype(np.float32)
+
+    def loss(w, batch, key):
+        x, y = batch
+        return 0.5 * jnp.mean((x @ w - y) ** 2)
+
+    partition = {"partition": "assigned", "workers": owner}
+    return Problem.from_functions(
+        lambda key: jnp.zeros(3), loss, train=(rows, targets), batch_size=2, partition=partition
+    )
+
+
 FUNCTIONS = {
+    "assigned": assigned,
     "quadratic": lambda: quadratic(["float32"], 0.0),
     "16-bit": lambda: quadratic(["bfloat16", "float16", "float32"], 0.1),
     "float64": lambda: quadratic(["float64", "float32"], 0.0),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stalegrad import policies, simulator
+from stalegrad import models, policies, simulator
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.simulator import Trace
 
@@ -24,7 +24,7 @@ RUNS = [name for name, spec in SPECS.items() if not spec.timing]
 
 QUICK = {
     "dana-zero", "windows", "loop", "lanes-k-async", "image-folder", "quadratic-16-bit", "noise",
-    "interrupted-adasync",
+    "interrupted-adasync", "dirichlet", "by-message",
 }  # fmt: skip
 """Runs of every execution; the others take long to compile, and are slow."""
 
@@ -76,10 +76,13 @@ def test_every_synchrony_and_delay_has_a_trace():
     assert kinds - {type(None)} == classes(simulator, simulator.Availability)
 
 
-def test_every_execution_sampling_and_fate_has_a_spec():
+def test_every_execution_sampling_partition_and_fate_has_a_spec():
     executions = {numbers["execution"] for numbers in RECORDED["numbers"].values()}
     assert {name.split("-")[0] for name in executions} == {"scan", "windows", "loop", "lanes"}
     assert {SPECS[name].experiment.problem.sampling for name in RUNS} == {"epochs", "iid", "sharded"}
+    partitions = {type(SPECS[name].experiment.problem.partition) for name in RUNS}
+    assert partitions - {type(None)} == classes(models, models.Partition)
+    assert {SPECS[name].experiment.problem.batches for name in RUNS} == {"by-gradient", "by-message"}
     fates = set()
     for spec in SPECS.values():
         for trace in spec.traces() or []:

@@ -128,7 +128,7 @@ def test_the_order_of_options_does_not_matter():
         (
             {"hiden": (3,)},
             "unknown option of model 'mlp': 'hiden'. Did you mean 'hidden'[?] "
-            "Allowed: augment, batch_size, context, directory, hidden, image_size, sampling.",
+            "Allowed: augment, batch_size, batches, context, directory, hidden, image_size, partition, sampling.",
         ),
         ({"self": 1}, "unknown option of model 'mlp': 'self'"),
         ({"l2": 0.1}, "unknown option of model 'mlp': 'l2'"),

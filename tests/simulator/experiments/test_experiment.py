@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings, strategies as st
 
-from stalegrad.models import Problem
+from stalegrad.models import Assigned, ClassesPerWorker, Dirichlet, Problem, Shuffled
 from stalegrad.policies import Constant, Cosine, InverseSqrt, StepDecay, methods
 from stalegrad.simulator import (
     Cluster,
@@ -128,6 +128,12 @@ problems = st.one_of(
         st.just("mnist"),
         directory=st.none() | st.text(max_size=9),
         hidden=st.lists(st.integers(1, 999), max_size=3),
+        partition=st.none()
+        | st.just(Shuffled())
+        | st.builds(Dirichlet, positive, st.sampled_from(["free", "equal"]))
+        | st.builds(ClassesPerWorker, counts)
+        | st.builds(Assigned, st.lists(st.integers(0, 9))),
+        batches=st.sampled_from(["by-gradient", "by-message"]),
     ),
 )
 experiments = st.builds(

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from stalegrad._core.specs import spec
-from stalegrad.models import Problem
+from stalegrad.models import Assigned, Dirichlet, Partition, Problem, Shuffled
+from stalegrad.models.partitions import PARTITIONS
 from stalegrad.policies import KAsync, Rule, methods
 from stalegrad.policies.schedules import SCHEDULES, Schedule
 from stalegrad.simulator import (
@@ -329,3 +330,60 @@ def test_a_key_changes_with_a_module_that_a_function_calls(base, tmp_path, monke
 def test_texts_that_only_look_like_functions_are_none(base):
     odd = base.but(method=methods.async_(optimizer={"name": "mine:opt", "mode": "warm:cold"}))
     assert functions_in(odd) == {"method.optimizer.name": "mine:opt"}
+
+
+def test_a_key_changes_with_the_partition_and_the_key_of_mini_batches(base):
+    problem = Problem("softmax-regression", "fashion-mnist-small", sampling="sharded")
+    others = [
+        problem,
+        problem.but(partition=Dirichlet(0.1)),
+        problem.but(partition=Dirichlet(0.2)),
+        problem.but(partition=Dirichlet(0.1, "equal")),
+        problem.but(partition=Dirichlet(0.1), batches="by-message"),
+    ]
+    assert len({key_of(base.but(problem=other)) for other in others}) == 5
+    assert key_of(base.but(problem=problem)) == key_of(base.but(problem=problem.but(partition=Shuffled())))
+    assert len({trace_text(base.but(problem=other)) for other in others}) == 1
+
+
+def test_partitions_of_functions_have_digests_and_names(base):
+    def experiment(**options):
+        problem = Problem.from_functions(
+            lambda key: jnp.zeros(1),
+            lambda w, batch, key: jnp.sum(w),
+            train=np.zeros((4, 1)),
+            batch_size=1,
+            **options,
+        )
+        return base.but(problem=problem)
+
+    given = [
+        {}, {"sampling": "sharded"}, {"partition": Dirichlet(1.0), "labels": [0, 0, 1, 1]},
+        {"partition": Dirichlet(1.0), "labels": [0, 1, 1, 1]}, {"partition": Assigned([0, 0, 1, 1])},
+        {"partition": Assigned([0, 1, 1, 1])}, {"batches": "by-message"},
+    ]  # fmt: skip
+    assert len({digest(experiment(**options)) for options in given}) == len(given)
+    assert digest(experiment(**given[2])) == digest(experiment(**given[2]))
+    assert "partition" not in name_table(experiment())["problem"]
+    assert name_table(experiment(**given[2])) == name_table(experiment(**given[2]))
+    assert name_table(experiment(**given[4])) != name_table(experiment(**given[5]))
+
+
+def test_a_key_changes_with_a_partition_that_was_registered_anew(base):
+    def register(order):
+        @spec
+        class Stripes(Partition):
+            def split(self, labels, workers, least, rng):
+                return [np.arange(len(labels))[worker::workers][::order] for worker in range(workers)]
+
+        PARTITIONS.register("stripes-for-keys", Stripes)
+        table = {"partition": "stripes-for-keys"}
+        return base.but(problem=Problem("softmax-regression", "fashion-mnist-small", partition=table))
+
+    try:
+        assert key_of(register(1)) != key_of(register(-1))
+        assert key_of(register(1)) == key_of(register(1))
+        assert trace_text(register(1)) is not None  # times do not depend on it
+        assert from_toml(register(1).to_toml()).problem.split(3)[1][:2].tolist() == [1, 4]
+    finally:
+        PARTITIONS._entries.pop("stripes-for-keys")

@@ -10,11 +10,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stalegrad.models import Problem
-from stalegrad.policies import Async, methods
-from stalegrad.simulator import Cluster, Experiment, Exponential, mini_batches, replay, run, simulate
+from stalegrad.models import ClassesPerWorker, Dirichlet, Problem
+from stalegrad.policies import Async, KSync, Sync, methods
+from stalegrad.simulator import (
+    Cluster,
+    Experiment,
+    Exponential,
+    Record,
+    Trace,
+    mini_batches,
+    replay,
+    run,
+    simulate,
+)
 from stalegrad.simulator.replays.batches import key_of, sampler
 from stalegrad.simulator.replays.lowering import lower
+from stalegrad.simulator.replays.run import Request, replay_together
 
 WORKERS = 4
 
@@ -149,3 +160,149 @@ def test_the_example_of_its_docstring_runs():
     runner = doctest.DocTestRunner()
     assert runner.run(example).attempted == 5
     assert runner.failures == 0
+
+
+# Mini-batches keyed by message
+
+
+def streams_by_hand(sampling, examples, batch_size, seed, shards):
+    """Return ``(worker) -> indices`` of the mini-batch that is handed out next, drawn one example at a time."""
+
+    def rng(*key):
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+    def epochs(count, *key):
+        epoch = 0
+        while True:
+            yield from rng(*key, epoch).permutation(count)
+            epoch += 1
+
+    common = epochs(examples, 100)
+    own = [epochs(len(shard), 102, worker) for worker, shard in enumerate(shards)]
+    if sampling == "epochs":
+        return lambda worker: [next(common) for _ in range(batch_size)]
+    return lambda worker: [shards[worker][next(own[worker])] for _ in range(batch_size)]
+
+
+def dropping_trace(steps=1, updates=40):
+    """Return a trace of which many messages are cancelled or discarded."""
+    cluster = Cluster(WORKERS, Exponential(), speeds=[1.0, 1.5, 0.5, 2.0])
+    return simulate(cluster, KSync(2, local_steps=steps), updates=updates, seed=5)
+
+
+def linear(sampling, **options):
+    """Return a problem whose gradient is the mean of its examples, and these."""
+    data = np.random.default_rng(0).normal(size=(37, 2))
+    problem = Problem.from_functions(
+        lambda key: jnp.zeros(2), lambda w, batch, key: jnp.mean(batch @ w),
+        train=data, batch_size=4, sampling=sampling, batches="by-message", **options,
+    )  # fmt: skip
+    return problem, data
+
+
+@pytest.mark.parametrize("sampling", ["epochs", "sharded"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_every_message_that_begins_takes_the_next_mini_batches_whatever_becomes_of_it(sampling, steps):
+    trace = dropping_trace(steps)
+    problem, _ = linear(sampling)
+    shards = problem.split(WORKERS, 9) if sampling == "sharded" else []
+    draw = streams_by_hand(sampling, 37, 4, 9, shards)
+    begun = [[draw(worker) for _ in range(steps)] for worker in trace.column("worker")]
+    assert len(begun) > 1.3 * len(trace.used)  # many lose their data
+    found = mini_batches(trace, problem, seed=9)
+    assert found.tolist() == np.array(begun)[trace.used].tolist()
+
+
+@pytest.mark.parametrize("sampling", ["epochs", "iid", "sharded"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_every_execution_takes_the_examples_that_are_told(sampling, steps):
+    with jax.enable_x64(True):
+        trace, (problem, data) = dropping_trace(steps), linear(sampling)
+        drawn = mini_batches(trace, problem, seed=9)
+        expected = -0.1 * data[drawn].mean(axis=2).sum(axis=(0, 1)) / 2
+        method = methods.k_sync(k=2, learning_rate=0.1, local_steps=steps)
+        found = [replay(trace, problem, method, seed=9, execution=way) for way in ("scan", "loop")]
+        found += replay_together([Request(trace, problem, method, Record(), 9)] * 3, 2)
+        for done in found:
+            np.testing.assert_allclose(done.params, expected, rtol=1e-10)
+        e = Experiment(problem, Cluster(WORKERS, Exponential(), speeds=[1.0, 1.5, 0.5, 2.0]), method, 40, seed=5)
+        ran = run(e, progress=False)
+        told = mini_batches(ran.trace, problem, seed=5)
+        np.testing.assert_allclose(ran.params, -0.05 * data[told].mean(axis=2).sum(axis=(0, 1)), rtol=1e-10)
+
+
+def test_windows_and_saved_traces_take_the_same_examples(tmp_path):
+    with jax.enable_x64(True):
+        problem, data = linear("sharded")
+        trace = simulate(Cluster(WORKERS, [1.0, 1.5, 0.5, 2.0]), Async(), updates=60)
+        drawn = mini_batches(trace, problem)
+        again = Trace.load(trace.save(tmp_path / "trace"))
+        assert np.array_equal(mini_batches(again, problem), drawn)
+        for way in ("windows", "scan"):
+            done = replay(again, problem, methods.async_(learning_rate=0.1), execution=way)
+            np.testing.assert_allclose(done.params, -0.1 * data[drawn].mean(axis=2).sum(axis=(0, 1)), rtol=1e-10)
+
+
+def test_a_run_that_decides_from_the_loss_takes_the_examples_of_its_final_trace():
+    with jax.enable_x64(True):
+        problem, data = linear("epochs", evaluate=lambda w, rows: {"loss": 1.0 + jnp.mean(rows @ w) ** 2})
+        method = methods.adasync(k=1, interval=2.0, learning_rate=0.1)
+        ran = run(Experiment(problem, Cluster(WORKERS, Exponential()), method, updates=60), progress=False)
+        assert len(ran.trace.spec["decisions"]) > 5
+        used = ran.trace.messages.loc[ran.trace.used]
+        weight = 1 / used.groupby("update")["steps"].transform("size").to_numpy()
+        drawn = mini_batches(ran.trace, problem)
+        expected = -0.1 * (weight[:, None] * data[drawn].mean(axis=2)[:, 0]).sum(axis=0)
+        np.testing.assert_allclose(ran.params, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("sampling", ["epochs", "iid", "sharded"])
+def test_a_draw_by_message_does_not_depend_on_how_it_is_cut(sampling):
+    lowered = lower(dropping_trace(3))
+    draw = sampler(sampling, 37, 4, 1, lowered, WORKERS, by_message=True)
+    whole = draw(0, 80)
+    assert np.array_equal(whole, np.concatenate([draw(a, b) for a, b in pairwise([0, 1, 7, 64, 65, 80])]))
+    assert np.array_equal(whole, sampler(sampling, 37, 4, 1, lowered, WORKERS, by_message=True)(0, 80))
+    assert whole.shape == (80, 3, 4)
+
+
+@pytest.mark.parametrize("sampling", ["epochs", "sharded"])
+def test_where_every_message_is_used_in_order_the_key_makes_no_difference(sampling):
+    trace = simulate(Cluster(3), Sync(), updates=20)
+    problem, _ = linear(sampling)
+    assert np.array_equal(mini_batches(trace, problem), mini_batches(trace, problem.but(batches="by-gradient")))
+
+
+def test_iid_draws_by_message_are_rows_of_the_same_table():
+    trace, (problem, _) = dropping_trace(), linear("iid")
+    rows = np.random.default_rng(np.random.SeedSequence(9, spawn_key=(101, 0))).integers(
+        0, 37, (1024, 4), np.int32
+    )
+    assert np.array_equal(mini_batches(trace, problem, seed=9)[:, 0], rows[trace.used])
+
+
+def test_a_slow_worker_that_is_always_cancelled_leaves_its_data_unused():
+    """Two equal workers and one that never finishes in time: its share of the common stream is lost."""
+    trace = simulate(Cluster(3, [1.0, 1.0, 1.5]), KSync(2), updates=30)
+    problem, _ = linear("epochs")
+    taken = mini_batches(trace, problem).ravel()
+    stream = streams_by_hand("epochs", 37, 4, 0, [])
+    every = [stream(None) for _ in range(90)]
+    kept = [batch for i, batch in enumerate(every) if i % 3 < 2]
+    assert taken.tolist() == np.concatenate(kept).tolist()
+
+
+@pytest.mark.parametrize("partition", [Dirichlet(0.2), Dirichlet(0.2, "equal"), ClassesPerWorker(1)], ids=str)
+def test_mini_batches_of_a_worker_come_from_its_shard_and_go_through_it(partition):
+    labels = np.arange(40) % 5
+    problem = Problem.from_functions(
+        lambda key: jnp.zeros(1), lambda w, batch, key: jnp.sum(w), train=np.zeros((40, 1)), batch_size=2,
+        labels=labels, partition=partition,
+    )  # fmt: skip
+    trace = simulate(Cluster(5, Exponential()), Async(), updates=300)
+    drawn = mini_batches(trace, problem, seed=3)
+    for worker, shard in enumerate(problem.split(5, 3)):
+        own = drawn[trace.column("worker")[trace.used] == worker].ravel()
+        assert set(own.tolist()) <= set(shard.tolist())
+        assert len(own) > len(shard)
+        assert sorted(own[: len(shard)]) == sorted(shard)

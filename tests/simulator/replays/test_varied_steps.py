@@ -182,3 +182,21 @@ def test_a_measured_trace_with_varied_steps_replays():
     assert lowered.gradients_before.tolist() == [0, 1, 5]
     problem, *_ = problem_of("epochs")
     assert replay(trace, problem, methods.async_(learning_rate=RATE)).history.gradients.tolist() == [0, 1, 5]
+
+
+@pytest.mark.parametrize("sampling", ["epochs", "sharded"])
+def test_by_message_every_message_has_as_many_mini_batches_set_aside_as_the_largest_has_steps(sampling):
+    with jax.enable_x64(True):
+        trace, (problem, rows, targets) = trace_of(2), problem_of(sampling)
+        problem, draw = problem.but(batches="by-message"), draws_by_hand(sampling, 7)
+        begun = [[draw(worker) for _ in range(4)] for worker in trace.column("worker")]
+        steps = trace.column("steps")[trace.used]
+        told = np.where(np.arange(4)[:, None] < steps[:, None, None], np.array(begun)[trace.used], -1)
+        assert np.array_equal(mini_batches(trace, problem, seed=7), told)
+        taken = (batch for message, own in zip(told, steps, strict=True) for batch in message[:own])
+        expected = by_hand(trace, rows, targets, lambda worker: next(taken))[-1]
+        method = methods.async_(learning_rate=RATE)
+        found = [replay(trace, problem, method, seed=7, execution=way) for way in ("scan", "loop")]
+        found += replay_together([Request(trace, problem, method, Record(), 7)] * 2, 2)
+        for done in found:
+            np.testing.assert_allclose(done.params, expected, rtol=1e-12)

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from stalegrad.models import Problem
+from stalegrad.models import ClassesPerWorker, Dirichlet, Problem, Shuffled
 from stalegrad.policies import methods
-from stalegrad.simulator import Cluster, Experiment, Exponential, Range, run, sweep
+from stalegrad.simulator import Cluster, Experiment, Exponential, Range, load, run, sweep
 from stalegrad.simulator.cli.init import EXAMPLE
 from stalegrad.simulator.sweeps import lanes as sweep_lanes
 from stalegrad.simulator.sweeps.axes import Sampling, load_sweep, plan
@@ -309,3 +309,38 @@ def test_what_is_no_list_or_too_long_is_one_sentence(axes, sampling, said):
 def test_a_range_beyond_what_numbers_hold_is_one_sentence(ends):
     with pytest.raises(ValueError, match=r"high of range = .* is not allowed"):
         Range(*ends)
+
+
+def test_partitions_and_their_fields_are_axes(tmp_path):
+    base = BASE.but(problem=BASE.problem.but(partition=Dirichlet(1.0, "equal")))
+    found = experiments({"problem.partition.alpha": [0.1, 10.0]}, base=base)
+    assert [e.problem.partition for e in found] == [Dirichlet(0.1, "equal"), Dirichlet(10.0, "equal")]
+    drawn = experiments({"problem.partition.alpha": Range(0.01, 10.0, log=True)}, "random", 5, base=base)
+    assert len({e.problem.partition.alpha for e in drawn}) == 5
+    given = [{"partition": "iid"}, Dirichlet(0.1), {"partition": "classes-per-worker", "classes": 3}]
+    found = experiments({"problem.partition": given, "problem.batches": ["by-gradient", "by-message"]})
+    assert [e.problem.sampling for e in found] == ["sharded"] * 6
+    assert [e.problem.partition for e in found[::2]] == [Shuffled(), Dirichlet(0.1), ClassesPerWorker(3)]
+    swept = sweep(
+        base.but(updates=4), store=tmp_path, progress=False, **{"problem.partition.alpha": [0.1, 10.0]}
+    ).runs
+    assert swept["problem.partition.alpha"].tolist() == [0.1, 10.0]
+    assert len(load(tmp_path).runs) == 2
+
+
+def test_fields_of_other_parts_are_axes():
+    found = experiments({"cluster.compute.scale": [2.0, 3.0]})
+    assert [e.cluster.compute for e in found] == [Exponential(2.0), Exponential(3.0)]
+
+
+@pytest.mark.parametrize(
+    ("axis", "said"),
+    [
+        ("cluster.compute.scal", r"unknown key of compute of cluster: 'scal'\. Did you mean 'scale'"),
+        ("problem.partition.alpha", r"unknown option of model 'softmax-regression': 'partition.alpha'"),
+        ("cluster.join.scale", "unknown key of cluster: 'join.scale'"),
+    ],
+)
+def test_a_field_that_a_part_of_a_part_does_not_have_is_named(axis, said):
+    with pytest.raises(ValueError, match=said):
+        plan(BASE, {axis: [1.0]})

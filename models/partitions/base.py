@@ -1,0 +1,77 @@
+"""The base of all partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from stalegrad._core.specs import kebab, spec
+from stalegrad._core.types import Ints
+
+SHARD = 102
+"""Purpose of the random streams of shards: (SHARD,) divides the examples, (SHARD, worker, epoch) shuffles a
+shard."""
+
+
+@spec
+class Partition:
+    """Base of all partitions: every training example belongs to exactly one worker.
+
+    Attributes:
+        needs_labels: whether it goes by the classes of the examples.
+    """
+
+    needs_labels: ClassVar[bool] = False
+
+    def check(self, labels: Ints, workers: int, least: int) -> None:
+        """Raise ValueError if the data cannot be divided in this way, whatever the seed.
+
+        Args:
+            labels: the class of every example, 0, 1, ...; (examples,). All 0 where there are no classes.
+            workers: how many.
+            least: examples that every worker must get: those of a mini-batch.
+        """
+
+    def split(self, labels: Ints, workers: int, least: int, rng: np.random.Generator) -> Sequence[Ints]:
+        """Return the indices of the examples of each worker.
+
+        Args:
+            labels: as of :meth:`check`.
+            workers: as there.
+            least: as there.
+            rng: the random stream for this purpose.
+        """
+        raise TypeError(f"{type(self).__name__} does not say who holds which example: define split()")
+
+
+def split_of(partition: Partition, labels: Ints, workers: int, least: int, seed: int) -> tuple[Ints, ...]:
+    """Return the indices of the examples of each worker, read-only.
+
+    Args:
+        partition: how the examples are divided.
+        labels: the class of every example, 0, 1, ...; (examples,).
+        workers: how many.
+        least: examples that every worker must get.
+        seed: of the run.
+
+    Raises:
+        ValueError: if they cannot be divided so, or a partition of your own leaves out an example, uses one twice
+            or gives a worker too few.
+    """
+    partition.check(labels, workers, least)
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SHARD,)))
+    shards = tuple(np.array(shard, np.int64) for shard in partition.split(labels, workers, least, rng))
+    name = kebab(type(partition).__name__)
+    if len(shards) != workers:
+        raise ValueError(f"partition {name} made {len(shards)} shards for {workers} workers")
+    if not np.array_equal(np.sort(np.concatenate(shards)), np.arange(len(labels))):
+        raise ValueError(f"partition {name} does not give every example of {len(labels)} to exactly one worker")
+    for worker, shard in enumerate(shards):
+        if len(shard) < least:
+            raise ValueError(
+                f"partition {name} leaves worker {worker} {len(shard)} examples: a mini-batch has {least}"
+            )
+        shard.flags.writeable = False
+    return shards

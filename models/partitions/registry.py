@@ -1,0 +1,41 @@
+"""The registry of partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from stalegrad._core.registry import Registry
+from stalegrad._core.specs import shown
+
+if TYPE_CHECKING:
+    from stalegrad.models.partitions.base import Partition
+
+PARTITIONS: Registry[type[Partition]] = Registry(
+    "partition",
+    {
+        "shuffled": "stalegrad.models.partitions.shuffled:Shuffled",
+        "dirichlet": "stalegrad.models.partitions.skewed:Dirichlet",
+        "classes-per-worker": "stalegrad.models.partitions.skewed:ClassesPerWorker",
+        "assigned": "stalegrad.models.partitions.assigned:Assigned",
+    },
+    key="partition",
+    aliases={"iid": "shuffled"},
+)
+"""The partitions by name; ``PARTITIONS.register`` adds one of your own."""
+
+
+def as_partition(value: object) -> Partition:
+    """Return the partition that a value stands for: itself, or a table as in TOML.
+
+    Raises:
+        ValueError: for anything else, naming it.
+    """
+    from stalegrad.models.partitions.base import Partition
+
+    if isinstance(value, Partition):
+        return value
+    if isinstance(value, Mapping):
+        found: Partition = PARTITIONS.from_table(value)
+        return found
+    raise ValueError(f"partition = {shown(value)} is not allowed: give e.g. Dirichlet(alpha=0.1)")
