@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from stalegrad._core.trees import tree_map
 from stalegrad._core.types import OptimizerState, Params, Scalar
@@ -15,9 +16,11 @@ from stalegrad.policies.rules.parts.look_ahead import LookAhead
 
 
 class StashState(NamedTuple):
-    """The versions of each array before the current one, newest first, and the optimizer's state."""
+    """Past versions of each array (version v of one that is kept for a updates in row v mod a), the updates made
+    so far, and the optimizer's state."""
 
     past: Params
+    updates: jax.Array
     inner: OptimizerState
 
 
@@ -47,12 +50,18 @@ def stashed(
         past = tree_map(
             lambda leaf, age: jnp.broadcast_to(leaf, (age, *leaf.shape)), params, delays_of(params, stages)
         )
-        return StashState(past, inner.init(params))
+        return StashState(past, jnp.zeros((), jnp.int32), inner.init(params))
 
     def update(d: Params, state: StashState, params: Params = None, **told: object) -> tuple[Params, StashState]:
         step, after = inner.update(d, state.inner, params, **told)
-        past = tree_map(lambda old, leaf: jnp.concatenate([leaf[None], old])[: len(old)], state.past, params)
-        return step, StashState(past, after)
+
+        def kept(past: jax.Array, leaf: jax.Array) -> jax.Array:
+            if not len(past):
+                return past
+            written: jax.Array = lax.dynamic_update_index_in_dim(past, leaf, state.updates % len(past), 0)
+            return written
+
+        return step, StashState(tree_map(kept, state.past, params), state.updates + 1, after)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -61,6 +70,12 @@ def oldest() -> LookAhead:
     """Return the oldest version kept of every array; the current one where none is."""
 
     def look(params: Params, state: StashState, learning_rate: Scalar, worker: Scalar) -> Params:
-        return tree_map(lambda leaf, past: past[-1] if len(past) else leaf, params, state.past)
+        def read(leaf: jax.Array, past: jax.Array) -> jax.Array:
+            if not len(past):
+                return leaf
+            found: jax.Array = lax.dynamic_index_in_dim(past, state.updates % len(past), keepdims=False)
+            return found
+
+        return tree_map(read, params, state.past)
 
     return look

@@ -175,10 +175,11 @@ def test_what_a_user_registers_counts_in_the_key_by_what_it_computes(base, monke
 @pytest.mark.parametrize("name", list(methods.REGISTRY))
 def test_a_store_reads_the_key_of_every_experiment_that_it_writes(name, base):
     info = methods.REGISTRY[name]
-    given = {"k": 2, "bound": 1, "tau": 4, "local_steps": 2, "weight_decay": 0.1}
+    given = {"k": 2, "bound": 1, "tau": 4, "local_steps": 2, "weight_decay": 0.1, "backups": 1, "threshold": 2}
+    given |= {"batch": 3, "trials": 2, "limit": 1.5, "delay": 1, "seconds": (1.0, 1.0, 2.0, 2.0)}
     given |= {"optimizer": {"b1": 0.8, "name": "adam"}} if name != "gap-aware" else {}
     arguments = {key: value for key, value in given.items() if key in info.parameters}
-    if name.startswith("delayed-averaging"):
+    if name.startswith("delayed-averaging") or name == "mindflayer":
         arguments.pop("local_steps", None)
     for i, law in enumerate(LAWS):
         method = info(learning_rate=RATES[i % len(RATES)], **arguments)

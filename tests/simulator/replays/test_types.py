@@ -20,8 +20,21 @@ from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.run import Request, replay_together
 
 REQUIRED = {
-    **{name: {"k": 2} for name in ("k-sync", "k-batch-sync", "k-async", "adasync", "k-batch-async")},
+    **{
+        name: {"k": 2}
+        for name in ("k-sync", "k-batch-sync", "k-async", "adasync", "k-batch-async", "fedbuff", "fadas", "ca2fl")
+    },
     "ssp": {"bound": 3},
+    "bounded-staleness": {"bound": 1},
+    "backup-workers": {"backups": 1},
+    "ringmaster": {"threshold": 2},
+    "ringmaster-lmo": {"threshold": 2},
+    "malenia": {"batch": 3},
+    "mindflayer": {"trials": 2, "limit": 2.0},
+    "dropcompute": {"limit": 2.0},
+    "dylu": {"seconds": (1.0, 1.0, 2.0), "local_steps": 2},
+    "constant-delay": {"delay": 1},
+    "diloco": {"inner": "sgd"},  # the second moments of its AdamW are below the rounding of bfloat16
     "delayed-averaging": {"tau": 4},
     "delayed-averaging-general": {"tau": 4},
 }
