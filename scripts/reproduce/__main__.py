@@ -13,7 +13,7 @@ from pathlib import Path
 from report import section
 
 PARTS = Path("results/reproduce")
-SECTIONS = ("slow_and_stale", "mindthestep", "delayed_averaging", "momentum", "optimal_times")
+SECTIONS = ("slow_and_stale", "mindthestep", "delayed_averaging", "momentum", "optimal_times", "data_skew")
 HEAD = """# Reproduction of the papers' claims
 
 Written by `make reproduce`: every claim with its verdict and the numbers it rests on, at a size that two cores can

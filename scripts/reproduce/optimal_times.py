@@ -16,14 +16,14 @@ from stalegrad.models import Problem
 from stalegrad.policies import Method, methods
 from stalegrad.simulator import Cluster, Experiment, Record, Recorded, run
 
-SIZE, WORKERS, NOISE = 100, 64, 0.01
+SIZE, WORKERS, NOISE = 100, 256, 0.01
 QUADRATIC_TIME = 8_000.0
 TARGET_GAP = 1e-4
 """Of f - f*, as a share of that at the start."""
 
 JOBS = tuple(f"alibaba-job-{number}" for number in range(1, 5))
-JOB_TARGET = 0.35
-JOB_STEPS = 240
+JOB_TARGET = 0.5
+JOB_STEPS = 400
 """Mean steps of a worker in a run on a job."""
 
 
@@ -93,7 +93,8 @@ def ringmaster() -> tuple[list[Claim], str]:
         return reached(run(experiment, progress=False).history, target)
 
     rates = [2.0**-power for power in range(8)]
-    sizes = (1, 2, 4, 8, 16, 32)
+    small = [2.0**-power for power in range(13)]
+    sizes = (1, 4, 16, 64)
     grids = {
         "ringmaster": [
             (f"R = {r}, rate {rate:g}", methods.ringmaster(threshold=r, learning_rate=rate))
@@ -103,8 +104,8 @@ def ringmaster() -> tuple[list[Claim], str]:
         "rennala": [
             (f"S = {s}, rate {rate:g}", methods.rennala(k=s, learning_rate=rate)) for s in sizes for rate in rates
         ],
-        "delay-adaptive": [(f"rate {rate:g}", methods.delay_adaptive(learning_rate=rate)) for rate in rates],
-        "async": [(f"rate {rate:g}", methods.async_(learning_rate=rate)) for rate in rates],
+        "delay-adaptive": [(f"rate {rate:g}", methods.delay_adaptive(learning_rate=rate)) for rate in small],
+        "async": [(f"rate {rate:g}", methods.async_(learning_rate=rate)) for rate in small],
         "sync": [(f"rate {rate:g}", methods.sync(learning_rate=rate)) for rate in rates],
     }
     found = {name: best(grid, seconds) for name, grid in grids.items()}
@@ -112,19 +113,19 @@ def ringmaster() -> tuple[list[Claim], str]:
     claims = [
         Claim(
             f"Ringmaster, {other}",
-            f"Tuned Ringmaster reaches {TARGET_GAP:g} of the initial f - f* before tuned {other}.",
+            f"Tuned Ringmaster reaches {TARGET_GAP:g} of the initial gap to the minimum before tuned {other}.",
             bool(ours < found[other].times.mean()),
             f"{ours:.0f} s against {found[other].times.mean():.0f} s",
         )
         for other in ("rennala", "delay-adaptive", "async")
     ]
     rows = [
-        [name, tuned.label, f"{tuned.times.mean():.0f}", f"{tuned.times.std(ddof=1):.0f}"]
+        [name, tuned.label, f"{tuned.times.mean():.0f}", ", ".join(f"{time:.0f}" for time in tuned.times)]
         for name, tuned in found.items()
     ]
     return claims, table(
-        f"Quadratic, d = {SIZE}, {WORKERS} workers: simulated seconds to {TARGET_GAP:g} of the initial f - f*",
-        ["method", "best of the grid", "mean", "standard deviation"],
+        f"Quadratic, d = {SIZE}, {WORKERS} workers: simulated seconds to {TARGET_GAP:g} of the initial gap",
+        ["method", "best of the grid", "mean", "seeds"],
         rows,
     )
 
@@ -140,7 +141,7 @@ def steps(problem: Problem, cluster: Cluster, mean: float, method: Method, seed:
 def measured_jobs() -> tuple[list[Claim], str]:
     """Compare synchronous and asynchronous methods, all tuned, on the times of four production jobs."""
     problem = Problem("mlp", "fashion-mnist-small", batch_size=32)
-    rates = (0.025, 0.05, 0.1, 0.2, 0.4)
+    rates = (0.025, 0.05, 0.1, 0.2)
 
     def grid(name: str, key: str = "", values: Sequence[int] = ()) -> list[tuple[str, Method]]:
         options = [{key: value} for value in values] or [{}]
@@ -169,7 +170,8 @@ def measured_jobs() -> tuple[list[Claim], str]:
             name: best(grid, functools.partial(steps, problem, cluster, mean)) for name, grid in grids.items()
         }
         fastest = min(("async", "k-async", "ringmaster"), key=lambda name: float(found[name].times.mean()))
-        ratio = found["m-sync"].times.mean() / found[fastest].times.mean()
+        ours, theirs = float(found["m-sync"].times.mean()), float(found[fastest].times.mean())
+        ratio = ours / theirs if math.isfinite(theirs) else math.nan
         claims.append(
             Claim(
                 job,
@@ -184,7 +186,7 @@ def measured_jobs() -> tuple[list[Claim], str]:
                 job,
                 "m-synchronous SGD is at least as fast as the best asynchronous method.",
                 bool(ratio <= 1),
-                f"m-sync {found['m-sync'].times.mean():.1f}, {fastest} {found[fastest].times.mean():.1f} steps",
+                f"m-sync {ours:.1f}, {fastest} {theirs:.1f} steps",
             )
         )
         rows.append([job, *(f"{t.times.mean():.1f} ({t.label})" for t in found.values())])
@@ -202,10 +204,10 @@ def section() -> Section:
     return Section(
         "Optimal times: Ringmaster, Rennala, m-synchronous SGD",
         f"Ringmaster's quadratic with d = {SIZE} instead of 1,729 and {WORKERS} workers instead of 6,174, times "
-        f"i + |N(0, i)| of worker i, drawn once, Gaussian noise of {NOISE} per coordinate; rates 1 to 2^-7, R "
-        "and S 1 to 32. Jobs: MLP 784-64-10 on fashion-mnist-small, batch 32, ten workers with the mini-batch "
-        "times of four production jobs in their order, rates 0.025 to 0.4, m and K 2, 5, 8, R 5 and 20. Grids are "
-        f"searched with one seed; the best entry is run with {len(SEEDS)} seeds.",
+        f"i + |N(0, i)| of worker i, drawn once, Gaussian noise of {NOISE} per coordinate; rates 1 to 2^-7 "
+        "(asynchronous 2^-12), R and S 1 to 64. Jobs: MLP 784-64-10 on fashion-mnist-small, batch 32, ten workers "
+        "with the mini-batch times of four production jobs in their order, rates 0.025 to 0.2, m and K 2, 5, 8, "
+        f"R 5 and 20. Grids are searched with one seed; the best entry is run with {len(SEEDS)} seeds.",
         first + second,
         [first_table, second_table],
     )
