@@ -83,8 +83,8 @@ def section() -> Section:
         f"MLP 784-128-10 on fashion-mnist-small, batch 4, {WORKERS} workers (100 in the paper) whose shards are "
         f"drawn from a Dirichlet distribution of alpha = {ALPHA}, gamma times of CV 0.2 and mean i for worker i, "
         f"{TIME:g} simulated seconds; rates 0.003 to 0.2, tuned for the time to a training loss of {TARGET} with "
-        f"one seed, then {len(SEEDS)} seeds. Malenia with S = {WORKERS}, CA2FL with a buffer of 5, Ringmaster with "
-        f"R = {WORKERS}.",
+        f"one seed, then {len(SEEDS)} seeds. Malenia with S = {WORKERS}, CA2FL with a buffer of 5, Ringmaster "
+        f"with R = {WORKERS}.",
         claims,
         [
             table(

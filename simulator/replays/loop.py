@@ -63,7 +63,7 @@ class Loop(Executor):
                 measured.append(measures)
             count = None if self.layout.messages == 1 else np.asarray(b - a, rate.dtype)
             assert total is not None
-            told = (*event[:4], plan.oldest[u], *event[5:])
+            told = (*event[:4], s.staleness[a:b].max(), *event[5:])
             params, optimizer, kept, sent = self.apply(
                 self.numbers, params, optimizer, kept, *total, count, told, rate
             )

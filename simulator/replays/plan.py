@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stalegrad._core.types import Floats, Ints
+from stalegrad._core.types import Floats
 from stalegrad.policies import Rule
 from stalegrad.simulator.replays.batches import Draw
 from stalegrad.simulator.replays.lowering import LoweredTrace
@@ -21,7 +21,6 @@ class Plan(NamedTuple):
         draw: draws mini-batches.
         epochs: passed before each update, and in all; NaN without data.
         learning_rate: of each update.
-        oldest: the largest staleness of each update's messages.
         weight: the factor that each message's staleness has earned it.
         due: when rows of the history are.
     """
@@ -30,7 +29,6 @@ class Plan(NamedTuple):
     draw: Draw
     epochs: Floats
     learning_rate: Floats
-    oldest: Ints
     weight: Floats
     due: Points
 

@@ -108,7 +108,7 @@ def cut(plan: Plan, start: int, stop: int, updates: int, most: int, indices: Int
         first=_padded((s.first[start : stop + 1] - a).astype(np.int32), updates + 1),
         write_slot=_padded(s.write_slot[start:stop], updates),
         learning_rate=_padded(plan.learning_rate[start:stop], updates),
-        oldest=_padded(plan.oldest[start:stop], updates),
+        oldest=_padded(np.maximum.reduceat(s.staleness[a:b], s.first[start:stop] - a), updates),
         weight=_padded(plan.weight[a:b], messages),
         steps=None if s.steps_of is None else _padded(s.steps_of[a:b], messages),
         returned=None if s.returned is None else _padded(s.returned[a:b], messages),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -112,6 +113,12 @@ class Training:
         self.rule: Rule = method.rule(workers)
         self.init_key, self.loss_key = jax.random.split(key_of(self.seed))
         self.given = given
+        if self.rule.table is not None and problem.partition is None and given.batches is None:
+            warnings.warn(
+                f"method {method.name!r} keeps a table with a row per worker, for workers whose data differ; here "
+                "all draw from the same data: give the problem a partition",
+                stacklevel=2,
+            )
 
     @functools.cached_property
     def initial(self) -> Snapshot:
@@ -172,10 +179,7 @@ class Training:
         weight = weights(self.rule.weight, lowered.staleness, update, self.workers, **more)
         due = points(self.record, self.budget, lowered, end, final=final)
         self.record.check_kept(len(due.update), sum(leaf.nbytes for leaf in jax.tree.leaves(self.initial.params)))
-        oldest = (
-            np.maximum.reduceat(lowered.staleness, lowered.first[:-1]) if lowered.updates else lowered.staleness
-        )
-        return Plan(lowered, draw, epochs, learning_rate, oldest, weight, due)
+        return Plan(lowered, draw, epochs, learning_rate, weight, due)
 
 
 def check(problem: Problem, method: Method, workers: int) -> None:

@@ -1,6 +1,7 @@
 """Methods whose servers choose, keep tables or mix models: against an independent event loop, limits, promises."""
 
 import importlib.util
+import warnings
 from pathlib import Path
 
 import jax
@@ -427,3 +428,14 @@ def test_aliases_name_the_same_methods():
 def test_what_cannot_be_is_refused_by_name(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+def test_a_table_without_data_of_the_workers_own_is_warned_of():
+    trace = simulate(Cluster(2, 1.0), Ringleader(), updates=2)
+    with pytest.warns(UserWarning, match="method 'ringleader' keeps a table .* give the problem a partition"):
+        replay(trace, problem(), methods.ringleader())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replay(trace, problem(), methods.ringleader(), batches=batches_of(trace, 1))
+        replay(trace, problem().but(sampling="sharded"), methods.ringleader())
+        replay(trace, problem(), methods.async_(synchrony=Ringleader()))
