@@ -18,6 +18,7 @@ from stalegrad._core.types import Table
 from stalegrad.simulator.experiments.experiment import Experiment, from_toml
 from stalegrad.simulator.experiments.identity import SEMANTICS
 from stalegrad.simulator.experiments.result import Result
+from stalegrad.simulator.replays.compiling import keep_compiled
 from stalegrad.simulator.sweeps.lanes import run_together
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def attempt_text(text: str, semantics: int) -> Outcome:
 def processes(jobs: int) -> ProcessPoolExecutor:
     """Return an executor of ``jobs`` processes on this machine, which exit when this process exits.
 
+    They keep compiled code in the user's cache directory, as the command line does: what one of them has compiled
+    the others need not, nor does the next sweep (``JAX_COMPILATION_CACHE_DIR`` names another place; empty: none).
     Use it as ``with processes(4) as pool: sweep(..., executor=pool)``; in a script under
     ``if __name__ == "__main__":``, as always with processes.
 
@@ -84,7 +87,13 @@ def processes(jobs: int) -> ProcessPoolExecutor:
         ValueError: if ``jobs`` is not a whole number of at least 1.
     """
     jobs = validate("jobs", PositiveInt, jobs)
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), die_with_parent)
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin_process)
+
+
+def begin_process() -> None:
+    """Set up a process that runs experiments."""
+    die_with_parent()
+    keep_compiled()
 
 
 def die_with_parent() -> None:
