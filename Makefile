@@ -11,7 +11,7 @@ READY := $(VENV)/ready-$(LIST)
 
 PEERS ?= .venv-peers/bin/python
 
-.PHONY: help demo test test-slow test-lowest golden lint bench bench-peers validate reproduce notebooks clean
+.PHONY: help demo test test-slow test-lowest golden lint bench bench-gpu bench-peers validate reproduce notebooks clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,12 @@ lint: $(READY)  ## Check style and types
 
 bench: $(READY)  ## Measure speed against plain SGD, side by side
 	$(BIN)/python tests/benchmarks/bench.py
+
+# On a machine with an accelerator and no network: any Python that has JAX and the dependencies.
+GPU_PYTHON ?= python3
+
+bench-gpu:  ## Check and measure on an accelerator: docs/benchmarks-gpu.md (GPU_PYTHON: a Python with its JAX)
+	$(GPU_PYTHON) tests/benchmarks/gpu.py
 
 .venv-peers/ready:
 	$(PYTHON) -m venv .venv-peers
