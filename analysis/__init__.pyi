@@ -39,6 +39,10 @@ from .theory.error_bounds import (
     mind_the_step_learning_rate as mind_the_step_learning_rate,
     mind_the_step_updates as mind_the_step_updates,
 )
+from .theory.mindflayer import (
+    MindFlayerParameters as MindFlayerParameters,
+    mindflayer_parameters as mindflayer_parameters,
+)
 from .theory.parameters import (
     BirchParameters as BirchParameters,
     Parameters as Parameters,

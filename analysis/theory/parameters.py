@@ -70,10 +70,10 @@ def ringmaster_parameters(
         >>> ringmaster_parameters((2.0, 0.5), epsilon=0.1, gap=3.0)
         Parameters(learning_rate=0.025, updates=7200, threshold=5, batch=None)
     """
-    smoothness, noise = _target(constants, epsilon, gap, batch_size)
-    threshold = max(1, _ceil(noise / epsilon))
-    rate = min(1 / (2 * threshold * smoothness), _ratio(epsilon, 4 * smoothness * noise))
-    updates = None if gap is None else _ceil(smoothness * gap / epsilon * (8 * threshold + 16 * noise / epsilon))
+    smoothness, noise = target(constants, epsilon, gap, batch_size)
+    threshold = max(1, ceil_of(noise / epsilon))
+    rate = min(1 / (2 * threshold * smoothness), ratio_of(epsilon, 4 * smoothness * noise))
+    updates = None if gap is None else ceil_of(smoothness * gap / epsilon * (8 * threshold + 16 * noise / epsilon))
     return Parameters(rate, updates, threshold=threshold)
 
 
@@ -156,10 +156,10 @@ def ringleader_parameters(
         >>> ringleader_parameters((2.0, 0.5), epsilon=0.1, workers=8).learning_rate
         0.0078125
     """
-    smoothness, noise = _target(constants, epsilon, None, batch_size)
+    smoothness, noise = target(constants, epsilon, None, batch_size)
     check_whole("workers", workers)
     check_number("rows", rows, low=1.0)
-    rate = min(1 / (8 * workers * smoothness), _ratio(epsilon * rows, 10 * smoothness * noise))
+    rate = min(1 / (8 * workers * smoothness), ratio_of(epsilon * rows, 10 * smoothness * noise))
     return Parameters(rate, None)
 
 
@@ -193,10 +193,12 @@ def birch_parameters(
         >>> birch_parameters(7, (2.0, 0.5), epsilon=0.1, gap=3.0)
         BirchParameters(step=0.025, gradients=4320)
     """
-    smoothness, noise = _target(constants, epsilon, gap, batch_size)
+    smoothness, noise = target(constants, epsilon, gap, batch_size)
     check_whole("distance", distance, low=0)
-    step = min(1 / (2 * max(distance, 1) * smoothness), _ratio(epsilon, 4 * noise * smoothness))
-    known = None if gap is None else _ceil(smoothness * gap / epsilon * (4 * (distance + 1) + 8 * noise / epsilon))
+    step = min(1 / (2 * max(distance, 1) * smoothness), ratio_of(epsilon, 4 * noise * smoothness))
+    known = (
+        None if gap is None else ceil_of(smoothness * gap / epsilon * (4 * (distance + 1) + 8 * noise / epsilon))
+    )
     return BirchParameters(step, known)
 
 
@@ -265,14 +267,14 @@ def _mean_of_batch(
     constants: ConstantsLike, epsilon: float, gap: float | None, batch_size: int, *, least: int
 ) -> Parameters:
     """Return the parameters of methods whose direction is unbiased, fresh and of variance sigma^2 / S at most."""
-    smoothness, noise = _target(constants, epsilon, gap, batch_size)
-    batch = max(least, _ceil(noise / epsilon))
-    rate = min(1 / smoothness, _ratio(epsilon * batch, 2 * smoothness * noise))
-    updates = None if gap is None else _ceil(smoothness * gap / epsilon * (4 + 8 * noise / (epsilon * batch)))
+    smoothness, noise = target(constants, epsilon, gap, batch_size)
+    batch = max(least, ceil_of(noise / epsilon))
+    rate = min(1 / smoothness, ratio_of(epsilon * batch, 2 * smoothness * noise))
+    updates = None if gap is None else ceil_of(smoothness * gap / epsilon * (4 + 8 * noise / (epsilon * batch)))
     return Parameters(rate, updates, batch=batch)
 
 
-def _target(constants: ConstantsLike, epsilon: float, gap: float | None, batch_size: int) -> tuple[float, float]:
+def target(constants: ConstantsLike, epsilon: float, gap: float | None, batch_size: int) -> tuple[float, float]:
     """Check what is asked for, and return L and sigma^2."""
     check_number("epsilon", epsilon, above=True)
     if gap is not None:
@@ -280,11 +282,12 @@ def _target(constants: ConstantsLike, epsilon: float, gap: float | None, batch_s
     return smoothness_and_noise(constants, batch_size)
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def ratio_of(numerator: float, denominator: float) -> float:
+    """Return a quotient, infinite for a denominator of 0."""
     return numerator / denominator if denominator else math.inf
 
 
-def _ceil(value: float) -> int:
+def ceil_of(value: float) -> int:
     """Return a number rounded up, but not for the rounding of quotients: 2.1 / 0.3 is above 7."""
     if not math.isfinite(value):
         raise ValueError("epsilon is too small for these constants: a number of gradients is infinite")
