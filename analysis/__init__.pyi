@@ -1,5 +1,6 @@
 from .fits.delays import DelayFit as DelayFit, fit_delays as fit_delays
 from .fits.staleness import StalenessFit as StalenessFit, fit_staleness as fit_staleness
+from .fits.stragglers import Stragglers as Stragglers, stragglers as stragglers
 from .plots.anatomy import plot_anatomy as plot_anatomy, plot_dropped as plot_dropped
 from .plots.busy import plot_busy as plot_busy
 from .plots.curves import plot_curves as plot_curves
@@ -14,6 +15,7 @@ from .plots.staleness_time import (
     plot_staleness_time as plot_staleness_time,
 )
 from .plots.timeline import plot_timeline as plot_timeline
+from .plots.what_if import plot_what_if as plot_what_if
 from .reports.report import Report as Report, report as report
 from .statistics.curves import Histories as Histories, mean_curves as mean_curves, on_grid as on_grid
 from .statistics.frontier import pareto as pareto

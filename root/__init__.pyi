@@ -48,6 +48,7 @@ from .simulator import (
     run as run,
     simulate as simulate,
     sweep as sweep,
+    what_if as what_if,
 )
 
 __version__: str

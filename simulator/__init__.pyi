@@ -52,3 +52,5 @@ from .timing.logs import (
     read_trace_events as read_trace_events,
 )
 from .timing.trace import Trace as Trace
+from .whatif.answer import WhatIf as WhatIf
+from .whatif.what_if import what_if as what_if

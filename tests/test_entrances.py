@@ -61,6 +61,9 @@ ENTRANCES = {  # entrance: (code, the heavy libraries that it may load)
     "a cluster": (CLUSTER + "Cluster(4, Exponential())", TIMING),
     "a problem and every method": (EXPERIMENT, TIMING - {"simpy"}),
     "simulate": (CLUSTER + "simulate(Cluster(4, Exponential()), KAsync(2), updates=20)", TIMING),
+    "what-if": (
+        COMMAND.format("what-if steps.csv"), TIMING | SHELL | {"scipy.stats", "scipy.special", "scipy.optimize"}
+    ),
     "run": ("from stalegrad.simulator import run", NUMBERS | {"pandas", "scipy", "simpy", "tqdm"}),
     "trace": (COMMAND.format("trace spec.toml"), TIMING | SHELL | {"tqdm"}),
 }  # fmt: skip
@@ -98,6 +101,9 @@ def test_an_entrance_loads_what_it_needs_only(entrance, tmp_path):
     code, allowed = ENTRANCES[entrance]
     if entrance == "trace":
         (tmp_path / "spec.toml").write_text(SPEC)
+    if entrance == "what-if":
+        rows = [f"{worker},{step},{1 + worker % 2 * step % 3}" for worker in range(4) for step in range(20)]
+        (tmp_path / "steps.csv").write_text("\n".join(["worker,step,seconds", *rows]))
     assert loaded(code, tmp_path) - allowed == set()
 
 

@@ -38,12 +38,16 @@ FORBIDDEN = {  # importer: what it must not know, neither at the top of a file n
     "simulator.replays": ["analysis", "simulator.experiments", "simulator.sweeps", *DOORS],
     "simulator.experiments": ["simulator.sweeps", *DOORS],
     "simulator.sweeps": DOORS,
+    "simulator.whatif": ["simulator.sweeps", *DOORS],
     "simulator.regression": ["simulator.cli", "testing", "__main__"],
 }
 ALLOWED = {"analysis": ["simulator.timing.delays"]}  # all the same: fits and theory need the laws
 INSIDE = {  # inside functions only: thin methods that draw
     "simulator.experiments.result": ["analysis"],
     "simulator.sweeps.results": ["analysis"],
+    "simulator.whatif.answer": ["analysis"],
+    "simulator.whatif.training": ["analysis"],
+    "simulator.whatif.what_if": ["analysis"],
     "analysis.fits.staleness": ["analysis.plots"],
 }
 EXECUTES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}

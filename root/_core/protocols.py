@@ -189,6 +189,40 @@ class ResultLike(Protocol):
         ...
 
 
+class WhatIfLike(Protocol):
+    """What other synchronies would have done to a job, see ``stalegrad.simulator.WhatIf``."""
+
+    @property
+    def name(self) -> str:
+        """What the log is called."""
+        ...
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per synchrony: ``throughput``, ``speedup``, ``low``, ``high``, ``staleness`` and others."""
+        ...
+
+    @property
+    def workers(self) -> pd.DataFrame:
+        """One row per worker: ``mean`` (s), ``slowdown``, ``slow``."""
+        ...
+
+    @property
+    def slowdown(self) -> float:
+        """The time of the synchronous job over that of the ideal one."""
+        ...
+
+    @property
+    def words(self) -> Sequence[str]:
+        """Sentences: the job, its stragglers, the gain, and how sure all this is."""
+        ...
+
+    @property
+    def histories(self) -> Mapping[str, Sequence[pd.DataFrame]]:
+        """Label -> one history per seed; empty without a problem."""
+        ...
+
+
 class SynchronyLike(Protocol):
     """Who waits for whom. Theory also reads ``k``, the messages of an update, where a synchrony has it."""
 

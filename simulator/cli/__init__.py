@@ -1,4 +1,4 @@
-"""The command line: ``stalegrad demo | init | run | trace | report | check | list``, one file each.
+"""The command line: ``stalegrad demo | init | run | trace | what-if | report | check | list``, one file each.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or bad input. Commands import what they need in their bodies, so that
 ``--help`` opens at once.
@@ -21,6 +21,7 @@ from stalegrad.simulator.cli.list import list_command
 from stalegrad.simulator.cli.report import report_command
 from stalegrad.simulator.cli.run import run_command
 from stalegrad.simulator.cli.trace import trace_command
+from stalegrad.simulator.cli.what_if import what_if_command
 
 
 class Commands(TyperGroup):
@@ -47,6 +48,7 @@ app.command("demo")(demo_command)
 app.command("init")(init_command)
 app.command("run")(run_command)
 app.command("trace")(trace_command)
+app.command("what-if")(what_if_command)
 app.command("report")(report_command)
 app.command("list")(list_command)
 app.add_typer(check_app, name="check")

@@ -139,7 +139,7 @@ def check_steps(worker: Ints, step: Floats, rows: Ints, table: LogTable) -> None
         first, second = sorted((int(rows[at]), int(rows[at + 1])))
         raise ValueError(
             f"{table.place(second)}: worker {worker[at]} has step {step[at]:g} twice, first at "
-            f"{table.place(first)}"
+            f"{table.place(first)}; if the table is of several jobs or stages, keep the rows of one"
         )
     expected = np.unique(step)[place_of(worker)]
     lacking = np.flatnonzero(step != expected)

@@ -237,6 +237,9 @@ def workers(column: Column, table: LogTable) -> tuple[Ints, list[str]]:
 
     Workers that are whole numbers are counted from 0; others are numbered in the order of their names.
     """
+    cells = column.cells
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "iu" and len(cells) and cells.min() >= 0:
+        return cells.astype(np.int64), []
     found = names(column, table)
     if found and isinstance(found[0], str):
         known = sorted(set(map(str, found)))

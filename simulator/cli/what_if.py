@@ -1,0 +1,160 @@
+"""``stalegrad what-if``: what other synchronies would have done to a job, from its measured step times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stalegrad.simulator.cli.console import print_plainly, print_written
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stalegrad.policies.synchrony import Synchrony
+
+NAMES = {
+    "throughput": "grad/s", "speedup": "over sync", "time_per_update": "s/update", "idle": "idle",
+    "wasted": "wasted", "staleness": "stale", "staleness_p99": "99 %",
+}  # fmt: skip
+"""Columns of the table, and what they are called on the terminal."""
+
+
+def what_if_command(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="Step times: CSV or Parquet with worker, step, seconds; or alibaba-job-1 to -4."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A new directory for the page, the picture and the tables.")
+    ] = None,
+    synchrony: Annotated[
+        list[str] | None,
+        typer.Option("--synchrony", "-s", help="Compare this, e.g. k-async:k=4; may be repeated."),
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="What a column is called, e.g. worker=host; may be repeated.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only rows with this value, e.g. job=SE; may be repeated.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Of the times: s, ms, us or ns.")] = None,
+    skip: Annotated[int, typer.Option(min=0, help="First steps that are left out: warm-up.")] = 0,
+    compute_only: Annotated[
+        bool, typer.Option("--compute-only", help="Times are of computing alone, though all workers agree.")
+    ] = False,
+    message_bytes: Annotated[float, typer.Option(min=0.0, help="Of a gradient, and of a model.")] = 0.0,
+    link: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="upload, download, ingress, egress (bytes/s); uplink, downlink (s): e.g. upload=1.25e9."
+        ),
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="Train the problem of this TOML file, at its method's learning rate.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of a training.")] = 1,
+) -> None:
+    """Say what waiting costs a job, who is slow, and what other synchronies would have done to it.
+
+    Without --spec the answer is about time only: an upper bound on what they would gain.
+    """
+    from stalegrad.simulator import load_experiment, what_if
+    from stalegrad.simulator.experiments.result import Result
+    from stalegrad.simulator.replays.compiling import keep_compiled
+
+    if out is not None:
+        Result.check_free(out)
+    experiment = None if spec is None else load_experiment(spec)
+    if experiment is not None:
+        keep_compiled()
+    answer = what_if(
+        _rows(file, only or ()),
+        None if not synchrony else [_synchrony(text) for text in synchrony],
+        None if experiment is None else experiment.problem,
+        message_bytes,
+        None if not link else dict(_number(text, "--link") for text in link),
+        learning_rate=0.1 if experiment is None else experiment.method.learning_rate,
+        seeds=seeds,
+        columns=None if not column else dict(_pair(text, "--column") for text in column),
+        unit=unit,
+        skip=skip,
+        compute_only=compute_only,
+    )
+    print_plainly(shown(answer.table))
+    for words in answer.words:
+        print_plainly(f"\n{words}")
+    if out is not None:
+        print_written(sorted(answer.save(out).iterdir()))
+
+
+def shown(table: pd.DataFrame) -> str:
+    """Return the table of an answer as the terminal shows it: intervals beside the speed-up, shares in percent."""
+    found = table.drop(columns=["low", "high", "exact"]).rename(columns=NAMES)
+    ends = zip(table["speedup"], table["low"], table["high"], strict=True)
+    found["over sync"] = [f"{middle:.2f} ({low:.2f} to {high:.2f})" for middle, low, high in ends]
+    for name in ("idle", "wasted"):
+        found[name] = found[name].map("{:.0%}".format)
+    found["stale"] = found["stale"].map("{:.3g}".format)
+    return found.rename_axis(None).to_string(float_format="{:.4g}".format)
+
+
+def _rows(file: str, only: Sequence[str]) -> object:
+    """Return a file, or the rows of it that have certain values."""
+    if not only:
+        return file
+    import pandas as pd
+
+    from stalegrad._core.specs import unknown_name
+    from stalegrad.simulator.timing.delays.step_times import ALLOWED
+    from stalegrad.simulator.timing.logs.sources import load
+
+    found = load(file, "a log of step times", ALLOWED)
+    kept = pd.DataFrame({name: list(values) for name, values in found.columns.items()})
+    for text in only:
+        name, value = _pair(text, "--only")
+        if name not in kept:
+            raise ValueError(f"{file}: {unknown_name('column', name, kept.columns)}")
+        rows = kept[name].astype(str) == value
+        if not rows.any():
+            known = ", ".join(kept[name].astype(str).unique()[:10])
+            raise ValueError(f"{file}: no row has {name} = {value}; there are {known}")
+        kept = kept[rows]
+    return kept.reset_index(drop=True)
+
+
+def _synchrony(text: str) -> Synchrony:
+    """Return the synchrony of a text like ``k-async:k=4``."""
+    import tomllib
+
+    from stalegrad.policies.synchrony import SYNCHRONIES
+
+    name, _, rest = text.partition(":")
+    table: dict[str, object] = {"name": name}
+    for part in filter(None, rest.split(",")):
+        key, value = _pair(part, "--synchrony")
+        try:
+            table[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[key] = value
+    found: Synchrony = SYNCHRONIES.from_table(table)
+    return found
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, between, value = text.partition("=")
+    if not between or not name.strip() or not value.strip():
+        raise ValueError(f"{option} = {text!r} is not allowed: give NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def _number(text: str, option: str) -> tuple[str, float | str]:
+    name, value = _pair(text, option)
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
