@@ -19,6 +19,7 @@ from stalegrad.simulator.timing.engine import simulate
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 GUIDES = (
     "synchronies", "methods", "anatomy", "availability", "data", "delays", "links", "logs", "rollouts", "theory",
+    "what-if",
 )  # fmt: skip
 
 

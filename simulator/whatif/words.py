@@ -67,8 +67,8 @@ def _job(facts: Facts) -> str:
 
 def _who(facts: Facts) -> str:
     slow = facts.workers[facts.workers["slow"]].sort_values("slowdown", ascending=False, kind="stable")
-    named = ", ".join(f"{share:.2f} for worker {worker}" for worker, share in slow["slowdown"][:NAMED].items())
-    alone = f" With the others at the mean of each step, S would be {named}." if named else ""
+    named = ", ".join(f"{share:.2f} with worker {worker}" for worker, share in slow["slowdown"][:NAMED].items())
+    alone = f" If all others took the mean time of each step, S would still be {named}." if named else ""
     return f"{facts.imbalance}{alone}"
 
 
