@@ -11,7 +11,7 @@ READY := $(VENV)/ready-$(LIST)
 
 PEERS ?= .venv-peers/bin/python
 
-.PHONY: help demo test test-slow test-lowest golden lint bench bench-gpu bench-peers validate reproduce notebooks clean
+.PHONY: help demo test test-slow test-lowest golden lint bench bench-gpu bench-peers validate validate-real reproduce notebooks clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,9 @@ bench-peers: $(READY) $(if $(filter .venv-peers/%,$(PEERS)),.venv-peers/ready)  
 
 validate: $(READY)  ## Set theory beside simulation: docs/validation.md
 	$(BIN)/python scripts/validate_theory.py --out docs/validation.md
+
+validate-real: $(READY)  ## Set a real parameter server beside simulation: docs/validation.md (10 minutes)
+	$(BIN)/python scripts/validate_real.py --out docs/validation.md
 
 reproduce: $(READY)  ## Test the claims of the papers on real images: docs/reproduction.md (long)
 	$(BIN)/python scripts/reproduce

@@ -25,6 +25,7 @@ from .statistics.paired import (
     paired_difference as paired_difference,
     speedups as speedups,
 )
+from .statistics.side_by_side import side_by_side as side_by_side
 from .statistics.staleness import staleness_table as staleness_table
 from .statistics.targets import to_target as to_target
 from .theory.constants import (

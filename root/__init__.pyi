@@ -39,6 +39,7 @@ from .simulator import (
     TraceRecorder as TraceRecorder,
     Uniform as Uniform,
     Weibull as Weibull,
+    compare as compare,
     from_toml as from_toml,
     load as load,
     load_experiment as load_experiment,

@@ -9,6 +9,7 @@ from .experiments.run import run as run
 from .replays.record import Record as Record
 from .replays.run import Replay as Replay, mini_batches as mini_batches, replay as replay
 from .sweeps.axes import Range as Range
+from .sweeps.comparison import Comparison as Comparison, compare as compare
 from .sweeps.executors import processes as processes
 from .sweeps.results import SweepResult as SweepResult, load as load
 from .sweeps.sweep import sweep as sweep

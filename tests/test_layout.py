@@ -45,6 +45,7 @@ ALLOWED = {"analysis": ["simulator.timing.delays"]}  # all the same: fits and th
 INSIDE = {  # inside functions only: thin methods that draw
     "simulator.experiments.result": ["analysis"],
     "simulator.sweeps.results": ["analysis"],
+    "simulator.sweeps.comparison": ["analysis"],
     "simulator.whatif.answer": ["analysis"],
     "simulator.whatif.training": ["analysis"],
     "simulator.whatif.what_if": ["analysis"],

@@ -1,4 +1,4 @@
-"""The command line: ``stalegrad demo | init | run | trace | what-if | report | check | list``, one file each.
+"""The command line: one file per command.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or bad input. Commands import what they need in their bodies, so that
 ``--help`` opens at once.
@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 import stalegrad
 from stalegrad.simulator.cli.check import app as check_app
+from stalegrad.simulator.cli.compare import compare_command
 from stalegrad.simulator.cli.demo import demo_command
 from stalegrad.simulator.cli.init import init_command
 from stalegrad.simulator.cli.list import list_command
@@ -49,6 +50,7 @@ app.command("init")(init_command)
 app.command("run")(run_command)
 app.command("trace")(trace_command)
 app.command("what-if")(what_if_command)
+app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("list")(list_command)
 app.add_typer(check_app, name="check")

@@ -1,0 +1,116 @@
+"""Two sets of runs side by side, metric by metric, seed by seed where they share seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from stalegrad._core.protocols import ResultLike
+from stalegrad.analysis.statistics.curves import Floats, shown_column
+from stalegrad.analysis.statistics.inputs import check_bootstrap, check_histories, check_mapping, check_target
+from stalegrad.analysis.statistics.paired import bootstrap
+from stalegrad.analysis.statistics.targets import arrival
+
+OF_TRACES = ("gradients_per_second", "mean_staleness", "idle", "wasted")
+"""What is compared of a trace's summary."""
+
+
+def side_by_side(
+    a: Mapping[int, ResultLike],
+    b: Mapping[int, ResultLike],
+    target: float | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare two sets of runs that differ in the seed only.
+
+    If they have seeds in common, only these are compared, pair by pair, so that what runs of a seed share cancels;
+    the interval is the bootstrap's percentile interval of the mean difference. Otherwise seeds are drawn from
+    either set on its own. From a handful of seeds intervals are too narrow; from one seed there is none.
+
+    Args:
+        a: seed -> result.
+        b: seed -> result.
+        target: of the error (of the loss, where there is no error) whose wallclock is compared. Default: the
+            lowest that at least half of the runs of both reach.
+        level: of the interval.
+        resamples: bootstrap samples.
+        seed: of the bootstrap.
+
+    Returns:
+        Index ``metric``: the wallclock (s) to the target, the last error or loss, used gradients per second, mean
+        staleness (updates), shares ``idle`` and ``wasted``. Columns ``a``, ``b`` (means), ``difference`` (b - a),
+        ``low``, ``high``, ``pairs`` (0: not paired). NaN where a run did not reach the target or is not finite.
+
+    Raises:
+        ValueError: if a set is empty, a history lacks a column, or an argument is out of range.
+
+    Reference:
+        Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
+    """
+    check_bootstrap(level, resamples)
+    for name, runs in (("a", a), ("b", b)):
+        check_mapping(runs, name, "result")
+        check_histories([run.history for run in runs.values()], ("wallclock", "train_loss"), name)
+    y = shown_column([run.history for runs in (a, b) for run in runs.values()])
+    target = _common_target(a, b, y) if target is None else target
+    check_target(target, y)
+    common = [number for number in a if number in b]
+    sides = [[runs[number] for number in common or runs] for runs in (a, b)]
+    rows = {}
+    measures = [[_measures(run, y, target) for run in runs] for runs in sides]
+    for metric in measures[0][0]:
+        ours, theirs = (np.array([found[metric] for found in side]) for side in measures)
+        ends = _interval(ours, theirs, bool(common), level, resamples, seed)
+        means = float(ours.mean()), float(theirs.mean())
+        difference = float((theirs - ours).mean()) if common else means[1] - means[0]
+        rows[metric] = (*means, difference, *ends, len(common))
+    columns = ["a", "b", "difference", "low", "high", "pairs"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("metric")
+
+
+def same_events(a: ResultLike, b: ResultLike) -> bool:
+    """Return whether two runs made the same updates at the same moments, of messages of the same workers."""
+    first, second = a.trace, b.trace
+    return np.array_equal(first.update_times, second.update_times) and all(
+        np.array_equal(first.column(name)[first.used], second.column(name)[second.used])
+        for name in ("worker", "read_version", "read_time", "receive_time")
+    )
+
+
+def _measures(run: ResultLike, y: str, target: float) -> dict[str, float]:
+    reached = arrival(run.history, target, y, "wallclock")
+    last, summary = float(run.history[y].to_numpy(float)[-1]), run.trace.summary()
+    found = {f"wallclock to {y} {target:.4g}": reached.time if reached.reached else np.nan}
+    found[f"last {y}"] = last if np.isfinite(last) else np.nan
+    return found | {name: float(summary[name]) for name in OF_TRACES}
+
+
+def _common_target(a: Mapping[int, ResultLike], b: Mapping[int, ResultLike], y: str) -> float:
+    """Return the lowest value that at least half of the runs of both reach; infinite values are never reached."""
+    middles = []
+    for runs in (a, b):
+        values = [run.history[y].to_numpy(float) for run in runs.values()]
+        best = sorted(float(v[np.isfinite(v)].min()) if np.isfinite(v).any() else np.inf for v in values)
+        middles.append(best[(len(best) - 1) // 2])
+    finite = [middle for middle in middles if np.isfinite(middle)]
+    return max(finite, default=0.0)
+
+
+def _interval(
+    ours: Floats, theirs: Floats, paired: bool, level: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return np.nan, np.nan
+    if paired:
+        return bootstrap(theirs - ours, np.mean, level, resamples, seed)
+    if min(len(ours), len(theirs)) < 2:
+        return np.nan, np.nan
+    rng = np.random.default_rng(seed)
+    first, second = (v[rng.integers(len(v), size=(resamples, len(v)))].mean(axis=1) for v in (ours, theirs))
+    low, high = np.quantile(second - first, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
