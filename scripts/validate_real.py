@@ -189,8 +189,8 @@ COLUMNS = (
 HEAD = f"""\
 {TITLE}
 
-Printed by `make validate-real` on {os.cpu_count()} shared cores: worker processes on loopback that sleep for their
-computing times, and a server process that applies real gradients, with a `TraceRecorder` in it. *Distances* are
+Printed by `make validate-real` on {os.cpu_count()} shared cores: worker processes on loopback that sleep for
+their computing times, and a server process that applies real gradients, with a `TraceRecorder` in it. *Distances* are
 those of Bhattacharyya between histograms of staleness: of the real run and a simulation of the very times that its
 workers were told to sleep; of the real run and simulations that draw from the times that were measured (computing,
 and the server's per message), mean of {SEEDS}; of two seeds of a simulation, mean and range. *Replayed* is the
