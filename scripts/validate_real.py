@@ -182,20 +182,21 @@ def found_in(case: Case, messages: int, out: Path) -> Found:
 
 
 COLUMNS = (
-    "run", "workers", "updates", "distance, same times", "measured times", "two seeds", "gradients/s", "same times",
-    "measured times", "P(fresh)", "measured times", "mean staleness", "measured times", "replayed", "load",
+    "run", "workers", "updates", "distance, same times", "measured times", "two seeds", "gradients/s",
+    "same times", "measured times", "P(fresh)", "measured times", "mean staleness", "measured times", "replayed",
+    "load",
 )  # fmt: skip
 
 HEAD = f"""\
 {TITLE}
 
 Printed by `make validate-real` on {os.cpu_count()} shared cores: worker processes on loopback that sleep for
-their computing times, and a server process that applies real gradients, with a `TraceRecorder` in it. *Distances* are
-those of Bhattacharyya between histograms of staleness: of the real run and a simulation of the very times that its
-workers were told to sleep; of the real run and simulations that draw from the times that were measured (computing,
-and the server's per message), mean of {SEEDS}; of two seeds of a simulation, mean and range. *Replayed* is the
-largest difference between a parameter of the server and that of a replay of the recorded trace, in float64. *Load*
-is that of the machine (1 minute) at the end of the run: it had other work to do.
+their computing times, and a server process that applies real gradients, with a `TraceRecorder` in it. *Distances*
+are those of Bhattacharyya between histograms of staleness: of the real run and a simulation of the very times that
+its workers were told to sleep; of the real run and simulations that draw from the times that were measured
+(computing, and the server's per message), mean of {SEEDS}; of two seeds, mean and range. *Replayed*
+is the largest difference between a parameter of the server and that of a replay of the recorded trace, in float64.
+*Load* is that of the machine (1 minute) at the end of the run: it had other work to do.
 
 | {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}
