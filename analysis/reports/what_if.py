@@ -55,7 +55,7 @@ def what_if_report(answer: WhatIfLike) -> Report:
         paragraph(
             "Gradients per second are used ones; over sync: their ratio to that of the synchronous job, with its "
             "95 % interval. Idle and wasted (cancelled or discarded) are shares of the workers' time. Staleness "
-            "is in updates; the last column is that which 99 % of the used gradients do not exceed.",
+            "is in updates; the column 99 % is that which 99 % of the used gradients do not exceed.",
             "under",
         ),
         picture(
