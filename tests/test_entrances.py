@@ -58,6 +58,8 @@ ENTRANCES = {  # entrance: (code, the heavy libraries that it may load)
     "list models": (COMMAND.format("list models"), SHELL),
     "list datasets": (COMMAND.format("list datasets"), SHELL),
     "list delays": (COMMAND.format("list delays"), SHELL | {"numpy", "scipy"}),
+    "the command alone": (COMMAND.format(""), SHELL),
+    "doctor": (COMMAND.format("doctor"), SHELL | {"jax", "jaxlib", "numpy", "pooch", "scipy", "tqdm"}),
     "init": (COMMAND.format("init spec.toml"), SHELL),
     "pytest plugin": ("import stalegrad.testing", set()),
     "a cluster": (CLUSTER + "Cluster(4, Exponential())", TIMING),
