@@ -25,7 +25,6 @@ from stalegrad.simulator.cli.run import run_command
 from stalegrad.simulator.cli.trace import trace_command
 from stalegrad.simulator.cli.what_if import what_if_command
 
-
 WELCOME = """\
 stalegrad simulates asynchronous training: when every gradient arrives, and what it does to a model.
 
