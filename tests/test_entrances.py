@@ -70,6 +70,8 @@ ENTRANCES = {  # entrance: (code, the heavy libraries that it may load)
     ),
     "run": ("from stalegrad.simulator import run", NUMBERS | {"pandas", "scipy", "simpy", "tqdm"}),
     "trace": (COMMAND.format("trace spec.toml"), TIMING | SHELL | {"tqdm"}),
+    "cite": (COMMAND.format("cite spec.toml"), TIMING | SHELL),
+    "list papers": (COMMAND.format("list papers"), SHELL),
 }  # fmt: skip
 
 SPEC = """
@@ -103,7 +105,7 @@ def loaded(code, place):
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_an_entrance_loads_what_it_needs_only(entrance, tmp_path):
     code, allowed = ENTRANCES[entrance]
-    if entrance == "trace":
+    if entrance in ("trace", "cite"):
         (tmp_path / "spec.toml").write_text(SPEC)
     if entrance == "what-if":
         rows = [f"{worker},{step},{1 + worker % 2 * step % 3}" for worker in range(4) for step in range(20)]

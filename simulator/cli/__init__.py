@@ -1,4 +1,5 @@
-"""The command line: ``stalegrad demo | init | run | trace | report | check | list | doctor``, one file each.
+"""The command line, one file per command: demo, init, run, trace, what-if, compare, report, check, list, cite,
+doctor.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or bad input. Commands import what they need in their bodies, so that
 ``--help`` opens at once.
@@ -15,6 +16,7 @@ from typer.core import TyperGroup
 
 import stalegrad
 from stalegrad.simulator.cli.check import app as check_app
+from stalegrad.simulator.cli.cite import cite_command
 from stalegrad.simulator.cli.compare import compare_command
 from stalegrad.simulator.cli.demo import demo_command
 from stalegrad.simulator.cli.doctor import doctor_command
@@ -34,8 +36,10 @@ Try first:
   stalegrad run spec.toml -o results/first    simulate, train, save and draw it
 
 Then:
+  stalegrad what-if steps.csv                 what other synchronies would have made of measured step times
   stalegrad init --paper NAME                 write the protocol of a paper; stalegrad list papers names them
   stalegrad list methods                      name the methods; also delays, models, datasets, ...
+  stalegrad cite spec.toml                    print the references of what an experiment uses
   stalegrad doctor                            check this installation: devices, data, what is missing
   stalegrad --help                            all commands; COMMAND --help has the options of one
 
@@ -69,6 +73,7 @@ app.command("what-if")(what_if_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("list")(list_command)
+app.command("cite")(cite_command)
 app.command("doctor")(doctor_command)
 app.add_typer(check_app, name="check")
 

@@ -181,7 +181,7 @@ def test_report_writes_one_file_beside_the_result_or_where_it_is_told(spec):
 
 def test_every_command_explains_itself():
     output = call("--help")
-    for command in ("demo", "init", "run", "trace", "report", "list"):
+    for command in ("demo", "init", "run", "trace", "report", "list", "cite", "doctor"):
         assert command in output
         assert "Usage" in call(command, "--help")
 
