@@ -11,7 +11,7 @@ READY := $(VENV)/ready-$(LIST)
 
 PEERS ?= .venv-peers/bin/python
 
-.PHONY: help demo test test-slow test-lowest golden lint bench bench-gpu bench-peers validate validate-real reproduce notebooks clean
+.PHONY: help demo test test-slow test-lowest golden lint bench bench-gpu bench-peers validate validate-real reproduce notebooks dist clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,11 @@ reproduce: $(READY)  ## Test the claims of the papers on real images: docs/repro
 
 notebooks: $(READY)  ## Execute the notebooks in full and keep their outputs (about 15 minutes)
 	$(BIN)/python scripts/execute_notebooks.py
+
+dist: $(READY)  ## Build the wheel and the sdist in dist, and check them
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 clean:  ## Remove the environment and everything made
 	rm -rf $(VENV) .venv-peers .venv-lowest build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -115,6 +115,7 @@ class MethodInfo:
         self.name, self.synchrony, self.rule, self.aliases = name, synchrony, rule, tuple(aliases or ())
         self.allowed, self.weight, self.controller = allowed, weight, controller
         cited = {paper: "", **{key: f"{alias}: " for alias, key in (aliases or {}).items()}}
+        self.papers = tuple(cited)
         self.paper = "; ".join(note + PAPERS.get(key, key) for key, note in cited.items())
         self._parts = [part for part in (controller, weight, rule) if part is not None]
         self._check_names()

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import stalegrad
 
 ROOT = Path(__file__).resolve().parents[1]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 HEAVY = {
     "IPython", "PIL", "distributed", "flax", "jax", "jaxlib", "matplotlib", "numpy", "optax", "pandas", "pooch",
@@ -56,6 +58,8 @@ ENTRANCES = {  # entrance: (code, the heavy libraries that it may load)
     "list models": (COMMAND.format("list models"), SHELL),
     "list datasets": (COMMAND.format("list datasets"), SHELL),
     "list delays": (COMMAND.format("list delays"), SHELL | {"numpy", "scipy"}),
+    "the command alone": (COMMAND.format(""), SHELL),
+    "doctor": (COMMAND.format("doctor"), SHELL | {"jax", "jaxlib", "numpy", "pooch", "scipy", "tqdm"}),
     "init": (COMMAND.format("init spec.toml"), SHELL),
     "pytest plugin": ("import stalegrad.testing", set()),
     "a cluster": (CLUSTER + "Cluster(4, Exponential())", TIMING),
@@ -66,6 +70,8 @@ ENTRANCES = {  # entrance: (code, the heavy libraries that it may load)
     ),
     "run": ("from stalegrad.simulator import run", NUMBERS | {"pandas", "scipy", "simpy", "tqdm"}),
     "trace": (COMMAND.format("trace spec.toml"), TIMING | SHELL | {"tqdm"}),
+    "cite": (COMMAND.format("cite spec.toml"), TIMING | SHELL),
+    "list papers": (COMMAND.format("list papers"), SHELL),
 }  # fmt: skip
 
 SPEC = """
@@ -99,7 +105,7 @@ def loaded(code, place):
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_an_entrance_loads_what_it_needs_only(entrance, tmp_path):
     code, allowed = ENTRANCES[entrance]
-    if entrance == "trace":
+    if entrance in ("trace", "cite"):
         (tmp_path / "spec.toml").write_text(SPEC)
     if entrance == "what-if":
         rows = [f"{worker},{step},{1 + worker % 2 * step % 3}" for worker in range(4) for step in range(20)]
@@ -117,7 +123,7 @@ def test_a_library_that_is_loaded_too_soon_would_be_found(tmp_path):
 def test_the_root_offers_names_of_the_rooms_and_a_version():
     assert 30 <= len(stalegrad.__all__) <= 50
     assert [name for name in stalegrad.__all__ if getattr(stalegrad, name, None) is None] == []
-    assert stalegrad.__version__ == "0.1.0"
+    assert stalegrad.__version__ == VERSION
     assert stalegrad.run is __import__("stalegrad.simulator", fromlist=["run"]).run
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = stalegrad.no_such_name
@@ -134,7 +140,7 @@ def test_names_are_offered_as_editors_see_them(name):
 def test_the_package_is_imported_with_the_checkout_as_current_directory(place):
     code = "import stalegrad.simulator.timing.engine, stalegrad.testing; print(stalegrad.__version__)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
-    assert (ended.stdout, ended.stderr) == ("0.1.0\n", "")
+    assert (ended.stdout, ended.stderr) == (f"{VERSION}\n", "")
 
 
 def test_names_that_others_rely_on_stay_importable():

@@ -1,9 +1,12 @@
-"""The wheel: what is in it, and that it works where nothing else is."""
+"""The sdist and the wheel: what is in them, and that they work in an empty environment."""
 
 import os
+import re
 import struct
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -13,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("root", "simulator", "models", "policies", "analysis")
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
 
-pytestmark = pytest.mark.slow
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+slow = pytest.mark.slow
 
 
 def call(*command, cwd):
@@ -25,31 +30,50 @@ def call(*command, cwd):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel built from a copy of the checkout's files, so that the checkout stays as it is."""
-    place = tmp_path_factory.mktemp("wheel")
-    listed = call(
-        "git",
-        "ls-files",
-        "-co",
-        "--exclude-standard",
-        "-z",
-        "--",
-        *FOLDERS,
-        "pyproject.toml",
-        "*.md",
-        "LICENSE",
-        cwd=ROOT,
-    )
+def built(tmp_path_factory):
+    """The sdist, and a wheel built from it; made from a copy, so that the checkout stays as it is."""
+    place = tmp_path_factory.mktemp("dist")
+    files = (*FOLDERS, "pyproject.toml", "MANIFEST.in", "CITATION.cff", "*.md", "LICENSE")
+    listed = call("git", "ls-files", "-co", "--exclude-standard", "-z", "--", *files, cwd=ROOT)
     for file in filter(None, listed.split("\0")):
         if (ROOT / file).is_file():
             (place / "source" / file).parent.mkdir(parents=True, exist_ok=True)
             (place / "source" / file).write_bytes((ROOT / file).read_bytes())
-    call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", place, place / "source", cwd=place)
-    (built,) = place.glob("*.whl")
-    return built
+    call(sys.executable, "-m", "build", "--outdir", place, place / "source", cwd=place)
+    (wheel,), (sdist,) = place.glob("*.whl"), place.glob("*.tar.gz")
+    return sdist, wheel
 
 
+@pytest.fixture(scope="module")
+def wheel(built):
+    return built[1]
+
+
+def test_the_version_stands_in_pyproject_and_nowhere_else():
+    version = PROJECT["version"]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert "\nversion:" not in (ROOT / "CITATION.cff").read_text()
+    for page in (ROOT / "docs").glob("*.md"):  # names of wheels and images
+        named = re.findall(r"stalegrad[-:](\d+\.\d+\.\d+)", page.read_text(encoding="utf-8"))
+        assert set(named) <= {version}, page.name
+
+
+def test_the_extra_all_holds_every_extra_of_users():
+    extras = PROJECT["optional-dependencies"]
+    (inner,) = re.fullmatch(r"stalegrad\[(.*)\]", extras["all"][0]).groups()
+    assert set(inner.split(",")) == set(extras) - {"all", "cuda12", "cuda13", "dev", "docs"}
+
+
+@slow
+def test_indexes_accept_the_sdist_and_the_wheel(built):
+    said = call(sys.executable, "-m", "twine", "check", "--strict", *built, cwd=built[0].parent)
+    assert said.count("PASSED") == 2
+    with tarfile.open(built[0]) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"} <= names
+
+
+@slow
 def test_the_wheel_claims_one_name_and_holds_every_file_of_the_packages(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -66,6 +90,7 @@ def test_the_wheel_claims_one_name_and_holds_every_file_of_the_packages(wheel):
     assert sum(name.endswith("/LICENSE") and ".dist-info/" in name for name in names) >= 2
 
 
+@slow
 def test_the_wheel_runs_the_demo_in_an_environment_of_its_own(wheel, tmp_path):
     call(sys.executable, "-m", "venv", "env", cwd=tmp_path)
     scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
@@ -81,6 +106,7 @@ def test_the_wheel_runs_the_demo_in_an_environment_of_its_own(wheel, tmp_path):
     assert (tmp_path / "demo" / "table.csv").read_text().startswith("method,")
 
 
+@slow
 def test_the_pytest_plugin_works_where_nothing_else_is(wheel, tmp_path):
     call(sys.executable, "-m", "venv", "env", cwd=tmp_path)
     scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")

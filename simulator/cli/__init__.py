@@ -1,4 +1,5 @@
-"""The command line: one file per command.
+"""The command line, one file per command: demo, init, run, trace, what-if, compare, report, check, list, cite,
+doctor.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or bad input. Commands import what they need in their bodies, so that
 ``--help`` opens at once.
@@ -15,14 +16,34 @@ from typer.core import TyperGroup
 
 import stalegrad
 from stalegrad.simulator.cli.check import app as check_app
+from stalegrad.simulator.cli.cite import cite_command
 from stalegrad.simulator.cli.compare import compare_command
 from stalegrad.simulator.cli.demo import demo_command
+from stalegrad.simulator.cli.doctor import doctor_command
 from stalegrad.simulator.cli.init import init_command
 from stalegrad.simulator.cli.list import list_command
 from stalegrad.simulator.cli.report import report_command
 from stalegrad.simulator.cli.run import run_command
 from stalegrad.simulator.cli.trace import trace_command
 from stalegrad.simulator.cli.what_if import what_if_command
+
+WELCOME = """\
+stalegrad simulates asynchronous training: when every gradient arrives, and what it does to a model.
+
+Try first:
+  stalegrad demo                              compare five methods on 16 workers; a table and pictures
+  stalegrad init spec.toml                    write a commented experiment, then
+  stalegrad run spec.toml -o results/first    simulate, train, save and draw it
+
+Then:
+  stalegrad what-if steps.csv                 what other synchronies would have made of measured step times
+  stalegrad init --paper NAME                 write the protocol of a paper; stalegrad list papers names them
+  stalegrad list methods                      name the methods; also delays, models, datasets, ...
+  stalegrad cite spec.toml                    print the references of what an experiment uses
+  stalegrad doctor                            check this installation: devices, data, what is missing
+  stalegrad --help                            all commands; COMMAND --help has the options of one
+
+In Python: import stalegrad as sg; help(sg)"""
 
 
 class Commands(TyperGroup):
@@ -41,7 +62,6 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -53,6 +73,8 @@ app.command("what-if")(what_if_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("list")(list_command)
+app.command("cite")(cite_command)
+app.command("doctor")(doctor_command)
 app.add_typer(check_app, name="check")
 
 
@@ -62,13 +84,16 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """Simulate asynchronous training: when every gradient arrives, and what it does to a model."""
+    if context.invoked_subcommand is None:
+        print(WELCOME)
 
 
 def main() -> None:

@@ -1,12 +1,15 @@
-"""``stalegrad demo``: five methods on the embedded data, with pictures and a table."""
+"""``stalegrad demo``: methods compared on the embedded data, with pictures and a table."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import track
@@ -17,10 +20,29 @@ from stalegrad.simulator.cli.console import console
 if TYPE_CHECKING:
     import pandas as pd
 
+    from stalegrad.policies import Method
     from stalegrad.simulator import Result
 
 TARGET = 0.25
 LEARNING_RATE = 0.0125
+WORKERS = 16
+FIVE = ("sync", "k-sync", "async", "k-async", "k-batch-async")
+TIMELINES = 4
+"""Methods whose timelines are drawn: the first ones."""
+
+NEEDED = {
+    "k": 4,
+    "tau": 8,
+    "bound": 4,
+    "backups": 4,
+    "threshold": WORKERS,
+    "batch": WORKERS,
+    "trials": 2,
+    "limit": 3.0,
+    "delay": 4,
+    "seconds": (2.0,) * WORKERS,
+}
+"""Values of parameters that have no default."""
 
 
 def demo_command(
@@ -28,37 +50,42 @@ def demo_command(
         "results/demo"
     ),
     seeds: Annotated[int, typer.Option(min=1, help="Runs per method.")] = 3,
+    chosen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", help="Compare this method instead: NAME, or NAME,PARAMETER=VALUE,...; may be repeated."
+        ),
+    ] = None,
 ) -> None:
-    """Race five methods on 16 straggling workers; ends with a table and pictures."""
+    """Compare methods on 16 straggling workers, by default five of them; write a table and pictures.
+
+    Example: stalegrad demo --method async --method ringmaster,threshold=8
+    """
     from stalegrad.analysis import comparison, plot_curves, plot_staleness, plot_timeline
     from stalegrad.models import Problem
-    from stalegrad.policies import methods
     from stalegrad.simulator import Cluster, Experiment, Record, ShiftedExponential, run
     from stalegrad.simulator.cli.pictures import save
     from stalegrad.simulator.replays.compiling import keep_compiled
 
-    keep_compiled()
+    contestants = dict(map(contestant, chosen or FIVE))
     base = Experiment(
         problem=Problem("mlp", "fashion-mnist-small", batch_size=1),
-        cluster=Cluster(workers=16, compute=ShiftedExponential(shift=1.0, scale=1.0)),
-        method=methods.sync(learning_rate=LEARNING_RATE),
+        cluster=Cluster(workers=WORKERS, compute=ShiftedExponential(shift=1.0, scale=1.0)),
+        method=next(iter(contestants.values())),
         wallclock=1500.0,
         record=Record(wallclock=50.0, train_examples=1_000),
     )
-    contestants = [
-        methods.sync(learning_rate=LEARNING_RATE),
-        methods.k_sync(k=4, learning_rate=LEARNING_RATE),
-        methods.async_(learning_rate=LEARNING_RATE),
-        methods.k_async(k=4, learning_rate=LEARNING_RATE),
-        methods.k_batch_async(k=4, learning_rate=LEARNING_RATE),
+    planned = [
+        (label, base.but(method=chosen, seed=seed))
+        for label, chosen in contestants.items()
+        for seed in range(seeds)
     ]
+    keep_compiled()
     results: dict[str, list[Result]] = {}
-    for method, seed in track(
-        [(method, seed) for method in contestants for seed in range(seeds)], "racing", console=console
-    ):
-        result = run(base.but(method=method, seed=seed), progress=False)
-        results.setdefault(method.name, []).append(result)
-        place = out / "runs" / f"{method.name}-{seed}"
+    for label, experiment in track(planned, "running", console=console):
+        result = run(experiment, progress=False)
+        results.setdefault(label, []).append(result)
+        place = out / "runs" / f"{label}-{experiment.seed}"
         if (place / "result.json").exists():  # of an earlier demo
             shutil.rmtree(place)
         result.save(place)
@@ -75,7 +102,7 @@ def demo_command(
         ),
         *(
             save(plot_timeline(results[name][0].trace), out / f"timeline-{name}.png")
-            for name in ("sync", "k-sync", "async", "k-async")
+            for name in list(results)[:TIMELINES]
         ),
     ]
     console.print(_shown(table))
@@ -84,8 +111,40 @@ def demo_command(
     console.print(f"All in one file: stalegrad report {out}", highlight=False, soft_wrap=True)
 
 
+def contestant(text: str) -> tuple[str, Method]:
+    """Return the label of a method, and the method, from ``NAME`` or ``NAME,PARAMETER=VALUE,...``.
+
+    Values are TOML; parameters without a default have those of ``NEEDED``.
+
+    Raises:
+        ValueError: for an unknown method or parameter, a wrong value, or text without ``=``.
+    """
+    from stalegrad.policies.methods import REGISTRY
+
+    name, *settings = re.split(r",(?![^\[]*\])", text)
+    info = REGISTRY.find(name)
+    required = [key for key, p in inspect.signature(info).parameters.items() if p.default is p.empty]
+    arguments: dict[str, Any] = {"learning_rate": LEARNING_RATE, **{key: NEEDED[key] for key in required}}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--method {text}: {setting!r} is not allowed: write PARAMETER=VALUE")
+        arguments[key] = _value(value)
+    return f"{name}({', '.join(settings)})" if settings else name, info(**arguments)
+
+
+def _value(text: str) -> object:
+    """Return what a value means in TOML; anything else is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def _shown(frame: pd.DataFrame) -> Table:
-    table = Table(box=None, title="16 workers, a gradient takes 1 s + exponential(1 s); medians over the seeds")
+    table = Table(
+        box=None, title=f"{WORKERS} workers, a gradient takes 1 s + exponential(1 s); medians over seeds"
+    )
     columns: dict[str, Callable[[pd.Series], str]] = {
         "method": lambda row: str(row.name),
         f"to {TARGET:g} (s)": lambda row: _number(row["wallclock"], ".0f"),

@@ -1,4 +1,4 @@
-"""``stalegrad init``: a commented example of an experiment."""
+"""``stalegrad init``: a commented example of an experiment, or the protocol of a paper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stalegrad.simulator.cli.console import check_new, console
+from stalegrad.simulator.cli.console import check_new, print_plainly
 
 EXAMPLE = """\
 # An experiment of stalegrad. Run it:  stalegrad run THIS_FILE -o results/first
@@ -81,8 +81,16 @@ gap = true               # distance between what a gradient was computed at and 
 
 def init_command(
     spec: Annotated[Path, typer.Argument(help="The TOML file to write.")] = Path("spec.toml"),
+    paper: Annotated[
+        str | None, typer.Option(help="Write the protocol of this paper; stalegrad list papers names them.")
+    ] = None,
 ) -> None:
-    """Write a commented example of an experiment."""
+    """Write a commented example of an experiment, or the protocol of a paper."""
+    from stalegrad.simulator.cli.protocols import protocol
+
     check_new(spec)
-    spec.write_text(EXAMPLE, encoding="utf-8")
-    console.print(f"Wrote {spec}. Run it: stalegrad run {spec} -o results/first", highlight=False, soft_wrap=True)
+    text, example = (EXAMPLE, "results/first") if paper is None else (protocol(paper), f"runs/{paper}")
+    spec.write_text(text, encoding="utf-8")
+    print_plainly(f"wrote {spec}; run it: stalegrad run {spec} -o {example}")
+    if paper is not None:
+        print_plainly("How many runs that is, and how long they take: add --dry-run")

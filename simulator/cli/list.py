@@ -40,7 +40,7 @@ def list_command(
         str | None,
         typer.Argument(
             help="methods, synchronies, delays, availabilities, regions, models, datasets, partitions, schedules, "
-            "optimizers"
+            "optimizers, papers"
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
@@ -123,6 +123,12 @@ def _optimizers() -> Mapping[str, Entry]:
     return {name: f"optax.{name}" for name in optimizer_names()}
 
 
+def _papers() -> Mapping[str, Entry]:
+    from stalegrad.simulator.cli.protocols import papers
+
+    return papers()
+
+
 LISTS: dict[str, Callable[[], Mapping[str, Entry]]] = {
     "methods": _methods,
     "synchronies": _synchronies,
@@ -134,6 +140,7 @@ LISTS: dict[str, Callable[[], Mapping[str, Entry]]] = {
     "partitions": _partitions,
     "schedules": _schedules,
     "optimizers": _optimizers,
+    "papers": _papers,
 }
 """By kind, what there is: methods, classes or one line about each, by name."""
 

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import stalegrad
 from stalegrad.policies import KAsync
 from stalegrad.simulator import Cluster, Result, Trace, load, load_experiment, run, simulate
 from stalegrad.simulator.cli import app, main
@@ -146,7 +147,7 @@ def test_every_list_names_all_its_entries(what):
 
 
 def test_the_command_tells_its_version():
-    assert call("--version") == "0.1.0\n"
+    assert call("--version") == f"{stalegrad.__version__}\n"
 
 
 def test_list_shows_everything():
@@ -180,7 +181,7 @@ def test_report_writes_one_file_beside_the_result_or_where_it_is_told(spec):
 
 def test_every_command_explains_itself():
     output = call("--help")
-    for command in ("demo", "init", "run", "trace", "report", "list"):
+    for command in ("demo", "init", "run", "trace", "report", "list", "cite", "doctor"):
         assert command in output
         assert "Usage" in call(command, "--help")
 

@@ -1,5 +1,6 @@
 """The demo, as a user sees it: a table, pictures, and the order in which the methods finish."""
 
+import re
 import struct
 from io import StringIO
 
@@ -7,7 +8,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from stalegrad.simulator import Experiment
+from stalegrad.policies.methods import REGISTRY
+from stalegrad.simulator import Cluster, Experiment, simulate
 from stalegrad.simulator.cli import demo
 from stalegrad.simulator.experiments.result import load_results
 
@@ -19,7 +21,7 @@ PICTURES = [
 ]
 
 
-def race(out, monkeypatch, *, wallclock=None):
+def race(out, monkeypatch, *, wallclock=None, methods=None):
     """Run the demo with one seed, cut short where a wallclock is given; return its table and what it said."""
     if wallclock is not None:
         short = Experiment
@@ -28,7 +30,7 @@ def race(out, monkeypatch, *, wallclock=None):
         )
     said = StringIO()
     monkeypatch.setattr(demo, "console", Console(file=said, width=120))
-    demo.demo_command(out, 1)
+    demo.demo_command(out, 1, methods)
     return pd.read_csv(out / "table.csv", index_col=0), said.getvalue()
 
 
@@ -52,6 +54,50 @@ def test_a_short_demo_ends_with_a_table_and_names_the_pictures_that_it_wrote(tmp
     assert "table.csv" in said
     runs = load_results(tmp_path / "deep" / "demo")
     assert sorted(result.experiment.method.name for result in runs) == sorted(METHODS)
+
+
+def test_a_demo_of_chosen_methods_compares_these(tmp_path, monkeypatch):
+    chosen = ["rennala,k=2", "k-async,k=2", "k-async"]
+    table, said = race(tmp_path, monkeypatch, wallclock=30.0, methods=chosen)
+    assert sorted(table.index) == ["k-async", "k-async(k=2)", "rennala(k=2)"]
+    assert (tmp_path / "timeline-k-async(k=2).png").exists()
+    runs = {result.experiment.method for result in load_results(tmp_path)}
+    assert {(method.name, method.synchrony.k) for method in runs} == {
+        ("k-batch-sync", 2),
+        ("k-async", 2),
+        ("k-async", 4),
+    }
+    assert "timeline-rennala(k=2).png" in said
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_method_can_be_chosen_and_runs_on_the_demo_s_workers(name):
+    _, method = demo.contestant(name)
+    method.synchrony.check(demo.WORKERS)
+    if not method.adaptive:
+        trace = simulate(Cluster(demo.WORKERS), method.synchrony, wallclock=30.0)
+        assert len(trace.updates) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("asinc", "unknown method 'asinc'. Did you mean 'async'?"),
+        ("k-async,k", "--method k-async,k: 'k' is not allowed: write PARAMETER=VALUE"),
+        ("k-async,kk=2", "unknown parameter of method 'k-async': 'kk'. Did you mean 'k'?"),
+        ("k-async,k=two", "k of k-async = 'two' is not allowed"),
+    ],
+)
+def test_a_wrong_choice_is_one_sentence(text, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        demo.contestant(text)
+
+
+def test_values_are_read_as_toml_and_lists_may_hold_commas():
+    label, method = demo.contestant("dylu,seconds=[1.0, 2.0],least=2,inner=sgd")
+    assert label == "dylu(seconds=[1.0, 2.0], least=2, inner=sgd)"
+    assert (method.synchrony.seconds, method.synchrony.least) == ((1.0, 2.0), 2)
+    assert dict(method.parameters)["inner"] == "sgd"
 
 
 @pytest.mark.slow
