@@ -29,7 +29,8 @@ def carried_out(guide):
     Code of PyTorch, which is not a dependency, ends a guide; without PyTorch it ends before.
     """
     text = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(python)?\n(.*?)^```", text, re.M | re.S)
+    fenced = re.findall(r"^```(\S*).*?\n(.*?)^```", text, re.M | re.S)
+    blocks = [(language, code) for language, code in fenced if language in ("", "python")]
     if importlib.util.find_spec("torch") is None:
         blocks = blocks[: next((i for i, (_, code) in enumerate(blocks) if "\nimport torch\n" in code), None)]
     names, printed = {"__name__": "guide"}, StringIO()

@@ -1,0 +1,88 @@
+"""Settings of Sphinx: `make docs` builds the site into `site/html`; generated pages come from `scripts/pages`."""
+
+import sys
+from pathlib import Path
+
+import stalegrad
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "scripts"))
+
+import pages  # noqa: E402
+
+project, author, release = "stalegrad", "the authors of stalegrad", stalegrad.__version__
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "myst_nb",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_static"]
+
+# Markdown; links to files of the checkout that are no pages become downloads
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # the notebooks keep the outputs of `make notebooks`, and the tests execute them
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# Names of types stand as they are written: what they allow is in the text
+autodoc_type_aliases = {name: name for name in pages.names.types()}
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+# Everything that a page needs lies beside it: no network, no fonts or scripts of others
+html_theme = "pydata_sphinx_theme"
+html_title = f"stalegrad {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_sidebars = {"index": [], "changelog": [], "contributing": []}
+project_copyright = "Apache-2.0"
+
+
+def notebooks_beside(app, name, content):
+    """Let links of a guide to ``../notebooks`` lead to the pages made of the notebooks."""
+    content[0] = content[0].replace("](../notebooks/", "](generated/notebooks/")
+
+
+def formulas(app, what, name, obj, options, lines):
+    """Let |x| in a docstring be a norm, which reStructuredText takes for a substitution."""
+    code = False
+    for number, line in enumerate(lines):
+        code = line.lstrip().startswith(">>>") or (code and bool(line.strip()))
+        if not code:
+            parts = line.split("``")
+            lines[number] = "``".join(
+                [part if odd % 2 else part.replace("|", "\\|") for odd, part in enumerate(parts)]
+            )
+
+
+def curated(app, env):
+    """Let ``stalegrad.Cluster`` be a second name of ``stalegrad.simulator.Cluster``: references take the first."""
+    objects = env.domains.python_domain.objects
+    for name, entry in objects.items():
+        if name.count(".") == 1:
+            objects[name] = entry._replace(aliased=True)
+
+
+def setup(app):
+    """Write the generated pages before Sphinx looks for pages."""
+    app.connect("config-inited", lambda app, config: pages.write_all(HERE))
+    app.connect("env-updated", curated)
+    app.connect("source-read", notebooks_beside)
+    app.connect("autodoc-process-docstring", formulas)
