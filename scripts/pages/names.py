@@ -127,7 +127,7 @@ def page(name: Name) -> str:
     lines += [f".. auto{name.kind}:: {target}"]
     if isinstance(name.value, type):
         lines += [f"   :members: {', '.join(members(name.value))}"] if members(name.value) else []
-        lines += ["   :show-inheritance:"]
+        lines += ["   :show-inheritance:"] if name.value.__bases__ != (object,) else []
     if name.also:
         lines += ["", f"Also ``{name.also}``."]
     return "\n".join([*lines, ""])
@@ -135,26 +135,15 @@ def page(name: Name) -> str:
 
 def _module(name: Name) -> list[str]:
     """Return the body of the page of a module: its docstring, and its functions or its own modules."""
-    lines = [f".. automodule:: {name.module}.{name.name}", ""]
     if name.name == "methods":
         lines = [f".. automodule:: {name.public}", "   :members: method, register", ""]
-        return [
-            *lines,
-            ".. autodata:: REGISTRY",
-            "   :no-value:",
-            "",
-            "Every method has a page: :doc:`../methods/index`.",
-        ]
+        lines += [".. autodata:: REGISTRY", "   :no-value:", ""]
+        return [*lines, "Every method has a page: :doc:`../methods/index`."]
+    lines = [f".. py:module:: {name.public}", "   :no-typesetting:", ""]
+    lines += [f".. automodule:: {name.module}.{name.name}", ""]
     for part in name.value.__all__:  # type: ignore[attr-defined]
-        title = f"parts.{part}"
-        lines += [
-            title,
-            "-" * len(title),
-            "",
-            f".. automodule:: {name.module}.{name.name}.{part}",
-            "   :members:",
-            "",
-        ]
+        title, source = f"parts.{part}", f"{name.module}.{name.name}.{part}"
+        lines += [title, "-" * len(title), "", f".. automodule:: {source}", "   :members:", ""]
     return lines
 
 
