@@ -11,7 +11,7 @@ READY := $(VENV)/ready-$(LIST)
 
 PEERS ?= .venv-peers/bin/python
 
-.PHONY: help demo test test-slow test-lowest golden lint bench bench-gpu bench-peers validate validate-real reproduce notebooks dist clean
+.PHONY: help demo docs test test-slow test-lowest golden lint bench bench-gpu bench-peers validate validate-real reproduce notebooks dist clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -95,5 +95,17 @@ dist: $(READY)  ## Build the wheel and the sdist in dist, and check them
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
 
+$(VENV)/docs-$(LIST): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]' --config-settings editable_mode=strict
+	@rm -f $(VENV)/docs-*
+	@touch $@
+
+# Words that codespell takes for misspellings of others
+WORDS := simpy
+
+docs: $(VENV)/docs-$(LIST)  ## Build the documentation from guides, docstrings and notebooks: site/html/index.html
+	$(BIN)/codespell --ignore-words-list=$(WORDS) --skip '*/data/*' README.md CHANGELOG.md CONTRIBUTING.md docs/*.md root simulator models policies analysis scripts
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -d site/doctrees docs site/html
+
 clean:  ## Remove the environment and everything made
-	rm -rf $(VENV) .venv-peers .venv-lowest build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-lowest build dist results site docs/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

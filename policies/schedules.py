@@ -67,7 +67,12 @@ class Constant(Schedule):
 
 @spec
 class StepDecay(Schedule):
-    """Multiplied by ``factor`` at each of the ``milestones``."""
+    """Multiplied by ``factor`` at each of the ``milestones``.
+
+    Args:
+        milestones: positions, in the unit.
+        factor: of each, above 0.
+    """
 
     milestones: tuple[NonNegativeFloat, ...]
     factor: PositiveFloat = 0.1
@@ -82,7 +87,12 @@ class StepDecay(Schedule):
 
 @spec
 class Cosine(Schedule):
-    """Half a cosine from the peak down to ``floor`` (a fraction of the peak) at ``horizon``."""
+    """Half a cosine from the peak down to ``floor`` at ``horizon``.
+
+    Args:
+        horizon: position, in the unit, at which the floor is reached; it stays there.
+        floor: a fraction of the peak.
+    """
 
     horizon: PositiveFloat
     floor: NonNegativeFloat = 0.0

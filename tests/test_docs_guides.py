@@ -11,6 +11,7 @@ import pytest
 
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.synchrony import SYNCHRONIES
+from stalegrad.simulator.experiments.experiment import read_experiment
 from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import Exponential, as_delay
@@ -19,8 +20,15 @@ from stalegrad.simulator.timing.engine import simulate
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 GUIDES = (
     "synchronies", "methods", "anatomy", "availability", "data", "delays", "links", "logs", "rollouts", "theory",
-    "what-if",
+    "what-if", "index", "step-times", "own-model", "own-optimizer", "choosing-k", "gpu", "repeatable", "citing",
+    "concepts", "time", "randomness",
 )  # fmt: skip
+ELSEWHERE = {
+    "gallery": "drawn by test_docs_site.py",
+    "clusters": "needs a cluster",
+    "checks": "test_docs_checks.py",
+}
+"""Pages whose code is not executed here, and why."""
 
 
 def carried_out(guide):
@@ -29,7 +37,8 @@ def carried_out(guide):
     Code of PyTorch, which is not a dependency, ends a guide; without PyTorch it ends before.
     """
     text = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(python)?\n(.*?)^```", text, re.M | re.S)
+    fenced = re.findall(r"^```(\S*).*?\n(.*?)^```", text, re.M | re.S)
+    blocks = [(language, code) for language, code in fenced if language in ("", "python")]
     if importlib.util.find_spec("torch") is None:
         blocks = blocks[: next((i for i, (_, code) in enumerate(blocks) if "\nimport torch\n" in code), None)]
     names, printed = {"__name__": "guide"}, StringIO()
@@ -51,7 +60,32 @@ def no_traces_left(monkeypatch, tmp_path):
 def test_a_guide_prints_what_it_says(guide):
     _, printed, said = carried_out(guide)
     assert printed.split() == said.split()
-    assert len(printed.splitlines()) > 7
+    assert printed
+
+
+def test_the_code_of_every_page_is_executed():
+    with_code = {file.stem for file in DOCS.glob("*.md") if "\n```python\n" in file.read_text(encoding="utf-8")}
+    assert with_code - {*GUIDES} == ELSEWHERE.keys()
+    assert not ELSEWHERE.keys() & {*GUIDES}
+
+
+def test_tables_of_guides_in_toml_are_read():
+    tables = [
+        code
+        for guide in GUIDES
+        for code in re.findall(
+            r"^```toml\n(.*?)^```", (DOCS / f"{guide}.md").read_text(encoding="utf-8"), re.M | re.S
+        )
+    ]
+    assert len(tables) >= 2
+    problem = {"model": "mlp", "dataset": "fashion-mnist-small"}
+    rest = {"problem": problem, "cluster": {"workers": 16}, "method": {"name": "async"}, "updates": 10}
+    for code in tables:
+        table = tomllib.loads(code)
+        table.pop("sweep", None)
+        given = {k: {**rest[k], **table[k]} if isinstance(rest.get(k), dict) else table[k] for k in table}
+        budget = {"updates"} if {"wallclock", "gradients"} & table.keys() else set()
+        assert read_experiment({k: v for k, v in (rest | given).items() if k not in budget})
 
 
 def test_pytorch_s_parameters_are_reproduced_by_a_replay_of_what_was_recorded():

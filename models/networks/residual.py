@@ -32,7 +32,12 @@ def resnet20(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 def resnet32(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group") -> Network:
     """ResNet-32 for CIFAR: as ``resnet-20``, with 3 x 5 basic blocks.
 
-    0.47 M parameters (466,906 for 32 x 32 x 3 images in 10 classes). Arguments as of ``resnet-20``.
+    0.47 M parameters (466,906 for 32 x 32 x 3 images in 10 classes).
+
+    Args:
+        input_shape: (height, width, channels).
+        classes: number of classes.
+        norm: ``group`` or ``batch``, see ``Norm``.
     """
     return _cifar_resnet(5, input_shape, classes, norm)
 
@@ -40,7 +45,12 @@ def resnet32(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 def resnet44(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group") -> Network:
     """ResNet-44 for CIFAR: as ``resnet-20``, with 3 x 7 basic blocks.
 
-    0.66 M parameters (661,338 for 32 x 32 x 3 images in 10 classes). Arguments as of ``resnet-20``.
+    0.66 M parameters (661,338 for 32 x 32 x 3 images in 10 classes).
+
+    Args:
+        input_shape: (height, width, channels).
+        classes: number of classes.
+        norm: ``group`` or ``batch``, see ``Norm``.
     """
     return _cifar_resnet(7, input_shape, classes, norm)
 
@@ -48,7 +58,12 @@ def resnet44(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 def resnet56(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group") -> Network:
     """ResNet-56 for CIFAR: as ``resnet-20``, with 3 x 9 basic blocks.
 
-    0.86 M parameters (855,770 for 32 x 32 x 3 images in 10 classes). Arguments as of ``resnet-20``.
+    0.86 M parameters (855,770 for 32 x 32 x 3 images in 10 classes).
+
+    Args:
+        input_shape: (height, width, channels).
+        classes: number of classes.
+        norm: ``group`` or ``batch``, see ``Norm``.
     """
     return _cifar_resnet(9, input_shape, classes, norm)
 

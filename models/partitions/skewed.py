@@ -41,9 +41,8 @@ class Dirichlet(Partition):
 
     Reference:
         Free: Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural Networks", ICML 2019, section
-            4.1,
-        https://arxiv.org/abs/1905.12022; equal: Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data
-        Distribution for Federated Visual Classification", 2019, section 3, https://arxiv.org/abs/1909.06335.
+        4.1, https://arxiv.org/abs/1905.12022; equal: Hsu, Qi and Brown, "Measuring the Effects of Non-Identical
+        Data Distribution for Federated Visual Classification", 2019, section 3, https://arxiv.org/abs/1909.06335.
     """
 
     needs_labels: ClassVar[bool] = True

@@ -86,6 +86,10 @@ class Function(Delay):
     """A user's own ``function(rng, size) -> times``, given as itself or as ``"module:function"``.
 
     A name is imported, and so executed, when the first time is drawn.
+
+    Args:
+        function: takes a ``numpy.random.Generator`` and a number of times, and returns that many, in seconds. In a
+            spec its name, ``"module:function"``.
     """
 
     function: Any

@@ -23,7 +23,11 @@ Spread = Annotated[PositiveFloat, Field(ge=1e-150, le=1e150)]
 
 @spec
 class Deterministic(Delay):
-    """Always ``value`` seconds."""
+    """Always ``value`` seconds.
+
+    Args:
+        value: every time, in seconds.
+    """
 
     value: NonNegativeFloat
 
@@ -42,7 +46,11 @@ class Deterministic(Delay):
 
 @spec
 class Exponential(Delay):
-    """Exponential with mean ``scale``: memoryless, the delay of most closed forms."""
+    """Exponential with mean ``scale``: memoryless, the delay of most closed forms.
+
+    Args:
+        scale: the mean, in seconds.
+    """
 
     scale: PositiveFloat = 1.0
 
@@ -57,7 +65,12 @@ class Exponential(Delay):
 
 @spec
 class ShiftedExponential(Delay):
-    """``shift`` + exponential with mean ``scale``: a fixed amount of work plus a random straggle."""
+    """``shift`` + exponential with mean ``scale``: a fixed amount of work plus a random straggle.
+
+    Args:
+        shift: the least time, in seconds.
+        scale: mean of what comes on top, in seconds.
+    """
 
     shift: NonNegativeFloat = 1.0
     scale: PositiveFloat = 1.0
@@ -73,7 +86,12 @@ class ShiftedExponential(Delay):
 
 @spec
 class Pareto(Delay):
-    """Pareto type I: P(X > t) = (scale / t)^shape for t >= scale. Infinite mean if ``shape`` <= 1."""
+    """Pareto type I: P(X > t) = (scale / t)^shape for t >= scale. Infinite mean if ``shape`` <= 1.
+
+    Args:
+        shape: the tail index: moments of this order and above are infinite.
+        scale: the least time, in seconds.
+    """
 
     shape: PositiveFloat
     scale: PositiveFloat = 1.0
@@ -89,7 +107,12 @@ class Pareto(Delay):
 
 @spec
 class Gamma(Delay):
-    """Gamma by its ``mean`` and coefficient of variation ``cv`` (shape 1/cv^2)."""
+    """Gamma by its ``mean`` and coefficient of variation ``cv`` (shape 1/cv^2).
+
+    Args:
+        mean: in seconds.
+        cv: standard deviation over mean.
+    """
 
     mean: PositiveFloat
     cv: Spread
@@ -105,7 +128,12 @@ class Gamma(Delay):
 
 @spec
 class Erlang(Delay):
-    """Sum of ``shape`` exponential stages, of mean ``mean`` in all."""
+    """Sum of ``shape`` exponential stages, of mean ``mean`` in all.
+
+    Args:
+        shape: number of stages.
+        mean: of their sum, in seconds.
+    """
 
     shape: Annotated[PositiveInt, Field(le=2**53)]
     mean: PositiveFloat = 1.0
@@ -121,7 +149,12 @@ class Erlang(Delay):
 
 @spec
 class HyperExponential(Delay):
-    """With probability ``weights[i]`` exponential of mean ``means[i]``: new-shorter-than-used."""
+    """With probability ``weights[i]`` exponential of mean ``means[i]``: new-shorter-than-used.
+
+    Args:
+        weights: probabilities, which sum to 1.
+        means: in seconds, one for each weight.
+    """
 
     weights: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
     means: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
@@ -153,7 +186,12 @@ class HyperExponential(Delay):
 
 @spec
 class LogNormal(Delay):
-    """exp(Normal): median ``median`` seconds, standard deviation ``sigma`` of the logarithm."""
+    """exp(Normal): median ``median`` seconds, standard deviation ``sigma`` of the logarithm.
+
+    Args:
+        median: in seconds.
+        sigma: standard deviation of the logarithm.
+    """
 
     median: PositiveFloat = 1.0
     sigma: PositiveFloat = 1.0
@@ -169,7 +207,12 @@ class LogNormal(Delay):
 
 @spec
 class Weibull(Delay):
-    """Weibull: P(X > t) = exp(-(t / scale)^shape)."""
+    """Weibull: P(X > t) = exp(-(t / scale)^shape).
+
+    Args:
+        shape: below 1 the longer a gradient has taken, the longer it still takes; 1 is exponential.
+        scale: the time that a share 1 / e of all exceeds, in seconds.
+    """
 
     shape: PositiveFloat
     scale: PositiveFloat = 1.0
@@ -185,7 +228,12 @@ class Weibull(Delay):
 
 @spec
 class Uniform(Delay):
-    """Uniform on [low, high]."""
+    """Uniform on [low, high].
+
+    Args:
+        low: the least time, in seconds.
+        high: the greatest, above ``low``.
+    """
 
     low: NonNegativeFloat
     high: PositiveFloat
@@ -212,6 +260,11 @@ class TwoLevelGamma(Delay):
     machine_cv), and each gradient takes Gamma(that mean, task_cv); otherwise each gradient draws its mean
     first (Gamma(mean, task_cv)), then its time around it with ``machine_cv``. ``machine_cv = 0`` is
     the papers' homogeneous cluster; 0.6 (task 0.1) their heterogeneous one.
+
+    Args:
+        mean: of all times, in seconds.
+        task_cv: coefficient of variation between the gradients of a worker.
+        machine_cv: coefficient of variation between workers; 0: they are alike.
 
     Reference: the CVB method of Ali et al., Task execution time modeling for heterogeneous computing
     systems, 2000.

@@ -1,0 +1,12 @@
+"""Copies of the notebooks, which Sphinx finds below its own folder only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def pages(docs: Path) -> dict[str, str]:
+    """Return the notebooks, with the outputs that ``make notebooks`` has kept in them; links lead to the site."""
+    files = (docs.parent / "notebooks").glob("*.ipynb")
+    texts = {f"notebooks/{file.name}": file.read_text(encoding="utf-8") for file in files}
+    return {name: text.replace("](../docs/", "](../../") for name, text in texts.items()}
