@@ -13,7 +13,7 @@ from stalegrad.simulator.cli import app, doctor
 
 @pytest.fixture(autouse=True)
 def _nothing_chosen(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setenv("STALEGRAD_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
