@@ -6,6 +6,7 @@ from importlib import metadata
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from stalegrad.simulator.cli import app, doctor
@@ -13,7 +14,7 @@ from stalegrad.simulator.cli import app, doctor
 
 @pytest.fixture(autouse=True)
 def _nothing_chosen(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(doctor, "console", Console(width=400))
     monkeypatch.setenv("STALEGRAD_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
