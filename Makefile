@@ -31,7 +31,7 @@ demo: $(READY)  ## Race five methods on 16 simulated workers; pictures and a tab
 test: $(READY)  ## Run the tests (the slow ones: make test-slow)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
-test-slow: $(READY)  ## Run the slow tests: packaging, long reproductions
+test-slow: $(VENV)/docs-$(LIST)  ## Run the slow tests: packaging, the documentation site, long reproductions
 	$(BIN)/pytest -m slow
 
 # A part of the tests that touches every dependency. Warnings of old versions are not ours, and plugins are not pinned.

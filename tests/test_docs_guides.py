@@ -2,13 +2,17 @@
 
 import importlib.util
 import re
+import sys
 import tomllib
-from contextlib import redirect_stdout
+import types
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
+import stalegrad as sg
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.synchrony import SYNCHRONIES
 from stalegrad.simulator.experiments.experiment import read_experiment
@@ -25,7 +29,7 @@ GUIDES = (
 )  # fmt: skip
 ELSEWHERE = {
     "gallery": "drawn by test_docs_site.py",
-    "clusters": "needs a cluster",
+    "clusters": "below, with stand-ins for clusters",
     "checks": "test_docs_checks.py",
 }
 """Pages whose code is not executed here, and why."""
@@ -67,6 +71,48 @@ def test_the_code_of_every_page_is_executed():
     with_code = {file.stem for file in DOCS.glob("*.md") if "\n```python\n" in file.read_text(encoding="utf-8")}
     assert with_code - {*GUIDES} == ELSEWHERE.keys()
     assert not ELSEWHERE.keys() & {*GUIDES}
+
+
+def test_the_sweeps_of_the_guide_to_clusters_run(monkeypatch):
+    """Slurm, Kubernetes and the scheduler are stand-ins; sweeps take what a client of theirs would give."""
+    text = (DOCS / "clusters.md").read_text(encoding="utf-8")
+    asked, pool = [], ThreadPoolExecutor(1)
+
+    @contextmanager
+    def client(where):
+        asked.append(where)
+        yield type("Client", (), {"get_executor": lambda self, pure: pool})()
+
+    class Jobs:
+        def __init__(self, **options):
+            self.options = options
+
+        def adapt(self, minimum=0, maximum=0, maximum_jobs=0):
+            self.most = maximum or maximum_jobs
+
+    for name, held in {
+        "distributed": {"Client": client},
+        "dask_jobqueue": {"SLURMCluster": Jobs},
+        "dask_kubernetes": {},
+        "dask_kubernetes.operator": {"KubeCluster": Jobs},
+    }.items():
+        module = types.ModuleType(name)
+        vars(module).update(held)
+        monkeypatch.setitem(sys.modules, name, module)
+    made = sg.Problem("softmax-regression", "fashion-mnist-small", batch_size=8)
+    names = {
+        "__name__": "guide",  # so that no processes are started
+        "experiment": sg.Experiment(made, Cluster(2, Exponential()), sg.methods.async_(), updates=5),
+        "sweep": sg.sweep,
+    }
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    for block in blocks:
+        exec(re.sub(r"range\(\d+\)", "range(2)", block), names)
+    with pool:
+        assert asked[0] == "tcp://10.0.0.1:8786"
+    assert [cluster.most for cluster in asked[1:]] == [50, 50]
+    assert len(names["results"].runs) == 2
+    assert len(sg.load("runs/").runs) == 2
 
 
 def test_tables_of_guides_in_toml_are_read():
