@@ -1,0 +1,206 @@
+"""What the maps of regimes share: rates as shares of a stability limit, paired ratios with verdicts, pictures."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from common import Claim
+
+from stalegrad import sweep
+from stalegrad.analysis import speedups, to_target
+from stalegrad.models import Problem
+from stalegrad.simulator import Experiment
+
+SEEDS = (0, 1, 2, 3, 4)
+LANES = 30
+DIMENSIONS, EXAMPLES, CONDITION = 20, 2_000, 100.0
+PICTURES = Path("docs")
+
+Histories = dict[int, pd.DataFrame]
+"""Seed -> history."""
+
+
+class Ratio(NamedTuple):
+    """How many times sooner one method reaches the target than another, with its paired interval.
+
+    Attributes:
+        value: median over seeds; NaN if no seed of either method arrives.
+        low: lower end of the bootstrap's 95 % interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """``sooner`` or ``later`` if the interval says so, ``open`` if not, ``neither`` if none arrives."""
+        if math.isnan(self.value):
+            return "neither"
+        return "sooner" if self.low > 1 else "later" if self.high < 1 else "open"
+
+    def __str__(self) -> str:
+        """Return the ratio and its interval, as the tables show them."""
+        if math.isnan(self.value):
+            return "-"
+        return f"{_short(self.value)} ({_short(self.low)} to {_short(self.high)})"
+
+
+def _short(value: float) -> str:
+    return "∞" if value == math.inf else "?" if math.isnan(value) else f"{value:.2f}"
+
+
+def ratio(ours: Histories, theirs: Histories, target: float, x: str) -> Ratio:
+    """Return how many times sooner ``ours`` reaches the training loss than ``theirs``, in the unit of x."""
+    found = speedups({"ours": ours, "theirs": theirs}, target, "theirs", "train_loss", x).loc["ours"]
+    return Ratio(found["speedup"], found["low"], found["high"])
+
+
+def soonest(histories: Mapping[Any, Histories], target: float, x: str) -> Any:
+    """Return the label whose median time to the target is least; None if no median is finite."""
+    times = to_target({k: list(v.values()) for k, v in histories.items()}, target, "train_loss", x)["median"]
+    return times.idxmin() if np.isfinite(times.min()) else None
+
+
+def runs_of(base: Experiment, rates: Sequence[float], lanes: int = LANES) -> list[Histories]:
+    """Run an experiment at every rate and seed; return the histories of each rate, by seed."""
+    done = sweep(base, progress=False, lanes=lanes, seed=SEEDS, **{"method.learning_rate": list(rates)})
+    if done.failed:
+        raise RuntimeError(next(iter(done.failed.values())))
+    found: dict[tuple[float, int], pd.DataFrame] = {}
+    for result in done.results:
+        found[result.experiment.method.learning_rate.peak, result.experiment.seed] = result.history
+    return [{seed: found[float(rate), seed] for seed in SEEDS} for rate in rates]
+
+
+@functools.lru_cache
+def least_squares(noise: float, batch_size: int = 4) -> tuple[Problem, float, float]:
+    """Return least squares on given examples, its least loss, and its loss at the start.
+
+    Inputs are normal with variances from 1 to 1 / ``CONDITION``, evenly spaced in logarithms; targets are those of
+    a normal vector, plus normal noise.
+    """
+    rng = np.random.default_rng(0)
+    scales = CONDITION ** np.linspace(0, -0.5, DIMENSIONS)
+    x = rng.standard_normal((EXAMPLES, DIMENSIONS)) * scales
+    y = x @ rng.standard_normal(DIMENSIONS) + noise * rng.standard_normal(EXAMPLES)
+    best = np.linalg.lstsq(x, y, rcond=None)[0]
+    problem = Problem.from_functions(
+        lambda key: jnp.zeros(DIMENSIONS),
+        lambda w, batch, key: 0.5 * jnp.mean((batch[0] @ w - batch[1]) ** 2),
+        train=(x.astype(np.float32), y.astype(np.float32)),
+        batch_size=batch_size,
+    )
+    return problem, 0.5 * float(np.mean((x @ best - y) ** 2)), 0.5 * float(np.mean(y**2))
+
+
+@functools.lru_cache
+def curvature(problem: Problem, examples: int = 500, steps: int = 30) -> float:
+    """Return the largest eigenvalue (in size) of the Hessian at the start, by power iteration on some examples."""
+    objective, key = problem.objective(), jax.random.key(0)
+    params = objective.init(key)
+    batch = jax.tree.map(lambda leaf: leaf[:examples], objective.train)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    v = tree.unflatten([jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)])
+
+    @jax.jit
+    def step(params: Any, batch: Any, v: Any) -> Any:
+        """Return the product of the Hessian with v / |v|, and |v|."""
+        norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(v)))
+        v = jax.tree.map(lambda leaf: leaf / norm, v)
+        gradient = jax.grad(lambda p: objective.loss(p, objective.stats, batch, key)[0])
+        return jax.jvp(gradient, (params,), (v,))[1], norm
+
+    for _ in range(steps):
+        v, norm = step(params, batch, v)
+    return float(norm)
+
+
+def limit(problem: Problem, workers: int) -> float:
+    """Return the largest stable rate of gradient descent whose gradients are all ``workers`` - 1 updates old.
+
+    2 / L sin(pi / (2 (2 tau + 1))), tau = workers - 1, L the curvature at the start: exact for a quadratic loss.
+    """
+    return 2 / curvature(problem) * math.sin(math.pi / (2 * (2 * (workers - 1) + 1)))
+
+
+def count(ratios: Sequence[Ratio]) -> str:
+    """Return in how many cells of a map a method is sooner, later, or neither can be told."""
+    verdicts = [r.verdict for r in ratios]
+    names = ("sooner", "later", "open", "neither")
+    return ", ".join(f"{name} in {verdicts.count(name)}" for name in names) + f" of {len(verdicts)}"
+
+
+def mostly(name: str, text: str, ratios: Sequence[Ratio]) -> Claim:
+    """Return a claim that holds if the interval is above 1 in more than half of the cells where one arrives."""
+    told = [r for r in ratios if r.verdict != "neither"]
+    holds = 2 * sum(r.verdict == "sooner" for r in told) > len(told) if told else None
+    middle = float(np.median([min(r.value, 1e6) for r in told])) if told else math.nan
+    return Claim(name, text, holds, f"{count(ratios)}; median ratio {_short(middle)}")
+
+
+class Panel(NamedTuple):
+    """One heat map: rows and columns with their names, and a ratio in each cell."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    ratios: Sequence[Sequence[Ratio]]
+
+
+def draw(file: str, panels: Sequence[Sequence[Panel]], x: str, colour: str) -> None:
+    """Draw rows of panels: the ratio in each cell as colour and number, bold where its interval excludes 1."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    heights = [max(len(p.rows) for p in row) + 1.6 for row in panels]
+    across = max(len(row) for row in panels)
+    figure, axes = plt.subplots(
+        len(panels), across, squeeze=False, layout="constrained", height_ratios=heights,
+        figsize=(1.2 + 3.6 * across, 0.24 * sum(heights) + 0.5),
+    )  # fmt: skip
+    for row, places in zip(panels, axes, strict=True):
+        for panel, ax in zip(row, places, strict=False):
+            values = np.array([[r.value for r in line] for line in panel.ratios], float)
+            with np.errstate(divide="ignore"):
+                shown = np.clip(np.log2(values), -2, 2)
+            image = ax.imshow(shown, cmap="PuOr", vmin=-2, vmax=2, aspect="auto")
+            ax.set_facecolor("0.85")
+            for i, line in enumerate(panel.ratios):
+                for j, r in enumerate(line):
+                    sure = r.verdict in ("sooner", "later")
+                    text = "" if math.isnan(r.value) else "∞" if r.value > 99 else f"{r.value:.2g}"
+                    dark = abs(shown[i, j]) > 1.3
+                    ax.text(
+                        j, i, text, ha="center", va="center", fontsize=6.5, weight="bold" if sure else "normal",
+                        color="white" if dark else "black",
+                    )  # fmt: skip
+            ax.set_xticks(range(len(panel.columns)), panel.columns, fontsize=7)
+            ax.set_yticks(range(len(panel.rows)), panel.rows, fontsize=7)
+            ax.set_title(panel.title, fontsize=8)
+            ax.set_xlabel(x, fontsize=7)
+        for ax in places[len(row) :]:
+            ax.set_axis_off()
+    bar = figure.colorbar(image, ax=axes, ticks=[-2, -1, 0, 1, 2], shrink=0.6, aspect=30)
+    bar.ax.set_yticklabels(["1/4", "1/2", "1", "2", "4"], fontsize=7)
+    bar.set_label(colour, fontsize=7)
+    PICTURES.mkdir(exist_ok=True)
+    figure.savefig(PICTURES / file, dpi=110)
+    plt.close(figure)
+
+
+def share_name(share: float) -> str:
+    """Return a share of the limit as text."""
+    return f"{share:g}" if share >= 1 else f"1/{1 / share:g}"
