@@ -13,7 +13,10 @@ from pathlib import Path
 from report import section
 
 PARTS = Path("results/reproduce")
-SECTIONS = ("slow_and_stale", "mindthestep", "delayed_averaging", "momentum", "optimal_times", "data_skew")
+SECTIONS = (
+    "slow_and_stale", "adasync_map", "mindthestep", "mindthestep_map", "delayed_averaging", "momentum",
+    "optimal_times", "data_skew", "delay_one", "diloco",
+)  # fmt: skip
 HEAD = """# Reproduction of the papers' claims
 
 Written by `make reproduce`: every claim with its verdict and the numbers it rests on, at a size that two cores can

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from stalegrad.simulator import Experiment
 
 SEEDS = (0, 1, 2, 3, 4)
 LANES = 30
-DIMENSIONS, EXAMPLES, CONDITION = 20, 2_000, 100.0
+DIMENSIONS, EXAMPLES = 20, 2_000
 PICTURES = Path("docs")
 
 Histories = dict[int, pd.DataFrame]
@@ -83,14 +84,14 @@ def runs_of(base: Experiment, rates: Sequence[float], lanes: int = LANES) -> lis
 
 
 @functools.lru_cache
-def least_squares(noise: float, batch_size: int = 4) -> tuple[Problem, float, float]:
+def least_squares(noise: float, condition: float) -> tuple[Problem, float, float]:
     """Return least squares on given examples, its least loss, and its loss at the start.
 
-    Inputs are normal with variances from 1 to 1 / ``CONDITION``, evenly spaced in logarithms; targets are those of
-    a normal vector, plus normal noise.
+    Inputs are normal with variances from 1 to 1 / ``condition``, evenly spaced in logarithms; targets are those of
+    a normal vector, plus normal noise. Batches are of 4.
     """
     rng = np.random.default_rng(0)
-    scales = CONDITION ** np.linspace(0, -0.5, DIMENSIONS)
+    scales = condition ** np.linspace(0, -0.5, DIMENSIONS)
     x = rng.standard_normal((EXAMPLES, DIMENSIONS)) * scales
     y = x @ rng.standard_normal(DIMENSIONS) + noise * rng.standard_normal(EXAMPLES)
     best = np.linalg.lstsq(x, y, rcond=None)[0]
@@ -98,7 +99,7 @@ def least_squares(noise: float, batch_size: int = 4) -> tuple[Problem, float, fl
         lambda key: jnp.zeros(DIMENSIONS),
         lambda w, batch, key: 0.5 * jnp.mean((batch[0] @ w - batch[1]) ** 2),
         train=(x.astype(np.float32), y.astype(np.float32)),
-        batch_size=batch_size,
+        batch_size=4,
     )
     return problem, 0.5 * float(np.mean((x @ best - y) ** 2)), 0.5 * float(np.mean(y**2))
 
@@ -158,47 +159,53 @@ class Panel(NamedTuple):
     ratios: Sequence[Sequence[Ratio]]
 
 
-def draw(file: str, panels: Sequence[Sequence[Panel]], x: str, colour: str) -> None:
-    """Draw rows of panels: the ratio in each cell as colour and number, bold where its interval excludes 1."""
+@contextlib.contextmanager
+def picture_file(file: str, size: tuple[float, float], **grid: Any) -> Iterator[Any]:
+    """Give the axes of a new picture, which is then written."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    heights = [max(len(p.rows) for p in row) + 1.6 for row in panels]
-    across = max(len(row) for row in panels)
-    figure, axes = plt.subplots(
-        len(panels), across, squeeze=False, layout="constrained", height_ratios=heights,
-        figsize=(1.2 + 3.6 * across, 0.24 * sum(heights) + 0.5),
-    )  # fmt: skip
-    for row, places in zip(panels, axes, strict=True):
-        for panel, ax in zip(row, places, strict=False):
-            values = np.array([[r.value for r in line] for line in panel.ratios], float)
-            with np.errstate(divide="ignore"):
-                shown = np.clip(np.log2(values), -2, 2)
-            image = ax.imshow(shown, cmap="PuOr", vmin=-2, vmax=2, aspect="auto")
-            ax.set_facecolor("0.85")
-            for i, line in enumerate(panel.ratios):
-                for j, r in enumerate(line):
-                    sure = r.verdict in ("sooner", "later")
-                    text = "" if math.isnan(r.value) else "∞" if r.value > 99 else f"{r.value:.2g}"
-                    dark = abs(shown[i, j]) > 1.3
-                    ax.text(
-                        j, i, text, ha="center", va="center", fontsize=6.5, weight="bold" if sure else "normal",
-                        color="white" if dark else "black",
-                    )  # fmt: skip
-            ax.set_xticks(range(len(panel.columns)), panel.columns, fontsize=7)
-            ax.set_yticks(range(len(panel.rows)), panel.rows, fontsize=7)
-            ax.set_title(panel.title, fontsize=8)
-            ax.set_xlabel(x, fontsize=7)
-        for ax in places[len(row) :]:
-            ax.set_axis_off()
-    bar = figure.colorbar(image, ax=axes, ticks=[-2, -1, 0, 1, 2], shrink=0.6, aspect=30)
-    bar.ax.set_yticklabels(["1/4", "1/2", "1", "2", "4"], fontsize=7)
-    bar.set_label(colour, fontsize=7)
+    figure, axes = plt.subplots(figsize=size, layout="constrained", **grid)
+    yield axes
     PICTURES.mkdir(exist_ok=True)
     figure.savefig(PICTURES / file, dpi=110)
     plt.close(figure)
+
+
+def draw(file: str, panels: Sequence[Sequence[Panel]], x: str, colour: str) -> None:
+    """Draw rows of panels: the ratio in each cell as colour and number, bold where its interval excludes 1."""
+    heights = [max(len(panel.rows) for panel in row) + 1.6 for row in panels]
+    across = max(len(row) for row in panels)
+    size = 1.2 + 3.6 * across, 0.24 * sum(heights) + 0.5
+    with picture_file(file, size, nrows=len(panels), ncols=across, squeeze=False, height_ratios=heights) as axes:
+        for row, places in zip(panels, axes, strict=True):
+            for panel, ax in zip(row, places, strict=False):
+                image = heat_map(panel, ax)
+                ax.set_xlabel(x, fontsize=7)
+            for ax in places[len(row) :]:
+                ax.set_axis_off()
+        bar = axes[0, 0].figure.colorbar(image, ax=axes, ticks=[-2, -1, 0, 1, 2], shrink=0.6, aspect=30)
+        bar.ax.set_yticklabels(["1/4", "1/2", "1", "2", "4"], fontsize=7)
+        bar.set_label(colour, fontsize=7)
+
+
+def heat_map(panel: Panel, ax: Any) -> Any:
+    """Draw one panel; return its image."""
+    values = np.array([[r.value for r in line] for line in panel.ratios], float)
+    with np.errstate(divide="ignore"):
+        shown = np.clip(np.log2(values), -2, 2)
+    for (i, j), value in np.ndenumerate(values):
+        text = "" if math.isnan(value) else "∞" if value > 99 else f"{value:.2g}"
+        weight = "bold" if panel.ratios[i][j].verdict in ("sooner", "later") else "normal"
+        colour = "white" if abs(shown[i, j]) > 1.3 else "black"
+        ax.text(j, i, text, ha="center", va="center", fontsize=6.5, weight=weight, color=colour)
+    ax.set_facecolor("0.85")
+    ax.set_xticks(range(len(panel.columns)), panel.columns, fontsize=7)
+    ax.set_yticks(range(len(panel.rows)), panel.rows, fontsize=7)
+    ax.set_title(panel.title, fontsize=8)
+    return ax.imshow(shown, cmap="PuOr", vmin=-2, vmax=2, aspect="auto")
 
 
 def share_name(share: float) -> str:

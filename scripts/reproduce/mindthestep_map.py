@@ -67,7 +67,7 @@ class Plan(NamedTuple):
 
 def squares(noise: float, workers: int, times: Delay) -> Place:
     """Return a row of least squares; its targets are shares of the way from the start to the least loss."""
-    problem, least, start = least_squares(noise)
+    problem, least, start = least_squares(noise, 100.0)
     return Place(
         problem,
         f"noise {noise:g}",
@@ -218,11 +218,11 @@ def section() -> Section:
         "MindTheStep: where it gains",
         "Updates to a training loss, constant step / adaptive one: above 1 the adaptive step is sooner. "
         f"{len(SEEDS)} seeds, paired; bootstrap intervals of 95 %. Rates are shares of the limit of stability "
-        "for a constant delay, 2 / L sin(pi / (2 (2 m - 1))), m workers, L the curvature at the start. Least squares: "
-        "20 dimensions, condition number 100, batch 4, targets 3 % and 1 % of the way left; softmax regression on "
-        "fashion-mnist-small, batch 32 or 4; the authors' CNN on it, batch 8, two methods only. Gamma times have "
-        f"CV 0.2. Warm-up {WARMUP} messages, damping 1, clip 5. A claim holds if the interval is above 1 in more "
-        "than half of the cells in which either arrives.",
+        "for a constant delay, 2 / L sin(pi / (2 (2 m - 1))), m workers, L the curvature at the start. Least "
+        "squares: 20 dimensions, condition number 100, batch 4, targets 3 % and 1 % of the way left; softmax "
+        "regression on fashion-mnist-small, batch 32 or 4; the authors' CNN on it, batch 8, two methods only. "
+        f"Gamma times have CV 0.2. Warm-up {WARMUP} messages, damping 1, clip 5. A claim holds if the interval "
+        "is above 1 in more than half of the cells in which either arrives.",
         [c for name, plan in PLANS.items() for c in claims(name, plan, found[name])],
         [
             picture("mindthestep-map.png", found)
