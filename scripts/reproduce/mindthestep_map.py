@@ -55,12 +55,13 @@ class Place(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The rows of one problem, the shares of the limit tried, methods, updates of a run and how they are run."""
+    """The map of one problem: its rows, the shares of the limit and the methods tried, and how they are run."""
 
     places: list[Place]
     shares: tuple[float, ...]
     methods: tuple[str, ...]
     updates: int
+    rows: int
     train_examples: int | None
     lanes: int
 
@@ -85,15 +86,15 @@ def softmax(batch: int, workers: int, times: Delay) -> Place:
 PLANS = {
     "least squares": Plan(
         [squares(s, m, times) for times in TIMES for s in (0.1, 1.0) for m in (8, 16, 32)],
-        (1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0), tuple(METHODS), 4_000, None, 30,
+        (1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0), tuple(METHODS), 4_000, 200, None, 30,
     ),
     "softmax regression": Plan(
         [softmax(32, m, NARROW) for m in (8, 16, 32)] + [softmax(4, 16, NARROW), softmax(32, 16, WIDE)],
-        (1 / 2, 1.0, 2.0, 4.0, 8.0), tuple(METHODS), 1_600, 2_000, 25,
+        (1 / 2, 1.0, 2.0, 4.0, 8.0), tuple(METHODS), 1_600, 200, 2_000, 25,
     ),
     "CNN": Plan(
         [Place(CNN, "batch 8", 16, times, (1.0, 0.8)) for times in TIMES],
-        (2.0, 4.0, 8.0), ("constant", "Poisson"), 800, 500, 1,
+        (2.0, 4.0, 8.0), ("constant", "Poisson"), 800, 50, 400, 1,
     ),
 }  # fmt: skip
 
@@ -130,7 +131,7 @@ def explore(plan: Plan) -> list[Found]:
     for place in plan.places:
         base = Experiment(
             place.problem, Cluster(place.workers, compute=place.times), METHODS["constant"], updates=plan.updates,
-            record=Record(updates=plan.updates // 200, gap=False, train_examples=plan.train_examples),
+            record=Record(updates=plan.updates // plan.rows, gap=False, train_examples=plan.train_examples),
         )  # fmt: skip
         rates = [share * limit(place.problem, place.workers) for share in plan.shares]
         histories = {
