@@ -303,8 +303,8 @@ def section() -> Section:
         [claim for name, plan in made.items() for claim in claims(name, plan, found[name])],
         [
             picture("adasync-map.png", made, found)
-            + "\n\n*Bold where the interval excludes 1, grey where neither arrives. AdaSync is told the least loss, "
-            "but for the CNN.*",
+            + "\n\n*Bold where the interval excludes 1, grey where neither arrives. AdaSync is told the least "
+            "loss, but for the CNN.*",
             *(factors(name, plan) for name, plan in made.items() if name != "CNN"),
             *(ratios_table(name, plan, found[name]) for name, plan in made.items()),
         ],

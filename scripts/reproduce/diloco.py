@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
@@ -9,12 +11,11 @@ import numpy as np
 from common import Claim, Section, table
 from maps import Histories, picture_file
 
-from stalegrad import sweep
 from stalegrad._core.specs import PositiveFloat, spec
 from stalegrad.analysis import paired_difference
 from stalegrad.models import Problem
 from stalegrad.policies import Dylu, KAsync, Method, methods
-from stalegrad.simulator import Cluster, Experiment, Gamma, Record
+from stalegrad.simulator import Cluster, Experiment, Gamma, Record, Result, run
 
 PROBLEM = Problem("transformer", "shakespeare", batch_size=8, context=32, layers=2, width=32)
 SECONDS = (1.0, 1.0, 4.0, 4.0)
@@ -49,23 +50,16 @@ def forms(rate: float) -> dict[str, Method]:
     }
 
 
-def over_seeds(method: Method, seeds: tuple[int, ...]) -> tuple[Histories, dict[str, float]]:
-    """Run a method with some seeds; return its histories, and the mean of what their traces say."""
+@functools.cache
+def one(method: Method, seed: int) -> Result:
+    """Return the run of a method with one seed."""
     cluster = Cluster(compute=[Gamma(mean, 0.1) for mean in SECONDS])
-    base = Experiment(PROBLEM, cluster, method, wallclock=BUDGET, record=RECORD)
-    done = sweep(base, progress=False, seed=seeds)
-    if done.failed:
-        raise RuntimeError(next(iter(done.failed.values())))
-    seen = {
-        "gradients": np.mean([r.history["gradients"].iloc[-1] for r in done.results]),
-        "staleness": np.mean([r.trace.staleness.mean() for r in done.results]),
-    }
-    return {r.experiment.seed: r.history for r in done.results}, {k: float(v) for k, v in seen.items()}
+    return run(Experiment(PROBLEM, cluster, method, wallclock=BUDGET, seed=seed, record=RECORD), progress=False)
 
 
-def final(histories: Histories) -> float:
-    """Return the mean test loss at the end; inf if a run diverged."""
-    return float(np.mean([np.nan_to_num(h["test_loss"].iloc[-1], nan=np.inf) for h in histories.values()]))
+def final(method: Method, seed: int) -> float:
+    """Return the test loss at the end of a run; inf if it diverged."""
+    return float(np.nan_to_num(one(method, seed).history["test_loss"].iloc[-1], nan=np.inf))
 
 
 def difference(found: dict[str, Histories], ours: str, theirs: str, x: str, at: float) -> Any:
@@ -80,6 +74,11 @@ def lower(name: str, text: str, row: Any) -> Claim:
     return Claim(name, text, bool(row.high < 0), measured)
 
 
+def at(results: Sequence[Result], seconds: float) -> float:
+    """Return the mean test loss at a wallclock."""
+    return float(np.mean([np.interp(seconds, r.history["wallclock"], r.history["test_loss"]) for r in results]))
+
+
 def picture(file: str, found: dict[str, Histories]) -> str:
     """Draw test loss against wallclock."""
     from stalegrad.analysis import plot_curves
@@ -92,11 +91,11 @@ def picture(file: str, found: dict[str, Histories]) -> str:
 def section() -> Section:
     """Return the whole."""
     names = list(forms(0.1))
-    tried = {name: {rate: final(over_seeds(forms(rate)[name], SEEDS[:1])[0]) for rate in RATES} for name in names}
+    tried = {name: {rate: final(forms(rate)[name], SEEDS[0]) for rate in RATES} for name in names}
     best = {name: min(RATES, key=lambda rate, name=name: tried[name][rate]) for name in names}
-    done = {name: over_seeds(forms(best[name])[name], SEEDS) for name in names}
-    found = {name: histories for name, (histories, _) in done.items()}
-    spent = done["diloco"][1]["gradients"]
+    done = {name: [one(forms(best[name])[name], seed) for seed in SEEDS] for name in names}
+    found = {name: {r.experiment.seed: r.history for r in results} for name, results in done.items()}
+    spent = min(r.history["gradients"].iloc[-1] for r in done["diloco"])
     grace = [
         difference(found, f"{name}, grace", name, "wallclock", BUDGET) for name in ("async-local-sgd", "dylu")
     ]
@@ -146,19 +145,24 @@ def section() -> Section:
             picture("diloco-wallclock.png", found),
             table(
                 "Mean test loss in nats at simulated seconds",
-                ["", "outer rate", "200 s", "400 s", f"{BUDGET:g} s", "gradients", "mean staleness"],
+                [
+                    "",
+                    "outer rate",
+                    f"{BUDGET / 4:g} s",
+                    f"{BUDGET / 2:g} s",
+                    f"{BUDGET:g} s",
+                    "gradients",
+                    "mean staleness",
+                ],
                 [
                     [
                         name,
                         f"{best[name]:g}",
-                        *(
-                            f"{np.mean([np.interp(t, h['wallclock'], h['test_loss']) for h in runs.values()]):.3f}"
-                            for t in (200, 400, BUDGET)
-                        ),
-                        f"{seen['gradients']:.0f}",
-                        f"{seen['staleness']:.2f}",
+                        *(f"{at(results, t):.3f}" for t in (BUDGET / 4, BUDGET / 2, BUDGET)),
+                        f"{np.mean([r.history['gradients'].iloc[-1] for r in results]):.0f}",
+                        f"{np.mean([r.trace.staleness.mean() for r in results]):.2f}",
                     ]
-                    for name, (runs, seen) in done.items()
+                    for name, results in done.items()
                 ],
             ),
             table(

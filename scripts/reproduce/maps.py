@@ -170,7 +170,7 @@ def picture_file(file: str, size: tuple[float, float], **grid: Any) -> Iterator[
     figure, axes = plt.subplots(figsize=size, layout="constrained", **grid)
     yield axes
     PICTURES.mkdir(exist_ok=True)
-    figure.savefig(PICTURES / file, dpi=110)
+    figure.savefig(PICTURES / file, dpi=90, pil_kwargs={"optimize": True})
     plt.close(figure)
 
 
@@ -210,4 +210,4 @@ def heat_map(panel: Panel, ax: Any) -> Any:
 
 def share_name(share: float) -> str:
     """Return a share of the limit as text."""
-    return f"{share:g}" if share >= 1 else f"1/{1 / share:g}"
+    return f"1/{1 / share:g}" if share < 1 and (1 / share).is_integer() else f"{share:g}"

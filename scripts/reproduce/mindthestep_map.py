@@ -86,15 +86,15 @@ def softmax(batch: int, workers: int, times: Delay) -> Place:
 PLANS = {
     "least squares": Plan(
         [squares(s, m, times) for times in TIMES for s in (0.1, 1.0) for m in (8, 16, 32)],
-        (1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0), tuple(METHODS), 4_000, 200, None, 30,
+        (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0), tuple(METHODS), 4_000, 200, None, 30,
     ),
     "softmax regression": Plan(
         [softmax(32, m, NARROW) for m in (8, 16, 32)] + [softmax(4, 16, NARROW), softmax(32, 16, WIDE)],
-        (1 / 2, 1.0, 2.0, 4.0, 8.0), tuple(METHODS), 1_600, 200, 2_000, 25,
+        (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6), tuple(METHODS), 1_600, 200, 2_000, 35,
     ),
     "CNN": Plan(
-        [Place(CNN, "batch 8", 16, times, (1.0, 0.8)) for times in TIMES],
-        (2.0, 4.0, 8.0), ("constant", "Poisson"), 800, 50, 400, 1,
+        [Place(CNN, "batch 8", 16, times, (1.0, 0.9)) for times in TIMES],
+        (4.0, 8.0, 16.0), ("constant", "Poisson"), 800, 50, 400, 1,
     ),
 }  # fmt: skip
 
