@@ -176,23 +176,23 @@ def picture_file(file: str, size: tuple[float, float], **grid: Any) -> Iterator[
 
 def draw(file: str, panels: Sequence[Sequence[Panel]], x: str, colour: str) -> None:
     """Draw rows of panels: the ratio in each cell as colour and number, bold where its interval excludes 1."""
-    heights = [max(len(panel.rows) for panel in row) + 1.6 for row in panels]
+    heights = [max(len(panel.rows) for panel in row) + 1.8 for row in panels]
     across = max(len(row) for row in panels)
-    size = 1.2 + 3.6 * across, 0.24 * sum(heights) + 0.5
+    size = 3.0 + 2.8 * across, 0.24 * sum(heights) + 0.6
     with picture_file(file, size, nrows=len(panels), ncols=across, squeeze=False, height_ratios=heights) as axes:
         for row, places in zip(panels, axes, strict=True):
             for panel, ax in zip(row, places, strict=False):
-                image = heat_map(panel, ax)
-                ax.set_xlabel(x, fontsize=7)
+                image = heat_map(panel, ax, named=ax is places[0] or panel.rows != row[0].rows)
             for ax in places[len(row) :]:
                 ax.set_axis_off()
+        axes[0, 0].figure.supxlabel(x, fontsize=8)
         bar = axes[0, 0].figure.colorbar(image, ax=axes, ticks=[-2, -1, 0, 1, 2], shrink=0.6, aspect=30)
         bar.ax.set_yticklabels(["1/4", "1/2", "1", "2", "4"], fontsize=7)
         bar.set_label(colour, fontsize=7)
 
 
-def heat_map(panel: Panel, ax: Any) -> Any:
-    """Draw one panel; return its image."""
+def heat_map(panel: Panel, ax: Any, *, named: bool) -> Any:
+    """Draw one panel, with the names of its rows if wanted; return its image."""
     values = np.array([[r.value for r in line] for line in panel.ratios], float)
     with np.errstate(divide="ignore"):
         shown = np.clip(np.log2(values), -2, 2)
@@ -203,8 +203,8 @@ def heat_map(panel: Panel, ax: Any) -> Any:
         ax.text(j, i, text, ha="center", va="center", fontsize=6.5, weight=weight, color=colour)
     ax.set_facecolor("0.85")
     ax.set_xticks(range(len(panel.columns)), panel.columns, fontsize=7)
-    ax.set_yticks(range(len(panel.rows)), panel.rows, fontsize=7)
-    ax.set_title(panel.title, fontsize=8)
+    ax.set_yticks(range(len(panel.rows)), panel.rows if named else [""] * len(panel.rows), fontsize=7)
+    ax.set_title(panel.title, fontsize=7.5)
     return ax.imshow(shown, cmap="PuOr", vmin=-2, vmax=2, aspect="auto")
 
 

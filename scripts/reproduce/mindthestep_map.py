@@ -86,7 +86,7 @@ def softmax(batch: int, workers: int, times: Delay) -> Place:
 PLANS = {
     "least squares": Plan(
         [squares(s, m, times) for times in TIMES for s in (0.1, 1.0) for m in (8, 16, 32)],
-        (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0), tuple(METHODS), 4_000, 200, None, 30,
+        (1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0), tuple(METHODS), 4_000, 200, None, 30,
     ),
     "softmax regression": Plan(
         [softmax(32, m, NARROW) for m in (8, 16, 32)] + [softmax(4, 16, NARROW), softmax(32, 16, WIDE)],
