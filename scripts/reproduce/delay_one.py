@@ -57,9 +57,8 @@ def section() -> Section:
         "A delay of one update: AdamW and Muon",
         f"Transformer of 2 layers of width 64 on shakespeare, context 32, batch 8, {UPDATES} updates, constant "
         f"learning rate, {len(SEEDS)} seeds, paired; rates are the best of four for seed 0, for each optimizer "
-        "and delay. Scaled down: the paper trains language models of hundreds of millions of parameters (of "
-        "which we know the abstract only) thousands of times longer; 100,000 parameters and 128,000 tokens "
-        "here say nothing about their size.",
+        "and delay. Scaled down: the paper, of which only the abstract was read, is about pretraining of "
+        "language models; here there are 106,000 parameters, 128,000 tokens and no schedule of the rate.",
         [
             Claim(
                 "AdamW",

@@ -83,7 +83,7 @@ def picture(file: str, found: dict[str, Histories]) -> str:
     """Draw test loss against wallclock."""
     from stalegrad.analysis import plot_curves
 
-    with picture_file(file, (5.5, 3.6)) as ax:
+    with picture_file(file, (7.0, 3.8)) as ax:
         plot_curves({name: list(runs.values()) for name, runs in found.items()}, y="test_loss", ax=ax)
     return f"![Test loss against wallclock]({file})"
 
@@ -106,8 +106,9 @@ def section() -> Section:
         f"with rate {INNER:g}, Nesterov momentum 0.9 outside, delayed Nesterov with a buffer of 4, weights (1 + "
         f"tau)^-1/2; grace {GRACE:g} s after the first arrival; {BUDGET:g} simulated seconds, {len(SEEDS)} "
         f"seeds, paired. The outer rate is the best of {RATES} for seed 0, form by form. Scaled down: the "
-        "papers train models of 20 to 400 million parameters with 50 to 500 local steps over real networks; "
-        "here 30,000 parameters from scratch, so that waiting for slow workers is all that asynchrony can save.",
+        "papers pretrain language models of millions of parameters with up to 500 local steps; here there are "
+        "29,000 parameters and no time on links, so that waiting for slow workers is all that asynchrony can "
+        "save.",
         [
             lower(
                 "wallclock",

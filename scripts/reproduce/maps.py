@@ -178,7 +178,8 @@ def draw(file: str, panels: Sequence[Sequence[Panel]], x: str, colour: str) -> N
     """Draw rows of panels: the ratio in each cell as colour and number, bold where its interval excludes 1."""
     heights = [max(len(panel.rows) for panel in row) + 1.8 for row in panels]
     across = max(len(row) for row in panels)
-    size = 3.0 + 2.8 * across, 0.24 * sum(heights) + 0.6
+    names = max(1 + sum(panel.rows != row[0].rows for panel in row) for row in panels)
+    size = 1.0 + 2.4 * across + 1.6 * names, 0.24 * sum(heights) + 0.6
     with picture_file(file, size, nrows=len(panels), ncols=across, squeeze=False, height_ratios=heights) as axes:
         for row, places in zip(panels, axes, strict=True):
             for panel, ax in zip(row, places, strict=False):
