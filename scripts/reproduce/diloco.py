@@ -19,9 +19,9 @@ from stalegrad.simulator import Cluster, Experiment, Gamma, Record, Result, run
 
 PROBLEM = Problem("transformer", "shakespeare", batch_size=8, context=32, layers=2, width=32)
 SECONDS = (1.0, 1.0, 4.0, 4.0)
-STEPS, GRACE, BUDGET, INNER = 10, 2.0, 800.0, 0.003
+STEPS, GRACE, BUDGET, INNER = 10, 2.0, 480.0, 0.003
 SEEDS, RATES = (0, 1, 2), (0.1, 0.3, 0.7)
-RECORD = Record(wallclock=40.0, gap=False, train_examples=500)
+RECORD = Record(wallclock=60.0, gap=False, train_examples=500)
 
 
 @spec
