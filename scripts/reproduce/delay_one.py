@@ -15,7 +15,7 @@ from stalegrad.simulator import Cluster, Experiment, Record, run
 
 PROBLEM = Problem("transformer", "shakespeare", batch_size=8, context=32, layers=2, width=64)
 UPDATES, SEEDS = 500, (0, 1, 2, 3, 4)
-RATES = {"AdamW": (0.001, 0.002, 0.004, 0.008), "Muon": (0.005, 0.01, 0.02, 0.04)}
+RATES = {"AdamW": (0.0005, 0.001, 0.002, 0.004), "Muon": (0.005, 0.01, 0.02, 0.04)}
 RECORD = Record(updates=UPDATES // 5, gap=False, train_examples=1_000)
 
 

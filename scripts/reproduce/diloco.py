@@ -42,7 +42,7 @@ def forms(rate: float) -> dict[str, Method]:
     slower = DyluWithGrace(**waiting, seconds=SECONDS)
     return {
         "diloco": methods.diloco(local_steps=STEPS, **common),
-        "async-local-sgd, buffer 1": methods.async_local_sgd(local_steps=STEPS, buffer=1, **common),
+        "async-local-sgd, N = 1": methods.async_local_sgd(local_steps=STEPS, buffer=1, **common),
         "async-local-sgd": methods.async_local_sgd(local_steps=STEPS, **common),
         "async-local-sgd, grace": methods.async_local_sgd(synchrony=KAsync(**waiting), **common),
         "dylu": methods.dylu(seconds=SECONDS, local_steps=STEPS, **common),
@@ -103,7 +103,7 @@ def section() -> Section:
         "DiLoCo and its asynchronous forms",
         "Transformer of 2 layers of width 32 on shakespeare, context 32, batch 8; 4 workers, two of which need "
         f"1 s for a local step and two 4 s (gamma, CV 0.1), links take no time; {STEPS} local steps of AdamW "
-        f"with rate {INNER:g}, Nesterov momentum 0.9 outside, delayed Nesterov with a buffer of 4, weights (1 + "
+        f"with rate {INNER:g}, Nesterov momentum 0.9 outside, delayed Nesterov with N = 4, weights (1 + "
         f"tau)^-1/2; grace {GRACE:g} s after the first arrival; {BUDGET:g} simulated seconds, {len(SEEDS)} "
         f"seeds, paired. The outer rate is the best of {RATES} for seed 0, form by form. Scaled down: the "
         "papers pretrain language models of millions of parameters with up to 500 local steps; here there are "
@@ -119,13 +119,13 @@ def section() -> Section:
                 "gradients",
                 "After the same number of mini-batch gradients DiLoCo has a lower test loss than asynchronous "
                 "Nesterov without delay or DyLU.",
-                difference(found, "diloco", "async-local-sgd, buffer 1", "gradients", spent),
+                difference(found, "diloco", "async-local-sgd, N = 1", "gradients", spent),
             ),
             lower(
                 "delayed Nesterov",
                 "With the momentum updated at every fourth message only, the test loss after the same time is "
                 "lower than at every message.",
-                difference(found, "async-local-sgd", "async-local-sgd, buffer 1", "wallclock", BUDGET),
+                difference(found, "async-local-sgd", "async-local-sgd, N = 1", "wallclock", BUDGET),
             ),
             lower(
                 "DyLU",

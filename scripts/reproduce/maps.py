@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from common import Claim
+from jax.flatten_util import ravel_pytree
+from scipy import optimize
 
 from stalegrad import sweep
 from stalegrad.analysis import speedups, to_target
@@ -102,6 +104,26 @@ def least_squares(noise: float, condition: float) -> tuple[Problem, float, float
         batch_size=4,
     )
     return problem, 0.5 * float(np.mean((x @ best - y) ** 2)), 0.5 * float(np.mean(y**2))
+
+
+@functools.lru_cache
+def softmax_regression(images: int, l2: float) -> tuple[Problem, float]:
+    """Return softmax regression with L2 on the first images, batches of 4, and its least loss."""
+    objective = Problem("softmax-regression", "fashion-mnist-small", l2=l2).objective()
+    train = jax.tree.map(lambda leaf: leaf[:images], objective.train)
+
+    def loss(params: Any, batch: Any, key: Any) -> Any:
+        return objective.loss(params, objective.stats, batch, key)[0]
+
+    start, back = ravel_pytree(objective.init(jax.random.key(0)))
+    whole = jax.jit(jax.value_and_grad(lambda flat: loss(back(flat), train, jax.random.key(0))))
+
+    def at(flat: Any) -> tuple[float, Any]:
+        value, gradient = whole(jnp.asarray(flat, jnp.float32))
+        return float(value), np.asarray(gradient, float)
+
+    least = optimize.minimize(at, np.asarray(start, float), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    return Problem.from_functions(objective.init, loss, train=train, batch_size=4), float(least.fun)
 
 
 @functools.lru_cache
