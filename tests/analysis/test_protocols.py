@@ -11,6 +11,7 @@ from stalegrad.policies.synchrony import KAsync
 from stalegrad.simulator import Experiment, Result
 from stalegrad.simulator.timing.anatomy import Anatomy
 from stalegrad.simulator.timing.trace import Trace
+from stalegrad.simulator.whatif.answer import WhatIf
 
 CONCRETE = {
     protocols.AnatomyLike: Anatomy,
@@ -19,6 +20,7 @@ CONCRETE = {
     protocols.ExperimentLike: Experiment,
     protocols.MethodLike: Method,
     protocols.SynchronyLike: KAsync,
+    protocols.WhatIfLike: WhatIf,
 }
 
 
