@@ -25,7 +25,7 @@ $(READY): pyproject.toml $(BIN)/python
 	@rm -f $(VENV)/ready-*
 	@touch $@
 
-demo: $(READY)  ## Race five methods on 16 simulated workers; pictures and a table in results/demo
+demo: $(READY)  ## Compare five methods on 16 simulated workers; pictures and a table in results/demo
 	$(BIN)/stalegrad demo
 
 test: $(READY)  ## Run the tests (the slow ones: make test-slow)
