@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 import shutil
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +13,7 @@ import typer
 from rich.progress import track
 from rich.table import Table
 
+from stalegrad.simulator.cli.arguments import named
 from stalegrad.simulator.cli.console import console
 
 if TYPE_CHECKING:
@@ -53,13 +52,13 @@ def demo_command(
     chosen: Annotated[
         list[str] | None,
         typer.Option(
-            "--method", help="Compare this method instead: NAME, or NAME,PARAMETER=VALUE,...; may be repeated."
+            "--method", help="Compare this method instead: NAME, or NAME:PARAMETER=VALUE,...; may be repeated."
         ),
     ] = None,
 ) -> None:
     """Compare methods on 16 straggling workers, by default five of them; write a table and pictures.
 
-    Example: stalegrad demo --method async --method ringmaster,threshold=8
+    Example: stalegrad demo --method async --method ringmaster:threshold=8
     """
     from stalegrad.analysis import comparison, plot_curves, plot_staleness, plot_timeline
     from stalegrad.models import Problem
@@ -112,33 +111,21 @@ def demo_command(
 
 
 def contestant(text: str) -> tuple[str, Method]:
-    """Return the label of a method, and the method, from ``NAME`` or ``NAME,PARAMETER=VALUE,...``.
+    """Return the label of a method, and the method, from ``NAME`` or ``NAME:PARAMETER=VALUE,...``.
 
-    Values are TOML; parameters without a default have those of ``NEEDED``.
+    Parameters without a default have the values of ``NEEDED``.
 
     Raises:
         ValueError: for an unknown method or parameter, a wrong value, or text without ``=``.
     """
     from stalegrad.policies.methods import REGISTRY
 
-    name, *settings = re.split(r",(?![^\[]*\])", text)
+    name, given = named(text, "--method")
     info = REGISTRY.find(name)
     required = [key for key, p in inspect.signature(info).parameters.items() if p.default is p.empty]
-    arguments: dict[str, Any] = {"learning_rate": LEARNING_RATE, **{key: NEEDED[key] for key in required}}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ValueError(f"--method {text}: {setting!r} is not allowed: write PARAMETER=VALUE")
-        arguments[key] = _value(value)
-    return f"{name}({', '.join(settings)})" if settings else name, info(**arguments)
-
-
-def _value(text: str) -> object:
-    """Return what a value means in TOML; anything else is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    arguments: dict[str, Any] = {"learning_rate": LEARNING_RATE, **{key: NEEDED[key] for key in required}, **given}
+    settings = ", ".join(f"{key}={value}" for key, value in given.items())
+    return f"{name}({settings})" if given else name, info(**arguments)
 
 
 def _shown(frame: pd.DataFrame) -> Table:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stalegrad.simulator.cli.arguments import named, pair
 from stalegrad.simulator.cli.console import print_plainly, print_written
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def what_if_command(
         None if not link else dict(_number(text, "--link") for text in link),
         learning_rate=0.1 if experiment is None else experiment.method.learning_rate,
         seeds=seeds,
-        columns=None if not column else dict(_pair(text, "--column") for text in column),
+        columns=None if not column else dict(pair(text, "--column") for text in column),
         unit=unit,
         skip=skip,
         compute_only=compute_only,
@@ -116,7 +117,7 @@ def _rows(file: str, only: Sequence[str]) -> object:
     found = load(file, "a log of step times", ALLOWED)
     kept = pd.DataFrame({name: list(values) for name, values in found.columns.items()})
     for text in only:
-        name, value = _pair(text, "--only")
+        name, value = pair(text, "--only")
         if name not in kept:
             raise ValueError(f"{file}: {unknown_name('column', name, kept.columns)}")
         rows = kept[name].astype(str) == value
@@ -129,31 +130,15 @@ def _rows(file: str, only: Sequence[str]) -> object:
 
 def _synchrony(text: str) -> Synchrony:
     """Return the synchrony of a text like ``k-async:k=4``."""
-    import tomllib
-
     from stalegrad.policies.synchrony import SYNCHRONIES
 
-    name, _, rest = text.partition(":")
-    table: dict[str, object] = {"name": name}
-    for part in filter(None, rest.split(",")):
-        key, value = _pair(part, "--synchrony")
-        try:
-            table[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            table[key] = value
-    found: Synchrony = SYNCHRONIES.from_table(table)
+    name, parameters = named(text, "--synchrony")
+    found: Synchrony = SYNCHRONIES.from_table({"name": name, **parameters})
     return found
 
 
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, between, value = text.partition("=")
-    if not between or not name.strip() or not value.strip():
-        raise ValueError(f"{option} = {text!r} is not allowed: give NAME=VALUE")
-    return name.strip(), value.strip()
-
-
 def _number(text: str, option: str) -> tuple[str, float | str]:
-    name, value = _pair(text, option)
+    name, value = pair(text, option)
     try:
         return name, float(value)
     except ValueError:

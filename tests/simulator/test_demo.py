@@ -57,7 +57,7 @@ def test_a_short_demo_ends_with_a_table_and_names_the_pictures_that_it_wrote(tmp
 
 
 def test_a_demo_of_chosen_methods_compares_these(tmp_path, monkeypatch):
-    chosen = ["rennala,k=2", "k-async,k=2", "k-async"]
+    chosen = ["rennala:k=2", "k-async:k=2", "k-async"]
     table, said = race(tmp_path, monkeypatch, wallclock=30.0, methods=chosen)
     assert sorted(table.index) == ["k-async", "k-async(k=2)", "rennala(k=2)"]
     assert (tmp_path / "timeline-k-async(k=2).png").exists()
@@ -83,9 +83,9 @@ def test_every_method_can_be_chosen_and_runs_on_the_demo_s_workers(name):
     ("text", "said"),
     [
         ("asinc", "unknown method 'asinc'. Did you mean 'async'?"),
-        ("k-async,k", "--method k-async,k: 'k' is not allowed: write PARAMETER=VALUE"),
-        ("k-async,kk=2", "unknown parameter of method 'k-async': 'kk'. Did you mean 'k'?"),
-        ("k-async,k=two", "k of k-async = 'two' is not allowed"),
+        ("k-async:k", "--method = 'k' is not allowed: give NAME=VALUE"),
+        ("k-async:kk=2", "unknown parameter of method 'k-async': 'kk'. Did you mean 'k'?"),
+        ("k-async:k=two", "k of k-async = 'two' is not allowed"),
     ],
 )
 def test_a_wrong_choice_is_one_sentence(text, said):
@@ -94,7 +94,7 @@ def test_a_wrong_choice_is_one_sentence(text, said):
 
 
 def test_values_are_read_as_toml_and_lists_may_hold_commas():
-    label, method = demo.contestant("dylu,seconds=[1.0, 2.0],least=2,inner=sgd")
+    label, method = demo.contestant("dylu:seconds=[1.0, 2.0],least=2,inner=sgd")
     assert label == "dylu(seconds=[1.0, 2.0], least=2, inner=sgd)"
     assert (method.synchrony.seconds, method.synchrony.least) == ((1.0, 2.0), 2)
     assert dict(method.parameters)["inner"] == "sgd"
