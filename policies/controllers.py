@@ -1,4 +1,4 @@
-"""Controllers: they change a parameter of the synchrony while a run goes on, from the training loss.
+"""Controllers: they change a parameter of the synchrony during a run, from the training loss.
 
 The engine is advanced to the controller's next tick, the replay catches up, the controller speaks, and so on.
 """

@@ -40,7 +40,7 @@ class Method:
         return hash((self.name, self.synchrony, self.learning_rate, _hashable(self.parameters)))
 
     def rule(self, workers: int, numbers: Mapping[str, Scalar] | None = None) -> Rule:
-        """Return the rule for ``workers`` workers; ``numbers`` replaces its numeric parameters, by tracers say."""
+        """Return the rule for ``workers`` workers; ``numbers`` replaces numeric parameters, e.g. by tracers."""
         info = _info(self.name)
         arguments = info.of(info.rule, {**dict(self.parameters), **(numbers or {})})
         rule = info.rule(**arguments, **({"workers": workers} if self.knows_workers else {}))

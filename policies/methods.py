@@ -1,7 +1,7 @@
 """The methods: named pairs of a synchrony and a rule, each with the paper it comes from.
 
 A new method is one more line here, or a call of :func:`register` elsewhere. Called, it gives a
-:class:`~stalegrad.policies.method.Method`: ``methods.k_async(k=4)``, say.
+:class:`~stalegrad.policies.method.Method`: for example ``methods.k_async(k=4)``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _SINGLE = (Async, SSP, Sequential)
 """Synchronies whose updates consume one message: rules with state per worker need that."""
 
 _BUFFERED = (Async, KAsync)
-"""Synchronies beside K-batch-async whose updates take so many messages as have been received."""
+"""Synchronies beside K-batch-async whose updates take as many messages as have been received."""
 
 sync = MethodInfo("sync", Sync, descent.gradient_descent, "dutta2018", aliases={"local-sgd": "stich2019"})
 k_sync = MethodInfo("k-sync", KSync, descent.gradient_descent, "dutta2018", aliases={"m-sync": "msync2026"})
@@ -192,7 +192,7 @@ REGISTRY = Registry[MethodInfo](
     {info.name: info for info in _METHODS},
     aliases={alias: info.name for info in _METHODS for alias in info.aliases},
 )
-"""The methods by name; :func:`register` adds one of your own."""
+"""The methods by name; :func:`register` adds your own."""
 
 local_sgd, m_sync, rennala, ace = sync, k_sync, k_batch_sync, ia2sgd
 """The aliases."""
@@ -208,7 +208,7 @@ def register(
     weight: Callable[..., StalenessWeight] | None = None,
     controller: Callable[..., Controller] | None = None,
 ) -> MethodInfo:
-    """Add a method of your own to the registry, under a name that specs and sweeps understand.
+    """Add your own method to the registry, under a name that specs and sweeps understand.
 
     It is known to this process only: for ``processes`` or a cluster, call it in a module that they import. Given
     again, a name means the new rule; a store tells the two apart by what they compute.

@@ -118,7 +118,7 @@ class InverseSqrt(Schedule):
 
 @spec
 class FromFunction(Schedule):
-    """A user's ``function(position) -> learning rate``, times the warm-up: any optax schedule, say.
+    """A user's ``function(position) -> learning rate``, times the warm-up: for example any optax schedule.
 
     Args:
         function: of the update's index (an int), or with ``unit = "epochs"`` of the epochs passed (a float); the
@@ -130,7 +130,7 @@ class FromFunction(Schedule):
     function: Callable[[Any], Any]
 
     def peak_of(self, rates: Floats) -> float:
-        """Return the largest learning rate of the run: of a function we know no other."""
+        """Return the largest learning rate of the run; of a function no other is known."""
         import numpy as np
 
         return float(np.max(rates, initial=0.0))
@@ -164,7 +164,7 @@ class FromFunction(Schedule):
 
 
 SCHEDULES = Registry[type[Schedule]]("schedule", [Constant, StepDecay, Cosine, InverseSqrt], key="schedule")
-"""The schedules by name; ``SCHEDULES.register`` adds one of your own."""
+"""The schedules by name; ``SCHEDULES.register`` adds your own."""
 
 
 def _decay(factor: float, *milestones: float) -> Schedule:

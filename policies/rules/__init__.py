@@ -2,7 +2,7 @@
 
 A rule is put together from small pure parts:
 
-* ``work``: what a worker does, where it keeps state of its own (``parts/work.py``);
+* ``work``: what a worker does, where it keeps its own state (``parts/work.py``);
 * ``correction``: of each message, given how far the server has moved (``parts/corrections.py``);
 * ``weight``: a factor on each message that depends on staleness alone (``parts/staleness_weights.py``);
 * ``table``: rows per worker, whose mean takes the place of the mean message (``parts/tables.py``);

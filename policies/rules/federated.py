@@ -1,6 +1,6 @@
 """Servers of federated learning: workers take local steps of SGD, the server one along what these have moved.
 
-The learning rate is that of the local steps; the server has a rate of its own.
+The learning rate is that of the local steps; the server has its own rate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Workers that take local steps of an optimizer of their own, and a server that takes outer steps along them.
+"""Workers that take local steps of their own optimizer, and a server that takes outer steps along them.
 
 The learning rate is that of the local steps.
 """

@@ -9,10 +9,10 @@ from stalegrad.policies.rules.rule import Rule
 
 
 def pipeline(*, stages: PositiveInt = 4, optimizer: OptimizerSpec = "sgd", weight_decay: Decay = None) -> Rule:
-    """A pipeline of P stages: stage i computes at parameters of its own that are P - 1 - i updates old.
+    """A pipeline of P stages: stage i computes at its own parameters, which are P - 1 - i updates old.
 
     Arrays are divided among the stages in the order in which JAX flattens them (for a network: from the input on),
-    in equal numbers; stage i keeps P - 1 - i old versions of its own. One stage is sequential SGD.
+    in equal numbers; stage i keeps P - 1 - i old versions. One stage is sequential SGD.
 
     Args:
         stages: P.

@@ -30,7 +30,7 @@ class Rule(NamedTuple):
         single: takes updates of one message only (it keeps state per worker, or looks ahead for one).
         own_reads: the point sent depends on the worker, so that each version may be read by the worker
             that made it only.
-        work: what workers do that keep state of their own; None: gradients at what they read.
+        work: what workers do that keep their own state; None: gradients at what they read.
         displaces: messages are displacements, not gradients: the learning rate has acted already.
         table: of rows per worker, whose mean takes the place of the mean message; None: none.
     """

@@ -1,4 +1,4 @@
-"""Rules whose workers keep models of their own."""
+"""Rules whose workers keep their own models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stalegrad.policies.rules.rule import Rule
 
 
 def delayed_averaging(*, workers: int) -> Rule:
-    """Averaged model updates, merged while the workers go on computing: y_{j+1} = y_j + mean_w d_w.
+    """Averaged model updates, merged while the workers keep computing: y_{j+1} = y_j + mean_w d_w.
 
     d_w is what worker w's last cycle of local SGD has added; its next cycle starts at y_j + d_w. The learning rate
     of a cycle is that of the update it goes into.
@@ -43,7 +43,7 @@ def elastic_averaging(
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None,
     momentum: Momentum | None = None,
 ) -> Rule:
-    """Every worker trains a model of its own; it and the server's center pull each other at every message.
+    """Every worker trains its own model; it and the server's center pull each other at every message.
 
     At an exchange e = alpha (x_i - center) and center += e; the worker's next step takes its gradient at the same
     point, x_i <- x_i - eta g(x_i) - e, and ``local_steps - 1`` steps without e follow.

@@ -63,7 +63,7 @@ SYNCHRONIES = Registry[type[Synchrony]](
         Rollouts,
     ],
 )
-"""The synchronies by name; ``SYNCHRONIES.register`` adds one of your own."""
+"""The synchronies by name; ``SYNCHRONIES.register`` adds your own."""
 
 __all__ = [
     "ANNOUNCE",

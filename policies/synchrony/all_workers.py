@@ -1,6 +1,6 @@
-"""Synchronies whose updates need a gradient of every worker, because workers' data differ.
+"""Synchronies whose updates need a gradient of every worker, because data differ between workers.
 
-All wait for workers that are away: nobody else has their data.
+All wait for workers that are away: no other worker has their data.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from stalegrad.policies.synchrony.rounds import go_on
 class AsyncAfterAll(Synchrony):
     """Asynchronous, after a first update of at least one gradient of every worker.
 
-    Until then every worker goes on at the initial version.
+    Until then every worker continues at the initial version.
 
     Reference: the baseline IA2SGD of Maranjyan, Richtarik, Ringleader ASGD, 2025, https://arxiv.org/abs/2509.22860.
     """
 
     def serve(self, workers: int) -> ServerProgram:
-        """Collect a gradient of everybody, then apply every message at once; the sender always reads."""
+        """Collect a gradient of every worker, then apply every message at once; the sender always reads."""
         missing = set(range(workers))
         event = yield WAIT
         while True:
@@ -43,13 +43,13 @@ class AsyncAfterAll(Synchrony):
 class Malenia(Synchrony):
     """Rounds at one version that end when the harmonic mean of the workers' gradient counts reaches ``batch`` / P.
 
-    So every worker contributes at least one gradient, and fast ones more: a finisher goes on at the same version
-    at once. At the update everybody reads the new version. A batch of at most P ends rounds with the first
+    So every worker contributes at least one gradient, and fast ones more: a finisher continues at the same version
+    at once. At the update every worker reads the new version. A batch of at most P ends rounds with the first
     gradient of the slowest worker.
 
     Args:
         batch: S; the harmonic mean (1/P sum_i 1/B_i)^-1 of the numbers B_i must reach S / P.
-        cancel: False: jobs in progress are finished; what comes of an older version is discarded.
+        cancel: False: jobs in progress are finished; results from an older version are discarded.
 
     Reference: Tyurin, Richtarik, Optimal Time Complexities of Parallel Stochastic Optimization Methods Under a
     Fixed Computation Model, NeurIPS 2023, https://arxiv.org/abs/2305.12387 (Malenia SGD).
@@ -59,7 +59,7 @@ class Malenia(Synchrony):
     cancel: bool = field(default=True, kw_only=True)
 
     def serve(self, workers: int) -> ServerProgram:
-        """Collect fresh gradients until there are enough of everybody, update, send the new version to all."""
+        """Collect fresh gradients until there are enough of every worker, update, send the new version to all."""
         everybody = range(workers)
         renew = Decision(apply=True, send=everybody, cancel=everybody if self.cancel else NOBODY)
         enough = workers**2 / self.batch * (1 + 1e-12)  # against rounding: of the sum of 1 / B_i
@@ -79,7 +79,7 @@ class Malenia(Synchrony):
                 event = yield renew
 
     def work(self, worker: Worker) -> WorkerProgram:
-        """Compute and send, for ever, without waiting for answers."""
+        """Compute and send without end and without waiting for answers."""
         return go_on(worker)
 
 
@@ -87,10 +87,10 @@ class Malenia(Synchrony):
 class Ringleader(Synchrony):
     """Rounds of P updates, one for every worker, each of the mean of all workers' gradients.
 
-    A round first collects at least one gradient of every worker; whoever has sent goes on at the version that it
-    holds. Then the last of them, and after it each worker with the first gradient that it sends, makes an update
-    and reads the new version. What a worker sends after its own update belongs to the next round. So all gradients
-    of a worker that are used together are of one version, and none is older than 2 P - 2 updates.
+    A round first collects at least one gradient of every worker; a worker that has sent continues at the version
+    that it holds. Then the last of them, and after it each worker with the first gradient that it sends, makes an
+    update and reads the new version. What a worker sends after its own update belongs to the next round. So
+    all gradients of a worker that are used together are of one version, and none is older than 2 P - 2 updates.
 
     The trace says which messages each update is the first to use: the first update of a round uses all that are
     collected by then, the others one.
@@ -117,5 +117,5 @@ class Ringleader(Synchrony):
             event = yield decision
 
     def work(self, worker: Worker) -> WorkerProgram:
-        """Compute and send, for ever, without waiting for answers."""
+        """Compute and send without end and without waiting for answers."""
         return go_on(worker)

@@ -20,7 +20,7 @@ class Async(Synchrony):
             event = yield answers[event.worker]
 
     def pattern(self, workers: int) -> Free | None:
-        """Return that nobody waits."""
+        """Return that no worker waits."""
         return Free(1)
 
 
@@ -61,11 +61,11 @@ class Dylu(Async):
 class KBatchAsync(Waiting):
     """K-batch-async: every ``k``-th received gradient makes an update of the last ``k``.
 
-    Nobody idles and nobody is cancelled: each worker reads the current version right after it has sent.
+    No worker idles and no message is cancelled: each worker reads the current version right after it has sent.
 
     Args:
         k: gradients of an update.
-        grace: seconds that the server waits on after the k-th gradient: what comes by then counts, too.
+        grace: seconds that the server waits on after the k-th gradient: messages received by then count, too.
         deadline: seconds after the last update at which the server takes what it has, or else the first gradient.
 
     Reference: Dutta et al. 2018, section 2.3.
@@ -93,7 +93,7 @@ class KBatchAsync(Waiting):
             event = yield Decision(closes, send, wake_after=wake_after, tag=tag)
 
     def pattern(self, workers: int) -> Free | None:
-        """Return that nobody waits, unless the server has a timer."""
+        """Return that no worker waits, unless the server has a timer."""
         return None if self.timed else Free(self.k)
 
 
@@ -105,7 +105,7 @@ class KAsync(Waiting):
 
     Args:
         k: distinct workers whose gradients make an update; at most their number.
-        grace: seconds that the server waits on after the k-th gradient: what comes by then counts, too.
+        grace: seconds that the server waits on after the k-th gradient: messages received by then count, too.
         deadline: seconds after the last update at which the server takes what it has, or else the first gradient.
 
     Reference: Dutta et al. 2018, section 2.3.

@@ -1,4 +1,4 @@
-"""A barrier that everybody who is there must reach."""
+"""A barrier that every worker that is present must reach."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from stalegrad.policies.synchrony.programs import Announced, Joined, Left, Recei
 
 
 class Barrier:
-    """Who has arrived at a barrier, and how many of those that are there have not.
+    """The workers that have arrived at a barrier, and how many of those present have not.
 
-    Everybody counts as there until it leaves: one that has not joined for the first time is waited for. One that
+    Every worker counts as present until it leaves: one that has not joined yet is waited for. One that
     has arrived and left counts; one that returns is waited for, unless it has arrived already.
 
     Attributes:
-        arrived: who has arrived.
+        arrived: the workers that have arrived.
         missing: how many are there and have not.
     """
 
@@ -21,11 +21,11 @@ class Barrier:
 
     @property
     def passed(self) -> bool:
-        """Whether everybody who is there has arrived, and anybody has."""
+        """Whether every worker that is present has arrived, and at least one has."""
         return not self.missing and bool(self.arrived)
 
     def note(self, event: Received | Announced | Joined | Left) -> bool:
-        """Take notice of an event, and return whether the barrier is passed: any but these two is an arrival."""
+        """Record an event, and return whether the barrier is passed: any but these two is an arrival."""
         worker = event.worker
         if isinstance(event, Joined):
             if worker not in self.there:
@@ -41,6 +41,6 @@ class Barrier:
         return self.passed
 
     def renew(self) -> None:
-        """Let everybody start again."""
+        """Let every worker start again."""
         self.arrived.clear()
         self.missing = len(self.there)

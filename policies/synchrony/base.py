@@ -29,11 +29,11 @@ Messages = Annotated[PositiveInt, Field(le=1_000_000)]
 class Synchrony:
     """Base of all synchronies: a server program, and a worker program for every worker.
 
-    A synchrony of your own defines :meth:`serve`; most need nothing else::
+    Your own synchrony defines :meth:`serve`; most need nothing else::
 
         @spec
         class EveryOther(Synchrony):
-            "Every other gradient is discarded; its worker goes on at the current version."
+            "Every other gradient is discarded; its worker continues at the current version."
 
             def serve(self, workers):
                 event = yield WAIT
@@ -55,7 +55,7 @@ class Synchrony:
         raise TypeError(f"{type(self).__name__} does not say how its server decides: define serve()")
 
     def work(self, worker: Worker) -> WorkerProgram:
-        """Return the program of a worker: by default it computes, sends, and waits for the answer, for ever."""
+        """Return the program of a worker: by default it computes, sends, waits for the answer, and repeats."""
         job = Compute(worker.local_steps, send=True)
         while True:
             yield job
@@ -69,7 +69,7 @@ class Synchrony:
         return self.local_steps
 
     def pattern(self, workers: int) -> Pattern | None:
-        """Return what the two programs come down to where links and server take no time; None: nothing simple.
+        """Return what the two programs reduce to where links and server take no time; None: nothing simple.
 
         The simulator then takes many updates at once, and need not run the programs. A class that defines
         ``serve`` or ``work`` anew states its own pattern, or has none.

@@ -11,12 +11,12 @@ from stalegrad.policies.synchrony.programs import DISCARD, WAIT, Decision, Joine
 
 @spec
 class SSP(Synchrony):
-    """Stale synchronous parallel: asynchronous, but nobody runs more than ``bound`` steps ahead of the slowest.
+    """Stale synchronous parallel: asynchronous, but no worker runs more than ``bound`` steps ahead of the slowest.
 
     A worker that has sent its c-th message may start the next one only while c - min_q c_q <= bound; until
-    then it waits, and reads the version of the moment it is let go. bound = 0 lets nobody start a round
+    then it waits, and reads the version of the moment it is let go. bound = 0 lets no worker start a round
     before all have finished the last one (but applies each gradient as it comes). Workers that have left hold up
-    nobody; one that returns has sent as many as the slowest that is there.
+    no worker; one that returns has sent as many as the slowest one present.
 
     Args:
         bound: messages that the fastest worker may be ahead of the slowest.
@@ -29,7 +29,7 @@ class SSP(Synchrony):
     membership = True
 
     def serve(self, workers: int) -> ServerProgram:
-        """Apply every message; let those go who are not too far ahead of the slowest that is there."""
+        """Apply every message; let workers continue that are not too far ahead of the slowest one present."""
         clocks, at, slowest = [0] * workers, Counter({0: workers}), 0
         there, waiting = set(range(workers)), set[int]()
         event = yield WAIT
@@ -67,7 +67,7 @@ class BoundedStaleness(Synchrony):
     A message is held while an update would leave a worker that is computing more than ``bound`` versions behind;
     all that are held then make one update, and their workers read the new version. bound = 0 is fully
     synchronous; with ``bound`` no less than any staleness of ``async`` it is ``async``. Workers that have left
-    hold up nobody; what they had sent by then is discarded if it comes too late.
+    hold up no worker; what they had sent by then is discarded if it comes too late.
 
     Args:
         bound: largest staleness, in updates.
@@ -82,7 +82,7 @@ class BoundedStaleness(Synchrony):
     membership = True
 
     def serve(self, workers: int) -> ServerProgram:
-        """Update with all that is held as soon as nobody is left too far behind."""
+        """Update with all that is held as soon as no worker is left too far behind."""
         read: dict[int, int] = dict.fromkeys(range(workers), 0)  # of who is computing: its version
         readers, oldest, version = Counter({0: workers}), 0, 0
         waiting = dict[int, None]()

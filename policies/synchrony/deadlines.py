@@ -43,7 +43,7 @@ class MindFlayer(Synchrony):
     membership = True
 
     def check_fields(self) -> None:
-        """Raise ValueError if nobody makes a trial."""
+        """Raise ValueError if no worker makes a trial."""
         if isinstance(self.trials, tuple) and not any(self.trials):
             raise ValueError(f"trials of {self.name} = {self.trials} is not allowed: somebody must make one")
 
@@ -55,11 +55,11 @@ class MindFlayer(Synchrony):
                 raise ValueError(f"{name} of {self.name} has {len(value)} entries for {workers} workers")
 
     def serve(self, workers: int) -> ServerProgram:
-        """Wait for everybody who is there, update, send the new version to all."""
+        """Wait for every worker that is present, update, send the new version to all."""
         return _serve_everybody(workers)
 
     def work(self, worker: Worker) -> WorkerProgram:
-        """Make the trials of a round, send what came of them, await the next version."""
+        """Make the trials of a round, send the results, await the next version."""
         trials = self.trials[worker.index] if isinstance(self.trials, tuple) else self.trials
         trial = Compute(at_most=self.limit[worker.index] if isinstance(self.limit, tuple) else self.limit)
         while True:
@@ -75,7 +75,7 @@ class MindFlayer(Synchrony):
 class DropCompute(Synchrony):
     """Fully synchronous, but a worker stops its ``local_steps`` mini-batches after ``limit`` seconds.
 
-    It sends the gradients that it has by then. If nobody has any, the round is repeated.
+    It sends the gradients that it has by then. If no worker has any, the round is repeated.
 
     Args:
         limit: seconds of a worker's computation in a round.
@@ -89,7 +89,7 @@ class DropCompute(Synchrony):
     membership = True
 
     def serve(self, workers: int) -> ServerProgram:
-        """Wait for everybody who is there, update, send the new version to all."""
+        """Wait for every worker that is present, update, send the new version to all."""
         return _serve_everybody(workers)
 
     def work(self, worker: Worker) -> WorkerProgram:
@@ -103,7 +103,7 @@ class DropCompute(Synchrony):
 
 
 def _serve_everybody(workers: int) -> ServerProgram:
-    """Rounds that end when everybody who is there has sent something, or announced that it has nothing."""
+    """Rounds that end when every worker that is present has sent something, or announced that it has nothing."""
     everybody = range(workers)
     barrier, kept = Barrier(workers), False
     event = yield WAIT

@@ -32,7 +32,7 @@ class DelayedAveraging(Synchrony):
     """Workers compute while their last releases are being merged; idle only when the bound is reached.
 
     Each releases the sum of a cycle of tau / 2 local steps, holding it back until the model of the release before
-    has come, and goes on at once; the server merges one release of every worker and sends the model to all.
+    has come, and continues at once; the server merges one release of every worker and sends the model to all.
     No model in use ever lacks more than tau of a worker's own gradients.
 
     Args:
@@ -54,7 +54,7 @@ class DelayedAveraging(Synchrony):
     membership = True
 
     def serve(self, workers: int) -> ServerProgram:
-        """Merge one release of each worker that is there, then send to all."""
+        """Merge one release of each worker that is present, then send to all."""
         merge = Decision(apply=True, send=range(workers))
         barrier = Barrier(workers)
         event = yield WAIT
@@ -66,7 +66,7 @@ class DelayedAveraging(Synchrony):
                 event = yield WAIT
 
     def work(self, worker: Worker) -> WorkerProgram:
-        """Compute a cycle, hold it back until the release before has been answered, release it, go on."""
+        """Compute a cycle, hold it back until the release before has been answered, release it, continue."""
         cycle = Compute(self.local_steps)
         while True:
             yield cycle
@@ -79,7 +79,7 @@ class DelayedAveraging(Synchrony):
 class DelayedAveragingGeneral(Synchrony):
     """Delayed averaging without fixed cycles: the server asks for updates as soon as every worker has one.
 
-    A worker adds every gradient to its own model and goes on; asked, it releases at its next gradient boundary
+    A worker adds every gradient to its own model and continues; asked, it releases at its next gradient boundary
     what it has not yet released. It idles only when its model holds tau gradients that the newest one it has
     received lacks. Questions take no time, but never overtake a model on its way down.
 

@@ -50,19 +50,19 @@ class Joined(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A worker takes part no longer: its program has ended."""
+    """A worker no longer takes part: its program has ended."""
 
     worker: int
 
 
 class Timeout(NamedTuple):
-    """The time is over that a decision asked for with ``wake_after`` and this ``tag``."""
+    """The time set by a decision with ``wake_after`` and this ``tag`` is over."""
 
     tag: Hashable
 
 
 class Announced(NamedTuple):
-    """A worker has announced that it has something to send (:data:`ANNOUNCE`). It takes no time to tell."""
+    """A worker has announced that it has something to send (:data:`ANNOUNCE`). The announcement takes no time."""
 
     worker: int
 
@@ -88,7 +88,7 @@ class Decision(NamedTuple):
         wake_after: seconds, at least 0, after which the server is sent ``Timeout(tag)``; one that is pending with
             the same tag is replaced.
         tag: which timer it is.
-        drop: messages that were kept, as the events that told of them: they count no longer and are discarded.
+        drop: messages that were kept, as the events that told of them: they no longer count and are discarded.
     """
 
     apply: bool | Collection[Received] = False
@@ -130,10 +130,10 @@ class Compute(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send the messages computed and not yet sent, as one upload. It need not be over for the program to go on.
+    """Send the messages computed and not yet sent, as one upload. It need not be over for the program to continue.
 
     Attributes:
-        go_on: what comes first where links and server take no time: the program goes on (True), or the server
+        go_on: what comes first where links and server take no time: the program continues (True), or the server
             decides about the message (False).
     """
 
@@ -145,7 +145,7 @@ class Await(NamedTuple):
 
 
 class Announce(NamedTuple):
-    """Tell the server that there is something to send: it is sent :class:`Announced` at this very moment."""
+    """Tell the server that there is something to send: it is sent :class:`Announced` at the same moment."""
 
 
 class Drop(NamedTuple):
@@ -163,7 +163,7 @@ WorkerProgram = Generator[Action, int, None]
 class Rounds(NamedTuple):
     """A pattern: an update takes the first ``k`` messages computed at the current version, one of a worker.
 
-    The others are cancelled, and everybody reads the new version.
+    The others are cancelled, and every worker reads the new version.
     """
 
     k: int
@@ -172,7 +172,7 @@ class Rounds(NamedTuple):
 class Free(NamedTuple):
     """A pattern: every ``k``-th message received makes an update of the last ``k``.
 
-    Whoever has sent reads the current version at once; nobody waits and nobody is cancelled.
+    A worker that has sent reads the current version at once; no worker waits and no message is cancelled.
     """
 
     k: int

@@ -16,8 +16,8 @@ from stalegrad.policies.synchrony.programs import WAIT, Decision, Joined, Receiv
 class Ringmaster(Synchrony):
     """Asynchronous, but a gradient counts only if its staleness is below ``threshold``.
 
-    In both cases its worker goes on at the current version. With ``stops`` a worker whose job has become too stale
-    is stopped at once, and begins again at the new version: where links take no time, nothing is ever discarded.
+    In both cases its worker continues at the current version. With ``stops`` a worker whose job has become too
+    stale is stopped at once, and begins again at the new version: where links take no time, nothing is discarded.
     threshold = 1 uses fresh gradients only; with ``threshold`` above any staleness of ``async`` it is ``async``.
 
     Args:
@@ -34,7 +34,7 @@ class Ringmaster(Synchrony):
     membership = True
 
     def serve(self, workers: int) -> ServerProgram:
-        """Apply what is fresh enough; stop, if asked to, who has become too stale."""
+        """Apply what is fresh enough; stop, if asked to, workers that have become too stale."""
         read = [0] * workers  # the version that each has been sent last
         readers = defaultdict[int, set[int]](set, {0: set(range(workers))})
         oldest = version = 0

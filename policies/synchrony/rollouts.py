@@ -38,8 +38,8 @@ class Rollouts(Synchrony):
         group: samples of a prompt.
         queue: batches that the queue holds, beside the one in training; beyond them the oldest groups are dropped.
             None: no limit.
-        max_staleness: a group with a sample more than so many versions old is dropped when the trainer comes to
-            it. None: no limit.
+        max_staleness: a group with a sample that is more versions old than this is dropped when the trainer comes
+            to it. None: no limit.
         admission: a slot begins a sample only while the samples accepted so far and those in progress are fewer
             than (``admission`` + version + 1) batches; 0 is synchronous. It bounds the mean staleness, not that of
             a single sample, which others may overtake. None: always.
@@ -78,7 +78,7 @@ class Rollouts(Synchrony):
             raise ValueError(f"queue of rollouts = {self.queue} is not allowed: at least 1 batch, or None")
 
     def serve(self, workers: int) -> ServerProgram:
-        """Let slots begin samples, train on the oldest groups, drop what is too many or too old."""
+        """Let slots begin samples, train on the oldest groups, drop groups that do not fit or are too old."""
         pool = _Pool(self)
         event = yield WAIT
         while True:
@@ -101,7 +101,7 @@ class Rollouts(Synchrony):
             event = yield Decision(trained or False, begin, keep, ask=ask, wake_after=wake_after, drop=dropped)
 
     def work(self, worker: Worker) -> WorkerProgram:
-        """Wait until the first sample may begin, then generate, send and wait for an answer, for ever."""
+        """Wait until the first sample may begin, then generate, send and wait for an answer; it never ends."""
         held = worker.version
         yield ANNOUNCE
         while not worker.asked and worker.version == held:
@@ -165,7 +165,7 @@ class _Pool:
         return True
 
     def leave(self, worker: int) -> None:
-        """Let another slot begin again what this one was at."""
+        """Let another slot begin the sample of this one again."""
         self.there.discard(worker)
         self.newcomers.pop(worker, None)
         self.idle.pop(worker, None)

@@ -29,13 +29,13 @@ from stalegrad.policies.synchrony.waiting import Waiting, Window
 class KSync(Waiting):
     """K-sync: an update waits for the first ``k`` distinct workers; the others are cancelled.
 
-    Everybody reads the new version. Also called m-synchronous SGD, m = k.
+    Every worker reads the new version. Also called m-synchronous SGD, m = k.
 
     Args:
         k: distinct workers whose gradients make an update; at most their number.
         cancel: False: the others finish; their gradients are discarded on arrival, and they then read the version
             of that moment (``k`` workers out of P with P - k backup workers).
-        grace: seconds that the server waits on after the k-th gradient: what comes by then counts, too.
+        grace: seconds that the server waits on after the k-th gradient: messages received by then count, too.
         deadline: seconds of a round after which the server takes what it has, or else the first gradient to come.
 
     Reference: Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, section 2.3.
@@ -49,7 +49,7 @@ class KSync(Waiting):
         check_k(self.k, workers, self.name)
 
     def serve(self, workers: int) -> ServerProgram:
-        """Collect ``k`` fresh gradients, update, send the new version to all, or to who waits for it."""
+        """Collect ``k`` fresh gradients, update, send the new version to all, or to workers that wait for it."""
         turn = _Round(workers, distinct=True, cancel=self.cancel)
         if self.timed:
             return _serve_windows(Window(self.k, self.grace, self.deadline), turn)
@@ -62,7 +62,7 @@ class KSync(Waiting):
 
 @spec
 class BackupWorkers(Synchrony):
-    """Of all workers the first P - ``backups`` fresh gradients make an update; nobody is cancelled.
+    """The first P - ``backups`` fresh gradients of all workers make an update; no message is cancelled.
 
     Late gradients are discarded on arrival, and their workers read the version of that moment: K-sync with
     k = P - ``backups`` and ``cancel = False``.
@@ -89,7 +89,7 @@ class BackupWorkers(Synchrony):
 
 @spec
 class Sync(Synchrony):
-    """Fully synchronous: an update waits for one gradient of every worker that is there (K-sync with k = P).
+    """Fully synchronous: an update waits for one gradient of every worker that is present (K-sync with k = P).
 
     Args:
         deadline: seconds of a round after which the server takes what it has, or else the first gradient to come;
@@ -101,7 +101,7 @@ class Sync(Synchrony):
     deadline: PositiveFloat | None = field(default=None, kw_only=True)
 
     def serve(self, workers: int) -> ServerProgram:
-        """Collect a fresh gradient of everybody who is there, update, send the new version to all."""
+        """Collect a fresh gradient of every worker that is present, update, send the new version to all."""
         everybody = range(workers)
         barrier, window = Barrier(workers), Window(math.inf, 0.0, self.deadline)
         event = yield window.begin()
@@ -124,15 +124,15 @@ class Sync(Synchrony):
 
 @spec
 class KBatchSync(Waiting):
-    """K-batch-sync: an update waits for the first ``k`` mini-batches, whoever made them.
+    """K-batch-sync: an update waits for the first ``k`` mini-batches of any workers.
 
-    Nobody idles: a finisher goes on at the same version at once. At the update all jobs are cancelled and
-    everybody reads the new version. Rennala SGD with batch S = k; ``k`` may exceed the number of workers.
+    No worker idles: a finisher continues at the same version at once. At the update all jobs are cancelled and
+    every worker reads the new version. Rennala SGD with batch S = k; ``k`` may exceed the number of workers.
 
     Args:
         k: mini-batches of an update.
-        cancel: False: jobs in progress are finished; what comes of an older version is discarded.
-        grace: seconds that the server waits on after the k-th mini-batch: what comes by then counts, too.
+        cancel: False: jobs in progress are finished; results from an older version are discarded.
+        grace: seconds that the server waits on after the k-th mini-batch: messages received by then count, too.
         deadline: seconds of a round after which the server takes what it has, or else the first gradient to come.
 
     Reference: Dutta et al. 2018, section 2.3.
@@ -149,19 +149,19 @@ class KBatchSync(Waiting):
         return _serve_rounds(self.k, turn)
 
     def work(self, worker: Worker) -> WorkerProgram:
-        """Compute and send, for ever, without waiting for answers."""
+        """Compute and send without end and without waiting for answers."""
         return go_on(worker)
 
 
 def go_on(worker: Worker) -> WorkerProgram:
-    """Compute and send, for ever, without waiting for answers: the next job is at the version that came last."""
+    """Compute and send without end, without waiting for answers: the next job is at the version that came last."""
     job = Compute(worker.local_steps, send=True)
     while True:
         yield job
 
 
 class _Round:
-    """Which messages count in a round, and who is sent the next version.
+    """Which messages count in a round, and which workers are sent the next version.
 
     Args:
         workers: how many there are.
@@ -176,7 +176,7 @@ class _Round:
 
     @property
     def complete(self) -> bool:
-        """Whether nobody is left who could contribute."""
+        """Whether no worker is left that could contribute."""
         return len(self.contributors) == self.workers
 
     def refuse(self, event: Received) -> Decision | None:

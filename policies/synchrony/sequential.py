@@ -17,7 +17,7 @@ class Sequential(Synchrony):
         return Async().serve(1)
 
     def work(self, worker: Worker) -> WorkerProgram:
-        """Work as everybody does if this is the first worker; else never begin."""
+        """Work as every worker does if this is the first worker; else never begin."""
         return Synchrony.work(self, worker) if worker.index == 0 else _absent()
 
 

@@ -15,7 +15,7 @@ class Waiting(Synchrony):
     """Base of synchronies whose updates wait for k messages.
 
     Args:
-        grace: seconds that the server waits on after the k-th message: what comes by then counts, too.
+        grace: seconds that the server waits on after the k-th message: messages received by then count, too.
         deadline: seconds after the last update at which the server takes what it has; if it has nothing, it takes
             the first message that comes. None: no limit.
     """
@@ -59,7 +59,7 @@ class Window:
         return Decision(wake_after=self.deadline, tag=("deadline", 0))
 
     def note(self, event: Event, *, complete: bool = False) -> Seen:
-        """Take notice of an event; a message is one that is kept.
+        """Record an event; a message is one that is kept.
 
         Args:
             event: of the server program.

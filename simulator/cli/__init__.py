@@ -47,7 +47,7 @@ In Python: import stalegrad as sg; help(sg)"""
 
 
 class Commands(TyperGroup):
-    """The commands; an interrupt of any of them is one sentence and exit code 130."""
+    """The commands; an interrupt prints one sentence and exits with 130."""
 
     def invoke(self, ctx: Any) -> object:
         """Run a command."""
@@ -97,7 +97,7 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; bad input is one sentence and exit code 2."""
+    """Run the command line; bad input prints one sentence and exits with 2."""
     say = Console(stderr=True, highlight=False, soft_wrap=True, style="red", markup=False).print
     try:
         app()
@@ -105,16 +105,16 @@ def main() -> None:
         say(f"error: {error}")
         raise SystemExit(2) from None
     except MemoryError:
-        say("error: there is not enough memory for this")
+        say("error: not enough memory")
         raise SystemExit(2) from None
     except Exception as error:
         if not _raised_by_jax(error):
             raise
-        say(f"error: JAX cannot do this, for want of memory perhaps: {str(error).strip().splitlines()[0]}")
+        say(f"error: JAX failed, possibly for lack of memory: {str(error).strip().splitlines()[0]}")
         raise SystemExit(2) from None
 
 
 def _raised_by_jax(error: Exception) -> bool:
-    """Return whether JAX raised an error of its runtime, without importing JAX for it."""
+    """Return whether an error is one of JAX's runtime; do not import JAX."""
     errors = sys.modules.get("jax.errors")
     return errors is not None and isinstance(error, errors.JaxRuntimeError)

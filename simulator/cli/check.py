@@ -1,4 +1,4 @@
-"""``stalegrad check record | run | power``: tell whether a change makes convergence worse."""
+"""``stalegrad check record | run | power``: check whether a change makes convergence worse."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ from stalegrad.simulator.cli.console import print_functions
 if TYPE_CHECKING:
     from stalegrad.simulator.regression import Recording
 
-app = typer.Typer(help="Tell whether a change makes convergence worse.", no_args_is_help=True)
+app = typer.Typer(help="Check whether a change makes convergence worse.", no_args_is_help=True)
 
 Baseline = Annotated[Path, typer.Argument(help="A file that `stalegrad check record` wrote.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Number of processes.")]
 Tolerance = Annotated[
     float | None,
-    typer.Option(help="Worsening that does not matter, relative to the baseline's mean; by default 0.02."),
+    typer.Option(help="Worsening that is tolerated, relative to the baseline's mean; default 0.02."),
 ]
-Alpha = Annotated[float | None, typer.Option(help="Chance that a check says worse by accident; by default 0.01.")]
-Metric = Annotated[list[str] | None, typer.Option(help="Judge this metric instead; may be repeated.")]
+Alpha = Annotated[float | None, typer.Option(help="Probability that a check says worse by chance; default 0.01.")]
+Metric = Annotated[list[str] | None, typer.Option(help="Compare this metric instead; may be repeated.")]
 
 
 @app.command("record")
 def record_command(
-    spec: Annotated[Path, typer.Argument(help="A TOML file; five seeds, unless its table sweep says otherwise.")],
+    spec: Annotated[
+        Path, typer.Argument(help="A TOML file; run with five seeds unless its table `sweep` gives others.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; commit it.")],
     target: Annotated[
-        float | None, typer.Option(help="Test error to time; by default 90 % of each method's way.")
+        float | None, typer.Option(help="Test error to reach; default: for each method, 90 % of its decrease.")
     ] = None,
     jobs: Jobs = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
-    """Run a spec over its seeds and keep what it came to as a baseline."""
+    """Run a spec over its seeds and write the results as a baseline."""
     from stalegrad.simulator.cli.sweep import executor_of
     from stalegrad.simulator.regression import Plan, record
     from stalegrad.simulator.regression.recording import check_new
@@ -58,22 +60,24 @@ def record_command(
 @app.command("run")
 def run_command(
     baseline: Baseline,
-    spec: Annotated[Path | None, typer.Option(help="Make sure that the baseline is of this spec.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="Check that the baseline is of this spec.")] = None,
     tolerance: Tolerance = None,
     alpha: Alpha = None,
     metric: Metric = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail if anything is different, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail also if anything differs.")] = False,
     jobs: Jobs = 1,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Draw what is worse into this directory.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Draw the metrics that are worse into this directory.")
+    ] = None,
     annotate: Annotated[
         bool | None,
-        typer.Option("--github/--no-github", help="Print annotations; by default where GITHUB_ACTIONS is true."),
+        typer.Option("--github/--no-github", help="Print GitHub annotations; default: if GITHUB_ACTIONS is true."),
     ] = None,
 ) -> None:
     """Run a baseline's spec again, with the same seeds, and compare.
 
-    Ends with 0 if everything is the same, or different but not worse; with 1 if something is worse.
+    Exits with 0 if everything is the same, or different but not worse; with 1 if something is worse.
     """
     from stalegrad.simulator.cli.sweep import executor_of
     from stalegrad.simulator.regression import Plan, Recording, compare, record
@@ -88,7 +92,7 @@ def run_command(
     if spec is not None:
         check_plan(before, Plan.of_sweep(load_sweep(spec)), str(baseline))
     settings = _settings(tolerance, alpha, metric)
-    compare(before, before, **settings)  # wrong settings are found before any run
+    compare(before, before, **settings)  # report wrong settings before any run
     print_functions([run for _, run in plan.runs], Console(stderr=True))
     with executor_of(jobs, None) as executor:
         after = _ended_well(lambda: record(plan, executor=executor, progress=_watched()))
@@ -111,13 +115,13 @@ def power_command(
     tolerance: Tolerance = None,
     alpha: Alpha = None,
     metric: Metric = None,
-    power: Annotated[float, typer.Option(help="Probability that it is found.")] = 0.8,
+    power: Annotated[float, typer.Option(help="Probability that the worsening is detected.")] = 0.8,
     correlation: Annotated[
-        float, typer.Option(help="Of a seed's values before and after; 0: a change leaves nothing in common.")
+        float, typer.Option(help="Correlation of a seed's values before and after a change; 0: none.")
     ] = 0.0,
-    seeds: Annotated[list[int] | None, typer.Option(max=100_000, help="So many; may be repeated.")] = None,
+    seeds: Annotated[list[int] | None, typer.Option(max=100_000, help="Number of seeds; may be repeated.")] = None,
 ) -> None:
-    """Print the smallest worsening that a number of seeds would show, from the scatter of the baseline's runs."""
+    """Print the smallest worsening that a number of seeds detects, by the scatter of the baseline's runs."""
     from stalegrad.analysis.statistics.regression import ALPHA, TOLERANCE, power_table
     from stalegrad.simulator.regression import Recording
 
@@ -143,12 +147,12 @@ def _settings(tolerance: float | None, alpha: float | None, metrics: list[str] |
 
 
 def _watched() -> bool:
-    """Return whether stderr is a terminal, so that a progress bar is seen."""
+    """Return whether stderr is a terminal, which shows a progress bar."""
     return sys.stderr.isatty()
 
 
 def _ended_well(make: Callable[[], Recording]) -> Recording:
-    """Return a recording; a run that raises fails the check and is told."""
+    """Return a recording; if a run raises, print the error and exit with 1."""
     try:
         return make()
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""``stalegrad compare``: two results or stores side by side."""
+"""``stalegrad compare``: compare two results or stores."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ Side = Annotated[
 def compare_command(
     a: Side,
     b: Side,
-    target: Annotated[float | None, typer.Option(help="Error to reach; by default one that both reach.")] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Test error to reach; default: one that both reach.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw error against wallclock into this new PNG file.")] = None,
 ) -> None:
-    """Set two results or stores side by side; seeds that both have are paired."""
+    """Compare two results or stores; seeds that both have are paired."""
     from stalegrad.simulator import compare
     from stalegrad.simulator.cli.pictures import save
 

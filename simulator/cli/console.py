@@ -21,7 +21,7 @@ Spec = Annotated[Path, typer.Argument(help="A TOML file; `stalegrad init` writes
 
 
 def check_new(file: Path, otherwise: str = "") -> None:
-    """Raise FileExistsError if there is a file already."""
+    """Raise FileExistsError if the file exists."""
     if file.exists():
         raise FileExistsError(f"{file} exists already: choose another name{otherwise}")
 
@@ -35,7 +35,7 @@ def print_summary(title: str, summary: Mapping[str, object]) -> None:
 
 
 def print_table(frame: pd.DataFrame) -> None:
-    """Print a DataFrame: its index, and numbers in four digits."""
+    """Print a DataFrame with its index; numbers have four digits."""
     table = Table(box=None, pad_edge=False)
     table.add_column(str(frame.index.name or ""), no_wrap=True)
     for column in frame.columns:
@@ -46,18 +46,18 @@ def print_table(frame: pd.DataFrame) -> None:
 
 
 def print_written(paths: Iterable[Path]) -> None:
-    """Print which files were written."""
+    """Print the files that were written."""
     for path in paths:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def print_plainly(*words: object, to: Console = console) -> None:
-    """Print words as they are, without markup or wrapping."""
+    """Print words without markup or wrapping."""
     to.print(*words, sep="", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_functions(runs: Sequence[Run], to: Console = console, what: str = "importing") -> None:
-    """Print which functions of a user the runs will import, and so execute; nothing is imported here."""
+    """Print the functions that the runs will import, and so execute; import nothing."""
     from stalegrad.simulator.experiments.identity import functions_in
 
     names = dict.fromkeys(name for run in runs for name in functions_in(run.experiment).values())

@@ -45,7 +45,7 @@ NEEDED = {
 
 
 def demo_command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to put pictures and table.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for pictures and table.")] = Path(
         "results/demo"
     ),
     seeds: Annotated[int, typer.Option(min=1, help="Runs per method.")] = 3,
@@ -143,7 +143,7 @@ def _shown(frame: pd.DataFrame) -> Table:
         "error": lambda row: _number(row["test_error"], ".3f"),
     }
     for name in columns:
-        table.add_column(name, justify="left" if name == "method" else "right")
+        table.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
     for _, row in frame.iterrows():
         table.add_row(*(show(row) for show in columns.values()))
     return table

@@ -1,4 +1,4 @@
-"""``stalegrad list``: what there is to choose from."""
+"""``stalegrad list``: what a spec can name."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def list_command(
             "optimizers, papers"
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Name what there is to choose from; of one kind, say what each is and which parameters it has."""
+    """List what a spec can name; for one kind, describe each entry with its parameters."""
     if as_json:
         print(json.dumps(rows(what) if what else {name: rows(name) for name in LISTS}, indent=2))
     elif what:
         _print_rows(what, rows(what))
     else:
-        # Without the optimizers: those are optax's, and it takes JAX to name them.
+        # Without the optimizers: listing those of optax needs JAX.
         for name in [name for name in LISTS if name != "optimizers"]:
             print_plainly(f"{name}: {', '.join(LISTS[name]())}\n")
         print_plainly("optimizers: those of optax, see stalegrad list optimizers\n")
-        print_plainly("stalegrad list KIND says what each is and which parameters it has.")
+        print_plainly("stalegrad list KIND describes each entry and its parameters.")
 
 
 def _methods() -> Mapping[str, Entry]:
@@ -142,7 +142,7 @@ LISTS: dict[str, Callable[[], Mapping[str, Entry]]] = {
     "optimizers": _optimizers,
     "papers": _papers,
 }
-"""By kind, what there is: methods, classes or one line about each, by name."""
+"""The entries of each kind: methods, classes or one line about each, by name."""
 
 
 def _row(name: str, entry: Entry) -> Row:
@@ -169,7 +169,7 @@ def _print_rows(title: str, entries: list[Row]) -> None:
         table.add_row(*(_cell(value, shared) for value in entry.values()))
     console.print(table)
     if shared:
-        console.print(f"and all have {_cell(shared)}")
+        console.print(f"all have {_cell(shared)}")
 
 
 def _shared(entries: list[Row]) -> Row:

@@ -1,4 +1,4 @@
-"""The pictures that commands leave beside their results."""
+"""Pictures that commands write beside their results."""
 
 from __future__ import annotations
 

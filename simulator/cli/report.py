@@ -11,14 +11,16 @@ from stalegrad.simulator.cli.console import check_new, print_written
 
 
 def report_command(
-    directory: Annotated[Path, typer.Argument(help="A result of `stalegrad run`, or a directory of such.")],
+    directory: Annotated[Path, typer.Argument(help="A result of `stalegrad run`, or a directory of results.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The HTML file; by default DIRECTORY/report.html.")
+        Path | None, typer.Option("--out", "-o", help="The HTML file; default: DIRECTORY/report.html.")
     ] = None,
-    target: Annotated[float | None, typer.Option(help="Error to reach; by default one that all reach.")] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Test error to reach; default: one that all runs reach.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Write results as one HTML file: curves, tables, staleness, specs; several are compared."""
+    """Write results as one HTML file with curves, tables, staleness and specs; compare several."""
     from stalegrad.analysis import report
     from stalegrad.simulator.experiments.result import load_results
 

@@ -14,24 +14,22 @@ from stalegrad.simulator.cli.console import Spec, print_functions, print_summary
 def run_command(
     spec: Spec,
     out: Annotated[Path, typer.Option("--out", "-o", help="A new directory for the result.")],
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the spec's.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Of a sweep: processes.")] = 1,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Of a sweep: run on the Dask cluster of this address, tcp://HOST:PORT.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the spec's.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of processes, for a sweep.")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="Dask cluster to run a sweep on: tcp://HOST:PORT.")] = None,
     dry_run: Annotated[
-        bool, typer.Option(help="Only say what would be run, and about how long it takes.")
+        bool, typer.Option(help="Print what would run, with an estimate of time and memory.")
     ] = False,
-    fail_fast: Annotated[bool, typer.Option(help="Of a sweep: stop at the first run that raises.")] = False,
-    retry_failed: Annotated[bool, typer.Option(help="Of a sweep: run again what has raised.")] = False,
+    fail_fast: Annotated[bool, typer.Option(help="Stop a sweep at the first run that fails.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Run the failed runs of a sweep again.")] = False,
     checkpoint_every: Annotated[
-        float, typer.Option(min=0.0, help="Of a single run: seconds of real time between two checkpoints.")
+        float, typer.Option(min=0.0, help="Seconds of real time between checkpoints of a single run.")
     ] = 60.0,
 ) -> None:
     """Run an experiment: simulate, train, and write tables and pictures.
 
-    A spec with a table ``sweep`` is a sweep: every combination of its lists is run once and kept in the directory;
-    the same command goes on where it was interrupted, and so it does with a single experiment.
+    A spec with a table ``sweep`` is a sweep: every combination of its lists is run once and kept in the directory.
+    After an interrupt, the same command continues; this holds for sweeps and for single experiments.
     """
     from stalegrad.simulator import Result, run
     from stalegrad.simulator.cli.sweep import dry_run as print_plan, run_sweep

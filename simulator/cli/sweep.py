@@ -1,4 +1,4 @@
-"""``stalegrad run`` of a spec with a table ``[sweep]``, and what a spec would run."""
+"""``stalegrad run`` of a spec with a table ``[sweep]``, and the plan of a spec."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SHOWN = 20
 
 
 def dry_run(runs: Sequence[Run], out: Path, jobs: int) -> None:
-    """Print what would be run, how much of it is done, and what the rest would cost."""
-    # By specs and not by keys, for which functions would have to be imported.
+    """Print the runs of a plan, how many are done, and an estimate of time and memory for the rest."""
+    # Compared by specs: keys would need the functions that specs name to be imported.
     specs = Store(out).specs().values() if (out / "store.json").exists() else ()
     done = set(map(canonical_text, specs))
     missing = [run for run in runs if canonical(run.experiment) not in done]
@@ -45,15 +45,15 @@ def dry_run(runs: Sequence[Run], out: Path, jobs: int) -> None:
     if any(functions_in(run.experiment) for run in missing):
         print_plainly("no estimate of time and memory: a trial would import these functions")
         return
-    with console.status("trying the beginning of one run of each kind"):
+    with console.status("running the first gradients of one run of each kind"):
         costs = forecast(missing)
     processes = f", by {jobs} processes at best {format_duration(costs.seconds / jobs)}" if jobs > 1 else ""
     print_plainly(f"about {format_duration(costs.seconds)} of real time one after the other{processes}")
     print_plainly(f"about {costs.memory / 2**30:.3g} GiB of memory", " for each process" if jobs > 1 else "")
     tried = _count(costs.kinds, "run")
-    print_plainly(f"(an estimate: the first gradients of {tried}, one of each problem and method, were made here)")
+    print_plainly(f"(an estimate from the first gradients of {tried}, one of each problem and method)")
     if costs.sampled:
-        print_plainly("(long or wide traces were simulated in part, and the rest was extrapolated)")
+        print_plainly("(long or wide traces were simulated in part and extrapolated)")
 
 
 def run_sweep(
@@ -79,7 +79,7 @@ def run_sweep(
 
 @contextmanager
 def executor_of(jobs: int, scheduler: str | None) -> Iterator[ExecutorLike | None]:
-    """Give what to run on; processes of ours do not outlive an interrupt."""
+    """Give the executor of a sweep; end its processes on an interrupt."""
     if scheduler is not None:
         with dask_client(scheduler) as client:
             yield client
@@ -96,7 +96,7 @@ def executor_of(jobs: int, scheduler: str | None) -> Iterator[ExecutorLike | Non
 
 
 def show(result: SweepResult) -> None:
-    """Print the mean over what is otherwise equal, and what raised."""
+    """Print means over runs that differ in the seed only, and the runs that failed."""
     if len(result):
         means = result.means()
         same = [

@@ -1,4 +1,4 @@
-"""``stalegrad trace``: simulate the timing only."""
+"""``stalegrad trace``: simulate the timing, without training."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def trace_command(
     spec: Spec,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Save the trace in this directory.")] = None,
     perfetto: Annotated[
-        Path | None, typer.Option(help="A new JSON file for ui.perfetto.dev or chrome://tracing.")
+        Path | None, typer.Option(help="Write events for ui.perfetto.dev or chrome://tracing to this JSON file.")
     ] = None,
 ) -> None:
-    """Simulate an experiment's timing only: no model, no training."""
+    """Simulate the timing of an experiment, without a model and without training."""
     from stalegrad._core.specs import changed_fields
     from stalegrad.simulator import load_experiment, run, simulate
     from stalegrad.simulator.replays.compiling import keep_compiled
@@ -61,7 +61,7 @@ def trace_command(
 
 
 def print_anatomy(anatomy: Anatomy) -> None:
-    """Print, by worker, what staleness consists of, shares of gradients by fate, and speed; no columns of 0."""
+    """Print, by worker, the parts of staleness, shares of gradients by fate, and speed; leave out columns of 0."""
     from stalegrad.simulator.timing.anatomy import PARTS
 
     rows = anatomy.table()

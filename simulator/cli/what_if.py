@@ -1,4 +1,4 @@
-"""``stalegrad what-if``: what other synchronies would have done to a job, from its measured step times."""
+"""``stalegrad what-if``: a job under other synchronies, from its measured step times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = {
     "throughput": "grad/s", "speedup": "over sync", "time_per_update": "s/update", "idle": "idle",
     "wasted": "wasted", "staleness": "stale", "staleness_p99": "99 %",
 }  # fmt: skip
-"""Columns of the table, and what they are called on the terminal."""
+"""Columns of the table, and their names on the terminal."""
 
 
 def what_if_command(
@@ -35,20 +35,20 @@ def what_if_command(
     ] = None,
     synchrony: Annotated[
         list[str] | None,
-        typer.Option("--synchrony", "-s", help="Compare this, e.g. k-async:k=4; may be repeated."),
+        typer.Option("--synchrony", "-s", help="Synchrony to compare, e.g. k-async:k=4; may be repeated."),
     ] = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="What a column is called, e.g. worker=host; may be repeated.")
+        list[str] | None, typer.Option(help="Name of a column, e.g. worker=host; may be repeated.")
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Only rows with this value, e.g. job=SE; may be repeated.")
     ] = None,
-    unit: Annotated[str | None, typer.Option(help="Of the times: s, ms, us or ns.")] = None,
-    skip: Annotated[int, typer.Option(min=0, help="First steps that are left out: warm-up.")] = 0,
+    unit: Annotated[str | None, typer.Option(help="Unit of the times: s, ms, us or ns.")] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Number of first steps to leave out (warm-up).")] = 0,
     compute_only: Annotated[
-        bool, typer.Option("--compute-only", help="Times are of computing alone, though all workers agree.")
+        bool, typer.Option("--compute-only", help="Take times as computing alone, even if all workers agree.")
     ] = False,
-    message_bytes: Annotated[float, typer.Option(min=0.0, help="Of a gradient, and of a model.")] = 0.0,
+    message_bytes: Annotated[float, typer.Option(min=0.0, help="Bytes of a gradient, and of a model.")] = 0.0,
     link: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,9 +58,9 @@ def what_if_command(
     spec: Annotated[
         Path | None, typer.Option(help="Train the problem of this TOML file, at its method's learning rate.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Of a training.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of a training.")] = 1,
 ) -> None:
-    """Say what waiting costs a job, who is slow, and what other synchronies would have done to it.
+    """Print what waiting costs a job, which workers are slow, and how other synchronies would do.
 
     Without --spec the answer is about time only: an upper bound on what they would gain.
     """

@@ -2,7 +2,7 @@
 
 A table takes n times the memory of the parameters, n the number of workers; the server of a real cluster needs
 that as well. Messages go into the table one by one, and an update's direction comes out of it, so a worker's
-earlier messages go on counting until they are replaced.
+earlier messages count until they are replaced.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a worker does between two messages, where it keeps something of its own.
+"""What a worker does between two messages, where it keeps its own state.
 
 Without any of this a worker computes at what it has read (one gradient, or the sum of those along ``local_steps``
 steps of SGD). A :class:`Work` starts from the worker's own state instead, and says what is sent.
@@ -48,7 +48,7 @@ class Work(NamedTuple):
             ``staleness``.
         move: ``(point, job, gradient, learning rate) -> (point, job)``, one local step.
         finish: ``(start, point, job, params) -> (message, own)``; params are the server's when it receives it.
-        before: ``(point, job) -> (point, job)`` before each gradient (Nesterov's look-ahead, say).
+        before: ``(point, job) -> (point, job)`` before each gradient (for example, Nesterov's look-ahead).
     """
 
     workers: int
