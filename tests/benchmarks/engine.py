@@ -13,7 +13,17 @@ from statistics import median
 import numpy as np
 import simpy
 
-from stalegrad.policies.synchrony import SSP, Async, DelayedAveraging, KAsync, KBatchAsync, KBatchSync, KSync, Sync
+from stalegrad.policies.synchrony import (
+    SSP,
+    SYNCHRONIES,
+    Async,
+    DelayedAveraging,
+    KAsync,
+    KBatchAsync,
+    KBatchSync,
+    KSync,
+    Sync,
+)
 from stalegrad.simulator.timing import blocks
 from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
@@ -102,8 +112,7 @@ def events(repeats):
     """Return the rows of all cases."""
     rows = []
     for synchrony, workers, how, updates in CASES:
-        settings = ", ".join(str(value) for name, value in vars(synchrony).items() if name != "local_steps")
-        name = f"{synchrony.name} {settings}".strip()
+        name = " ".join(str(value) for value in SYNCHRONIES.to_table(synchrony).values())
         rows.append([name, f"{workers:,}", how, *cost(synchrony, workers, WAYS[how], updates, repeats)])
     return rows
 
@@ -120,10 +129,12 @@ def crowd(repeats):
             "from stalegrad.simulator.timing.cluster import Cluster\n"
             "from stalegrad.simulator.timing.delays import Exponential\n"
             "from stalegrad.policies.synchrony import Async\n"
-            "import resource, time\n"
+            "import time\n"
             "start = time.perf_counter()\n"
             f"simulate(Cluster(100_000, Exponential(), **{links!r}), Async(), updates=300_000)\n"
-            "print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)"
+            "print(time.perf_counter() - start)\n"
+            # not ru_maxrss, which begins with the peak of the process that started this one
+            "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
         )
         found = [
             [
@@ -141,7 +152,7 @@ def crowd(repeats):
                 "300,000",
                 "downlink" if links else "instant",
                 f"{median(times):.1f}",
-                f"{median(memory):.0f}",
+                f"{median(memory) * 1024 / 1e6:.0f}",
             ]
         )
     return rows
