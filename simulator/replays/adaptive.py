@@ -6,14 +6,14 @@ import functools
 
 import numpy as np
 
-from stalegrad.policies.controllers import Adjustment, Controller, Observation, changed
+from stalegrad.policies.controllers import Adjustment, Observation, changed
 from stalegrad.simulator.replays.checkpoint import Checkpoint
+from stalegrad.simulator.replays.evaluation import at_once
 from stalegrad.simulator.replays.execution import begin
-from stalegrad.simulator.replays.executor import Executor
 from stalegrad.simulator.replays.history import History
 from stalegrad.simulator.replays.lowering import LoweredTrace, bucket, lower
 from stalegrad.simulator.replays.plan import Plan
-from stalegrad.simulator.replays.run import Replay, evaluate_now, follow, result_of
+from stalegrad.simulator.replays.run import Replay, follow, result_of
 from stalegrad.simulator.replays.step import Layout
 from stalegrad.simulator.replays.training import Training
 from stalegrad.simulator.replays.watch import Progress, Watch
@@ -49,7 +49,7 @@ def simulate_and_replay(
     watch = Watch(progress, checkpoint, decisions)
     before = watch.decisions_before()
     layout = _layout(training)
-    first_loss = history.current["train_loss"]
+    first_loss = history.evaluated(functools.partial(at_once, training, training.initial))["train_loss"]
     tick, over = controller.interval, False
     while not over:
         if len(decisions) >= DECISIONS or tick + controller.interval == tick:
@@ -74,17 +74,19 @@ def simulate_and_replay(
         if executor is None:
             executor = begin(training, layout, plan, execution)
             watch.resume(executor, history)
-        if not follow(plan, executor, history, watch):
+        snapshot = follow(plan, executor, history, watch)
+        if history.diverged_at is not None:
             break
         if not over:
             now = getattr(engine.server.next_synchrony or engine.server.synchrony, controller.changes)
-            decisions.append(_decide(controller, plan, executor, history, first_loss, tick, now))
+            loss = history.evaluated(functools.partial(at_once, training, snapshot))["train_loss"]
+            decisions.append(_decide(training, plan, (first_loss, loss), tick, now))
             engine.server.change(changed(method.synchrony, controller.changes, decisions[-1].value))
             tick += controller.interval
     trace.spec["decisions"] = [list(decision) for decision in decisions]
     assert executor is not None
     assert plan is not None
-    return trace, result_of(plan, history, executor.snapshot, executor.execution)
+    return trace, result_of(plan, history, snapshot, executor.execution)
 
 
 def _layout(training: Training) -> Layout:
@@ -124,24 +126,15 @@ def _fitted(lowered: LoweredTrace, layout: Layout, method: str) -> LoweredTrace:
     return lowered
 
 
-def _decide(
-    controller: Controller,
-    plan: Plan,
-    executor: Executor,
-    history: History,
-    first_loss: float,
-    time: float,
-    now: int,
-) -> Adjustment:
-    """Return the controller's decision at that time (simulated seconds)."""
-    training, rates = executor.training, plan.learning_rate
+def _decide(training: Training, plan: Plan, losses: tuple[float, float], time: float, now: int) -> Adjustment:
+    """Return the controller's decision at that time (simulated seconds), from the first and the current loss."""
+    synchrony, controller, rates = training.method.synchrony, training.method.controller, plan.learning_rate
+    assert controller is not None
     first_rate, rate = (float(rates[0]), float(rates[-1])) if len(rates) else (1.0, 1.0)
-    loss = history.evaluated(functools.partial(evaluate_now, executor))["train_loss"]
-    synchrony = training.method.synchrony
-    value = controller.decide(synchrony, training.workers, Observation(first_loss, loss, first_rate, rate, now))
+    value = controller.decide(synchrony, training.workers, Observation(*losses, first_rate, rate, now))
     if controller.changes == "local_steps" and value > synchrony.local_steps:
         raise ValueError(
             f"the controller of method {training.method.name!r} decided for {value} local steps: allowed are at "
             f"most the first {synchrony.local_steps}"
         )
-    return Adjustment(time, loss, value)
+    return Adjustment(time, losses[1], value)

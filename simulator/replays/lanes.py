@@ -22,8 +22,9 @@ from stalegrad._core.types import Params, PyTree
 from stalegrad.models import Objective
 from stalegrad.models.objective import Evaluate, Loss
 from stalegrad.models.streams import Stream
+from stalegrad.simulator.replays.evaluation import Evaluation, Values, evaluate, sample, values_of
 from stalegrad.simulator.replays.executor import Program, numbers_of, slot_after
-from stalegrad.simulator.replays.history import History, Measures, evaluate, sample, values_of
+from stalegrad.simulator.replays.history import History, Measures
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record, cadence_of
 from stalegrad.simulator.replays.scan import CHUNK, Chunk, compiled_length, cut, gather, run_chunk, state_of
@@ -143,7 +144,7 @@ class Group:
             first = stop
         return list(np.concatenate(measured, axis=1)) if measured else [None] * len(self.plans)
 
-    def evaluate(self) -> list[dict[str, float]]:
+    def evaluate(self) -> list[Values]:
         """Evaluate all runs at once; return the values of each."""
         metrics = _evaluator(self.objective.evaluate)
         at = self.state.params, self.state.kept.stats
@@ -151,7 +152,7 @@ class Group:
         test = metrics(*at, self.objective.test) if self.objective.test is not None else {}
         found = jax.device_get((train, test))
 
-        def of(i: int, record: Record) -> dict[str, float]:
+        def of(i: int, record: Record) -> Values:
             train, test = ({name: values[i] for name, values in metric.items()} for metric in found)
             return values_of(train, test, self.snapshot(i).params if record.fn else None, record)
 
@@ -163,9 +164,10 @@ class Group:
         sent = at[0] if at[1] is None else gather(at[1], slot_after(self.plans[index], update))
         return cast("dict[str, Params]", jax.device_get({"params": at[0], "sent": sent}))
 
-    def evaluate_one(self, index: int) -> dict[str, float]:
-        """Evaluate one run; return its values."""
-        return evaluate(self.objective, self.snapshot(index), self.trainings[index].record)
+    def evaluate_one(self, index: int) -> Evaluation:
+        """Evaluate one run."""
+        values = evaluate(self.objective, self.snapshot(index), self.trainings[index].record)
+        return lambda: values
 
 
 @functools.lru_cache(maxsize=64)
@@ -245,11 +247,11 @@ def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device
                 history.note(None if mine is None else Measures(mine, len(mine)), update)
 
             if part.in_step:
-                evaluation = functools.partial(values.__getitem__, i)
-            else:
-                evaluation = functools.partial(group.evaluate_one, i)
-            going_on = history.write(part.plan, evaluation, functools.partial(group.look, i, update))
-            if not going_on or update == last:
+                history.current = functools.partial(values.__getitem__, i)
+            history.reach(
+                part.plan, functools.partial(group.evaluate_one, i), functools.partial(group.look, i, update)
+            )
+            if not history.write(part.plan) or update == last:
                 yield Done(part, group.snapshot(i), lanes)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -19,10 +20,11 @@ from stalegrad.models import Problem
 from stalegrad.policies import Method
 from stalegrad.simulator.replays.batches import draw_of
 from stalegrad.simulator.replays.checkpoint import Checkpoint
+from stalegrad.simulator.replays.evaluation import background
 from stalegrad.simulator.replays.execution import begin, check_execution
 from stalegrad.simulator.replays.executor import Executor
 from stalegrad.simulator.replays.given import Start
-from stalegrad.simulator.replays.history import History, evaluate_training
+from stalegrad.simulator.replays.history import History
 from stalegrad.simulator.replays.lanes import Part, grouped, replay_groups
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.plan import Plan
@@ -140,8 +142,8 @@ def replay_on(
     history = history or History(training)
     watch = Watch(progress, checkpoint)
     watch.resume(executor, history)
-    follow(plan, executor, history, watch)
-    return result_of(plan, history, executor.snapshot, executor.execution)
+    snapshot = follow(plan, executor, history, watch)
+    return result_of(plan, history, snapshot, executor.execution)
 
 
 def mini_batches(trace: Trace, problem: Problem, *, seed: int = 0) -> npt.NDArray[np.int32]:
@@ -178,23 +180,27 @@ def mini_batches(trace: Trace, problem: Problem, *, seed: int = 0) -> npt.NDArra
     return drawn
 
 
-def follow(plan: Plan, executor: Executor, history: History, watch: Watch) -> bool:
-    """Execute a plan to its end, and write its rows; return whether the run goes on, for it has not diverged."""
-    evaluation, look = functools.partial(evaluate_now, executor), lambda: executor.look(history.done)
+def follow(plan: Plan, executor: Executor, history: History, watch: Watch) -> Snapshot:
+    """Execute a plan and write its rows, each while the updates after it are made.
+
+    Returns:
+        Where the run stands: at the plan's end, or at the row where it has diverged.
+    """
     executor.follow(plan)
-    for update in [*plan.due.update[len(history.rows) :], plan.lowered.updates]:
-        while history.done < update:
-            first, last = history.done, min(int(update), history.done + executor.stride)
-            history.note(executor.advance(first, last), last)
-            watch.made(last - first, executor, history)
-        if not history.write(plan, evaluation, look):
-            return False
-    return True
-
-
-def evaluate_now(executor: Executor) -> dict[str, float]:
-    """Return the values of the version at which an execution stands."""
-    return evaluate_training(executor.training, executor.snapshot)
+    reached = executor.snapshot
+    with background(executor.training) as begin:
+        for update in [*plan.due.update[len(history.rows) :], plan.lowered.updates]:
+            while history.done < update:
+                first, last = history.done, min(int(update), history.done + executor.stride)
+                measured = executor.advance(first, last)
+                if not history.write(plan):
+                    return reached
+                history.note(measured, last)
+                watch.made(last - first, executor, history)
+            reached = jax.tree.map(jnp.copy, executor.snapshot)  # its buffers are donated to the next update
+            history.reach(plan, functools.partial(begin, reached), lambda: executor.look(history.done))
+        history.write(plan)
+    return reached
 
 
 class Request(NamedTuple):
@@ -232,8 +238,8 @@ def replay_together(requests: Sequence[Request], lanes: int) -> list[Replay]:
     }
     for training, plan, history in itertools.compress(parts, alone):
         executor = begin(training, training.layout(plan.lowered), plan, None)
-        follow(plan, executor, history, Watch())
-        done[id(history)] = result_of(plan, history, executor.snapshot, executor.execution)
+        snapshot = follow(plan, executor, history, Watch())
+        done[id(history)] = result_of(plan, history, snapshot, executor.execution)
     return [done[id(part.history)] for part in parts]
 
 

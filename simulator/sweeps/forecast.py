@@ -22,7 +22,7 @@ from stalegrad.policies import Method
 from stalegrad.simulator.experiments.experiment import Experiment
 from stalegrad.simulator.experiments.run import run
 from stalegrad.simulator.experiments.traces import trace_text
-from stalegrad.simulator.replays.history import evaluate
+from stalegrad.simulator.replays.evaluation import evaluate
 from stalegrad.simulator.replays.lowering import lower
 from stalegrad.simulator.replays.record import cadence_of, points
 from stalegrad.simulator.replays.step import Layout, Step
