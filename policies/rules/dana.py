@@ -54,6 +54,9 @@ def dana_dc(
 ) -> Rule:
     """DANA-Zero with delay compensation of the gradient towards the server's parameters.
 
+    d = g + lambda g g (theta - w), w the point that was sent; v^i <- gamma v^i + d; S = sum_j v^j;
+    theta <- theta - eta v^i; theta - eta gamma S is sent.
+
     Args:
         workers: filled in by the run.
         momentum: gamma.
@@ -78,7 +81,11 @@ def dana_ga(
     running_peak: bool = False,
     weight_decay: Decay = None,
 ) -> Rule:
-    """DANA-Zero with the gap penalty, measured from the look-ahead point the gradient was computed at.
+    """DANA-Zero with the gap penalty, measured from the look-ahead point at which the gradient was computed.
+
+    R <- r R + (1 - r) v^i v^i; C = eta_max (sqrt(R / (1 - r^n)) + 1e-8) after n messages, r = gap_decay;
+    G = |theta - w| / C + 1, w the point that was sent; v^i <- gamma v^i + g / G; S = sum_j v^j;
+    theta <- theta - eta v^i; theta - eta gamma S is sent. All operations are elementwise.
 
     Args:
         workers: filled in by the run.

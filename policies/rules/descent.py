@@ -60,7 +60,10 @@ def scaled_momentum(
     nesterov: bool = True,
     scale: bool = True,
 ) -> Rule:
-    """Synchronous SGD with one momentum at the server and a learning rate scaled by the number of workers.
+    """Synchronous SGD with one momentum at the server and a learning rate scaled by the number of workers N.
+
+    d = mean_i g_i + weight_decay theta; v <- gamma v + d; theta <- theta - N eta (gamma v + d), or with
+    ``nesterov = False`` theta <- theta - N eta v. Without ``scale`` the factor N is left out.
 
     Args:
         workers: filled in by the run.

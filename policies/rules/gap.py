@@ -34,6 +34,11 @@ def gap_aware_momentum(
 ) -> Rule:
     """Messages divided by their gap in units of a typical step, then momentum (or Adam) at the server.
 
+    R <- r R + (1 - r) v v (without momentum: g g); C = eta_max (sqrt(R / (1 - r^n)) + 1e-8) after n messages,
+    r = gap_decay; G = |theta - w| / C + 1, elementwise, w the point read (1 if staleness is 0); d = g / G;
+    v <- gamma v + d; theta <- theta - eta (gamma v + d), or with ``nesterov = False`` theta <- theta - eta v. With
+    Adam, R is the mean of its squared steps and C = sqrt(R) + 1e-8.
+
     Args:
         optimizer: ``sgd``, or ``adam`` with b1 = momentum and b2 = gap_decay.
         momentum: gamma; None: none.

@@ -43,6 +43,9 @@ def muon(
 ) -> Rule:
     """Muon at the server, that of optax: matrices by orthogonalised momentum, all other arrays by Adam.
 
+    Of a matrix: m <- beta m + (1 - beta) g; M = (1 - beta) g + beta m (without Nesterov: m), corrected for bias;
+    W <- W - eta (s orth(M) + weight_decay W), orth by Newton-Schulz steps, s a factor that depends on W's shape.
+
     Args:
         beta: decay of the momentum.
         ns_steps: Newton-Schulz steps.

@@ -57,7 +57,10 @@ def dc_asgd(
     nesterov: bool = True,
     weight_decay: Decay = None,
 ) -> Rule:
-    """Delay compensation: g + lambda g g (theta - w), then momentum at the server.
+    """Delay compensation, then momentum at the server.
+
+    d = g + lambda g g (theta - w), w the point read; v <- gamma v + d; theta <- theta - eta (gamma v + d), or with
+    ``nesterov = False`` theta <- theta - eta v.
 
     Args:
         workers: filled in by the run.
@@ -88,7 +91,9 @@ def lwp(
     horizon: NonNegativeFloat | None = None,
     weight_decay: Decay = None,
 ) -> Rule:
-    """Linear weight prediction: heavy ball at the server, theta - T eta v is sent.
+    """Linear weight prediction: momentum at the server, which sends where it expects to be T updates later.
+
+    v <- gamma v + d; theta <- theta - eta v; theta - T eta v is sent.
 
     Args:
         workers: filled in by the run.
@@ -125,7 +130,8 @@ def smega2_rule(
 ) -> Rule:
     """One momentum for all, updated every N messages; the server's future position is estimated from it.
 
-    Sent: theta - eta gamma (m (N + c (gamma - 1)) + a c / N), a the sum of c messages (naive: gamma N m).
+    c <- (c + 1) mod N; a <- a + d; theta <- theta - eta (gamma m + d); if c = 0: m <- gamma m + a / N, a <- 0.
+    theta - eta gamma (m (N + c (gamma - 1)) + a c / N) is sent (naive: theta - eta gamma N m).
 
     Args:
         workers: filled in by the run.

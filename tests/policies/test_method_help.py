@@ -8,7 +8,7 @@ import re
 import pytest
 
 from stalegrad.policies import methods
-from stalegrad.policies.method_help import allowed_by, arguments_of
+from stalegrad.policies.method_help import allowed_by, arguments_of, text_of
 from stalegrad.policies.methods import REGISTRY
 from stalegrad.policies.papers import LINKS, PAPERS
 
@@ -22,6 +22,8 @@ def test_every_method_says_what_it_does_and_takes(name):
         assert not text.startswith(("Allowed", "Default", "Must")), f"{key} is not described"
         assert re.search(r"Default: .*\.|Must be given\.|e\.g\.", text), key
     assert inspect.getdoc(method.rule).splitlines()[0] in method.__doc__
+    recurrence = text_of(method).partition("\n\nSynchrony ")[0]
+    assert re.search(r" (<-|=) |learning rate min|stage i computes", recurrence), recurrence
     reference = " ".join(method.__doc__.split("\nReference: ")[1].split())
     assert all(paper in reference for paper in method.paper.split("; "))
     assert max(map(len, method.__doc__.splitlines())) <= 115
