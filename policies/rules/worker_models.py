@@ -61,7 +61,7 @@ def elastic_averaging(
 
 
 def downpour(*, workers: int, fetch_every: PositiveInt = 1, optimizer: OptimizerSpec = "sgd") -> Rule:
-    """Workers push the sum of the gradients of ``local_steps`` local steps; after several pushes they fetch a model.
+    """Workers push the sum of the gradients of ``local_steps`` local steps and fetch a model after some pushes.
 
     Worker i repeats x_i <- x_i - eta g(x_i) and pushes the sum s of these gradients; theta <- theta - eta s (any
     optax optimizer takes s in place of a gradient). After every ``fetch_every``-th push x_i <- theta.
