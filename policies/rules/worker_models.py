@@ -73,4 +73,5 @@ def downpour(*, workers: int, fetch_every: PositiveInt = 1, optimizer: Optimizer
     """
     from stalegrad.policies.optimizers import Optimizer
 
-    return Rule(Optimizer(optimizer), work=parts.work.downpour(workers, fetch_every))
+    kept = None if fetch_every == 1 else parts.work.downpour(workers, fetch_every)
+    return Rule(Optimizer(optimizer), work=kept)

@@ -9,9 +9,6 @@ mini-batch indices for free; stalegrad draws its own.
 
 import argparse
 import platform
-import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -20,6 +17,7 @@ import engine
 import jax
 import jax.numpy as jnp
 import numpy as np
+import starting
 from jax import lax
 
 from stalegrad.models import Problem
@@ -367,35 +365,6 @@ def groups(gradients, repeats):
     return rows
 
 
-ENTRANCES = {
-    "import stalegrad": "import stalegrad",
-    "from stalegrad.simulator import run": "from stalegrad.simulator import run",
-    "simulate": "from stalegrad.simulator import Cluster, simulate; from stalegrad.policies import Async; "
-    "simulate(Cluster(4), Async(), updates=10)",
-    **{
-        f"stalegrad {words}": f"import sys; sys.argv[1:] = {words.split()!r}; "
-        "from stalegrad.__main__ import main; main()"
-        for words in ("--help", "list", "list methods")
-    },
-}
-
-
-def starting(repeats):
-    """CPU seconds of fresh processes, and their ratios to ``import jax``."""
-
-    def cpu(code):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    seconds = {name: [] for name in ("import jax", *ENTRANCES)}
-    for _ in range(repeats):
-        for name, times in seconds.items():
-            times.append(cpu(ENTRANCES.get(name, name)))
-    return [[name, f"{median(t):.2f}", f"{ratio(seconds, name, 'import jax'):.2f}"] for name, t in seconds.items()]
-
-
 def table(title, columns, rows):
     """Return a Markdown table."""
     lines = [f"### {title}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
@@ -420,7 +389,12 @@ SECTIONS = {
     "start": (
         "Starting (seconds of CPU)",
         ["entrance", "CPU", "against import jax"],
-        lambda n, repeats: starting(repeats),
+        lambda n, repeats: starting.entrances(repeats),
+    ),
+    "first": (
+        "First result: 2,000 updates of the quickstart's MLP in a fresh process (seconds from run(...) on)",
+        ["compiled code", "start evaluated", "first row of updates", "end"],
+        lambda n, repeats: starting.first_result(repeats),
     ),
     "gradient": (
         "One gradient, asynchronous, 32 workers (microseconds; ratios)",

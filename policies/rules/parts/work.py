@@ -244,32 +244,32 @@ def elastic(workers: int, alpha: Scalar, momentum: Scalar | None) -> Work:
 
 
 class DownpourState(NamedTuple):
-    """A worker's own model, the gradients gathered for the next push, and the pushes made."""
+    """A worker's own model, and the pushes made."""
 
     model: Params
-    gathered: Params
     pushes: jax.Array
 
 
 def downpour(workers: int, fetch_every: int) -> Work:
-    """Local SGD; the sum of a message's gradients is pushed; a model is fetched after several pushes only.
+    """Local SGD; the sum of a message's gradients is pushed; a model is fetched after ``fetch_every`` pushes only.
 
     Reference: Dean et al., Large Scale Distributed Deep Networks, 2012.
     """
 
     def init(params: Params) -> DownpourState:
-        return DownpourState(params, tree_map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
+        return DownpourState(params, jnp.zeros((), jnp.int32))
 
-    def begin(read: Params, own: Own, when: When) -> tuple[Params, Own]:
+    def begin(read: Params, own: Own, when: When) -> tuple[Params, Job]:
         fetched = own.pushes % fetch_every == 0
         point = tree_map(lambda new, mine: jnp.where(fetched, new, mine), read, own.model)
-        return point, own._replace(gathered=tree_map(jnp.zeros_like, own.gathered))
+        return point, (tree_map(jnp.zeros_like, read), own.pushes)
 
-    def move(point: Params, own: Own, gradient: Params, learning_rate: Scalar) -> tuple[Params, Own]:
-        gathered = tree_map(jnp.add, own.gathered, gradient)
-        return _descend(point, gradient, learning_rate), own._replace(gathered=gathered)
+    def move(point: Params, job: Job, gradient: Params, learning_rate: Scalar) -> tuple[Params, Job]:
+        gathered, pushes = job
+        return _descend(point, gradient, learning_rate), (tree_map(jnp.add, gathered, gradient), pushes)
 
-    def finish(start: Params, point: Params, own: Job, params: Params) -> tuple[Params, Own]:
-        return own.gathered, DownpourState(point, own.gathered, own.pushes + 1)
+    def finish(start: Params, point: Params, job: Job, params: Params) -> tuple[Params, Own]:
+        gathered, pushes = job
+        return gathered, DownpourState(point, pushes + 1)
 
     return Work(workers, init, begin, move, finish)
