@@ -1,4 +1,4 @@
-"""The entry of the command ``stalegrad``: imports nothing heavy at its top, so that interrupts are caught."""
+"""Entry point of the command ``stalegrad``; it imports nothing heavy at the top, so that interrupts are caught."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run the command line. An interrupt ends it with one sentence and exit code 130, a second one at once."""
-    # An exception inside the imports would meet C code that is not prepared for it.
+    """Run the command line. An interrupt ends it with one sentence and exit code 130; a second one, at once."""
+    # An exception during imports would reach C code that cannot handle it.
     signal.signal(signal.SIGINT, _ended("interrupted"))
     from stalegrad.simulator.cli import main as command
 
@@ -38,7 +38,7 @@ def _in_import(frame: FrameType | None) -> bool:
 
 
 def _ended(sentence: str) -> Callable[[int, FrameType | None], None]:
-    """Return a handler that ends the process: what is on disk is whole at every moment."""
+    """Return a handler that ends the process at once; files on disk are complete at every moment."""
 
     def end(number: int, frame: FrameType | None) -> None:
         os.write(2, f"{sentence}\n".encode())

@@ -1,1 +1,1 @@
-"""The ground floor: what every package uses and what uses none of them. Private."""
+"""Private helpers that every package may use, and that import none of the packages."""

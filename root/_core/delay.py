@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Timer = Callable[[float], float]
-"""Draws the times of a worker one by one; it is told at which second each job begins."""
+"""Function that draws the times of one worker in order, given the second at which each job begins."""
 
 BLOCK = 256
-"""Draws are made in blocks of this size; a constant, because it is part of what a seed means."""
+"""Number of draws in a block; a constant, because the draws of a seed depend on it."""
 
 
 class RecordEndsError(ValueError):
-    """A worker needs one more time than was recorded."""
+    """Error: a worker needs more times than were recorded."""
 
 
 class Delay:
     """Base of all delays: distributions of a non-negative random time in seconds.
 
-    A subclass defines ``sample``. One whose times depend on earlier ones sets ``remembers = True`` and defines
-    ``blocks`` instead; one whose times depend on the clock also sets ``clocked`` and defines ``timer``.
+    A subclass defines ``sample``. If its times depend on earlier ones, it sets ``remembers = True`` and defines
+    ``blocks`` instead; if they depend on the clock, it also sets ``clocked`` and defines ``timer``.
     """
 
     remembers = False
@@ -52,20 +52,20 @@ class Delay:
         raise TypeError(f"{type(self).__name__} cannot be drawn from: define sample(rng, size)")
 
     def blocks(self, rng: np.random.Generator) -> Iterator[Floats]:
-        """Yield the times of one worker in order, 256 at once, for ever.
+        """Yield the times of one worker in order, in blocks of 256, without end.
 
         Raises:
-            RecordEndsError: when one more is asked for than there are.
+            RecordEndsError: if more times are requested than were recorded.
         """
         while True:
             yield self.sample(rng, BLOCK)
 
     def timer(self, rng: np.random.Generator, common: Callable[..., np.random.Generator]) -> Timer:
-        """Return a function that draws the times of one worker in order, told when each job begins.
+        """Return a function that draws the times of one worker in order, given when each job begins.
 
         Args:
             rng: the worker's own random stream.
-            common: returns the random stream of a key (whole numbers), the same one for all workers.
+            common: function from a key (whole numbers) to a random stream, the same for all workers.
         """
         times = (time for block in self.blocks(rng) for time in np.asarray(block, float).tolist())
         return lambda begin: next(times)
@@ -79,11 +79,11 @@ class Delay:
         return self
 
     def realise(self, rng: np.random.Generator) -> Delay:
-        """Return the delay of one worker: delays with a random machine draw it here, once per run."""
+        """Return the delay of one worker, once per run; a delay with random machines draws one machine here."""
         return self
 
     def parts(self) -> Iterator[Delay]:
-        """Yield the delays that this one is made of, and those that they are made of."""
+        """Yield the delays that this delay consists of, recursively."""
         for value in getattr(self, "__dict__", {}).values():
             for part in value if isinstance(value, tuple) else (value,):
                 if isinstance(part, Delay):
@@ -107,6 +107,6 @@ class Delay:
         return np.asarray(self.distribution().ppf(np.asarray(q, float)), np.float64)
 
     def settings(self) -> Table:
-        """Return the fields as a spec holds them, those with their defaults too; what is not given is left out."""
+        """Return the fields as a spec holds them, defaults included; fields that are None or () are left out."""
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return plain({name: value for name, value in given.items() if value is not None and value != ()})

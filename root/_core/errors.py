@@ -2,4 +2,4 @@
 
 
 class UnknownPartError(ValueError):
-    """An object has a part of which nobody can tell whether another one is the same."""
+    """Error: a part of an object has no content by which it could be compared with another."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written, and checksums of them."""
+"""Atomic writing of files, so that a file exists completely or not at all, and checksums of files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
-"""File of a directory with the SHA-256 of every other file in it; ``sha256sum -c SHA256SUMS`` verifies it, too."""
+"""File with the SHA-256 of every other file of a directory; ``sha256sum -c SHA256SUMS`` verifies them, too."""
 
 _LINE = re.compile(rb"([0-9a-f]{64})  ([^\n]+)\n")
 
 
 def put(file: Path, content: bytes) -> None:
-    """Write a file, in place of one that may be there; it has reached the disk before it appears.
+    """Write a file atomically, replacing an existing one; its content is on disk before the file appears.
 
     Raises:
-        OSError: if it cannot be written; what was there is kept.
+        OSError: if it cannot be written; an existing file is kept.
     """
     handle, fresh = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     try:
@@ -57,14 +57,14 @@ def read_regular(file: Path, at_most: int, what: str) -> bytes:
 
     Args:
         file: its path.
-        at_most: bytes that it may hold.
+        at_most: largest number of bytes that it may hold.
         what: the kind of file, for errors.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is a device, a pipe or a directory, or larger than ``at_most``.
     """
-    size = check_regular(file, what)  # before it is opened: a pipe without a writer would block that
+    size = check_regular(file, what)  # before opening: a pipe without a writer would block
     if size > at_most:
         raise ValueError(f"{file} has {size} bytes: {what} may have at most {at_most}")
     with file.open("rb") as opened:
@@ -81,11 +81,11 @@ def write_sums(directory: Path) -> None:
 
 
 def check_sums(directory: Path, names: Iterable[str] = ()) -> None:
-    """Check the files below a directory that its :data:`SUMS` names; others may be there, a picture say.
+    """Check the files that the :data:`SUMS` of a directory names; further files, such as pictures, are allowed.
 
     Args:
-        directory: that :func:`write_sums` was called for.
-        names: files that must be among them, if they exist.
+        directory: a directory with checksums by :func:`write_sums`.
+        names: files that must have a checksum, if they exist.
 
     Raises:
         FileNotFoundError: if there are no checksums, or a file that they name is missing.

@@ -1,7 +1,7 @@
 """Functions that a spec names as ``module:function``.
 
-A name stays a name until a run that the user starts calls the function: reading a spec checks the form of the name
-and imports nothing, so that looking at foreign specs, stores and baselines executes nothing that they name.
+A name is resolved only when a run that the user starts calls the function. Reading a spec checks the form of the
+name and imports nothing, so that reading specs, stores and baselines of others executes nothing that they name.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def is_function_name(value: object) -> bool:
 
 
 def check_function_name(where: str, value: object) -> str:
-    """Return the name of a function as it is; nothing is imported.
+    """Check the form of a function's name and return the name unchanged; nothing is imported.
 
     Raises:
-        ValueError: unless it has the form ``package.module:function``, naming the place and the value.
+        ValueError: if it has not the form ``package.module:function``; the error names the place and the value.
     """
     if not is_function_name(value):
         raise ValueError(
@@ -37,7 +37,7 @@ def check_function_name(where: str, value: object) -> str:
 
 
 def resolve(name: str) -> Any:
-    """Import the module of a ``module:name``, and return the thing of that name."""
+    """Import the module of ``module:name`` and return its attribute ``name``."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -59,15 +59,15 @@ def import_function(name: str) -> Callable[..., Any]:
 
 
 def function_of(function: Callable[..., Any] | str) -> Callable[..., Any]:
-    """Return a function that is given as such or by its name, which is imported then; errors as above."""
+    """Return a function given as an object or by name; a name is imported by :func:`import_function`."""
     return import_function(function) if isinstance(function, str) else function
 
 
 def name_of(function: Callable[..., object] | str) -> str:
-    """Return ``module:function`` for a function that can be imported under that name; a name as it is.
+    """Return ``module:function`` for a function that can be imported under that name; return a name unchanged.
 
     Raises:
-        ValueError: if it cannot (a lambda, a local function, one of ``__main__``).
+        ValueError: if it cannot be imported (a lambda, a local function, a function of ``__main__``).
     """
     if isinstance(function, str):
         return function
@@ -81,9 +81,9 @@ def name_of(function: Callable[..., object] | str) -> str:
 
 
 def by_name(function: Callable[..., object] | str) -> Callable[..., object] | str:
-    """Return the name under which a loaded module has this very function, or else the function; a name as it is.
+    """Return the name of a function, if a loaded module has it under this name, and otherwise the function.
 
-    What is kept by name is equal to what a spec says, in every process.
+    A name is returned unchanged. A function kept by name equals the one that a spec names, in every process.
     """
     try:
         name = name_of(function)

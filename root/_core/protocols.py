@@ -1,4 +1,4 @@
-"""Protocols that analysis works on: what it needs of a trace, a result, an experiment and a synchrony."""
+"""Protocols that analysis works on: the parts of a trace, a result, an experiment and a synchrony that it uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stalegrad._core.types import Table
 
 
 class AnatomyLike(Protocol):
-    """What the staleness of the used messages of a trace consists of, and which work was used."""
+    """The parts of the staleness of a trace's used messages, and the shares of work that was used."""
 
     @property
     def fates(self) -> Sequence[str]:
@@ -42,7 +42,7 @@ class AnatomyLike(Protocol):
 
 @runtime_checkable
 class TraceLike(Protocol):
-    """What happened in a run: messages from workers and updates of the server. All times are simulated seconds."""
+    """The events of a run: messages from workers and updates of the server. All times are simulated seconds."""
 
     @property
     def workers(self) -> int:
@@ -51,12 +51,12 @@ class TraceLike(Protocol):
 
     @property
     def end(self) -> float:
-        """When the observation ended, in seconds."""
+        """The time at which the observation ended, in seconds."""
         ...
 
     @property
     def spec(self) -> Table:
-        """Where the trace came from, as plain tables that JSON can hold."""
+        """The origin of the trace, as plain tables that JSON can hold."""
         ...
 
     @property
@@ -66,7 +66,7 @@ class TraceLike(Protocol):
 
     @property
     def absences(self) -> pd.DataFrame:
-        """One row per time that a worker was away: ``worker, leave_time, return_time`` (NaN: not yet back)."""
+        """One row per absence of a worker: ``worker, leave_time, return_time`` (NaN: not yet back)."""
         ...
 
     @property
@@ -97,10 +97,10 @@ class TraceLike(Protocol):
         ...
 
     def anatomy(self) -> AnatomyLike:
-        """Return what staleness consists of, per message, per worker and pooled.
+        """Return the parts of staleness, per message, per worker and pooled.
 
         Raises:
-            ValueError: if the trace cannot have happened.
+            ValueError: if the trace breaks a law, see :meth:`verify`.
         """
         ...
 
@@ -109,16 +109,16 @@ class TraceLike(Protocol):
         ...
 
     def verify(self) -> Self:
-        """Return the trace itself if it can have happened.
+        """Check the laws that every trace obeys, and return the trace itself.
 
         Raises:
-            ValueError: if it cannot, naming the row and the law that it breaks.
+            ValueError: if a law is broken; the error names the row and the law.
         """
         ...
 
 
 class MethodLike(Protocol):
-    """A method, of which only the name is shown."""
+    """A method; only its name is used."""
 
     @property
     def name(self) -> str:
@@ -127,23 +127,23 @@ class MethodLike(Protocol):
 
 
 class ExperimentLike(Protocol):
-    """All that a run depends on, as a value that can be written down."""
+    """All settings of a run, as a value that can be written to a file."""
 
     @property
     def method(self) -> MethodLike:
-        """What was run."""
+        """The method that was run."""
         ...
 
     @property
     def seed(self) -> int:
-        """The seed of everything random."""
+        """The seed of all random numbers."""
         ...
 
     def table(self) -> Table:
         """Return the experiment as nested plain tables.
 
         Raises:
-            ValueError: if a part of it only exists in this process.
+            ValueError: if a part of it exists in this process only.
         """
         ...
 
@@ -151,7 +151,7 @@ class ExperimentLike(Protocol):
         """Return the experiment as TOML.
 
         Raises:
-            ValueError: if a part of it only exists in this process.
+            ValueError: if a part of it exists in this process only.
         """
         ...
 
@@ -165,12 +165,12 @@ class ResultLike(Protocol):
 
     @property
     def experiment(self) -> ExperimentLike:
-        """What was run."""
+        """The experiment that was run."""
         ...
 
     @property
     def trace(self) -> TraceLike:
-        """What happened when."""
+        """The trace of the run."""
         ...
 
     @property
@@ -185,16 +185,16 @@ class ResultLike(Protocol):
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """Versions of the packages that ran it, by package."""
+        """Versions of the packages that were used, by package."""
         ...
 
 
 class WhatIfLike(Protocol):
-    """What other synchronies would have done to a job, see ``stalegrad.simulator.WhatIf``."""
+    """A job under other synchronies, see ``stalegrad.simulator.WhatIf``."""
 
     @property
     def name(self) -> str:
-        """What the log is called."""
+        """The name of the log."""
         ...
 
     @property
@@ -214,17 +214,17 @@ class WhatIfLike(Protocol):
 
     @property
     def words(self) -> Sequence[str]:
-        """Sentences: the job, its stragglers, the gain, and how sure all this is."""
+        """Sentences on the job, its stragglers, the gain, and the uncertainty of these figures."""
         ...
 
     @property
     def histories(self) -> Mapping[str, Sequence[pd.DataFrame]]:
-        """Label -> one history per seed; empty without a problem."""
+        """The histories of each label, one per seed; empty without a problem."""
         ...
 
 
 class SynchronyLike(Protocol):
-    """Who waits for whom. Theory also reads ``k``, the messages of an update, where a synchrony has it."""
+    """Who waits for whom. Theory also reads ``k``, the number of messages per update, if a synchrony has it."""
 
     @property
     def name(self) -> str:
@@ -233,9 +233,9 @@ class SynchronyLike(Protocol):
 
     @property
     def local_steps(self) -> int:
-        """Mini-batch gradients in one message."""
+        """The number of mini-batch gradients in one message."""
         ...
 
     def check(self, workers: int) -> None:
-        """Raise ValueError if this synchrony cannot work with that many workers."""
+        """Raise ValueError if this synchrony cannot work with ``workers`` workers."""
         ...

@@ -1,4 +1,4 @@
-"""The registry: names of the things of one kind, for specs, sweeps and the command line."""
+"""The registry: entries of one kind by name, for specs, sweeps and the command line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A mapping of names to the things of one kind: classes of specs, functions, or descriptions.
+    """A mapping from names to entries of one kind: classes of specs, functions, or descriptions.
 
     Args:
-        kind: what the things are, for error messages, e.g. ``delay``.
-        entries: the package's own things by name; classes may be listed without names, which are then their class
-            names in kebab case (``KBatchAsync``: ``k-batch-async``). A text ``module:name`` stands for a thing
-            that is imported when it is first asked for.
+        kind: the kind of the entries, for error messages, e.g. ``delay``.
+        entries: the package's own entries by name. Classes may be listed without names; the name is then the
+            class name in kebab case (``KBatchAsync``: ``k-batch-async``). A text ``module:name`` stands for an
+            entry that is imported when it is first used.
         key: the key that holds the name in a table, e.g. ``delay`` in ``{ delay = "gamma", mean = 1.0 }``.
         aliases: further names, by alias.
 
@@ -50,12 +50,12 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries: dict[str, T | str] = dict(named)
 
     def register(self, name: str, entry: T) -> T:
-        """Add a thing under a name that specs and sweeps understand, in this process; return it.
+        """Add an entry under a name that specs and sweeps understand, in this process, and return it.
 
-        A name that is registered again means the new thing.
+        Registering a name again replaces its entry.
 
         Raises:
-            ValueError: if the name is not a text, or the package itself has a thing of this name.
+            ValueError: if the name is not a text, or the package itself has an entry of this name.
         """
         if not isinstance(name, str) or not name:
             raise ValueError(f"name of the {self.kind} = {name!r} is not allowed: give a text")
@@ -67,10 +67,10 @@ class Registry(Mapping[str, T], Generic[T]):
         return entry
 
     def find(self, name: object) -> T:
-        """Return the thing of a name or alias.
+        """Return the entry of a name or alias.
 
         Raises:
-            ValueError: if there is none, with a suggestion and what is allowed.
+            ValueError: if there is none; the error suggests a name and lists the allowed ones.
         """
         found = self.aliases.get(name, name) if isinstance(name, str) else name
         if not isinstance(found, str) or found not in self._entries:
@@ -78,15 +78,15 @@ class Registry(Mapping[str, T], Generic[T]):
         return self[found]
 
     def has(self, entry: object) -> bool:
-        """Return whether a thing is registered."""
+        """Return whether an entry is registered."""
         return any(_same(entry, known) for known in self._entries.values())
 
     def built_in(self, entry: object) -> bool:
-        """Return whether a thing is the package's own, rather than registered by a user."""
+        """Return whether an entry is the package's own, rather than registered by a user."""
         return any(_same(entry, own) for own in self._own.values())
 
     def name_of(self, entry: object) -> str:
-        """Return the name of a registered thing.
+        """Return the name of a registered entry.
 
         Raises:
             ValueError: if it is not registered.
@@ -97,13 +97,14 @@ class Registry(Mapping[str, T], Generic[T]):
         raise ValueError(f"{self.kind} {entry!r} exists in this process only and cannot be written to a spec")
 
     def from_table(self, table: Mapping[str, object]) -> Any:
-        """Return the spec that a table describes: its class by name, its fields by the other keys.
+        """Return the spec that a table describes; ``key`` names its class, the other keys are its fields.
 
         Args:
             table: ``{key: name, field: value, ...}``, e.g. a table of TOML.
 
         Raises:
-            ValueError: for an unknown name or key, a missing key or a wrong value, naming it and what is allowed.
+            ValueError: for an unknown name or key, a missing key or a wrong value; the error names it and what is
+                allowed.
         """
         arguments = dict(table)
         if self.key not in arguments:

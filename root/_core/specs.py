@@ -15,7 +15,7 @@ from stalegrad._core.types import Table
 
 
 def builtin(value: object) -> Any:
-    """Return a scalar of NumPy, pandas or JAX as a Python number, a one-dimensional array or Series as a list."""
+    """Return a scalar of NumPy, pandas or JAX as a Python number, and an array or Series of one axis as a list."""
     dimensions = getattr(value, "ndim", None)
     if dimensions == 0 and hasattr(value, "item"):
         return value.item()
@@ -23,7 +23,7 @@ def builtin(value: object) -> Any:
 
 
 def _number(value: object) -> object:
-    """Refuse what is no number but could be read as one: pydantic takes True for 1.0 and "3" for 3.0."""
+    """Reject values that are not numbers but that pydantic converts to numbers: True to 1.0, "3" to 3.0."""
     if isinstance(value, bool | str | bytes):
         raise ValueError("give a number")
     return builtin(value)
@@ -33,12 +33,12 @@ NonNegativeInt = Annotated[int, BeforeValidator(builtin), Field(ge=0, strict=Tru
 PositiveInt = Annotated[int, BeforeValidator(builtin), Field(ge=1, strict=True)]
 SEEDS = 2**64
 Seed = Annotated[int, BeforeValidator(builtin), Field(ge=0, lt=SEEDS, strict=True)]
-"""A seed: all of its 64 bits count."""
+"""A seed: a whole number of up to 64 bits."""
 
 PositiveFloat = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
 Correlation = Annotated[float, BeforeValidator(_number), Field(gt=-1, lt=1, allow_inf_nan=False)]
-"""A coefficient of correlation, strictly between -1 and 1."""
+"""A correlation coefficient, strictly between -1 and 1."""
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def changed_fields(value: Any) -> Table:
 def settings_of(value: object) -> Table:
     """Return the fields of a spec that differ from their defaults, as tables, lists, texts and numbers.
 
-    A class whose fields hold anything else says how in a method ``settings``.
+    A class with fields of other types defines a method ``settings`` that returns this table.
     """
     if hasattr(value, "settings"):
         settings: Table = value.settings()
@@ -81,7 +81,7 @@ def settings_of(value: object) -> Table:
 
 
 def plain(settings: Mapping[str, object]) -> Table:
-    """Return settings as a table of TOML or JSON holds them: tuples as lists."""
+    """Return settings in the types of TOML and JSON: tuples become lists."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
@@ -89,7 +89,7 @@ def validate(where: str, annotation: object, value: object) -> Any:
     """Return ``value`` converted to ``annotation``.
 
     Raises:
-        ValueError: naming the place, the value and what is allowed.
+        ValueError: if it cannot be converted; the error names the place, the value and what is allowed.
     """
     try:
         return _adapter(annotation).validate_python(builtin(value))
@@ -107,7 +107,7 @@ def shown(value: object) -> str:
     """Return a value as an error shows it: one line of at most 200 characters."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a class of a user, or an integer of too many digits
+    except Exception:  # a user's class, or an integer with too many digits
         text = f"a {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:197]}..."
 
@@ -126,7 +126,7 @@ def _hints(cls: type[object]) -> dict[str, object]:
 def spec(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose fields are checked against their annotations when it is built.
 
-    Beyond the fields themselves a class may check how they go together in ``check_fields``.
+    A class may also define ``check_fields``, which checks that its fields are consistent with each other.
     """
 
     def __post_init__(self: Any) -> None:

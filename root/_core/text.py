@@ -1,25 +1,25 @@
-"""Names that others chose, as text that shows what it is: no markup, no control characters."""
+"""Safe text from names of unknown origin: without markup and control characters."""
 
 from __future__ import annotations
 
 import unicodedata
 
 REPLACED = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
-"""Categories of Unicode that are shown as U+FFFD: control and format characters (those that turn the direction of
-writing among them), lone surrogates, code points without a character."""
+"""Categories of Unicode that are shown as U+FFFD: control and format characters (including those that change the
+direction of writing), lone surrogates, and code points without a character."""
 
 LONGEST = 120
-"""Characters of a name that a picture shows."""
+"""Largest number of characters of a name in a picture."""
 
 
 def visible(text: object) -> str:
-    """Return a text on one line, in which every character that would not be seen is replaced by U+FFFD."""
+    """Return a text on one line, with every invisible character replaced by U+FFFD."""
     line = " ".join(str(text).split())
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in REPLACED else c for c in line)
 
 
 def plain(text: object) -> str:
-    """Return a name for matplotlib that is drawn as it is: visible, not too long, never read as mathematics."""
+    """Return a name that matplotlib draws literally: visible, shortened if long, and without mathematics."""
     line = visible(text)
     if len(line) > LONGEST:
         line = line[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -38,14 +38,14 @@ def put_worker(stack: Params, worker: Scalar, value: Params) -> Params:
 def scalar_type(params: Params) -> np.dtype:
     """Return the type of hyper-parameters and measurements: that of the parameters, but at least float32.
 
-    Scalars of fewer bits would not do: 0.999 is 1 in bfloat16. What is computed with them is brought back to the
-    type of each array by :func:`like`.
+    Fewer bits would not suffice: 0.999 is 1 in bfloat16. :func:`like` converts results back to the type of each
+    array.
     """
     return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
 
 
 def like(tree: Params, example: Params) -> Params:
-    """Return a pytree with every array brought to the type of its example."""
+    """Return a pytree with every array converted to the type of the corresponding array of ``example``."""
 
     def bring(leaf: Scalar, to: jax.Array) -> Scalar:
         return leaf if getattr(leaf, "dtype", None) == to.dtype else jnp.asarray(leaf, to.dtype)
@@ -59,11 +59,11 @@ def wide(leaf: jax.Array) -> jax.Array:
 
 
 def after(value: Params, token: Params) -> Params:
-    """Return ``value``, to be computed once ``token`` is.
+    """Return ``value``, computed after ``token``.
 
-    What overwrites one entry of a stack must come after everything that reads the old entry; where no arithmetic
-    says so, XLA may order them the other way and then copies the whole stack at every step. The condition is
-    never true, but XLA cannot know.
+    An operation that overwrites one entry of a stack must run after all operations that read the old entry. If no
+    data dependency requires this order, XLA may choose the other one, and then copies the whole stack at every
+    step. This function adds a dependency: a condition that is never true, which XLA cannot know.
     """
 
     total = sum(jnp.sum(wide(leaf)) for leaf in jax.tree.leaves(token))

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 PyTree: TypeAlias = Any
-"""Arrays in nested tuples, lists, dicts and the like; a lone array is one, too. Type checkers cannot say more."""
+"""Arrays in nested tuples, lists, dicts and the like, or a single array. Type checkers cannot be more precise."""
 
 Params: TypeAlias = PyTree
-"""Parameters of a model, or what has their structure: a gradient, a message, a momentum."""
+"""Parameters of a model, or a pytree of the same structure: a gradient, a message, a momentum."""
 
 Stats: TypeAlias = PyTree
 """Running statistics of batch norm; no leaves where there are none."""
@@ -28,10 +28,10 @@ OptimizerState: TypeAlias = PyTree
 """State of an optax transformation, such as an optimizer or a correction."""
 
 Own: TypeAlias = PyTree
-"""A worker's own state between jobs, of fixed structure; of all workers, stacked along a first axis."""
+"""A worker's own state between jobs, of fixed structure; states of all workers are stacked along a first axis."""
 
 Job: TypeAlias = PyTree
-"""What a worker carries along during a job."""
+"""A worker's state during a job."""
 
 Scalar: TypeAlias = "jax.Array | float"
 """A number that compiled code may get as a tracer: a hyper-parameter, a staleness, an index."""
