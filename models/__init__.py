@@ -1,4 +1,4 @@
-"""Problems: model + data + loss, and who holds which data. Knows neither time nor algorithms."""
+"""Problems: model, data and loss, and the division of data among workers. Independent of time and methods."""
 
 import lazy_loader
 

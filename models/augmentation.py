@@ -1,4 +1,4 @@
-"""What is done to the images of a mini-batch before they are learnt from."""
+"""Random changes to the images of a mini-batch before its gradient is computed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ PAD = 4
 
 
 def crop_and_flip(images: jax.Array, key: jax.Array) -> jax.Array:
-    """Shift each image by up to 4 pixels either way, filling with 0, and mirror half of them left to right.
+    """Shift each image by up to 4 pixels in each direction, filling with 0, and mirror half of the images.
 
     Args:
-        images: (batch, height, width, channels), before normalisation, so that 0 is black.
-        key: of the mini-batch; each image has a shift and a side of its own.
+        images: images (batch, height, width, channels), before normalisation, so that 0 is black.
+        key: random key of the mini-batch; each image has its own shift and is mirrored independently.
 
     Returns:
-        As ``images``: each padded by 4 pixels on all sides, and cropped to its size at a random corner.
+        Images of the shape of ``images``: each padded by 4 pixels on all sides, then cropped to its size at a
+        random corner, then mirrored left to right with probability 1/2.
 
     Reference: He, Zhang, Ren, Sun 2016, "Deep residual learning for image recognition" (CVPR), section 4.2.
     """
@@ -27,19 +28,19 @@ def crop_and_flip(images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def crop_to(side: int, images: jax.Array, key: jax.Array) -> jax.Array:
-    """Cut a square of ``side`` pixels out of each larger image, anywhere, and mirror half of them left to right.
+    """Crop each image to a square of ``side`` pixels at a random place, and mirror half of them left to right.
 
     Args:
         side: height and width of the result.
-        images: (batch, height, width, channels), both at least ``side``.
-        key: of the mini-batch; each image has a corner and a side of its own.
+        images: images (batch, height, width, channels), with height and width of at least ``side``.
+        key: random key of the mini-batch; each image has its own place and is mirrored independently.
     """
     corners, mirrored = draw(len(images), key, images.shape[1] - side)
     return _cut(images, corners, mirrored, (side, side, images.shape[-1]))
 
 
 def middle(side: int, images: jax.Array) -> jax.Array:
-    """Cut the square of ``side`` pixels out of the middle of each image."""
+    """Crop each image to the square of ``side`` pixels in its middle."""
     start = (images.shape[1] - side) // 2
     return images[:, start : start + side, start : start + side]
 

@@ -1,4 +1,4 @@
-"""Checks of the user's functions: what they must return, before anything is trained on it."""
+"""Checks of what the user's functions return, before anything is trained."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 """Types that parameters may have."""
 
 BLOCK = 256
-"""Examples of a stream that an evaluation is checked with."""
+"""Number of examples of a stream with which an evaluation is checked."""
 
 
 class _WrongReturnError(ValueError):
-    """A function returned what it must not."""
+    """Error: a function returned a value that is not allowed."""
 
 
 @contextmanager
 def _calling(call: str, function: Callable[..., object], must: str) -> Iterator[None]:
-    """Name the function of a user that raised an error, and what it must return."""
+    """Turn an error of a user's function into one that names the function and what it must return."""
     try:
         yield
     except _WrongReturnError:
@@ -46,7 +46,7 @@ def check_data(name: str, data: Data) -> Data:
         data: pytree of arrays with a common first axis, a stream, or None.
 
     Raises:
-        ValueError: if the arrays have different lengths, none, or no numbers.
+        ValueError: if there are no arrays, or they have different lengths, no examples, or no numbers.
     """
     if data is None or isinstance(data, Stream):
         return data
@@ -74,19 +74,19 @@ def check_functions(
     batch_size: int,
     gradient: Callable[[Params, Batch, jax.Array], Params] | None = None,
 ) -> None:
-    """Call the functions of a problem abstractly: with shapes in place of numbers.
+    """Check the functions of a problem by abstract evaluation, with shapes in place of numbers.
 
     Args:
         init: ``init(key) -> params``.
         loss: ``loss(params, batch, key) -> scalar``.
         evaluate: ``evaluate(params, data) -> {"loss": scalar, ...}``.
         train: training data on the device, a stream, or None.
-        test: as ``train``.
-        batch_size: examples in a mini-batch.
+        test: test data, as ``train``.
+        batch_size: number of examples in a mini-batch.
         gradient: ``gradient(params, batch, key) -> params``; None: the derivative of the loss.
 
     Raises:
-        ValueError: naming the function and what it must return.
+        ValueError: if a function returns a wrong value; the error names it and what it must return.
     """
     key = jax.random.key(0)
     params = _check_init(init, key)
@@ -125,7 +125,7 @@ def _check_init(init: Callable[[jax.Array], Params], key: jax.Array) -> Params:
     with _calling("init(key)", init, must):
         try:
             params = jax.eval_shape(init, key)
-        except jax.errors.JAXTypeError:  # it computes with the numbers themselves
+        except jax.errors.JAXTypeError:  # init needs concrete numbers
             computed = init(key)
             params = jax.eval_shape(lambda: computed)
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -155,7 +155,7 @@ def _check_gradient(gradient: Callable[..., Params], params: Params, batch: Batc
 def with_gradient(
     loss: Callable[[Params, Batch, jax.Array], jax.Array], gradient: Callable[[Params, Batch, jax.Array], Params]
 ) -> Callable[[Params, Batch, jax.Array], jax.Array]:
-    """Return the loss, with ``gradient(params, batch, key)`` in the place of its derivative."""
+    """Return the loss with ``gradient(params, batch, key)`` in place of its derivative."""
 
     @jax.custom_vjp
     def own(params: Params, batch: Batch, key: jax.Array) -> jax.Array:
@@ -189,7 +189,7 @@ def _shown(value: object) -> str:
 
 
 def _examples(data: Data, count: int | None) -> Batch:
-    """Return the shapes of ``count`` examples, or of all."""
+    """Return the shapes of ``count`` examples, or of all if it is None."""
     if isinstance(data, Stream):
         data = first_examples(data, min(count or len(data), len(data)))
         count = None

@@ -1,4 +1,4 @@
-"""What the replay needs of a problem: functions on pytrees, and the data in memory."""
+"""Objectives: the functions on pytrees and the data in memory that a replay needs of a problem."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ class Objective(NamedTuple):
     Attributes:
         init: ``init(key) -> params``, any pytree of arrays.
         loss: ``loss(params, stats, batch, key) -> (scalar, stats)``, the mean loss of a mini-batch (``None``
-            without data). Every mini-batch gradient, in the order of gradient ids, takes the statistics that the
-            one before left.
+            without data). Mini-batch gradients are computed in the order of gradient ids; each starts from the
+            statistics that the previous one returned.
         evaluate: ``evaluate(params, stats, data) -> {"loss": scalar, ...}`` over a whole data set; a metric
-            called ``error`` is the fraction misclassified (of a text: of tokens mispredicted).
-        train: pytree of arrays with a common first axis, a :class:`~stalegrad.models.streams.Stream`, or None.
-        test: as ``train``.
-        stats: running statistics of batch norm at the start; a pytree without leaves if there are none.
-        examine: as ``evaluate``, and ``losses``: the loss of every example (n,), of which ``loss`` is the mean.
-            None where only the mean is known.
+            called ``error`` is the fraction of misclassified examples (for a text: of mispredicted tokens).
+        train: training data: a pytree of arrays with a common first axis, a
+            :class:`~stalegrad.models.streams.Stream`, or None.
+        test: test data, as ``train``.
+        stats: initial running statistics of batch norm; a pytree without leaves if there are none.
+        examine: as ``evaluate``, with a further entry ``losses``: the loss of every example (n,), whose mean is
+            ``loss``. None if only the mean is known.
     """
 
     init: Callable[[jax.Array], Params]
@@ -68,9 +69,9 @@ def named_objective(
     image_size: int | None,
     options: tuple[tuple[str, object], ...],
 ) -> Objective:
-    """Return the objective of a network and a data set by name; arguments as of ``Problem``.
+    """Return the objective of a network and a data set by name; arguments as for ``Problem``.
 
-    The same arguments give the same objective as long as local data stay as they are.
+    The same arguments return the same object as long as local data do not change.
     """
     local = data_fingerprint(dataset, directory)
     return _named_objective(model, dataset, directory, local, augment, context, image_size, options)
@@ -101,7 +102,7 @@ def _named_objective(
         train, test = data.normalised("train"), data.normalised("test")
         return prediction(network, (train, data.train_targets), (test, data.test_targets))
     mean, std = (np.asarray(x, np.float32) for x in (data.mean, data.std))
-    return prediction(  # normalised after it, and so at every use
+    return prediction(  # normalised after the augmentation, thus at every use
         network,
         (data.train_inputs, data.train_targets),
         (data.test_inputs, data.test_targets),
@@ -111,7 +112,7 @@ def _named_objective(
 
 
 def _streamed(make: Callable[..., Network], directory: Path, side: int, augment: bool) -> Objective:
-    """Return the objective of images in folders, trained as ResNet-50: on crops of 7/8 of the shorter side."""
+    """Return the objective of images in folders; with ``augment``, on random crops of 7/8 of the shorter side."""
     train, test = load_folder(directory, side, side * 8 // 7 if augment else side)
     mean, std = (np.asarray(x, np.float32) for x in (MEAN, STD))
     return prediction(
@@ -133,11 +134,11 @@ def prediction(
     """Return the objective of predicting targets from inputs: mean cross-entropy, in nats.
 
     Args:
-        network: from inputs to logits, one row for each target.
-        train: inputs (n, ...) and targets, int (n,), or (n, context) of a text; or a stream of such.
-        test: as ``train``.
-        normalise: of inputs, before the network.
-        augment: ``augment(inputs, key)``, of a mini-batch, before that.
+        network: network from inputs to logits, with one row of logits per target.
+        train: inputs (n, ...) and targets, int (n,), or int (n, context) for a text; or a stream of such pairs.
+        test: test data, as ``train``.
+        normalise: function applied to inputs before the network.
+        augment: ``augment(inputs, key)``, applied to a mini-batch before ``normalise``.
     """
 
     def loss(params: Params, stats: Stats, batch: Batch, key: jax.Array) -> tuple[jax.Array, Stats]:
@@ -171,8 +172,8 @@ def prediction(
 def _block(shape: tuple[int, ...], width: int | None) -> int:
     """Return the number of examples that are evaluated at once.
 
-    It is bounded by pixels for images, by fewer tokens for texts, whose tokens have one logit per word, and by
-    memory for dense networks, which are several times as fast that way.
+    The bound is a number of pixels for images, a smaller number of tokens for texts, whose tokens have one logit
+    per word, and memory for dense networks, which are several times faster with large blocks.
     """
     if width is not None:
         return max(1, min(2**24 // width, 2**26 // math.prod(shape)))

@@ -1,4 +1,4 @@
-"""Problems: model + data + loss. They know no time, and of workers only how data are divided among them."""
+"""Problems: model, data and loss, and the division of data among workers. They are independent of time."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 
 
 class Problem(Sampled):
-    """What is trained, and on what.
+    """A model, the data it is trained on, and how mini-batches are drawn.
 
     Args:
-        model: a network by name, one of `list_models`: ``mlp``, ``resnet-20``, ``transformer``, ...
-        dataset: a data set by name, one of `list_datasets`; ``fashion-mnist-small`` and ``shakespeare`` (a text)
+        model: name of a network, one of `list_models`: ``mlp``, ``resnet-20``, ``transformer``, ...
+        dataset: name of a data set, one of `list_datasets`; ``fashion-mnist-small`` and ``shakespeare`` (a text)
             come with the package.
-        batch_size: examples in a mini-batch (of one worker).
+        batch_size: number of examples in a mini-batch (of one worker).
         sampling: how mini-batches are drawn, see ``stalegrad.models.sampling.Sampling``; ``epochs`` by default.
-        partition: which worker holds which training example: a :class:`~stalegrad.models.Dirichlet`, say, or a
-            table as in TOML. Mini-batches are drawn from the worker's own shard then, as with
+        partition: which worker holds which training example: for example a :class:`~stalegrad.models.Dirichlet`,
+            or a table as in TOML. Every worker then draws mini-batches from its own shard, as with
             ``sampling="sharded"``, which stands for ``Shuffled()``.
         batches: which messages take which mini-batches, see ``stalegrad.models.sampling.Batches``.
-        directory: where the data set's official files are, if not in the usual places.
-        augment: of images: shift each image of a mini-batch by up to 4 pixels and mirror half of them.
-        context: of a text: tokens in an example, 128 by default.
-        image_size: of ``image-folder``: height and width that images are brought to, 224 by default. With
-            ``augment`` they are cut at random out of images that are larger by 8/7. The training loss is then
-            that of 2,048 images, evenly spaced.
-        **options: of the network, e.g. ``hidden=(128, 64)``, ``l2=0.01``.
+        directory: directory of the data set's official files, if they are not in the usual places.
+        augment: for images: whether to shift each image of a mini-batch by up to 4 pixels and mirror half of them.
+        context: for a text: number of tokens in an example, 128 by default.
+        image_size: for ``image-folder``: height and width to which images are scaled, 224 by default. With
+            ``augment`` they are cropped at random from images that are larger by 8/7. The training loss of
+            ``image-folder`` is by default that of 2,048 evenly spaced images.
+        **options: options of the network, e.g. ``hidden=(128, 64)``, ``l2=0.01``.
 
     Raises:
         ValueError: for an unknown name (with a suggestion), an option the network does not have, a value that
-            is not allowed, or a network and a data set that do not go together.
+            is not allowed, or a network and a data set that do not fit together.
     """
 
     def __init__(
@@ -111,25 +111,25 @@ class Problem(Sampled):
 
         Args:
             init: ``init(key) -> params``: arrays of type float16, bfloat16, float32 or (under
-                ``jax_enable_x64``) float64, also mixed. Whatever is kept of them has their types;
-                hyper-parameters are computed with in float32 at least.
+                ``jax_enable_x64``) float64, also mixed. Stored copies keep these types; arithmetic with
+                hyper-parameters uses float32 at least.
             loss: ``loss(params, batch, key) -> scalar``, differentiable in ``params``; ``key`` is fresh for
                 every mini-batch gradient, for noise, dropout and the like.
             train: pytree of arrays with a common first axis, a :class:`~stalegrad.models.streams.Stream`, or
                 None: then ``batch`` is None.
-            test: as ``train``, for evaluation.
-            labels: the class of every training example, whole numbers (examples,), for partitions that go by them;
-                by default y, if ``train`` is ``(x, y)`` with such a y.
-            batch_size: examples in a mini-batch; needed exactly if there are data.
+            test: test data for evaluation, as ``train``.
+            labels: the class of every training example, whole numbers (examples,), for partitions that use
+                classes; by default y, if ``train`` is ``(x, y)`` with such a y.
+            batch_size: number of examples in a mini-batch; required with data, and not allowed without.
             sampling: how mini-batches are drawn.
-            partition: which worker holds which training example, as of :class:`Problem`.
-            batches: which messages take which mini-batches, as of :class:`Problem`.
+            partition: which worker holds which training example, as for :class:`Problem`.
+            batches: which messages take which mini-batches, as for :class:`Problem`.
             evaluate: ``evaluate(params, data) -> {"loss": scalar, "error": scalar, ...}``; by default the
                 loss of the whole data set.
-            gradient: ``gradient(params, batch, key) -> params``, what workers compute instead of the derivative of
-                the loss: clipped, compressed or noisy gradients, say. ``loss`` need not be differentiable then.
+            gradient: ``gradient(params, batch, key) -> params``, which replaces the derivative of the loss, for
+                example by clipped, compressed or noisy gradients. ``loss`` need not be differentiable then.
 
-        What the functions return is checked, on shapes alone, when a run begins.
+        When a run begins, the returned values of the functions are checked by their shapes.
 
         Example:
             >>> import jax, jax.numpy as jnp
@@ -186,19 +186,18 @@ class Problem(Sampled):
         return problem
 
     def objective(self) -> Objective:
-        """Load the data, and return what the replay needs; the same problem loads once.
+        """Load the data and return the objective; the same problem loads its data once.
 
         Raises:
-            ValueError: if a mini-batch is larger than the data set, or a function of the user's returns what it
-                must not.
-            FileNotFoundError: if the data set is not to be had.
+            ValueError: if a mini-batch is larger than the data set, or a user's function returns a wrong value.
+            FileNotFoundError: if the data set cannot be found or downloaded.
         """
         objective = self._objective()
         self._check_size(objective)
         return objective
 
     def parameter_bytes(self) -> int:
-        """Return the bytes of all parameters; this loads the data, as :meth:`objective` does."""
+        """Return the size of all parameters in bytes; this loads the data, as :meth:`objective` does."""
         import jax
 
         params = jax.eval_shape(self.objective().init, jax.random.key(0))
@@ -212,7 +211,7 @@ class Problem(Sampled):
 
     @property
     def named(self) -> bool:
-        """Whether it consists of names only, and so can stand in a spec."""
+        """Whether it consists of names only, so that a spec can hold it."""
         return self.model in NETWORKS
 
     def but(self, **changes: Any) -> Problem:
@@ -231,7 +230,7 @@ class Problem(Sampled):
 
     @property
     def settings(self) -> Table:
-        """The arguments that make an equal problem, as the objects that they are."""
+        """The arguments that make an equal problem, as objects."""
         sampling: Table = {} if "partition" in self._division else {"sampling": self.sampling}
         if not self.named:
             batch_size = None if self._functions["train"] is None else self.batch_size
@@ -251,7 +250,7 @@ class Problem(Sampled):
         return settings | {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
 
     def data_fingerprint(self) -> str | None:
-        """Return a digest of local data that have no known checksum; None where there are none."""
+        """Return a digest of local data without an official checksum; None if there are none."""
         from stalegrad.models.datasets import data_fingerprint
 
         return data_fingerprint(self.dataset, self.directory) if self.named else None

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 Sampling = Literal["epochs", "iid", "sharded"]
 """``epochs``: one shuffled stream shared by all workers, every example once per epoch; ``iid``: with
-replacement; ``sharded``: every worker shuffles a part of its own."""
+replacement; ``sharded``: every worker shuffles its own part."""
 
 Batches = Literal["by-gradient", "by-message"]
-"""``by-gradient``: the used messages, in the order in which they are used, take the mini-batches in turn, so that
-no data are lost with a message that is not used. ``by-message``: all messages, in the order in which their workers
-read, take them when the work starts, so that a message that is dropped loses its data."""
+"""``by-gradient``: used messages take the mini-batches in the order in which they are used, so that a message that
+is not used loses no data. ``by-message``: all messages take the mini-batches in the order in which their workers
+read, when the work starts, so that a dropped message loses its data."""
 
 
 class Sampled:
     """The base of problems: how mini-batches are drawn from their data, and which worker holds which example.
 
     Attributes:
-        batch_size: examples in a mini-batch.
-        sampling: see ``Sampling``.
-        partition: which worker holds which example; None unless mini-batches are drawn from the worker's own.
-        batches: see ``Batches``.
+        batch_size: number of examples in a mini-batch.
+        sampling: how mini-batches are drawn, see ``Sampling``.
+        partition: which worker holds which example; None if all workers draw from the same examples.
+        batches: which messages take which mini-batches, see ``Batches``.
     """
 
     batch_size: int
@@ -49,15 +49,15 @@ class Sampled:
         raise NotImplementedError
 
     def data_fingerprint(self) -> str | None:
-        """Return a digest of local data; None where there are none."""
+        """Return a digest of local data; None if there are none."""
         raise NotImplementedError
 
     def split(self, workers: int, seed: int = 0) -> tuple[Ints, ...]:
         """Return the indices of the training examples of each worker, read-only.
 
         Args:
-            workers: how many there are.
-            seed: of the run: the shards are those of :func:`~stalegrad.simulator.run` with this seed.
+            workers: number of workers.
+            seed: seed of the run; :func:`~stalegrad.simulator.run` with this seed uses the same shards.
 
         Raises:
             ValueError: if all workers draw from the same examples, or the data cannot be divided in this way.
@@ -67,9 +67,9 @@ class Sampled:
         return _split(self, self.data_fingerprint(), workers, validate("seed", Seed, seed))
 
     def shards(self, workers: int, seed: int = 0) -> pd.DataFrame:
-        """Return how many examples of each class each worker holds: a row per class, a column per worker.
+        """Return the number of examples of each class at each worker: a row per class, a column per worker.
 
-        Data without classes have one row, ``all``. Arguments and errors as of :meth:`split`.
+        Data without classes have one row, ``all``. Arguments and errors as for :meth:`split`.
 
         Example:
             >>> from stalegrad.models import ClassesPerWorker, Problem
@@ -80,8 +80,7 @@ class Sampled:
         return shard_table(self.split(workers, seed), self._labels())
 
     def worker_objectives(self, workers: int, seed: int = 0) -> list[Objective]:
-        """Return the objective f_i of each worker i: that of the problem, with the worker's shard as training
-        data.
+        """Return the objective f_i of each worker i: the problem's, with the worker's shard as training data.
 
         Example:
             >>> import jax
@@ -92,14 +91,14 @@ class Sampled:
             >>> round(float(own.evaluate(params, own.stats, own.train)["error"]), 1)  # of an untrained network
             0.9
 
-        Arguments and errors as of :meth:`split`.
+        Arguments and errors as for :meth:`split`.
         """
         objective = self.objective()
         shards = self.split(workers, seed)
         return [objective._replace(train=part_of(objective.train, shard)) for shard in shards]
 
     def check_divided(self, what: str) -> None:
-        """Raise ValueError, naming what needs it, unless every worker has a shard of its own."""
+        """Raise ValueError, naming what needs shards, unless every worker has its own shard."""
         if self.partition is None:
             raise ValueError(
                 f"{what}: with sampling = {self.sampling!r} all workers draw from the same examples; give a "
@@ -107,7 +106,7 @@ class Sampled:
             )
 
     def check_workers(self, workers: int) -> None:
-        """Raise ValueError if the data are to be divided among workers, and cannot be among so many."""
+        """Raise ValueError if the data must be divided among workers, and cannot be among this number of them."""
         if self.partition is None:
             return
         examples = self.objective().examples
@@ -125,7 +124,7 @@ class Sampled:
         return labels_of(objective.train) if given is None else checked_labels(given, objective.examples)
 
     def _kinds(self) -> Ints:
-        """Return the class of every training example as 0, 1, ...; all 0 where there are none."""
+        """Return the class of every training example as 0, 1, ...; all 0 if there are no classes."""
         labels = self._labels()
         if labels is None:
             return np.zeros(self.objective().examples, np.int64)
@@ -133,7 +132,7 @@ class Sampled:
 
     @property
     def _division(self) -> Table:
-        """The arguments ``partition`` and ``batches``, where ``sampling`` does not say the same."""
+        """The arguments ``partition`` and ``batches``, unless ``sampling`` and the defaults imply them."""
         given: Table = {} if self.partition in (None, Shuffled()) else {"partition": self.partition}
         return given if self.batches == "by-gradient" else given | {"batches": self.batches}
 
@@ -144,7 +143,7 @@ class Sampled:
         partition: Partition | Mapping[str, object] | None,
         batches: Batches,
     ) -> None:
-        """Keep how mini-batches are drawn, checked."""
+        """Check and keep the settings of how mini-batches are drawn."""
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ValueError(f"batch_size = {batch_size!r} is not allowed: a whole number of at least 1")
         if sampling is not None and sampling not in get_args(Sampling):
@@ -181,6 +180,6 @@ class Sampled:
 
 @functools.lru_cache(maxsize=16)
 def _split(problem: Sampled, fingerprint: str | None, workers: int, seed: int) -> tuple[Ints, ...]:
-    """Return the split of a problem; the fingerprint of its local data tells when it is another one."""
+    """Return the split of a problem; the fingerprint is an argument so that changed local data are split again."""
     assert problem.partition is not None
     return split_of(problem.partition, problem._kinds(), workers, problem.batch_size, seed)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def labels_of(train: Data) -> Ints | None:
     """Return the class of every example of a training set, (examples,), or None if it has none.
 
-    Classes are the targets of ``(inputs, targets)`` that are whole numbers, one per example, and those of images
-    in folders.
+    Classes are the targets of ``(inputs, targets)`` if these are whole numbers, one per example; the classes of
+    images in folders are their folders.
     """
     from stalegrad.models.streams import Stream
 
@@ -35,7 +35,7 @@ def labels_of(train: Data) -> Ints | None:
 
 
 def checked_labels(labels: object, examples: int) -> Ints:
-    """Return classes that an author gives, one whole number for each training example.
+    """Check the classes that a user gives, and return them as whole numbers (examples,).
 
     Raises:
         ValueError: for another shape or type.
@@ -50,10 +50,10 @@ def checked_labels(labels: object, examples: int) -> Ints:
 
 
 def shard_table(shards: Sequence[Ints], labels: Ints | None) -> pd.DataFrame:
-    """Return how many examples of each class each worker holds: a row per class, a column per worker.
+    """Return the number of examples of each class at each worker: a row per class, a column per worker.
 
     Args:
-        shards: the examples of each worker.
+        shards: the indices of the examples of each worker.
         labels: the class of every example; None: one row, ``all``.
     """
     import pandas as pd
@@ -71,8 +71,8 @@ class Part:
     """A part of a stream, itself a stream.
 
     Args:
-        stream: the whole.
-        rows: the examples of the part.
+        stream: the whole stream.
+        rows: the indices of the part's examples in the stream.
     """
 
     def __init__(self, stream: Stream, rows: Ints) -> None:
@@ -87,7 +87,7 @@ class Part:
 
 
 def part_of(train: Data, rows: Ints) -> Data:
-    """Return these examples of a training set, of the same kind as the whole."""
+    """Return the examples ``rows`` of a training set, as arrays or as a stream like the whole."""
     import jax
 
     from stalegrad.models.streams import Stream

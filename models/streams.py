@@ -1,4 +1,4 @@
-"""Data that do not fit into memory: fetched from disk, a mini-batch at a time."""
+"""Data that do not fit into memory and are fetched from disk, one mini-batch at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stalegrad._core.types import Batch, Data, Ints
 
 @runtime_checkable
 class Stream(Protocol):
-    """A data set that is read piece by piece, by several threads at once."""
+    """A data set that is read in pieces, possibly by several threads at once."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -23,7 +23,7 @@ class Stream(Protocol):
 
 
 def on_device(data: Data) -> Data:
-    """Return arrays on the device; a stream stays where it is."""
+    """Return arrays on the device; a stream is returned unchanged."""
     return data if isinstance(data, Stream) else jax.tree.map(jnp.asarray, data)
 
 

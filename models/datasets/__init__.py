@@ -1,6 +1,6 @@
-"""Data sets: what they are made of, where they are looked for, and what they are once loaded.
+"""Data sets: their files, the places where these are searched, and the loaded arrays.
 
-A new one is an entry of ``sources.py``; a new format is a function of ``formats.py``.
+A new data set is an entry of ``sources.py``; a new format is a function of ``formats.py``.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Files of data sets: regular ones only, no more bytes than they may hold."""
+"""Reading of data files: regular files only, and no more bytes than a file may hold."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def read_bounded(path: Traversable, most: int) -> tuple[bytes, bool]:
     """Return the first bytes of a file, uncompressed, and whether there are more.
 
     Args:
-        path: of a regular file, or of one in a package; a name that ends with .gz is uncompressed.
-        most: bytes to return; no more than that, and a little, is ever in memory.
+        path: path of a regular file, or of a file in a package; a file whose name ends with .gz is uncompressed.
+        most: largest number of bytes to return; hardly more than these are held in memory.
 
     Raises:
-        ValueError: if it is no regular file, or a .gz file is damaged.
+        ValueError: if it is not a regular file, or a .gz file is damaged.
     """
     if isinstance(path, Path):
         check_regular(path)

@@ -1,4 +1,4 @@
-"""What a loaded data set is."""
+"""Loaded data sets: images with classes, and texts."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,17 +14,17 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A classification data set held in memory; its arrays are read-only, since loads share them.
+    """A classification data set in memory; its arrays are read-only, because repeated loads share them.
 
     Attributes:
         name: the name it was loaded by.
-        train_inputs: uint8 (n, height, width, channels), intensities 0 to 255.
-        train_targets: int32 (n,), each in [0, classes).
-        test_inputs: as ``train_inputs``, the official test set.
-        test_targets: as ``train_targets``.
+        train_inputs: training images, uint8 (n, height, width, channels), with intensities from 0 to 255.
+        train_targets: classes of the training images, int32 (n,), in [0, classes).
+        test_inputs: images of the official test set, as ``train_inputs``.
+        test_targets: classes of the test images, as ``train_targets``.
         classes: number of classes.
-        mean: per channel, of the official training inputs scaled to [0, 1].
-        std: per channel, of the same images.
+        mean: mean of each channel over the official training inputs, scaled to [0, 1].
+        std: standard deviation of each channel over the same inputs.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A text as numbers, held in memory; its arrays are read-only, since loads share them.
+    """A text as numbers in memory; its arrays are read-only, because repeated loads share them.
 
     Attributes:
         name: the name it was loaded by.
-        train: int32 (n,), the tokens in order, each an index into ``vocabulary``.
-        test: as ``train``, of the official test text.
-        vocabulary: what each token stands for: a character, or a word.
+        train: the tokens of the training text in order, int32 (n,), as indices into ``vocabulary``.
+        test: the tokens of the official test text, as ``train``.
+        vocabulary: the character or word of each token.
     """
 
     name: str
@@ -78,11 +78,11 @@ class Text:
 
         Args:
             split: ``"train"`` or ``"test"``.
-            context: tokens in an example; what remains at the end of the text is left out.
+            context: number of tokens in an example; tokens at the end that do not fill an example are left out.
 
         Returns:
-            Inputs and targets, both (n, context): ``inputs.ravel()`` is the text, ``targets.ravel()`` the same
-            from its second token on.
+            Inputs and targets, both (n, context): ``inputs.ravel()`` is the text, and ``targets.ravel()`` is the
+            text from its second token.
 
         Raises:
             ValueError: if ``split`` is neither, or the text is too short for one example.

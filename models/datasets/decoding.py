@@ -1,4 +1,4 @@
-"""Images of every mode as 8-bit RGB."""
+"""Decoding of images of any mode to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from PIL import Image, ImageOps
 from stalegrad.models.datasets.bounded import check_regular
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that Pillow may decode; no other one is tried, whatever a file is called."""
+"""Formats that Pillow may decode; no other format is tried, whatever the name of a file."""
 
 LARGEST_IMAGE = 2**26
-"""Largest number of pixels of an image, before and after it is brought to size."""
+"""Largest number of pixels of an image, before and after scaling."""
 
 PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
-"""Modes that Pillow converts to RGB as they are meant."""
+"""Modes that Pillow converts to RGB correctly."""
 
 ALPHA = ("LA", "PA", "RGBA", "La", "RGBa")
 
 
 def read_image(file: Path) -> Image.Image:
-    """Return an image in the mode RGB, turned as its EXIF orientation says.
+    """Return an image in the mode RGB, rotated according to its EXIF orientation.
 
-    Grey images of 16 bits are scaled to 8, transparent ones laid on white; an animation gives its first frame.
+    Grey images of 16 bits are scaled to 8, transparent images get a white background, and an animation gives its
+    first frame.
 
     Raises:
-        ValueError: naming the file, if it is no regular file, no image of the formats above, damaged, larger than
-            2^26 pixels, or of a mode whose range is not known (32-bit integers, floating point).
+        ValueError: if the file is not a regular file, not an image of the formats above, damaged, larger than 2^26
+            pixels, or of a mode whose range is not known (32-bit integers, floating point); the error names it.
     """
     check_regular(file)
     try:
@@ -37,7 +38,7 @@ def read_image(file: Path) -> Image.Image:
             if width * height <= LARGEST_IMAGE:
                 return _as_rgb(ImageOps.exif_transpose(image), str(image.format))
             reason = f"it has {width} x {height} pixels, and {LARGEST_IMAGE} are allowed"
-    except Exception as error:  # decoders raise whatever they like on damaged files
+    except Exception as error:  # decoders raise errors of any kind on damaged files
         reason = str(error) or type(error).__name__
     raise ValueError(f"{file} cannot be read as an image: {reason}")
 
@@ -52,7 +53,7 @@ def _as_rgb(image: Image.Image, kind: str) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, kind: str) -> Image.Image:
-    """Return an image of 8 bits a channel, scaled from 16 where it has them."""
+    """Return an image of 8 bits per channel, scaled from 16 bits if necessary."""
     if image.mode in (*PLAIN, *ALPHA):
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):

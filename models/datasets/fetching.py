@@ -1,4 +1,4 @@
-"""Where the files of a data set are sought, and what is said when they are missing or wrong."""
+"""Search, download and checks of the files of a data set, with errors for missing and wrong files."""
 
 import hashlib
 import tarfile
@@ -14,7 +14,7 @@ DATA_VARIABLE = "STALEGRAD_DATA"
 
 
 class File(NamedTuple):
-    """An official file: name without ``.gz``, SHA-256 of its content and of the official ``.gz``."""
+    """An official file: its name without ``.gz``, the SHA-256 of its content and that of the official ``.gz``."""
 
     name: str
     sha256: str | None = None
@@ -30,25 +30,26 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """What a data set is made of and where it is to be had.
+    """The files of a data set and the places that provide them.
 
     Attributes:
-        summary: one line on what it is.
-        files: in the order in which ``read`` takes their contents.
-        read: from contents (of images: and the number of classes) to what a `Dataset` or a `Text` is made of.
-        announced: from the first 16 bytes of a file to the number of bytes that they announce, None if they are
-            no header; None for a format without one.
-        largest: bytes that a file may hold, uncompressed.
+        summary: description in one line.
+        files: the files, in the order in which ``read`` takes their contents.
+        read: function from the contents (for images: and the number of classes) to the arrays of a `Dataset` or a
+            `Text`.
+        announced: function from the first 16 bytes of a file to the number of bytes that this header announces,
+            or to None if they are not a header; None for a format without a header.
+        largest: largest number of bytes of a file, uncompressed.
         kind: ``images`` or ``text``.
-        mean: of images, per channel.
-        std: of images, per channel.
-        classes: of images.
-        url: of the folder that holds the .gz files, or the archive; None: shipped with the package.
-        archive: the .tar.gz that holds the files in ``folder``, and its SHA-256; None: they come one by one.
-        folder: where the official archive has the files.
-        download: whether the address can be downloaded from; else it is only where users find the files.
-        system: where a Debian package installs it.
-        package: the name of that package.
+        mean: mean of each channel, for images.
+        std: standard deviation of each channel, for images.
+        classes: number of classes, for images.
+        url: address of the folder of the .gz files or the archive; None: they are part of the package.
+        archive: the .tar.gz that holds the files in ``folder``, and its SHA-256; None: each file is separate.
+        folder: folder of the files in the official archive.
+        download: whether files can be downloaded from ``url``; otherwise errors name it as the place to look.
+        system: directory where a Debian package installs the files.
+        package: name of that Debian package.
     """
 
     summary: str
@@ -72,7 +73,7 @@ def find(name: str, source: Source, directory: Path, *, only: bool) -> Path:
     """Return the first place that holds every file, downloading into ``directory`` as a last resort.
 
     Raises:
-        FileNotFoundError: if there is none, saying what was looked for, where, and how to put it there.
+        FileNotFoundError: if there is none; the error names the files, the places searched, and what to do.
         ValueError: if a download or an archive is not the official one.
     """
     places = [directory] if only or source.system is None else [directory, source.system]
@@ -94,10 +95,10 @@ def find(name: str, source: Source, directory: Path, *, only: bool) -> Path:
 
 
 def content(place: Traversable, file: File, source: Source) -> Content:
-    """Return the content of a file, uncompressed: the header is read first, then no more than it announces.
+    """Return the content of a file, uncompressed; no more bytes are read than its header announces.
 
     Raises:
-        ValueError: if it is no regular file, is damaged, or holds more than it announces or may hold.
+        ValueError: if it is not a regular file, is damaged, or holds more bytes than announced or allowed.
         FileNotFoundError: if it is missing from the package.
     """
     path = _path(place, file, source.folder)
@@ -108,7 +109,7 @@ def content(place: Traversable, file: File, source: Source) -> Content:
         start = read_bounded(path, 16)[0]
         announced = source.announced(start)
         if announced is None:
-            return Content(str(path), start)  # what is wrong is for the format to say
+            return Content(str(path), start)  # the parser of the format reports what is wrong
         if announced > most:
             raise ValueError(f"{path}: its header announces {announced} bytes; at most {most} are allowed.")
         most = announced
@@ -120,7 +121,7 @@ def content(place: Traversable, file: File, source: Source) -> Content:
 
 
 def local_files(place: Path, source: Source) -> list[Path]:
-    """Return the files of a data set in a place that has them all."""
+    """Return the paths of a data set's files in a place that has all of them."""
     found = [_path(place, file, source.folder) for file in source.files]
     return [Path(str(path)) for path in found if path is not None]
 
@@ -152,7 +153,7 @@ def _path(place: Traversable, file: File, folder: str) -> Traversable | None:
 
 
 def _download(source: Source, directory: Path) -> str | None:
-    """Fetch what ``directory`` lacks; return None, or a sentence on what went wrong."""
+    """Download the files missing from ``directory``; return None, or a sentence that describes the failure."""
     import pooch
 
     for file in _missing(directory, source) if source.archive is None else [source.archive]:
@@ -160,7 +161,7 @@ def _download(source: Source, directory: Path) -> str | None:
         url = f"{source.url}{fname}"
         try:
             pooch.retrieve(url, known_hash=file.gz_sha256, fname=fname, path=directory)
-        except OSError as error:  # that of the disk, or requests' own, which derive from it
+        except OSError as error:  # errors of the disk, and those of requests, which derive from OSError
             return f"Downloading {url} failed: {type(error).__name__}: {error}"
     if source.archive is not None:
         _unpack(directory, source)
@@ -168,7 +169,7 @@ def _download(source: Source, directory: Path) -> str | None:
 
 
 def _unpack(place: Path, source: Source) -> bool:
-    """Unpack the official archive, if it lies there; return whether it does."""
+    """Unpack the official archive if ``place`` has it; return whether it does."""
     if source.archive is None or not (place / source.archive.name).is_file():
         return False
     import pooch

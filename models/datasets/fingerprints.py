@@ -1,4 +1,4 @@
-"""Fingerprints of local data: whether files that have no official checksum are still the same."""
+"""Fingerprints of local data, which show whether files without an official checksum have changed."""
 
 import hashlib
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 from stalegrad.models.datasets.bounded import check_regular
 
 SETTLED = 2_000_000_000
-"""Nanoseconds since its last change after which the state of a file is taken as known: clocks of file systems are
-coarse, and what is written twice within a tick looks unchanged."""
+"""Nanoseconds after its last change from which the state of a file identifies its content. The clocks of file
+systems are coarse: a file that is written twice within one tick looks unchanged."""
 
 _known: dict[tuple[str, int, int, int, int], bytes] = {}
 
@@ -19,15 +19,15 @@ def fingerprint(place: Path, files: Iterable[Path] | None = None) -> str:
     """Return the SHA-256 over the names and contents of files below a directory, in hexadecimal digits.
 
     Names are relative to the directory, with slashes, in sorted order, so that a copy elsewhere has the same
-    fingerprint. In one process a file is read again only if its size, its times or its inode differ; asking again
-    costs one ``stat`` per file.
+    fingerprint. Within one process a file is read again only if its size, its times or its inode changed; a
+    repeated call takes one ``stat`` per file.
 
     Args:
         place: the directory.
-        files: those that count; by default all below it except hidden ones.
+        files: the files to include; by default all below the directory except hidden ones.
 
     Raises:
-        ValueError: if one cannot be read or is no regular file.
+        ValueError: if a file cannot be read or is not a regular file.
     """
     chosen = _all_files(place) if files is None else list(files)
     names = sorted((Path(os.path.relpath(file, place)).as_posix(), file) for file in chosen)

@@ -1,4 +1,4 @@
-"""Images in folders, one per class, as ImageNet comes: listed at once, read when they are needed."""
+"""Images in folders, one per class, in the layout of ImageNet: listed at the start, read when needed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".t
 class ImageFolder:
     """The images below one folder: ``<folder>/<class>/<name>.jpg``, ``.png`` and so on.
 
-    Hidden folders and files, and what macOS and Windows leave beside them, are not looked at.
+    Hidden folders and files, and the ones that macOS and Windows add, are ignored.
 
     Args:
-        folder: with a folder for each class.
-        side: of the square in the middle that is taken of each image, whose shorter side is scaled to it.
-        classes: their names in order; by default those of the folders, sorted.
+        folder: folder that holds a folder for each class.
+        side: height and width of an image in pixels: its shorter side is scaled to it, and the middle is cropped.
+        classes: names of the classes in order; by default the sorted names of the folders.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or a class without images.
-        ValueError: if the folders are not those of ``classes``, or an image is no regular file.
+        FileNotFoundError: if there is no such folder, or a class has no images.
+        ValueError: if the folders are not those of ``classes``, or an image is not a regular file.
     """
 
     def __init__(self, folder: Path, side: int, classes: tuple[str, ...] | None = None) -> None:
@@ -62,7 +62,7 @@ class ImageFolder:
         """Return images, uint8 (n, side, side, 3), and targets (n,).
 
         Raises:
-            ValueError: if a file is no image, naming it.
+            ValueError: if a file is not an image; the error names it.
         """
         return np.stack([self.read(self.files[i]) for i in indices]), self.targets[indices]
 

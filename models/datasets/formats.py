@@ -1,4 +1,4 @@
-"""The formats of files: IDX, the binary version of CIFAR, and texts. Nothing here ever unpickles."""
+"""Parsers of file formats: IDX, the binary version of CIFAR, and texts. Nothing is unpickled."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ Words = tuple[Tokens, Tokens, tuple[str, ...]]
 END_OF_LINE = "<eos>"
 
 BOM = b"\xef\xbb\xbf"
-"""What some editors put before a text in UTF-8."""
+"""The byte order mark that some editors write before a text in UTF-8."""
 
 
 def parse_idx(content: Content, dimensions: int) -> Inputs:
@@ -40,7 +40,7 @@ def parse_idx(content: Content, dimensions: int) -> Inputs:
 
 
 def idx_bytes(header: bytes) -> int | None:
-    """Return how many bytes an IDX file has by its first 16, or None if they are no header."""
+    """Return the number of bytes of an IDX file according to its first 16, or None if they are not a header."""
     dimensions = header[3] if header[:3] == bytes([0, 0, 8]) else 0
     if not 1 <= dimensions <= 3 or len(header) < 4 + 4 * dimensions:
         return None
@@ -61,7 +61,7 @@ def _read_pair(images: Content, labels: Content, classes: int) -> tuple[Inputs, 
 
 
 def read_idx(contents: Sequence[Content], classes: int) -> Arrays:
-    """Read training images, training labels, test images, test labels."""
+    """Read the files of training images, training labels, test images and test labels, in this order."""
     train_images, train_labels, test_images, test_labels = contents
     train = _read_pair(train_images, train_labels, classes)
     test = _read_pair(test_images, test_labels, classes)
@@ -76,8 +76,8 @@ def read_idx(contents: Sequence[Content], classes: int) -> Arrays:
 def read_cifar(contents: Sequence[Content], classes: int) -> Arrays:
     """Read the binary version of CIFAR: training files, then the test file.
 
-    A record is one byte of label (CIFAR-100: the coarse label, then the fine one, which is taken), then 32 x 32
-    bytes of red, as many of green and of blue, each row by row.
+    A record consists of one byte of label (CIFAR-100: the coarse label, then the fine one, which is used), then
+    32 x 32 bytes each of red, green and blue, row by row.
 
     Reference: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
     """
@@ -104,7 +104,7 @@ def _read_cifar_file(content: Content, labels: int, classes: int) -> tuple[Input
 
 
 def read_characters(contents: Sequence[Content]) -> Words:
-    """Read a training and a test text, in ASCII, character by character."""
+    """Read a training and a test text in ASCII, as one token per character."""
     train, test = (np.frombuffer(content.data, np.uint8) for content in contents)
     characters = np.unique(np.concatenate([train, test]))
     numbers = np.zeros(256, np.int32)
@@ -113,9 +113,9 @@ def read_characters(contents: Sequence[Content]) -> Words:
 
 
 def read_words(contents: Sequence[Content]) -> Words:
-    """Read a training and a test text of words between blanks; every line ends with ``<eos>``.
+    """Read a training and a test text, as one token per word between blanks, and ``<eos>`` after every line.
 
-    Words are numbered as they first appear in the training text.
+    Words are numbered in the order of their first appearance in the training text.
     """
     train, test = contents
     numbers: dict[str, int] = {}
@@ -131,7 +131,7 @@ def read_words(contents: Sequence[Content]) -> Words:
 
 
 def _words(content: Content) -> Iterable[str]:
-    """Yield the words of a text line by line, so that no list of them all is ever made."""
+    """Yield the words of a text line by line, without a list of all words."""
     try:
         for line in content.data.removeprefix(BOM).splitlines():
             yield from line.decode().split()

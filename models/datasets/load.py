@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Loading of data sets by name."""
 
 import os
 from functools import lru_cache
@@ -15,22 +15,22 @@ from stalegrad.models.datasets.sources import FOLDER, SOURCES
 
 
 def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:
-    """Load images by name, fetching them from their official source if no local copy is found.
+    """Load images by name, downloading them from their official source if no local copy is found.
 
-    With ``directory`` the files are sought there and nowhere else. Without it, in this order:
-    ``$STALEGRAD_DATA/<name>/`` (or ``<name>/`` in the user's cache directory), the directory of the
-    Debian package, the official source; a download is stored in the first of these once its SHA-256
-    is right. Files may be plain or gzipped, under their official names, or in the folder or the archive they
-    officially come in (which is unpacked beside it); their uncompressed contents
-    must be the official ones. ``fashion-mnist-small`` comes with the package and needs no files.
-    Loading the same thing again returns the same object.
+    With ``directory`` the files are searched only there. Without it, they are searched in this order:
+    ``$STALEGRAD_DATA/<name>/`` (or ``<name>/`` in the user's cache directory), the directory of the Debian
+    package, the official source. A download is stored in the first of these after its SHA-256 has been checked.
+
+    Files may be plain or gzipped, under their official names, or in the official folder or archive (which is
+    unpacked beside it). Their uncompressed contents must be the official ones. ``fashion-mnist-small`` comes with
+    the package and needs no files. Repeated loads return the same object.
 
     Args:
         name: one of `list_datasets`.
         directory: the folder that holds the official files.
 
     Returns:
-        The data set, training and test examples in the official order.
+        The data set, with training and test examples in the official order.
 
     Raises:
         ValueError: if the name is unknown or that of a text, ``directory`` is given for a data set that comes
@@ -54,7 +54,7 @@ def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:
 
 
 def load_text(name: str, directory: str | Path | None = None) -> Text:
-    """Load a text by name, from the places where `load_dataset` seeks; only embedded ones need no files.
+    """Load a text by name, from the places that `load_dataset` searches; texts of the package need no files.
 
     Args:
         name: one of `list_datasets`.
@@ -78,18 +78,18 @@ def load_text(name: str, directory: str | Path | None = None) -> Text:
 
 
 def data_fingerprint(name: str, directory: str | os.PathLike[str] | None = None) -> str | None:
-    """Return the fingerprint of a data set's local files, or None if a known checksum says what they hold.
+    """Return the fingerprint of a data set's local files, or None if an official checksum identifies them.
 
     Args:
         name: one of `list_datasets`.
-        directory: where its files are, if not in the usual places.
+        directory: directory of its files, if they are not in the usual places.
 
     Returns:
         64 hexadecimal digits that change with the name or the content of a file that is read; None for data sets
         that come with the package or are verified by an official SHA-256.
 
     Raises:
-        ValueError: if the name is unknown, or a file is no regular file or cannot be read.
+        ValueError: if the name is unknown, or a file is not a regular file or cannot be read.
         FileNotFoundError: if files are missing.
     """
     source = SOURCES.find(name)
@@ -103,7 +103,7 @@ def data_fingerprint(name: str, directory: str | os.PathLike[str] | None = None)
 
 
 def _place(name: str, directory: str | os.PathLike[str] | None) -> tuple[Path, bool]:
-    """Return where files are sought first, and whether nowhere else."""
+    """Return the first place to search for files, and whether it is the only one."""
     if directory is not None:
         return Path(directory).expanduser().resolve(), True
     import pooch
@@ -123,9 +123,9 @@ def _find_and_load(name: str, directory: str | Path | None) -> Dataset | Text:
 
 @lru_cache(maxsize=4)
 def _load(name: str, directory: Path | None, fingerprint: str | None, *, only: bool) -> Dataset | Text:
-    """Load from ``directory`` (None: from the package); if not ``only``, look further and download.
+    """Load from ``directory`` (None: from the package); unless ``only``, search further places and download.
 
-    The fingerprint is there for the cache alone: other local files are another data set.
+    The fingerprint is a key of the cache: changed local files are another data set.
     """
     source = SOURCES[name]
     place: Traversable

@@ -1,4 +1,4 @@
-"""The data sets by name: what each is made of, where it is looked for and what it must hash to.
+"""The data sets by name: the files of each, the places where they are searched, and their checksums.
 
 A further data set is one entry; a further format is an entry with its own ``read``.
 """
@@ -12,11 +12,11 @@ from stalegrad._core.registry import Registry
 from stalegrad.models.datasets.fetching import File, Source
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's training images, per channel."""
+"""Mean and standard deviation of ImageNet's training images, per channel."""
 
 
 def _later(module: str, name: str) -> Callable[..., Any]:
-    """Return a function that is imported when it is called: to name data sets, NumPy need not be imported."""
+    """Return a function that is imported when it is called, so that listing data sets does not import NumPy."""
 
     def call(*arguments: object) -> Any:
         return resolve(f"stalegrad.models.datasets.{module}:{name}")(*arguments)
@@ -54,7 +54,7 @@ def _wikitext(name: str, size: str) -> Source:
 
 
 FOLDER = "image-folder"
-"""The data set that is not one: it is read from a directory of the user's, and streamed."""
+"""Name for the user's own images: they are streamed from a directory."""
 
 _TORONTO = "https://www.cs.toronto.edu/~kriz/"
 
@@ -63,7 +63,7 @@ SOURCES = Registry[Source](
     {
         "fashion-mnist-small": Source(
             summary="Fashion-MNIST, 1,000 training and 200 test images per class; comes with the package",
-            files=tuple(map(File, _IDX_NAMES)),  # their checksums lie beside them, in SHA256SUMS
+            files=tuple(map(File, _IDX_NAMES)),  # their checksums are beside them, in SHA256SUMS
             mean=(0.2860,),
             std=(0.3530,),
             read=read_idx,
@@ -127,7 +127,7 @@ SOURCES = Registry[Source](
             ),
             read=read_cifar,
             mean=(0.4914, 0.4822, 0.4465),
-            std=(0.2023, 0.1994, 0.2010),  # as the papers' code has it: the mean of each image's own deviation
+            std=(0.2023, 0.1994, 0.2010),  # as in the papers' code: the mean over images of each image's deviation
             url=_TORONTO,
             archive=File(
                 "cifar-10-binary.tar.gz",
@@ -163,7 +163,7 @@ SOURCES = Registry[Source](
         ),
         "shakespeare": Source(
             summary="Eight plays by Shakespeare, 1.0 MB, character by character; comes with the package",
-            files=(File("train.txt"), File("test.txt")),  # their checksums lie beside them, in SHA256SUMS
+            files=(File("train.txt"), File("test.txt")),  # their checksums are beside them, in SHA256SUMS
             read=read_characters,
             kind="text",
         ),
@@ -182,9 +182,9 @@ SOURCES = Registry[Source](
         "wikitext-103": _wikitext("wikitext-103", "103 M training words, vocabulary 267,735"),
     },
 )
-"""The data sets by name; ``SOURCES.register`` adds one of your own."""
+"""The data sets by name; ``SOURCES.register`` adds your own."""
 
 
 def list_datasets() -> dict[str, str]:
-    """Return every name that `load_dataset` knows, with one line on what it is."""
+    """Return the name of every data set, with a description in one line."""
     return {name: source.summary for name, source in SOURCES.items()}

@@ -1,6 +1,6 @@
-"""Networks: flax nnx layers inside, plain pytrees of parameters outside.
+"""Networks: built from flax nnx layers, used as functions of plain pytrees of parameters.
 
-A further network is one function in a file of its own and one line in ``NETWORKS``.
+A further network is one function in its own file and one line in ``NETWORKS``.
 """
 
 import inspect
@@ -29,7 +29,7 @@ NETWORKS = Registry[Architecture](
         "transformer": Architecture(transformer, takes="text"),
     },
 )
-"""The networks by name; ``NETWORKS.register`` adds one of your own."""
+"""The networks by name; ``NETWORKS.register`` adds your own."""
 
 
 def list_models() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Blocks of layers that residual networks and transformers are made of."""
+"""Blocks of layers of residual networks and transformers."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def _unchanged(x: jax.Array) -> jax.Array:
 
 def _shortcut(before: int, after: int, stride: int, norm_of: MakeNorm, rngs: nnx.Rngs) -> nnx.Sequential:
     if before == after:
-        return nnx.Sequential(_unchanged)  # an empty one gives None before flax 0.11
+        return nnx.Sequential(_unchanged)  # an empty Sequential returns None before flax 0.11
     return nnx.Sequential(conv(before, after, 1, stride, rngs), norm_of(after))
 
 
 def conv(before: int, after: int, size: int, stride: int, rngs: nnx.Rngs) -> SameConv:
-    """Return a convolution that is He-normal by its outputs."""
+    """Return a convolution with He-normal weights, scaled by the number of outputs."""
     return SameConv(before, after, size, stride, kernel_init=scaled(2.0, "out", truncated=False), rngs=rngs)
 
 
@@ -94,13 +94,13 @@ def norm_layer(norm: Norm, rngs: nnx.Rngs, channels: int) -> nnx.BatchNorm | nnx
 
 
 def overlapping_pool(images: jax.Array) -> jax.Array:
-    """Return the maximum of each 3 x 3 pixels, every second row and column."""
+    """Return the maximum over 3 x 3 pixels around every second row and column."""
     window, stride, padding = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
     return jnp.asarray(jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, window, stride, padding))
 
 
 class Decoder(nnx.Module):
-    """From tokens to logits."""
+    """A decoder-only transformer from tokens to logits."""
 
     def __init__(self, vocabulary: int, context: int, layers: int, width: int, heads: int, rngs: nnx.Rngs) -> None:
         self.tokens = nnx.Embed(vocabulary, width, embedding_init=normal(0.02), rngs=rngs)
@@ -115,7 +115,7 @@ class Decoder(nnx.Module):
 
 
 class Block(nnx.Module):
-    """``x + attention(norm(x))``, then ``x + dense(norm(x))`` with four times the width inside."""
+    """``x + attention(norm(x))``, then ``x + dense(norm(x))``, whose hidden layer has four times the width."""
 
     def __init__(self, width: int, heads: int, last_scale: float, rngs: nnx.Rngs) -> None:
         inner, last = normal(0.02), normal(last_scale)

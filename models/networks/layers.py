@@ -11,33 +11,34 @@ from jax import lax
 
 
 def flatten(inputs: jax.Array) -> jax.Array:
-    """Return (batch, features)."""
+    """Return the inputs as (batch, features)."""
     return inputs.reshape(inputs.shape[0], -1)
 
 
 def max_pool(images: jax.Array) -> jax.Array:
-    """Return the maximum of each 2 x 2 pixels; an odd last row or column is dropped."""
+    """Return the maximum of each block of 2 x 2 pixels; an odd last row or column is dropped."""
     batch, height, width, channels = images.shape
     even = images[:, : height // 2 * 2, : width // 2 * 2]
     return even.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
 
 
 def mean_pool(images: jax.Array) -> jax.Array:
-    """Return (batch, channels): the mean over all pixels."""
+    """Return the mean over all pixels, (batch, channels)."""
     return images.mean((1, 2))
 
 
 class SmallConv(nnx.Module):
     """A convolution with stride 1 and no padding, for few channels.
 
-    On CPU it is one matrix product over shifted views of the images: the backward pass of a native convolution
-    is slow there inside compiled loops, and a replay is one. (With many channels the native one is faster.)
+    On CPU it is one matrix product over shifted views of the images: there the backward pass of a native
+    convolution is slow inside compiled loops, such as a replay. (With many channels the native convolution is
+    faster.)
 
     Args:
-        before: channels that come in.
-        after: channels that go out.
-        size: rows and columns of the kernel.
-        options: of ``flax.nnx.Conv``.
+        before: number of input channels.
+        after: number of output channels.
+        size: number of rows and columns of the kernel.
+        options: options of ``flax.nnx.Conv``.
     """
 
     def __init__(self, before: int, after: int, size: int, **options: Any) -> None:
@@ -51,21 +52,21 @@ class SmallConv(nnx.Module):
 
 
 class SameConv(nnx.Conv):
-    """A convolution for many channels, without bias, that only its stride makes smaller.
+    """A convolution for many channels, without bias, padded so that only its stride reduces the size.
 
-    On CPU with stride 1, and with 1 x 1 kernels, the gradient of the kernel is one matrix product: the native one
-    takes longer there than all the rest of the convolution.
+    On CPU, with stride 1 or a 1 x 1 kernel, the gradient of the kernel is one matrix product: the native gradient
+    takes longer there than the rest of the convolution.
 
     Args:
-        before: channels that come in.
-        after: channels that go out.
-        size: rows and columns of the kernel, odd.
-        stride: of rows and columns.
-        options: of ``flax.nnx.Conv``.
+        before: number of input channels.
+        after: number of output channels.
+        size: number of rows and columns of the kernel, odd.
+        stride: stride of rows and columns.
+        options: options of ``flax.nnx.Conv``.
     """
 
     def __init__(self, before: int, after: int, size: int, stride: int, **options: Any) -> None:
-        # Equal padding on both sides, as the papers' code does; "SAME" would pad one side only if the stride is 2.
+        # Equal padding on both sides, as in the papers' code; with stride 2, "SAME" would pad one side only.
         super().__init__(before, after, (size, size), stride, padding=size // 2, use_bias=False, **options)
 
     def __call__(self, inputs: jax.Array, out_sharding: object = None) -> jax.Array:
@@ -79,11 +80,11 @@ class SameConv(nnx.Conv):
 
 @jax.custom_vjp
 def same_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolve with stride 1, padded so that images keep their size; the kernel's gradient is a matrix product.
+    """Convolve with stride 1 and padding that keeps the size; the kernel's gradient is a matrix product.
 
     Args:
-        images: (batch, height, width, in).
-        kernel: (size, size, in, out), size odd.
+        images: images (batch, height, width, in).
+        kernel: kernel (size, size, in, out), size odd.
     """
     return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
@@ -96,8 +97,8 @@ def _same_conv_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array)
     images, kernel = saved
     size, _, before, after = kernel.shape
     back = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
-    # Entry (i, j) of the kernel pairs pixels i - size // 2 rows and j - size // 2 columns apart: shift the images
-    # by j and the gradient by -i, and one product has each pair once.
+    # Entry (i, j) of the kernel pairs pixels that are i - size // 2 rows and j - size // 2 columns apart. With the
+    # images shifted by j and the gradient by -i, one product contains each pair once.
     offsets = [i - size // 2 for i in range(size)]
     left = _shifted(images, 2, [-j for j in offsets]).reshape(-1, size * before)
     right = _shifted(gradient, 1, offsets).reshape(-1, size * after)
@@ -109,7 +110,7 @@ same_conv.defvjp(_same_conv_forward, _same_conv_backward)
 
 
 def _shifted(images: jax.Array, axis: int, offsets: list[int]) -> jax.Array:
-    """Return the images moved along an axis by each offset, zeros moving in, side by side in the channels."""
+    """Return the images shifted along an axis by each offset, padded with 0, concatenated along the channels."""
     channels = images.shape[3]
 
     def moved(place: int) -> jax.Array:
@@ -118,7 +119,7 @@ def _shifted(images: jax.Array, axis: int, offsets: list[int]) -> jax.Array:
         padding[3] = (place * channels, (len(offsets) - 1 - place) * channels, 0)
         return lax.pad(images, jnp.zeros((), images.dtype), padding)
 
-    # A sum of padded arrays is written in one pass; concatenating so few channels takes five times as long.
+    # A sum of padded arrays is written in one pass; concatenating a few channels takes five times longer.
     return sum(map(moved, range(1, len(offsets))), moved(0))
 
 
@@ -126,8 +127,8 @@ def shifted_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve without padding, as one matrix product.
 
     Args:
-        images: (batch, height, width, in).
-        kernel: (rows, columns, in, out).
+        images: images (batch, height, width, in).
+        kernel: kernel (rows, columns, in, out).
     """
     rows, columns, _, features = kernel.shape
     height, width = images.shape[1] - rows + 1, images.shape[2] - columns + 1

@@ -1,6 +1,6 @@
-"""What a network is: plain pytrees outside, flax nnx layers inside.
+"""Networks as functions of plain pytrees, made from flax nnx modules.
 
-Flax is imported when a network is made, so that problems can be named, listed and timed without JAX.
+Flax is imported when a network is made, so that problems can be named, listed and simulated without JAX.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Kind = Literal["images", "text"]
 
 Norm = Literal["batch", "group"]
 """``batch``: batch norm (Ioffe and Szegedy 2015), which keeps running statistics; ``group``: group norm (Wu and
-He 2018), which keeps none: 32 groups, fewer where that would leave less than two channels in each."""
+He 2018), which keeps none, with 32 groups, or fewer so that each has at least two channels."""
 
 Layer: TypeAlias = "Callable[[jax.Array], jax.Array]"
-"""A layer, an activation or a pooling: inputs -> outputs, with the batch along the first axis."""
+"""A layer, an activation or a pooling: a function from inputs to outputs, with the batch along the first axis."""
 
 
 class Apply(Protocol):
-    """A network as a function; ``stats`` are needed exactly by networks that keep some."""
+    """A network as a function; networks that keep statistics require ``stats``."""
 
     def __call__(self, params: Params, inputs: jax.Array, stats: Stats = ...) -> jax.Array:
-        """Return one row of logits per input (of a text: per token)."""
+        """Return one row of logits per input (for a text: per token)."""
 
 
 class Network(NamedTuple):
@@ -37,13 +37,13 @@ class Network(NamedTuple):
 
     Attributes:
         init: ``init(key) -> params``.
-        apply: ``apply(params, inputs, stats={}) -> logits``, as in evaluation; inputs (batch, height, width,
+        apply: ``apply(params, inputs, stats={}) -> logits``, for evaluation; inputs (batch, height, width,
             channels), or tokens (batch, context) of a text.
-        penalty: ``penalty(params) -> scalar`` added to the training loss (0 where there is none).
-        train: ``train(params, inputs, stats) -> (logits, stats)``, as in training.
-        stats: the running statistics of batch norm at the start, a pytree; ``{}`` if there are none.
-        width: the most numbers that a layer makes of one input, where these are few (dense networks): then a
-            whole data set goes through at once. None: it goes in blocks that fit into the cache.
+        penalty: ``penalty(params) -> scalar``, added to the training loss (0 if there is none).
+        train: ``train(params, inputs, stats) -> (logits, stats)``, for training.
+        stats: initial running statistics of batch norm, a pytree; ``{}`` if there are none.
+        width: for dense networks, the largest number of outputs of a layer for one input; evaluation then uses
+            blocks as large as memory allows. None: it uses blocks that fit into the cache.
     """
 
     init: Callable[[jax.Array], Params]
@@ -61,7 +61,7 @@ class Architecture:
     Args:
         make: ``make(input_shape, classes, **options) -> Network``; its keyword arguments, with type hints and
             defaults, are the options that a spec may give. It is called when a problem's data are loaded.
-        takes: ``images`` or ``text``.
+        takes: kind of inputs, ``images`` or ``text``.
     """
 
     make: Callable[..., Network]
@@ -84,7 +84,7 @@ def from_module(
     penalty: Callable[[Params], jax.Array] = no_penalty,
     width: int | None = None,
 ) -> Network:
-    """Return the network of an nnx module; parameters and statistics travel as nested dicts of arrays."""
+    """Return the network of an nnx module; parameters and statistics are nested dicts of arrays."""
     import jax
     from flax import nnx
 

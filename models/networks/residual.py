@@ -1,4 +1,4 @@
-"""Residual networks: those for CIFAR, the wide one, and ResNet-50."""
+"""Residual networks: ResNets for CIFAR, a wide ResNet, and ResNet-50."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def resnet20(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
         classes: number of classes.
         norm: ``group`` or ``batch``, see ``Norm``.
 
-    He et al. leave open how a shortcut widens; here by a 1 x 1 convolution and a norm (their option B).
+    Shortcuts that widen use a 1 x 1 convolution and a norm (option B of He et al., who leave the choice open).
 
     Reference: He, Zhang, Ren, Sun 2016, "Deep residual learning for image recognition" (CVPR), section 4.2.
     """
@@ -103,8 +103,8 @@ def wrn_16_4(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 def resnet50(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group") -> Network:
     """ResNet-50 for ImageNet: 3, 4, 6, 3 bottleneck blocks with 256 to 2048 channels.
 
-    25.6 M parameters (25,557,032 for colour images of any size in 1,000 classes). The stride of a block sits in
-    its 3 x 3 convolution, as has become usual; He et al. put it into the first 1 x 1.
+    25.6 M parameters (25,557,032 for colour images of any size in 1,000 classes). The stride of a block is in its
+    3 x 3 convolution, as is usual today; in the paper it is in the first 1 x 1 convolution.
 
     Args:
         input_shape: (height, width, channels).
@@ -140,7 +140,7 @@ def resnet50(input_shape: tuple[int, ...], classes: int, *, norm: Norm = "group"
 
 
 def _cifar_resnet(n: int, input_shape: tuple[int, ...], classes: int, norm: Norm) -> Network:
-    """Return three stages of ``n`` basic blocks."""
+    """Return a ResNet of three stages with ``n`` basic blocks each."""
     from flax import nnx
 
     from stalegrad.models.networks import blocks

@@ -27,7 +27,7 @@ def cnn_mindthestep(input_shape: tuple[int, ...], classes: int, *, init_scale: I
             He-normal (the last layer's LeCun-normal) and biases 0.
 
     Reference: Bäckström, Papatriantafilou, Tsigas 2021, "Consistent lock-free parallel stochastic gradient
-    descent for fast and stable convergence" (IPDPS), whose settings also stand in for those of MindTheStep.
+    descent for fast and stable convergence" (IPDPS), whose settings are also used for MindTheStep.
     """
     return _network("cnn-mindthestep", input_shape, classes, (4, 8), 3, (128,), init_scale)
 
@@ -73,7 +73,7 @@ def _network(
     hidden: tuple[int, ...],
     init_scale: float | None,
 ) -> Network:
-    """Convolution, ReLU and 2 x 2 max-pooling once per entry of ``channels``, then dense layers."""
+    """Return convolution, ReLU and 2 x 2 max-pooling for each entry of ``channels``, then dense layers."""
     from flax import nnx
 
     from stalegrad.models.networks.layers import SmallConv, flatten, max_pool

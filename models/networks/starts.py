@@ -1,7 +1,7 @@
-"""How parameters start: the laws of ``jax.nn.initializers``, bit for bit, drawn in one dimension.
+"""Initial parameters: the distributions of ``jax.nn.initializers``, bit for bit, drawn in one dimension.
 
-On CPU, XLA takes about a second to compile random bits of several dimensions, whose counters it divides into
-coordinates; those of one dimension are the same and compile in a fifth of it.
+On CPU, XLA takes about one second to compile random bits of several dimensions, because it divides their counters
+into coordinates. Random bits of one dimension have the same values and compile in a fifth of this time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Start = Callable[..., jax.Array]
 """``(key, shape, dtype) -> array``."""
 
 _TRUNCATED = 0.87962566103423978
-"""Standard deviation of a standard normal law truncated at 2."""
+"""Standard deviation of a standard normal distribution truncated at -2 and 2."""
 
 
 def normal(deviation: float) -> Start:
-    """Return normal parameters with this standard deviation."""
+    """Return an initializer of normal parameters with this standard deviation."""
     draw = initializers.normal(deviation)
 
     def start(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
@@ -33,12 +33,12 @@ def normal(deviation: float) -> Start:
 
 
 def scaled(scale: float, fan: Literal["in", "out"], *, truncated: bool = True) -> Start:
-    """Return normal kernels with variance ``scale / fan``, as ``variance_scaling`` does.
+    """Return an initializer of normal kernels with variance ``scale / fan``, as ``variance_scaling`` does.
 
     Args:
-        scale: 2 for He's law, 1 for LeCun's.
-        fan: numbers that go into an output, or come of an input.
-        truncated: at two standard deviations.
+        scale: 2 for He's initialization, 1 for LeCun's.
+        fan: ``in``: the number of inputs of an output; ``out``: the number of outputs of an input.
+        truncated: whether to truncate at two standard deviations.
     """
 
     def start(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:

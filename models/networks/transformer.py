@@ -22,15 +22,15 @@ def transformer(
     """Decoder-only transformer with norms before attention and before the dense layers, as in GPT-2.
 
     With L layers of width d it has ``L * (12 d^2 + 13 d) + 2 d + (vocabulary + context) * d`` parameters: 0.82 M
-    by default on ``shakespeare``. Weights are N(0, 0.02^2), those that end a residual branch smaller by
-    ``sqrt(2 L)``; positions are learnt; the output shares its weights with the embedding. There is no dropout.
+    by default on ``shakespeare``. Weights start as N(0, 0.02^2), and as N(0, 0.02^2 / (2 L)) at the end of a
+    residual branch. Positions are learned; the output shares its weights with the embedding. There is no dropout.
 
     Args:
         input_shape: (context,).
         classes: size of the vocabulary.
-        layers: attention and dense layers, one pair each.
-        width: of every token's vector; a multiple of ``heads``.
-        heads: of attention.
+        layers: number of pairs of an attention and a dense layer.
+        width: length of every token's vector; a multiple of ``heads``.
+        heads: number of attention heads.
 
     Reference: Radford, Wu, Child, Luan, Amodei, Sutskever 2019, "Language models are unsupervised multitask
     learners"; Vaswani et al. 2017, "Attention is all you need".

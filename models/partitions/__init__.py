@@ -1,6 +1,6 @@
 """Partitions: which worker holds which training example.
 
-A new kind is a class in a file of its own and a line in ``registry.py``.
+A new kind is a class in its own file and a line in ``registry.py``.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The partition that an author writes down."""
+"""The partition that lists the worker of every example."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Assigned(Partition):
     """The worker of every example, given one by one.
 
     Args:
-        workers: the worker of each training example, counted from 0; as many as there are examples.
+        workers: the worker of each training example, counted from 0; shape (examples,).
 
     Example:
         >>> import jax.numpy as jnp

@@ -20,7 +20,7 @@ class Partition:
     """Base of all partitions: every training example belongs to exactly one worker.
 
     Attributes:
-        needs_labels: whether it goes by the classes of the examples.
+        needs_labels: whether it depends on the classes of the examples.
     """
 
     needs_labels: ClassVar[bool] = False
@@ -29,18 +29,18 @@ class Partition:
         """Raise ValueError if the data cannot be divided in this way, whatever the seed.
 
         Args:
-            labels: the class of every example, 0, 1, ...; (examples,). All 0 where there are no classes.
-            workers: how many.
-            least: examples that every worker must get: those of a mini-batch.
+            labels: the class of every example, 0, 1, ..., shape (examples,); all 0 if there are no classes.
+            workers: number of workers.
+            least: smallest number of examples of a worker: that of a mini-batch.
         """
 
     def split(self, labels: Ints, workers: int, least: int, rng: np.random.Generator) -> Sequence[Ints]:
         """Return the indices of the examples of each worker.
 
         Args:
-            labels: as of :meth:`check`.
-            workers: as there.
-            least: as there.
+            labels: the class of every example, as for :meth:`check`.
+            workers: number of workers.
+            least: smallest number of examples of a worker.
             rng: the random stream for this purpose.
         """
         raise TypeError(f"{type(self).__name__} does not say who holds which example: define split()")
@@ -51,14 +51,14 @@ def split_of(partition: Partition, labels: Ints, workers: int, least: int, seed:
 
     Args:
         partition: how the examples are divided.
-        labels: the class of every example, 0, 1, ...; (examples,).
-        workers: how many.
-        least: examples that every worker must get.
-        seed: of the run.
+        labels: the class of every example, 0, 1, ..., shape (examples,).
+        workers: number of workers.
+        least: smallest number of examples of a worker.
+        seed: seed of the run.
 
     Raises:
-        ValueError: if they cannot be divided so, or a partition of your own leaves out an example, uses one twice
-            or gives a worker too few.
+        ValueError: if the examples cannot be divided in this way, or a user's partition leaves out an example,
+            uses one twice or gives a worker too few.
     """
     partition.check(labels, workers, least)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SHARD,)))

@@ -22,14 +22,14 @@ PARTITIONS: Registry[type[Partition]] = Registry(
     key="partition",
     aliases={"iid": "shuffled"},
 )
-"""The partitions by name; ``PARTITIONS.register`` adds one of your own."""
+"""The partitions by name; ``PARTITIONS.register`` adds your own."""
 
 
 def as_partition(value: object) -> Partition:
-    """Return the partition that a value stands for: itself, or a table as in TOML.
+    """Return a partition unchanged, or the partition of a table as in TOML.
 
     Raises:
-        ValueError: for anything else, naming it.
+        ValueError: for any other value; the error names it.
     """
     from stalegrad.models.partitions.base import Partition
 

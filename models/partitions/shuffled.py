@@ -15,7 +15,7 @@ from stalegrad.models.partitions.base import Partition
 class Shuffled(Partition):
     """The examples in random order, cut into equal parts: i.i.d. shards, as with ``sampling="sharded"``.
 
-    Shards differ in size by one example at most.
+    Sizes of shards differ by at most one example.
 
     Example:
         >>> from stalegrad.models import Problem, Shuffled

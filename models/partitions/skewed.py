@@ -1,4 +1,4 @@
-"""Partitions by label: workers differ in which classes they hold, and how much of each."""
+"""Partitions by label: workers hold different classes, or different numbers of examples of them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class Dirichlet(Partition):
     variance n_k (1/W)(1 - 1/W) (n_k + W alpha) / (1 + W alpha). A worker whose shard is smaller than a mini-batch
     is filled up from the largest shard.
 
-    With ``sizes="equal"`` the shards are equally large, up to one example. Each worker, in random order, draws
+    With ``sizes="equal"`` the shards have equal sizes, up to one example. Each worker, in random order, draws
     shares q ~ Dir(alpha K s_1, ..., alpha K s_K) of the K classes, where s_k is the share of class k in the whole
-    set, and takes its examples one by one: of those that nobody has, each is chosen with probability proportional
-    to q_k / s_k. Where none is left of the classes that it has drawn, it draws shares of the others.
+    set, and takes its examples one by one: among the examples that no worker has, each is chosen with probability
+    proportional to q_k / s_k. If none is left of the classes that it has drawn, it draws shares of the other
+    classes.
 
     Every example is used exactly once. For large alpha the shards are i.i.d.; for small alpha every class belongs
     to one worker (``free``), or every worker to one class as far as the sizes allow (``equal``).
@@ -81,13 +82,13 @@ class Dirichlet(Partition):
 class ClassesPerWorker(Partition):
     """Every worker holds examples of a given number of classes.
 
-    Each worker in turn takes the classes that the fewest workers have so far, ties broken at random, so that the
-    numbers of workers per class differ by one at most; a class is divided equally among those that have it. Every
-    example is used exactly once. Where a shard could be smaller than a mini-batch this is an error, for examples
-    of further classes would break the promise.
+    Each worker in turn takes the classes that the fewest workers have so far, with ties broken at random, so that
+    the numbers of workers per class differ by at most one. A class is divided equally among its workers. Every
+    example is used exactly once. If a shard could be smaller than a mini-batch, this is an error: filling it up
+    would need examples of further classes.
 
     Args:
-        classes: classes of each worker; at least enough that every class has a worker.
+        classes: number of classes of each worker; enough that every class has a worker.
 
     Example:
         >>> from stalegrad.models import ClassesPerWorker, Problem
@@ -105,7 +106,7 @@ class ClassesPerWorker(Partition):
     classes: PositiveInt
 
     def check(self, labels: Ints, workers: int, least: int) -> None:
-        """Raise ValueError if a worker cannot have so many classes, or too few examples, or a class no worker."""
+        """Raise ValueError if there are too few classes or examples for every worker, or a class has no worker."""
         sizes = np.bincount(labels)
         if not len(sizes) / workers <= self.classes <= len(sizes):
             raise ValueError(
@@ -143,18 +144,18 @@ def _pools(labels: Ints, rng: np.random.Generator) -> list[Ints]:
 
 
 def _successive(left: Ints, rates: Floats, size: int, rng: np.random.Generator) -> Ints:
-    """Return how many of each class are among the first ``size`` that are drawn without replacement.
+    """Return the number of examples of each class among ``size`` examples that are drawn without replacement.
 
     Args:
-        left: examples of each class, (classes,).
+        left: numbers of examples of each class, (classes,).
         rates: an example of class k is chosen with probability proportional to ``rates[k]``.
-        size: examples to draw; fewer are drawn if those of positive rates do not suffice.
+        size: number of examples to draw; fewer are drawn if too few have a positive rate.
         rng: random stream.
     """
     times = []
     for n, rate in zip(
         left, rates, strict=True
-    ):  # exponential times of n clocks, in order; the first ones are drawn
+    ):  # exponential times of n clocks, in order; the earliest are drawn
         waits = rng.exponential(size=min(n, size)) / (n - np.arange(min(n, size)))
         with np.errstate(over="ignore"):
             times.append(np.cumsum(waits) / rate if rate > 0 else waits[:0])
