@@ -1,8 +1,8 @@
 """Analysis: statistics, plots, fits, reports, and theory to compare them with.
 
 Functions take finished data, or delays and constants of problems, and return numbers, matplotlib ``Axes`` or HTML.
-What may not enter: the simulator (except its delays), policies and models. Data come through the protocols of
-``stalegrad._core.protocols``. No model is trained, and no global state of matplotlib is touched.
+Not allowed: imports of the simulator (except its delays), policies and models. Data have the protocols of
+``stalegrad._core.protocols``. No model is trained, and no global state of matplotlib is changed.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The choice of delays for a simulation: a fitted delay, or the measured times where no delay fits."""
+"""The choice of delays for a simulation: a fitted delay, or the measured times if no delay fits."""
 
 from __future__ import annotations
 
@@ -18,44 +18,46 @@ from stalegrad.simulator.timing.delays import Delay, Empirical
 Floats = npt.NDArray[np.float64]
 
 ALL = "all"
-"""Whose fit it is when the times of all workers are taken together."""
+"""Name of the fit to the times of all workers together."""
 
 REJECTED = 0.01
-"""A delay does not fit if its Kolmogorov-Smirnov test gives less (divided by the number of workers), and ..."""
+"""A delay does not fit if its Kolmogorov-Smirnov p-value, times the number of workers, is below this, and its
+distance exceeds :data:`NEAR`."""
 
 NEAR = 0.03
-"""... its distance exceeds this: of 10^6 times, the test would reject a delay that is as near as anybody needs."""
+"""Distance up to which a delay fits whatever its p-value: with 10^6 times, the test rejects delays that are
+accurate enough for every purpose."""
 
 ACCURATE = 0.05
-"""Largest relative error of a fitting delay's mean and synchronous step. It is half of ..."""
+"""Largest relative error of the mean and the synchronous step of a delay that fits; half of :data:`USABLE`."""
 
 USABLE = 0.1
-"""... the relative error from which the fit says that its synchronous step is not the measured one."""
+"""Relative error above which the fit warns that its synchronous step may differ from the measured one."""
 
 NOTICED = 0.02
-"""Up to this relative error of the synchronous step, measured times are taken as they are."""
+"""Relative error of the synchronous step up to which measured times are used unchanged."""
 
 TEAM = 16
-"""Workers of the synchronous step that a single sample is judged by."""
+"""Number of workers of the synchronous step by which a single sample is judged."""
 
 DRAWS = 2_000_000
-"""Draws by which the synchronous step of a fit is found, over all workers; its relative error is about 1 %."""
+"""Number of draws, over all workers, that estimate a fit's synchronous step with a relative error of about 1 %."""
 
 FEWEST, MOST = 2_000, 50_000
-"""Least and largest number of those steps."""
+"""Least and largest number of steps in this estimate."""
 
 THINNED = 500
-"""Values that stand for a worker's measured times in ``compute``, if there are more than 1,000."""
+"""Number of values that represent a worker's measured times in ``compute``, if there are more than 1,000."""
 
 
 class SynchronousStep(NamedTuple):
-    """Seconds of a synchronous step: the slowest worker's time, on average.
+    """Mean time of a synchronous step, which is the time of its slowest worker.
 
     Attributes:
-        measured: of the log; without steps, of independent draws from the measured times (of 16 workers alike if
-            there is one sample).
-        fitted: of ``compute``, for the same workers.
-        uncertainty: relative standard error of ``measured``: large if few long times make it; 0 without steps.
+        measured: mean seconds in the log; without steps, the mean for independent draws from the measured times
+            (of 16 equal workers if there is one sample).
+        fitted: mean seconds with ``compute``, for the same workers.
+        uncertainty: relative standard error of ``measured``, large if a few long times dominate; 0 without steps.
     """
 
     measured: float
@@ -64,19 +66,19 @@ class SynchronousStep(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The relative error of the fitted one."""
+        """The relative error of ``fitted``."""
         return self.fitted / self.measured - 1
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What ``Cluster(compute=...)`` takes, and how well it does.
+    """The chosen argument of ``Cluster(compute=...)``, and its accuracy.
 
     Attributes:
         compute: one delay, or one per worker.
-        fits: whether it is a delay that fits; else it draws from measured times.
-        step: of the log and of ``compute``.
-        words: all this in a sentence.
+        fits: whether it is a delay that fits; otherwise it draws from measured times.
+        step: synchronous step of the log and of ``compute``.
+        words: a summary in sentences.
     """
 
     compute: Delay | tuple[Delay, ...]
@@ -86,7 +88,7 @@ class Choice:
 
     @property
     def agrees(self) -> bool:
-        """Whether the synchronous step of ``compute`` is within 10 % of the measured one, for certain."""
+        """Whether the synchronous step of ``compute`` is surely within 10 % of the measured one."""
         return not _doubt(self.step)
 
 
@@ -96,15 +98,17 @@ def choose(
     """Return the delay or delays that fit, or else the measured times of each worker.
 
     A delay fits if the Kolmogorov-Smirnov test does not reject it, or its distance is at most 0.03, and its mean
-    and its synchronous step are within 5 % of the measured ones. Measured times are taken as they are; where the
-    synchronous step of independent draws from them is off by more than 2 % and its uncertainty, because the times
-    of one step have something in common, they are divided by it if that comes closer (each worker's mean is kept).
+    and its synchronous step are within 5 % of the measured ones.
+
+    Measured times are used unchanged, with one exception. The times of one step may share a common factor, so that
+    the synchronous step of independent draws has an error of more than 2 % and more than its uncertainty. The
+    times are then divided by this factor, if that reduces the error (each worker's mean is kept).
 
     Args:
-        times: worker -> its times.
+        times: times of each worker, by worker, in seconds.
         steps: one row per step, one column per worker, NaN where a worker has no time; or None.
-        table: of :class:`~stalegrad.analysis.fits.delays.DelayFit`.
-        apart: whether each worker has a delay of its own.
+        table: table of :class:`~stalegrad.analysis.fits.delays.DelayFit`.
+        apart: whether each worker has its own delay.
     """
     samples, alone = list(times.values()), len(times) == 1
     size, there, unsure = TEAM if alone else len(samples), None, 0.0
@@ -144,11 +148,11 @@ def choose(
 
 
 def synchronous_step(delays: Sequence[Delay], there: npt.NDArray[np.bool_] | None = None) -> float:
-    """Return the mean of the largest of one independent draw of each delay, in seconds, by simulation.
+    """Return the expected maximum of one independent draw of each delay, in seconds, by simulation.
 
     Args:
-        delays: one per worker.
-        there: steps by workers, False where a worker is missing from a step; None: nowhere.
+        delays: delays, one per worker.
+        there: array (steps, workers), False where a worker is missing from a step; None: no worker is missing.
     """
     rng = np.random.default_rng(0)
     size = min(max(DRAWS // len(delays), FEWEST), MOST)
@@ -166,7 +170,7 @@ def synchronous_step(delays: Sequence[Delay], there: npt.NDArray[np.bool_] | Non
 
 
 def _doubt(step: SynchronousStep) -> str:
-    """Return a sentence if the fitted synchronous step may be off by more than 10 %, else nothing."""
+    """Return a sentence if the error of the fitted synchronous step may exceed 10 %, else an empty text."""
     if abs(step.error) + step.uncertainty <= USABLE:
         return ""
     more = "more" if step.error > 0 else "less"
@@ -184,7 +188,7 @@ def _of_each(delays: Sequence[Delay]) -> str:
 
 
 def _of_one_family(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the delays per worker: of the family with the least AIC, if one was fitted to all."""
+    """Return one delay per worker: of the family with the least total AIC, if one was fitted to all workers."""
     single = table[table["worker"] != ALL]
     aic = single.pivot_table(index="worker", columns="name", values="aic", aggfunc="first")
     total = aic.sum(skipna=False).dropna()
@@ -192,10 +196,10 @@ def _of_one_family(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _levelled(steps: pd.DataFrame) -> list[Floats]:
-    """Return the times of each worker, divided by what the workers of each step have in common.
+    """Return the times of each worker, divided by the factor that the workers of each step have in common.
 
-    That is the step's median, shrunk to the share of its (logarithmic) variance that two halves of the workers
-    have in common: the rest is chance, which stays with the worker.
+    This factor is the step's median, shrunk to the share of its (logarithmic) variance that two halves of the
+    workers have in common. The rest of the variance is chance and stays in the worker's times.
     """
     times = steps.to_numpy(float)
     middle = np.log(row_medians(times))

@@ -1,4 +1,4 @@
-"""Families of delays: the fit of each by maximum likelihood, its distance, the tail, and how a job ages."""
+"""Families of delays: maximum-likelihood fits, distances, tails, and ageing of jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stalegrad.simulator.timing.delays import (
 Floats = npt.NDArray[np.float64]
 
 CONSTANT = 1e-9
-"""Times whose range is below this share of their mean are one constant."""
+"""Range of times, relative to their mean, below which they count as constant."""
 
 NEWER_LONGER, NEWER_SHORTER, MEMORYLESS, NEITHER = (
     "new-longer-than-used",
@@ -38,29 +38,29 @@ NEWER_LONGER, NEWER_SHORTER, MEMORYLESS, NEITHER = (
 )
 
 CERTAIN = 3.5
-"""Standard errors from which a difference of survival functions counts. By chance 1 to 4 % of samples of 43 to
-10,000 exponential times show one."""
+"""Number of standard errors above which a difference of survival functions counts. By chance it is exceeded in 1
+to 4 % of samples of 43 to 10,000 exponential times."""
 
 EXPECTED = 5
-"""Least number of times expected beyond u + t for a pair (u, t) to be looked at."""
+"""Least expected number of times beyond u + t for a pair (u, t) to be compared."""
 
 GROUPS = 5_000
-"""Largest number of times in a search for a maximum, each the mean of neighbours in order of size, and of points
-at which the Kolmogorov-Smirnov distance is evaluated."""
+"""Largest number of values in a search for a maximum, where each value is the mean of neighbouring times in sorted
+order; also the largest number of points at which the Kolmogorov-Smirnov distance is evaluated."""
 
 EXACT = 1_000
 """Largest number of times for which p-values of the Kolmogorov-Smirnov distance are exact."""
 
 TAIL = 5
-"""Least number of largest times that Hill's estimate is made from."""
+"""Least number of largest times for Hill's estimate."""
 
 
 def fit_families(times: Floats) -> list[Delay]:
     """Return every delay with the parameters of maximum likelihood, given positive times.
 
     An Erlang delay is found as the gamma delay with cv = 1/sqrt(shape). The hyper-exponential delay (two branches)
-    is fitted to times with a coefficient of variation above 1 only, as it always has itself; to a constant
-    the deterministic delay alone.
+    is fitted only to times with a coefficient of variation above 1, because its own is at least 1. For constant
+    times only the deterministic delay is returned.
     """
     mean, logs = float(times.mean()), np.log(times)
     low, high = float(times.min()), float(times.max())
@@ -83,7 +83,7 @@ def _weibull(relative: Floats, scale: float) -> Delay:
     logs = np.log(relative)
 
     def slope(log_shape: float) -> float:
-        """Derivative of the profile likelihood in the shape."""
+        """Return the derivative of the profile likelihood with respect to the shape."""
         powers = relative ** np.exp(log_shape)
         return float(np.exp(-log_shape) + logs.mean() - (powers @ logs) / powers.sum())
 
@@ -109,7 +109,7 @@ def _hyper_exponential(times: Floats) -> Delay:
 
 
 def _grouped(times: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Return the times, or of many the means of neighbours, and how many each stands for (equal within one)."""
+    """Return the times, or means of neighbours if there are many, and the number of times behind each value."""
     if len(times) <= GROUPS:
         return times, np.ones(len(times), np.int64)
     cuts = np.linspace(0, len(times), GROUPS + 1, dtype=int)
@@ -137,14 +137,15 @@ def log_density(delay: Delay, times: Floats) -> Floats:
 
 @functools.lru_cache(maxsize=16)
 def _law(delay: Delay) -> Any:
-    """Return the SciPy distribution of a delay: to make one takes as long as thousands of evaluations."""
+    """Return the SciPy distribution of a delay, cached: making one takes as long as thousands of evaluations."""
     return delay.distribution()
 
 
 def ks_p_value(distance: float, count: int) -> float:
-    """Return the probability that times of a known delay have a larger Kolmogorov-Smirnov distance.
+    """Return the probability that ``count`` times of a known delay have a larger Kolmogorov-Smirnov distance.
 
-    Above 1,000 times it is the limiting delay with Stephens' correction, within 5 % of the exact one down to 1e-8.
+    Above 1,000 times it is computed from the limiting distribution with Stephens' correction, which agrees with
+    the exact one within 5 % for probabilities of at least 1e-8.
     """
     if count <= EXACT:
         return float(stats.kstwo.sf(distance, count))
@@ -153,17 +154,18 @@ def ks_p_value(distance: float, count: int) -> float:
 
 
 def parameters(delay: Delay) -> int:
-    """Return how many parameters of a delay were fitted."""
+    """Return the number of fitted parameters of a delay."""
     if isinstance(delay, HyperExponential):
         return 2 * len(delay.means) - 1
     return 1 if isinstance(delay, Deterministic | Exponential) else 2
 
 
 def delay_ageing(delay: Delay) -> str:
-    """Return whether a new job takes longer than the rest of a used one: P(X > u + t) <= P(X > u) P(X > t).
+    """Return how the time of a new job compares with the remaining time of a job that has already run for a while.
 
-    ``new-longer-than-used``: always; ``new-shorter-than-used``: always the reverse; ``memoryless``: always equal;
-    ``neither``: it depends, as in all delays with a power tail above a least time.
+    ``new-longer-than-used``: P(X > u + t) <= P(X > u) P(X > t) for all u and t; ``new-shorter-than-used``: >= for
+    all u and t; ``memoryless``: = for all u and t; ``neither``: none of these, as for all delays with a least time
+    and a power tail.
 
     Reference: Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Definition 1.
     """
@@ -179,10 +181,10 @@ def delay_ageing(delay: Delay) -> str:
 
 
 def observed_ageing(times: Floats) -> str:
-    """Return the same of measured times: which way P(X > u + t) differs from P(X > u) P(X > t), beyond chance.
+    """Return the ageing of measured times: how P(X > u + t) differs from P(X > u) P(X > t), beyond chance.
 
-    Compared are all pairs of deciles, if their joint tail is not too thin for the number of
-    times; ``memoryless`` means that no difference is seen.
+    All pairs (u, t) of deciles are compared for which enough times are expected beyond u + t. ``memoryless`` means
+    that no difference is significant.
     """
     ordered = np.sort(times)
     points = np.quantile(ordered, np.arange(1, 10) / 10)
@@ -204,7 +206,7 @@ def observed_ageing(times: Floats) -> str:
 def tail_index(times: Floats) -> float:
     """Return Hill's estimate of alpha in P(X > t) ~ t^-alpha, from the sqrt(n) largest times; NaN below 25 times.
 
-    A small value (below 3, say) is a heavy tail; light tails give large values that grow with the sample.
+    A small value (for example below 3) indicates a heavy tail; light tails give large values that grow with n.
 
     Reference: Hill, A Simple General Approach to Inference About the Tail of a Distribution, 1975.
     """

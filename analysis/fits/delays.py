@@ -1,4 +1,4 @@
-"""Fits of delays: the delay that measured times follow, and whether workers differ."""
+"""Fits of delays: the delay that measured times follow, and differences between workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Row = dict[str, object]
 """A row of a table of fits."""
 
 MESSAGES = ("worker", "read_time", "finish_time", "update", "steps", "fate")
-"""Columns of the messages of a trace that a fit looks at."""
+"""Columns of a trace's messages that a fit uses."""
 
 FEWEST = 4
 """Least number of times per worker: one more than the largest delay has parameters."""
@@ -44,16 +44,16 @@ class DelayFit:
     Attributes:
         table: one row per worker (``all``: all times together) and delay, the best first: ``worker``, ``name``
             (that of the delay in a spec), ``delay`` (the delay itself), ``log_likelihood``, ``aic``, ``ks``
-            (Kolmogorov-Smirnov distance), ``p_value`` (of ``ks``, for parameters known beforehand: too large for
-            fitted ones), ``ageing`` (of the delay: ``new-longer-than-used``, NLTU, ``new-shorter-than-used``,
-            ``memoryless`` or ``neither``).
-        workers: one row per worker and ``all``: ``times`` (how many), ``mean`` (s), ``cv``, ``tail_index``
+            (Kolmogorov-Smirnov distance), ``p_value`` (of ``ks``, for a delay with known parameters; it is too
+            large for fitted ones), ``ageing`` (of the delay: ``new-longer-than-used``, NLTU,
+            ``new-shorter-than-used``, ``memoryless`` or ``neither``).
+        workers: one row per worker and ``all``: ``times`` (their number), ``mean`` (s), ``cv``, ``tail_index``
             (Hill), ``ageing`` (of the times themselves), ``ratio`` (typical time over the median worker's, with
             the 95 % confidence limits ``least`` and ``most``), ``above`` (share of steps above the step's median)
             and ``differs`` (``slower`` or ``faster`` than the others beyond chance, or ``no``).
-        imbalance: between the workers; its ``verdict``, ``slow`` and ``words`` are repeated here.
-        choice: what stands for the log in a simulation; its ``compute``, ``fits``, ``step``, ``agrees`` and
-            ``words`` are repeated here.
+        imbalance: imbalance between the workers; its ``verdict``, ``slow`` and ``words`` are also attributes here.
+        choice: delays that represent the log in a simulation; its ``compute``, ``fits``, ``step``, ``agrees`` and
+            ``words`` are also attributes here.
     """
 
     table: pd.DataFrame
@@ -63,7 +63,7 @@ class DelayFit:
 
     @property
     def verdict(self) -> str:
-        """``random``, ``persistent`` or ``nearly constant``."""
+        """The kind of imbalance: ``random``, ``persistent`` or ``nearly constant``."""
         return self.imbalance.verdict
 
     @property
@@ -73,33 +73,33 @@ class DelayFit:
 
     @property
     def compute(self) -> Delay | tuple[Delay, ...]:
-        """What ``Cluster(compute=...)`` takes: one delay, or one per worker in the order of ``workers``.
+        """The argument of ``Cluster(compute=...)``: one delay, or one per worker in the order of ``workers``.
 
-        If a delay fits, it is the best of all times together; if the imbalance is persistent, the delays per
-        worker of the family with the least AIC in all. If none fits, it is an ``Empirical`` per worker, which
-        draws from the worker's own times. Draws are independent: what is common to all workers of a step is not
+        If a delay fits, it is the best one for all times together, or, if the imbalance is persistent, one delay
+        per worker, of the family with the least total AIC. If none fits, it is an ``Empirical`` per worker, which
+        draws from the worker's own times. Draws are independent: effects common to all workers of a step are not
         reproduced.
         """
         return self.choice.compute
 
     @property
     def fits(self) -> bool:
-        """Whether ``compute`` is a delay that fits the times; else it draws from the times themselves."""
+        """Whether ``compute`` is a delay that fits the times; otherwise it draws from the times themselves."""
         return self.choice.fits
 
     @property
     def step(self) -> SynchronousStep:
-        """Seconds of a synchronous step, as ``measured`` and as ``fitted``: of ``compute``."""
+        """Mean seconds of a synchronous step, ``measured`` in the log and ``fitted`` with ``compute``."""
         return self.choice.step
 
     @property
     def agrees(self) -> bool:
-        """Whether the synchronous step of ``compute`` is within 10 % of the measured one, for certain."""
+        """Whether the synchronous step of ``compute`` is surely within 10 % of the measured one."""
         return self.choice.agrees
 
     @property
     def words(self) -> str:
-        """The verdict with its reasons, and what ``compute`` is, in sentences."""
+        """The verdict with its reasons, and a description of ``compute``, in sentences."""
         return f"{self.imbalance.words} {self.choice.words}"
 
     def __str__(self) -> str:
@@ -118,23 +118,23 @@ def fit_delays(
 ) -> DelayFit:
     """Find the delays that describe measured times, and whether the imbalance of workers is random or persistent.
 
-    The delays are fitted by maximum likelihood. They are judged on times as measured. Which workers are slow is
-    found by ranks and medians within steps (if ``step`` is given), which pauses, heavy tails and a drift of the
-    whole cluster do not distort; the modules ``stalegrad.analysis.fits.persistence`` and ``imbalance`` name the
-    thresholds and why. The fit compares its own synchronous step with the measured one and says how far it is off.
+    The delays are fitted by maximum likelihood and compared with the times as measured. Slow workers are found by
+    ranks and medians within steps (if ``step`` is given), which are robust to pauses, heavy tails and a drift of
+    the whole cluster; the modules ``stalegrad.analysis.fits.persistence`` and ``imbalance`` define and explain the
+    thresholds. The fit compares its own synchronous step with the measured one and reports the error.
 
     Args:
-        measured: positive seconds, one row per worker and step, as ``read_step_times``, ``read_intervals`` and
-            ``read_trace_events`` return them; a trace, or its messages: seconds per local step of those that were
-            sent; or an array of the times of one worker, or of several that are known to be alike.
-        worker: column of the worker.
-        seconds: column of the time.
-        step: column of the step, if the workers' steps belong together, in order; workers may lack steps. Of a
-            synchronous trace, ``update``.
+        measured: positive seconds, one row per worker and step, as returned by ``read_step_times``,
+            ``read_intervals`` and ``read_trace_events``; or a trace or its messages, whose sent messages give
+            seconds per local step; or an array of the times of one worker, or of several equal workers.
+        worker: name of the column of workers.
+        seconds: name of the column of times.
+        step: name of the column of steps, if the workers' steps belong together, in order; a worker may lack
+            steps. For a synchronous trace, ``update``.
 
     Raises:
         ValueError: for a missing column, times that are not finite and positive, fewer than 4 times of a worker,
-            a (worker, step) that is given twice, fewer than 2 steps that several workers have made.
+            a repeated pair (worker, step), or fewer than 2 steps made by several workers.
     """
     frame = _frame(measured, worker, seconds, step)
     grouped: dict[Hashable, Floats] = {
@@ -221,7 +221,7 @@ def _frame(
 
 
 def _sent(messages: pd.DataFrame, seconds: str) -> pd.DataFrame:
-    """Return the messages that were computed to their end, with the seconds of a local step."""
+    """Return the messages whose computation was completed, with the seconds per local step."""
     sent = messages[messages["fate"].isin(["used", "discarded"])]
     return sent.assign(**{seconds: (sent["finish_time"] - sent["read_time"]) / sent["steps"]})
 
@@ -239,7 +239,7 @@ def _check_times(grouped: dict[Hashable, Floats]) -> None:
 
 
 def _steps(frame: pd.DataFrame, worker: str, seconds: str, step: str) -> pd.DataFrame:
-    """Return steps by workers, for the steps that two workers or more have made; NaN where one has not."""
+    """Return times as (steps, workers), for steps that at least two workers made; NaN where a worker did not."""
     if frame[step].isna().any():
         raise ValueError(f"column {step!r} has gaps: every time belongs to a step")
     twice = frame.duplicated([worker, step])

@@ -1,4 +1,4 @@
-"""Imbalance of workers: which are slow beyond chance, and the variance between workers, steps and the rest."""
+"""Imbalance of workers: workers that are slow beyond chance, and variance between workers, steps and the rest."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from stalegrad.analysis.fits.persistence import AT_LEAST, SLOW, compare_in_steps
 Floats = npt.NDArray[np.float64]
 
 SMALL = 0.05
-"""Nearly constant: workers differ within a step by less than this coefficient of variation. Then a synchronous
-step of up to 32 workers with normal times takes less than 1 + 2.07 * 0.05 = 1.10 times the mean: a tenth of the
-time is the line drawn here between what may be neglected and what may not."""
+"""Coefficient of variation within a step below which times are nearly constant. Then a synchronous step of up to
+32 workers with normal times takes less than 1 + 2.07 * 0.05 = 1.10 times the mean; an excess of up to a tenth is
+regarded as negligible."""
 
 NOTED = 0.005
-"""Smaller differences between workers are not mentioned, however certain."""
+"""Difference between workers below which it is not reported, even if it is significant."""
 
 SHARE = 0.5
-"""Persistent without a slow or a fast worker: workers account for at least half of the imbalance."""
+"""Least share of workers in the imbalance for the verdict ``persistent`` without a slow or a fast worker."""
 
 ROUNDS = 20
-"""Alternations of the fit of worker and step effects where workers lack steps; it converges in a few."""
+"""Alternations of the fit of worker and step effects if workers lack steps; a few suffice for convergence."""
 
 NAMED = 8
-"""Workers that a sentence names at most."""
+"""Largest number of workers that a sentence names."""
 
 
 @dataclass(frozen=True)
 class Imbalance:
-    """How the times of workers differ.
+    """Differences between the times of workers.
 
     Attributes:
-        verdict: ``random`` (workers alike, their times vary), ``persistent`` (some always take longer) or
-            ``nearly constant``.
+        verdict: ``random`` (workers are alike, their times vary), ``persistent`` (some workers always take longer)
+            or ``nearly constant``.
         slow: the persistently slow workers.
-        fast: the persistently fast ones.
-        variance: seconds squared between workers (``worker``), between steps, common to all workers (``step``;
-            0 if no steps were given: it is then in ``residual``), and the rest (``residual``).
-        slowdown: time of a synchronous step over the mean time: the slowest worker's over the mean, averaged
-            over the measured steps (of the workers that have a time in it); without steps, for independent draws
+        fast: the persistently fast workers.
+        variance: components of variance in seconds squared: between workers (``worker``), between steps and common
+            to all workers (``step``; 0 without steps, when ``residual`` includes it), and the rest (``residual``).
+        slowdown: time of a synchronous step over the mean time: the slowest worker's time over the mean, averaged
+            over the measured steps (of the workers with a time in the step); without steps, for independent draws
             of every worker.
-        words: all this in a sentence.
+        words: a summary in sentences.
     """
 
     verdict: str
@@ -59,18 +59,18 @@ class Imbalance:
 
 
 def imbalance(times: Mapping[Hashable, Floats], steps: pd.DataFrame | None) -> tuple[Imbalance, pd.DataFrame]:
-    """Find the slow workers, divide the variance and judge.
+    """Find the slow workers, divide the variance into components, and classify the imbalance.
 
-    Who is slow rests on ranks and medians (:mod:`stalegrad.analysis.fits.persistence`): rare pauses and heavy
-    tails neither hide nor make a slow worker. The variance components are those of analysis of variance (moments):
-    one-way, or two-way without replication if ``steps`` is given.
+    Slow workers are found by ranks and medians (:mod:`stalegrad.analysis.fits.persistence`), so that rare pauses
+    and heavy tails neither hide a slow worker nor make a worker appear slow. The variance components are those of
+    analysis of variance (moments): one-way, or two-way without replication if ``steps`` is given.
 
     Args:
-        times: worker -> its times, in seconds.
+        times: times of each worker, by worker, in seconds.
         steps: one row per step in order, one column per worker, NaN where a worker has no time; or None.
 
     Returns:
-        The verdict, and the comparison of workers that it rests on.
+        The imbalance, and the comparison of workers on which it is based.
     """
     compared = compare_samples(times) if steps is None else compare_in_steps(steps)
     certain, ratio = compared["certain"], compared["ratio"]
@@ -115,7 +115,7 @@ def _one_way(times: Mapping[Hashable, Floats]) -> tuple[dict[str, float], float,
 
 
 def _two_way(times: Floats) -> tuple[dict[str, float], float, bool]:
-    """As :func:`_one_way`, after the effects of steps have been taken away; gaps are allowed."""
+    """Return the same as :func:`_one_way`, after subtracting the effects of steps; NaN is allowed."""
     there = np.isfinite(times)
     counts, width = there.sum(axis=0), there.sum(axis=1)
     filled = np.where(there, times, 0.0)
@@ -197,12 +197,12 @@ def _named(compared: pd.DataFrame, workers: Sequence[Hashable] | pd.Index) -> st
 
 
 def _slowdown(times: Mapping[Hashable, Floats]) -> float:
-    """Return the expected largest of one draw per worker, over the mean of the workers."""
+    """Return the expected maximum of one draw per worker, over the mean of the workers."""
     return largest_of(list(times.values())) / float(np.mean([sample.mean() for sample in times.values()]))
 
 
 def largest_of(samples: Sequence[Floats]) -> float:
-    """Return the expected largest of one independent draw from each sample, in seconds; exact."""
+    """Return the exact expected maximum of one independent draw from each sample, in seconds."""
     # The probability that all draws are at most v grows by c / (c - 1) at the c-th smallest value of a sample.
     ranks = np.concatenate([np.arange(1, len(sample) + 1) for sample in samples])
     with np.errstate(divide="ignore"):

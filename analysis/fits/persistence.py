@@ -1,4 +1,4 @@
-"""Tests for persistently slow workers: ranks within steps, which neither pauses nor heavy tails distort."""
+"""Tests for persistently slow workers, by ranks within steps, which are robust to pauses and heavy tails."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from scipy import stats
 Floats = npt.NDArray[np.float64]
 
 CHANCE = 0.002
-"""Probability that a worker of a log of alike workers is said to be certainly slow; for fast, the same again."""
+"""Probability that some worker of a log of equal workers is found to be slower by chance; the same for faster."""
 
 IN_BLOCKS = 0.01
-"""Level of a second test, of the worker's own blocks of steps: a short spell of bad luck passes the first only."""
+"""Level of a second test, on the worker's own blocks of steps, which rejects workers that were slow only for a
+while by chance."""
 
 BLOCKS = (20, 10, 5)
-"""Numbers of blocks of consecutive steps; they show how much neighbouring steps have in common."""
+"""Numbers of blocks of consecutive steps by which the correlation of neighbouring steps is estimated."""
 
 OWN = 10
 """Number of blocks of the second test."""
@@ -28,33 +29,34 @@ SHORTEST = 5
 """Least number of steps in a block. Logs of fewer than 4 blocks are tested as if steps were independent."""
 
 SLOW = 0.05
-"""A worker is slow if, beyond chance, its typical time exceeds the median worker's by this share: it alone then
-slows every synchronous step as much. Certain differences that are smaller are reported as such."""
+"""Least share by which the typical time of a slow worker exceeds the median worker's, beyond chance: the worker
+alone then slows every synchronous step by this share. Smaller significant differences are reported separately."""
 
 AT_LEAST = 0.03
-"""The lower confidence limit of its typical time must exceed the median worker's by this: of workers that differ
-a little, none is called slow by chance."""
+"""Least share by which the lower confidence limit of a slow worker's typical time exceeds the median worker's. It
+prevents that workers with small differences are called slow by chance."""
 
 
 def compare_in_steps(steps: pd.DataFrame) -> pd.DataFrame:
-    """Compare workers with one another within each step, so that what all of them share cancels.
+    """Compare workers with each other within each step, so that effects common to all of them cancel.
 
-    Each time becomes its rank among the times of its step, standardised to mean 0 and variance 1. If workers are
-    alike, the sum of a worker's scores over n steps, divided by sqrt(n), is standard normal whatever the
-    distribution (Friedman's test, one worker at a time); it is divided by the inflation that blocks of
-    consecutive steps show. The same is done with signs, above or below the step's median: they see a worker that
-    is always just above it, between as many that are far slower and far faster. P-values are multiplied by the
-    number of workers and of tests (Bonferroni). Workers that stand out by 5 % or more are then left out, and the
-    others are compared among themselves: next to a fast one, all others would look slow.
+    Each time is replaced by its rank among the times of its step, standardised to mean 0 and variance 1. If
+    workers are alike, the sum of a worker's scores over n steps, divided by sqrt(n), is asymptotically standard
+    normal for every distribution (Friedman's test, one worker at a time). It is divided by the square root of the
+    variance inflation estimated from blocks of consecutive steps. The same is done with signs, above or below the
+    step's median, which detect a worker that is always slightly above the median while others are far slower or
+    far faster. P-values are multiplied by the number of workers and of tests (Bonferroni). Workers that differ by
+    5 % or more are then left out, and the others are compared among themselves, because next to a fast worker all
+    others look slow.
 
     Args:
         steps: seconds, one row per step in order, one column per worker; NaN where a worker has no time.
 
     Returns:
-        One row per worker: ``ratio`` (median over steps of its time over the median of the others' in that step;
-        1 for the middle worker), ``least`` and ``most`` (95 % confidence limits of that median, for independent
-        steps), ``above`` (share of steps in which it is above the step's median), ``certain`` (1: slower than the
-        others beyond chance, -1: faster, 0: neither).
+        One row per worker: ``ratio`` (median over steps of its time over the median of the others in the same
+        step; 1 for the middle worker), ``least`` and ``most`` (95 % confidence limits of that median, for
+        independent steps), ``above`` (share of steps in which it is above the step's median), ``certain`` (1:
+        slower than the others beyond chance, -1: faster, 0: neither).
 
     Reference: Friedman, The Use of Ranks to Avoid the Assumption of Normality Implicit in the Analysis of
     Variance, 1937.
@@ -76,7 +78,7 @@ def compare_samples(times: Mapping[Hashable, Floats]) -> pd.DataFrame:
     """Compare workers whose steps do not belong together, by their ranks among all times (Kruskal and Wallis).
 
     Args:
-        times: worker -> its times in the order of the log, in seconds.
+        times: times of each worker in the order of the log, by worker, in seconds.
 
     Returns:
         As :func:`compare_in_steps`; ``above`` is the share of times above the median of all.
@@ -106,13 +108,13 @@ def row_medians(values: Floats) -> Floats:
 
 
 def _medians_of_others(times: Floats) -> Floats:
-    """Return the median of the other finite values of its row for each of them."""
+    """Return, for each value, the median of the other finite values of its row."""
     order = np.argsort(times, axis=1)  # NaN last
     place = np.argsort(order, axis=1)
     ordered = np.take_along_axis(times, order, 1)
     others = np.isfinite(times).sum(axis=1)[:, None] - 1
     low, high = np.maximum(others - 1, 0) // 2, np.maximum(others, 0) // 2
-    # Among the others, the values from one's own place on are one place further down.
+    # Without the value itself, all values from its place on move down by one place.
     first, second = (
         np.take_along_axis(ordered, np.minimum(at + (place <= at), times.shape[1] - 1), 1) for at in (low, high)
     )
@@ -147,7 +149,7 @@ def _compare(times: Floats, middle: Floats) -> npt.NDArray[np.int64]:
 
 
 def _certain(scores: list[Floats], variance: Floats, chance: float) -> npt.NDArray[np.int64]:
-    """Return 1, -1 or 0 for each worker, given its scores in order and the variance of their mean under chance."""
+    """Return 1, -1 or 0 for each worker, given its scores in order and the variance of their mean by chance."""
     inflation = math.sqrt(max(1.0, *(_inflation(scores, number) for number in BLOCKS)))
     found = np.zeros(len(scores), np.int64)
     if len(scores) < 2:
@@ -163,7 +165,7 @@ def _certain(scores: list[Floats], variance: Floats, chance: float) -> npt.NDArr
 
 
 def _block_means(scores: Floats, number: int) -> Floats:
-    """Return the mean of each block of consecutive steps; none for short logs, NaN for a block without scores."""
+    """Return the mean of each block of consecutive steps: NaN for a block without scores, empty for short logs."""
     number = min(number, len(scores) // SHORTEST)
     if number < 4:
         return np.empty(0)
@@ -174,7 +176,7 @@ def _block_means(scores: Floats, number: int) -> Floats:
 
 
 def _inflation(scores: list[Floats], number: int) -> float:
-    """Return how much larger the variance of block means is than of independent scores, over all workers."""
+    """Return the variance of block means over its value for independent scores, summed over all workers."""
     seen = expected = 0.0
     for own in scores:
         means = _block_means(own, number)
@@ -186,7 +188,7 @@ def _inflation(scores: list[Floats], number: int) -> float:
 
 
 def _lasting(means: Floats, z: float) -> bool:
-    """Return whether a worker's blocks agree that it is slower (or faster): a t-test of their means."""
+    """Return whether a worker is slower (or faster) in its blocks, too, by a t-test of their means."""
     means = means[np.isfinite(means)]
     if len(means) < 4:
         return True

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ALL = "all"
-"""Whose fit it is when the messages of all workers are taken together."""
+"""Name of the fit to the messages of all workers together."""
 
 MEASURES = ("bhattacharyya", "fitted", "log_likelihood", "aic", "chi_square", "dof", "p_value")
 """Columns of a fit's table after the parameters."""
 
 CELL = 5.0
-"""Least expected count of a cell in the chi-square test."""
+"""Least expected count in a cell of the chi-square test."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class StalenessFit:
     Attributes:
         table: one row per model (and worker), with the columns ``worker`` (if fitted per worker; ``all``: all
             messages together), ``model``, the parameters ``p, tau_hat, lam, nu, r`` (those of the chosen models;
-            NaN where a model lacks one), ``bhattacharyya`` (distance of model and histogram), ``fitted``
+            NaN if a model does not have one), ``bhattacharyya`` (distance between model and histogram), ``fitted``
             (number of free parameters), ``log_likelihood``, ``aic``, ``chi_square``, ``dof``, ``p_value``.
-        counts: worker -> how often staleness 0, 1, ... was seen.
+        counts: numbers of messages with staleness 0, 1, ..., by worker.
     """
 
     table: pd.DataFrame
@@ -59,11 +59,11 @@ class StalenessFit:
         """Plot the histogram and the fitted models over it, see ``analysis.plots.staleness_fit``.
 
         Args:
-            ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
-            worker: whose staleness; by default that of all.
+            ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
+            worker: worker whose staleness is drawn; by default all workers together.
 
         Returns:
-            The axes. The legend names the models by Bhattacharyya distance, the nearest first.
+            The axes. The legend lists the models by Bhattacharyya distance, the nearest first.
 
         Raises:
             ValueError: for a worker that was not fitted.
@@ -90,34 +90,34 @@ def fit_staleness(
     workers: int | None = None,
     per_worker: bool = False,
 ) -> StalenessFit:
-    """Fit distributions of staleness tau = 0, 1, ... to what was observed.
+    """Fit distributions of staleness tau = 0, 1, ... to observed values.
 
     * ``geometric``: p (1 - p)^tau;
     * ``uniform``: 1 / (tau_hat + 1) up to tau_hat;
     * ``poisson``: e^-lam lam^tau / tau!;
     * ``cmp`` (Conway-Maxwell-Poisson): lam^tau / ((tau!)^nu Z); its mode is about lam^(1/nu); overdispersed for
       nu < 1, down to the geometric distribution at nu = 0;
-    * ``negative-binomial``: r, p as in ``scipy.stats.nbinom``; at least as wide as the Poisson model, which it is
-      for r to infinity (r is at most 1e4 means).
+    * ``negative-binomial``: r, p as in ``scipy.stats.nbinom``; its variance is at least that of the Poisson model,
+      which is its limit as r goes to infinity (r is at most 1e4 times the mean).
 
-    The messages of a run depend on one another, so that the p-values of a long trace are smaller than they
-    should be: compare models by ``bhattacharyya`` and ``aic``.
+    The messages of a run depend on each other, so that the p-values of a long trace are too small: compare models
+    by ``bhattacharyya`` and ``aic``.
 
     Args:
         observed: a trace, whose used messages are taken, or an array of whole numbers.
-        models: which to fit.
-        by: ``likelihood``: maximum likelihood; ``bhattacharyya``: least Bhattacharyya distance of model and
-            histogram, -ln sum over tau of sqrt(q(tau) p(tau)), as the paper does. The likelihood (and AIC) is
+        models: names of the models to fit.
+        by: ``likelihood``: maximum likelihood; ``bhattacharyya``: least Bhattacharyya distance between model and
+            histogram, -ln sum over tau of sqrt(q(tau) p(tau)), as in the paper. The likelihood (and AIC) is
             reported in either case; a uniform distribution fitted by distance may give some value probability 0.
         constraint: ``"m"``, the paper's, fixes p = 1/m, lam = m (Poisson) and lam^(1/nu) = m (CMP) for m
-            workers; ``"m-1"`` puts m - 1 for m in the latter two, for staleness that counts from 0 has mean
+            workers; ``"m-1"`` replaces m by m - 1 in the latter two, because staleness that counts from 0 has mean
             m - 1. The uniform and the negative binomial distribution stay free. Default: all parameters are free.
-        workers: m; by default that of the trace.
-        per_worker: fit the messages of each worker too, after those of all.
+        workers: number of workers m; by default that of the trace.
+        per_worker: whether to fit the messages of each worker, too, after those of all.
 
     Raises:
-        ValueError: for an empty trace, staleness that is negative or no whole number, the same staleness in all
-            messages (of all, or of a worker), no more values than a model has parameters, an unknown name.
+        ValueError: for an empty trace, staleness that is negative or not a whole number, the same staleness in all
+            messages (of all workers, or of one), no more values than a model has parameters, or an unknown name.
 
     Reference:
         Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019.
@@ -162,7 +162,7 @@ def _row(model: str, parameters: tuple[float, ...], fitted: int, counts: Ints) -
 
 
 def _chi_square(counts: Ints, p: Floats, fitted: int) -> tuple[float, int]:
-    """Return Pearson's statistic and its degrees of freedom, over neighbours pooled to ``CELL`` expected."""
+    """Return Pearson's statistic and its degrees of freedom, with cells pooled to expected counts of ``CELL``."""
     total = counts.sum()
     expected = np.append(p, max(1.0 - p.sum(), 0.0)) * total
     observed = np.append(counts, 0)
@@ -204,7 +204,7 @@ def _checked(worker: int | str, observed: npt.ArrayLike, models: Sequence[str]) 
     """Return staleness as integers.
 
     Raises:
-        ValueError: if it is none, or nothing can be fitted to it.
+        ValueError: if the values are not staleness, or no model can be fitted to them.
     """
     of = "staleness" if worker == ALL else f"staleness of worker {worker}"
     values = np.asarray(observed)

@@ -1,4 +1,4 @@
-"""Distributions of staleness on 0, 1, 2, ..., in logs, and the search for their parameters."""
+"""Log probabilities of distributions of staleness on 0, 1, 2, ..., and the search for their parameters."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Ints = npt.NDArray[np.int64]
 Loss = Callable[[Floats], float]
 
 NEGLIGIBLE = 40.0
-"""Terms this far below the largest, in logs, are left out of a sum: e^-40 is below a rounding error."""
+"""Terms whose logarithm is this far below the largest are left out of a sum: e^-40 is below a rounding error."""
 
 SUMMED = 16_384
-"""Of longer sums only the first ``HEAD`` terms are added up; the others change slowly, and an integral does
-(Euler-Maclaurin)."""
+"""Number of terms above which only the first ``HEAD`` terms of a sum are added; the others change slowly and are
+replaced by an integral (Euler-Maclaurin)."""
 
 HEAD = 1_024
 
@@ -29,12 +29,12 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 
 def cmp_log_pmf(k: npt.ArrayLike, log_lam: float, nu: float) -> Floats:
-    """Return log of lam^k / ((k!)^nu Z(lam, nu)), the Conway-Maxwell-Poisson distribution; nu = 1 is Poisson's."""
+    """Return log of lam^k / ((k!)^nu Z(lam, nu)), the Conway-Maxwell-Poisson distribution (nu = 1: Poisson)."""
     return np.asarray(_log_terms(k, log_lam, nu) - cmp_log_normaliser(log_lam, nu))
 
 
 def cmp_log_normaliser(log_lam: float, nu: float) -> float:
-    """Return log Z(lam, nu), Z = sum over i of lam^i / (i!)^nu; inf if its largest term lies beyond 1e12."""
+    """Return log Z(lam, nu), Z = sum over i of lam^i / (i!)^nu; inf if its largest term is beyond i = 1e12."""
     if (nu == 0 and log_lam >= 0) or log_lam > nu * np.log(1e12):
         return np.inf
     mode = np.exp(log_lam / nu) if log_lam > 0 else 0.0
@@ -65,14 +65,14 @@ def _log_terms(k: npt.ArrayLike, log_lam: float, nu: float) -> Floats:
 
 
 class Tie(NamedTuple):
-    """The constraint of the paper: ``workers`` fixes the geometric model, ``mode`` lam^(1/nu) of the others."""
+    """The constraint of the paper: ``workers`` fixes the geometric model; ``mode`` is lam^(1/nu) of the others."""
 
     workers: int
     mode: int
 
 
 Family = tuple[list[float], Callable[[Floats], tuple[float, ...]]]
-"""Where to start the search, in coordinates of order 1, and which parameters the coordinates stand for."""
+"""The start of a search, in coordinates of order 1, and the function from coordinates to parameters."""
 
 
 def _geometric(mean: float, variance: float, tie: Tie | None) -> Family:
@@ -94,7 +94,7 @@ def _cmp(mean: float, variance: float, tie: Tie | None) -> Family:
     start = float(np.log(mean / variance))
     if tie:
         return [start], lambda x: (nu(x) * np.log(tie.mode), nu(x))
-    # The slope of log p at the mean, in standard deviations, is nearly independent of nu; lam is not.
+    # The slope of log p at the mean, in standard deviations, hardly depends on nu; lam does.
     return [start, 0.0], lambda x: (nu(x) * digamma(mean + 1) + x[1] / np.sqrt(variance), nu(x))
 
 
@@ -107,7 +107,7 @@ def _negative_binomial(mean: float, variance: float, tie: Tie | None) -> Family:
 
 
 class Model(NamedTuple):
-    """A distribution of staleness: its parameters, log p(k) given them, and its family to search in."""
+    """A distribution of staleness: names of its parameters, log p(k) given them, and its family for the search."""
 
     parameters: tuple[str, ...]
     log_pmf: Callable[..., Any]
@@ -124,27 +124,27 @@ MODELS = Registry[Model](
         "negative-binomial": Model(("r", "p"), stats.nbinom.logpmf, _negative_binomial),
     },
 )
-"""The models of staleness by name; ``MODELS.register`` adds one of your own."""
+"""The models of staleness by name; ``MODELS.register`` adds your own."""
 
 
 def described(model: str, parameters: tuple[float, ...]) -> dict[str, float]:
-    """Return the parameters by the names of the literature; lam of a narrow one may be too large for a float."""
+    """Return the parameters by their names in the literature; lam may overflow to infinity for large nu."""
     named = dict(zip(MODELS[model].parameters, parameters, strict=True))
     with np.errstate(over="ignore"):
         return {("lam" if k == "log_lam" else k): (np.exp(v) if k == "log_lam" else v) for k, v in named.items()}
 
 
 def bhattacharyya(share: Floats, log_p: Floats) -> float:
-    """Return the Bhattacharyya distance -ln sum sqrt(q p), given q > 0 and log p at the same places."""
+    """Return the Bhattacharyya distance -ln sum sqrt(q p), given q > 0 and log p at the same points."""
     return -float(logsumexp(0.5 * (np.log(share) + log_p)))
 
 
 def search(model: str, counts: Ints, by: str, tie: Tie | None) -> tuple[tuple[float, ...], int]:
-    """Return the parameters that fit a histogram best, and how many of them were free.
+    """Return the parameters that fit a histogram best, and the number of free ones.
 
     Args:
         model: a key of :data:`MODELS`.
-        counts: how often staleness 0, 1, ... was seen, at least two of them.
+        counts: numbers of messages with staleness 0, 1, ..., at least two of them positive.
         by: ``likelihood`` or ``bhattacharyya``.
         tie: the constraint on the parameters; the uniform and the negative binomial distribution have none.
     """
@@ -167,7 +167,7 @@ def search(model: str, counts: Ints, by: str, tie: Tie | None) -> tuple[tuple[fl
 def _minimum(loss: Loss, start: Floats) -> Floats:
     if len(start) == 0:
         return start
-    if len(start) == 1:  # as in the paper, exhaustively on a grid; then to the bottom of the best cell
+    if len(start) == 1:  # as in the paper, exhaustively on a grid; then the minimum within the best cell
         grid = start + np.linspace(-5, 5, 41)
         best = grid[np.argmin([loss(np.array([x])) for x in grid])]
         cell = (best - 0.25, best + 0.25)

@@ -1,4 +1,4 @@
-"""Stragglers of a synchronous job: how much longer it takes than it would without them, and who they are."""
+"""Stragglers of a synchronous job: the workers that delay it, and the time that they cost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stalegrad.analysis.fits.imbalance import Imbalance, imbalance
 
 @dataclass(frozen=True)
 class Stragglers:
-    """What waiting for the slowest costs a synchronous job.
+    """The cost of waiting for the slowest worker of a synchronous job.
 
     Attributes:
         slowdown: S, the time of the job over that of the ideal job, whose workers all take the mean time of each
-            step; 1 if nobody ever waits.
-        workers: one row per worker: ``mean`` (s), ``slowdown`` (S_w, the time of a job in which all but this
-            worker are as the mean, over that of the ideal job) and ``slow`` (whether it is persistently slow).
-        imbalance: whether slowness is random or persistent, and of whom.
+            step; 1 if no worker ever waits.
+        workers: one row per worker: ``mean`` (s), ``slowdown`` (S_w, the time of a job in which all other workers
+            take the mean time, over that of the ideal job) and ``slow`` (whether it is persistently slow).
+        imbalance: kind of the imbalance, random or persistent, and the slow workers.
     """
 
     slowdown: float
@@ -37,15 +37,15 @@ def stragglers(times: pd.DataFrame) -> Stragglers:
         times: seconds, one row per step in order, one column per worker, without gaps.
 
     Returns:
-        S, S_w of every worker, and the verdict on who is slow.
+        S, S_w of every worker, and the slow workers.
 
     Raises:
-        ValueError: if a time is missing, negative or not finite, or all are 0.
+        ValueError: if a time is missing, negative or not finite, or all times are 0.
 
     Reference:
         Lin et al., Understanding Stragglers in Large Model Training Using What-if Analysis, OSDI 2025,
-        https://arxiv.org/abs/2505.05713 (a step's mean instead of that of all steps, so that a step that
-        is longer for everybody makes no straggler).
+        https://arxiv.org/abs/2505.05713 (here with the mean of each step instead of that of all steps, so that a
+        step that is longer for all workers makes no worker a straggler).
 
     Example:
         >>> import pandas as pd

@@ -1,4 +1,4 @@
-"""The anatomy of staleness: its parts by worker, and which workers are dropped."""
+"""Plots of the anatomy of staleness: its parts by worker, and the workers whose messages are dropped."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from stalegrad.analysis.plots.labels import spread
 from stalegrad.analysis.plots.style import GREY, USED, WASTED
 
 COLOURS = {"before_reading": "#c9a227", "computing": USED, "travelling": "#8fb4d6", "waiting": "0.80"}
-"""Colours of the parts, in the order in which a message lives through them."""
+"""Colours of the parts, in their order in time."""
 
 BARS = 64
-"""Largest number of bars; more workers are taken together by speed."""
+"""Largest number of bars; more workers are grouped by speed."""
 
 NAMED = 16
-"""Largest number of workers whose points carry their numbers."""
+"""Largest number of workers whose points are labelled."""
 
 
 def plot_anatomy(trace: TraceLike, ax: Axes | None = None) -> Axes:
-    """Draw what the mean staleness of each worker's used messages consists of, as stacked bars.
+    """Draw the parts of the mean staleness of each worker's used messages, as stacked bars.
 
     The parts are those of ``Trace.anatomy()``: updates made before reading, while computing, while travelling
-    and while waiting at the server. A part that is 0 for everybody is left out. The bar at the right is the mean
-    over all messages, and carries the names and means of the parts. More than 64 workers are drawn in 64 groups
+    and while waiting at the server. A part that is 0 for all workers is left out. The bar at the right is the mean
+    over all messages, labelled with the names and means of the parts. More than 64 workers are drawn in 64 groups
     of equal size, by speed, the slowest at the left.
 
     Args:
         trace: the run.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes.
@@ -77,15 +77,15 @@ def plot_anatomy(trace: TraceLike, ax: Axes | None = None) -> Axes:
 
 
 def plot_dropped(trace: TraceLike, ax: Axes | None = None) -> Axes:
-    """Draw the share of each worker's computing that was used against its speed: who is dropped.
+    """Draw the used share of each worker's computing against its speed, to show which workers are dropped.
 
     Both are columns of ``Trace.anatomy().workers``. Hollow triangles are workers whose speed is an upper bound,
     because their longest job was cut off. Workers without a closed message, or whose speed is not known, are left
-    out. Up to 16 workers carry their numbers.
+    out. Up to 16 workers are labelled with their numbers.
 
     Args:
         trace: the run.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes.

@@ -1,4 +1,4 @@
-"""Axes of all plots: figures without pyplot, names of columns with their units, notes."""
+"""Axes of all plots: figures without pyplot, labels of columns with their units, and notes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LABELS = {
 
 
 class NotebookFigure(Figure):
-    """A figure that pyplot does not know, and that a notebook shows (``axes.figure``)."""
+    """A figure that is not registered with pyplot, and that a notebook shows (``axes.figure``)."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -38,7 +38,7 @@ class NotebookFigure(Figure):
 
 
 class NotebookAxes(Axes):
-    """Axes whose figure a notebook shows where they are the last line of a cell."""
+    """Axes whose figure a notebook shows if they are the value of a cell."""
 
     def _repr_png_(self) -> bytes | None:
         figure = self.figure
@@ -46,7 +46,7 @@ class NotebookAxes(Axes):
 
 
 def new_axes(ax: Axes | None, aspect: float = 0.62) -> Axes:
-    """Return ``ax``, or the axes of a new figure that pyplot does not know; hide two spines.
+    """Return ``ax``, or the axes of a new figure that is not registered with pyplot; hide two spines.
 
     Args:
         ax: existing axes, or None.
@@ -72,5 +72,5 @@ def note(ax: Axes, text: str) -> None:
 
 
 def plain_number(value: float, _: object = None) -> str:
-    """Return the number of a tick without padding or exponent where possible: 0.2, 1, 50."""
+    """Return the label of a tick without padding, and without an exponent if possible: 0.2, 1, 50."""
     return f"{value:g}"

@@ -1,4 +1,4 @@
-"""Shares of the workers' time: used, wasted, idle."""
+"""Plot of the shares of the workers' time: used, wasted, idle."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from stalegrad.analysis.plots.axes import new_axes
 from stalegrad.analysis.plots.style import USED, WASTED
 
 LOOKS = {"used": (USED, None), "wasted": (WASTED, "////"), "idle": ("0.92", None)}
-"""Face and hatch of the parts, from dark to light."""
+"""Colour and hatch of the parts, from dark to light."""
 
 
 def plot_busy(trace: TraceLike, ax: Axes | None = None) -> Axes:
     """Draw the shares of each worker's time that were used, wasted and idle.
 
-    The parts are those of ``Trace.busy()``: shares of the time from a worker's joining to the end, wasted
-    is what was cancelled or discarded, idle is the rest, waiting for the network included. A worker that
-    never joined is blank. The legend gives the means over workers.
+    The parts are those of ``Trace.busy()``, as shares of the time from a worker's joining to the end. Wasted time
+    was spent on messages that were cancelled or discarded; idle time is the rest, including waiting for the
+    network. A worker that never joined is blank. The legend gives the means over workers.
 
     Args:
         trace: the run.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes.

@@ -1,4 +1,4 @@
-"""Error against wallclock: mean and band over seeds."""
+"""Plot of error against wallclock: mean and band over seeds."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ def plot_curves(
 ) -> Axes:
     """Plot the mean over seeds of every method against wallclock, with a band.
 
-    The points are those of :func:`on_grid`, joined by straight lines, and reach as far as *all* seeds of
-    a method have a finite value (up to 1e100). A cross ends a curve that stops because a seed diverged (its last
-    ``train_loss`` is not finite); the label counts such seeds. Names are at the line ends, to the right
-    of the axes: use a figure with ``layout="constrained"``, or leave room there.
+    The points are those of :func:`on_grid`, joined by straight lines, and end where a seed of the method has no
+    finite value (up to 1e100). A cross marks the end of a curve that stops because a seed diverged (its last
+    ``train_loss`` is not finite); the label counts such seeds. Labels are at the ends of lines, to the right of
+    the axes: use a figure with ``layout="constrained"``, or leave room there.
 
     Args:
-        histories: label -> one history per seed.
+        histories: histories of each label, one per seed.
         x: column of the abscissa, ``wallclock`` (simulated seconds), ``update``, ``gradients`` or ``epoch``.
         y: column of the ordinate.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
-        log: logarithmic ordinate.
-        band: ``minmax`` (range over seeds), ``std`` (mean +- sample standard deviation) or None; there is
-            no band around a single seed.
-        styles: label -> its look; by default that of the method, see ``analysis.plots.style``.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
+        log: whether the ordinate is logarithmic.
+        band: ``minmax`` (range over seeds), ``std`` (mean +- sample standard deviation) or None; a single seed has
+            no band.
+        styles: style of each label; by default that of the method, see ``analysis.plots.style``.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: if the mapping is empty, a column is unknown or without a finite value, or band is
-            none of the three.
+        ValueError: if the mapping is empty, a column is unknown or has no finite value, or ``band`` is not one of
+            the three.
     """
     check_all_histories(histories, (x, y))
     if band not in ("minmax", "std", None):

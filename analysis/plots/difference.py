@@ -1,4 +1,4 @@
-"""Differences of methods from a baseline: mean and interval over paired seeds."""
+"""Plot of differences between methods and a baseline: mean and interval over paired seeds."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def plot_difference(
     """Draw :func:`paired_difference` along the curve: a line per method, its interval, and the baseline at 0.
 
     Args:
-        histories: as there.
+        histories: histories as for :func:`paired_difference`.
         baseline: label of the method to subtract.
         x: column of the abscissa.
         y: column of the values.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
-        level: of the interval, between 0 and 1.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
+        level: confidence level of the interval, between 0 and 1.
 
     Returns:
         The axes.

@@ -1,4 +1,4 @@
-"""Pictures of the Pareto frontier."""
+"""Plot of the Pareto frontier."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from stalegrad.analysis.statistics.curves import LARGEST
 from stalegrad.analysis.statistics.frontier import pareto
 
 LABELLED = 12
-"""Largest number of points that are all named, and of names that have styles of their own."""
+"""Largest number of points that are all labelled, and of names that have their own styles."""
 
 BEATEN = 0.45
 """Opacity of points that are not on the frontier."""
 
 
 def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error", ax: Axes | None = None) -> Axes:
-    """Draw all rows, and the frontier as a staircase: whatever lies above or to the right of it is beaten.
+    """Draw all rows, and the frontier as a staircase: points above or to the right of it are dominated.
 
-    Up to 12 different names have their own marks, those of their methods; beaten points are paler.
+    Up to 12 different names have their own markers, those of their methods; dominated points are paler.
 
     Args:
-        table: as for :func:`pareto`; its index names the points.
+        table: table as for :func:`pareto`; its index names the points.
         x: column of the abscissa.
         y: column of the ordinate.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes.
@@ -51,7 +51,7 @@ def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error"
     previous: list[str] = []
     for (x0, y0), points in (shown if len(shown) <= LABELLED else best).groupby([x, y]):
         here = list(dict.fromkeys(map(_name, points.index)))
-        if here != previous:  # a curve's stretch of the frontier is named once
+        if here != previous:  # consecutive points of the same name are labelled once
             color = looks[here[0]].color if looks and len(here) == 1 else "black"
             ax.annotate(
                 "; ".join(here), (x0, y0), xytext=(4, 3), textcoords="offset points", fontsize="small",
@@ -60,7 +60,7 @@ def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error"
         previous = here
     ax.set_xlabel(axis_label(x))
     ax.set_ylabel(axis_label(y))
-    note(ax, "line: not beaten on both counts")
+    note(ax, "line: Pareto frontier")
     return ax
 
 

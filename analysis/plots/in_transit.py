@@ -1,4 +1,4 @@
-"""Messages under way to the server, over time."""
+"""Plot of the number of messages in transit to the server, over time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from stalegrad.analysis.plots.style import GREY, USED
 
 
 def plot_in_transit(trace: TraceLike, ax: Axes | None = None) -> Axes:
-    """Draw how many messages are under way to the server: finished, and not yet received.
+    """Draw the number of messages in transit to the server: finished, but not yet received.
 
-    These are all that share the server's incoming bandwidth, those that travel (latency), and those that wait for
-    their link or are held back by their worker. The dashed line is their mean over time, which by Little's law is
-    the rate of messages times the mean time that one is under way. A line that stays near the number of workers
-    says that the network, and not computing, limits the throughput.
+    These are the messages that share the server's incoming bandwidth, those that travel (latency), and those that
+    wait for their link or are held back by their worker. The dashed line is the mean over time, which by Little's
+    law is the rate of messages times their mean time in transit. A number that stays near the number of workers
+    shows that the network, and not computing, limits the throughput.
 
     Args:
         trace: the run.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes.
@@ -54,5 +54,5 @@ def plot_in_transit(trace: TraceLike, ax: Axes | None = None) -> Axes:
     ax.set_xlim(0.0, trace.end or 1.0)
     ax.set_ylim(0.0, 1.05 * max(1, int(count.max(initial=0))))
     ax.set_xlabel(axis_label("wallclock"))
-    ax.set_ylabel("messages under way")
+    ax.set_ylabel("messages in transit")
     return ax

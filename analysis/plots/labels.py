@@ -1,4 +1,4 @@
-"""Labels at the ends of lines, moved apart where they would overlap."""
+"""Labels at the ends of lines, moved apart if they would overlap."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from stalegrad._core.text import plain
 from stalegrad.analysis.plots.style import Style, marker_style
 
 KEY = 7.0
-"""Room for the marker before a label, in points."""
+"""Width of the space for the marker before a label, in points."""
 
 
 class _Label(Annotation):
-    """A name, the marker before it and a leader to the end of its line."""
+    """A label with the marker before it and a leader to the end of its line."""
 
     def __init__(
         self, text: str, xy: tuple[float, float], slot: Callable[[RendererBase], Transform], look: Style
@@ -55,10 +55,10 @@ class _Label(Annotation):
 
 
 class EndLabels:
-    """Labels at the ends of lines, moved apart vertically where they would overlap.
+    """Labels at the ends of lines, moved apart vertically if they would overlap.
 
-    Places are computed when the figure is drawn, so they fit every size, scale and zoom. The labels
-    are to the right of the axes: give your figure ``layout="constrained"``, or leave room there.
+    Places are computed when the figure is drawn, so that they fit every size, scale and zoom. The labels
+    are to the right of the axes: use a figure with ``layout="constrained"``, or leave room there.
 
     Args:
         ax: axes of the lines.
@@ -73,7 +73,7 @@ class EndLabels:
         self.labels: list[_Label] = []
 
     def add(self, text: str, x: float, y: float, look: Style) -> None:
-        """Name the line that ends at data coordinates ``(x, y)``, and repeat its marker before the name."""
+        """Add a label, with the line's marker before it, for a line that ends at data coordinates ``(x, y)``."""
         slot = functools.partial(self._place, len(self.labels))
         label = _Label(plain(text), (x, y), slot, look)
         label.set_transform(IdentityTransform())
@@ -110,13 +110,13 @@ def _columns(left: np.ndarray, width: np.ndarray) -> list[np.ndarray]:
 
 
 def spread(heights: npt.ArrayLike, gap: float, low: float, high: float) -> np.ndarray:
-    """Return the heights nearest to these (least squares) that lie ``gap`` apart, within bounds if they fit.
+    """Return the heights nearest to ``heights`` (least squares) that are ``gap`` apart, within bounds if they fit.
 
     Args:
         heights: array (n,).
-        gap: least distance of neighbours.
-        low: bound below.
-        high: bound above.
+        gap: least distance between neighbours.
+        low: lower bound.
+        high: upper bound.
     """
     heights = np.asarray(heights, float)
     order = np.argsort(heights, kind="stable")

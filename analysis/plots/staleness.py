@@ -20,7 +20,7 @@ FINE = 8
 """Staleness below which every bar of a histogram is one update wide."""
 
 GROWTH = 1.12
-"""Factor by which bars widen above it, so that they stay visible on the logarithmic axis."""
+"""Factor by which bars widen above ``FINE``, so that they stay visible on the logarithmic axis."""
 
 HEIGHT = 0.8
 """Height of the highest bar, in rows."""
@@ -30,19 +30,19 @@ def plot_staleness(traces: Mapping[str, TraceLike | Sequence[TraceLike]], ax: Ax
     """Plot the staleness histogram of every method, one above the other.
 
     The abscissa is logarithmic in 1 + staleness, so that methods whose means differ by an order of
-    magnitude, and those that are always fresh, are legible side by side. The height is the share of
-    messages per unit of staleness, each row scaled to its own peak; bars above 8 updates take several
-    values together. A triangle and a number mark the mean.
+    magnitude, and methods without staleness, are legible in one picture. The height is the share of
+    messages per unit of staleness, each row scaled to its own maximum; bars above 8 updates combine several
+    values. A triangle and a number mark the mean.
 
     Args:
-        traces: label -> a trace, or several, whose messages are taken together.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        traces: trace of each label, or several traces, whose messages are pooled.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes; the first method is the top row.
 
     Raises:
-        ValueError: if the mapping is empty or a value is no trace.
+        ValueError: if the mapping is empty or a value is not a trace.
     """
     staleness = pooled_staleness(traces)
     ax = new_axes(ax, aspect=max(0.3, min(1.2, 0.1 * len(staleness) + 0.12)))
@@ -75,12 +75,12 @@ def plot_staleness(traces: Mapping[str, TraceLike | Sequence[TraceLike]], ax: Ax
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("staleness (updates)")
     ax.set_ylabel("share of used messages")
-    note(ax, "each row to its own peak")
+    note(ax, "each row scaled to its maximum")
     return ax
 
 
 def bin_edges(top: int) -> npt.NDArray[np.float64]:
-    """Return histogram edges, half-way between whole numbers, that cover 0 to ``top``."""
+    """Return histogram edges half-way between whole numbers that cover 0 to ``top``."""
     edges = [-0.5]
     while edges[-1] <= top:
         start = edges[-1] + 0.5

@@ -1,4 +1,4 @@
-"""Observed staleness and the models fitted to it."""
+"""Plot of observed staleness and the models fitted to it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from stalegrad.analysis.plots.axes import new_axes
 from stalegrad.analysis.plots.style import STYLES, curve_style
 
 BARS = 100
-"""Largest number of bars of a histogram; beyond it, bars take several values together."""
+"""Largest number of bars of a histogram; beyond it, bars combine several values."""
 
 
 def plot_staleness_fit(fit: StalenessFit, ax: Axes | None = None, worker: int | str = ALL) -> Axes:
     """Plot the histogram of observed staleness and the fitted models over it.
 
     Args:
-        fit: what was fitted.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
-        worker: whose staleness; by default that of all. It must have been fitted.
+        fit: the fitted models.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
+        worker: worker whose staleness is drawn, which must have been fitted; by default all workers together.
 
     Returns:
-        The axes. The legend names the models by Bhattacharyya distance, the nearest first.
+        The axes. The legend lists the models by Bhattacharyya distance, the nearest first.
     """
     ax = new_axes(ax)
     counts = fit.counts[worker]
@@ -36,7 +36,7 @@ def plot_staleness_fit(fit: StalenessFit, ax: Axes | None = None, worker: int | 
     ax.stairs(height, edges, color="0.6", linewidth=0.8)
     rows = fit.table if "worker" not in fit.table else fit.table[fit.table["worker"] == worker]
     distances = rows.set_index("model")["bhattacharyya"].sort_values()
-    looks = dict(zip(MODELS, STYLES, strict=False))  # a model has its own style, as a method has
+    looks = dict(zip(MODELS, STYLES, strict=False))  # each model has its own style, like a method
     for model, distance in zip(distances.index, distances, strict=True):
         ax.plot(
             edges[:-1] + width / 2, _binned(fit.pmf(model, values, worker), width),

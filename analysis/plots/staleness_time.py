@@ -1,4 +1,4 @@
-"""Staleness over time: of all workers together, and of each of them."""
+"""Plots of staleness over time: of all workers together, and of each worker."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from stalegrad.analysis.plots.style import curve_style, styles
 from stalegrad.analysis.statistics.inputs import as_traces, check_mapping
 
 BINS = 100
-"""Largest number of spans of time in a picture."""
+"""Largest number of intervals of time in a picture."""
 
 PER_BIN, PER_CELL = 20, 2
-"""Average number of messages in a span, and in a span of one worker."""
+"""Average number of messages in an interval, and in an interval of one worker."""
 
 
 def plot_staleness_time(traces: Mapping[str, TraceLike | Sequence[TraceLike]], ax: Axes | None = None) -> Axes:
     """Draw the staleness of used messages against the time of the update that used them.
 
-    Time is cut into equal spans, at most 100, of about 20 messages or more; the line joins their means,
+    Time is divided into at most 100 equal intervals of about 20 messages or more. The line joins their means;
     the band reaches from the 10th to the 90th percentile (observed values).
 
     Args:
-        traces: label -> a trace, or several, whose messages are taken together.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        traces: trace of each label, or several traces, whose messages are pooled.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: if the mapping is empty, a value is no trace, or no trace has used a message.
+        ValueError: if the mapping is empty, a value is not a trace, or no message was used.
     """
     check_mapping(traces, "traces", "trace")
     used = {label: pd.concat(map(_used, as_traces(value, label))) for label, value in traces.items()}
@@ -64,17 +64,17 @@ def plot_staleness_time(traces: Mapping[str, TraceLike | Sequence[TraceLike]], a
 
 
 def plot_staleness_map(trace: TraceLike, ax: Axes | None = None) -> Axes:
-    """Draw the mean staleness of each worker's used messages in each span of time, as a map.
+    """Draw the mean staleness of each worker's used messages in each interval of time, as a map.
 
-    Time is cut into equal spans, at most 100, in which a worker has about two used messages or more; a
+    Time is divided into at most 100 equal intervals, in which a worker has about two used messages or more; a
     blank cell has none.
 
     Args:
         trace: the run.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
-        The axes; the first worker is the top row, the scale stands at the right.
+        The axes; the first worker is the top row, and the colour scale is at the right.
 
     Raises:
         ValueError: if no message was used.
@@ -108,13 +108,13 @@ def _used(trace: TraceLike) -> pd.DataFrame:
 
 
 def _edges(rows: pd.DataFrame, messages: int) -> np.ndarray:
-    """Return the edges of equal spans from 0 to the last message, each with about this number of messages."""
+    """Return the edges of equal intervals from 0 to the last message, each with about this number of messages."""
     spans = int(np.clip(len(rows) // messages, 1, BINS))
     return np.linspace(0.0, float(rows["time"].max()) or 1.0, spans + 1)
 
 
 def _span(rows: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
-    """Return the span of each message; an update on an edge belongs to the span that it ends."""
+    """Return the interval of each message; an update on an edge belongs to the interval before the edge."""
     return np.clip(np.searchsorted(edges, rows["time"]) - 1, 0, len(edges) - 2)
 
 

@@ -1,4 +1,4 @@
-"""Styles of methods: one table from which every picture takes the colour, line and marker of a method."""
+"""Styles of methods: one table with the colour, line and marker of each method in every picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 Label = TypeVar("Label", bound=Hashable)
 
 LineStyle: TypeAlias = str | tuple[float, tuple[float, ...]]
-"""As matplotlib takes it: a name, or an offset and lengths of dashes and gaps."""
+"""Line style of matplotlib: a name, or an offset and the lengths of dashes and gaps."""
 
 GREY = "0.35"
 """Colour of notes and leaders."""
@@ -18,13 +18,13 @@ USED, WASTED = "#3d5a80", "#c08a6c"
 """Colours of computing that was used, and of computing that was cancelled or discarded."""
 
 COLORS = ("#000000", "#ac0000", "#1f3cb1", "#5b9362", "#a459a9", "#c28a26", "#009cee", "#84123d")
-"""Colours that differ by a CIELAB distance of 20 or more, with protanopia, deuteranopia and tritanopia too, and
-have a contrast of 3 or more to white."""
+"""Colours with pairwise CIELAB distances of 20 or more, also under protanopia, deuteranopia and tritanopia, and
+with contrasts of 3 or more to white."""
 
 LINES: tuple[LineStyle, ...] = (
     "-", (0, (5, 1.5)), "-", (0, (4, 1.2, 1, 1.2)), (0, (1.2, 1)), "-", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)),
 )  # fmt: skip
-"""Line styles; a solid line is told from another by its marker."""
+"""Line styles; solid lines are distinguished by their markers."""
 
 MARKERS = (
     ("o", True),
@@ -47,18 +47,18 @@ METHODS = (
     "async-muon", "dude", "ringmaster", "ca2fl", "ringleader", "malenia", "fedasync", "ia2sgd", "fedbuff",
     "mindflayer", "dropcompute", "adacomm", "diloco", "async-local-sgd", "dylu", "constant-delay", "pipeline",
 )  # fmt: skip
-"""The methods of the package. The place of a name decides its style: append new names, and never move one. A row
-of eight has every colour, line and marker once, so that its methods differ in grey. Methods below one another
-share a colour; they are seldom compared."""
+"""The methods of the package. The place of a name determines its style: append new names, and never move one. A
+row of eight contains every colour, line and marker once, so that its methods differ in grey, too. Methods in the
+same column share a colour; they are rarely compared."""
 
 
 class Style(NamedTuple):
     """The look of one method.
 
     Attributes:
-        color: as matplotlib takes it.
-        linestyle: as matplotlib takes it.
-        marker: its letter in matplotlib.
+        color: colour, in a format of matplotlib.
+        linestyle: line style, in a format of matplotlib.
+        marker: letter of the marker in matplotlib.
         filled: whether the marker is filled.
     """
 
@@ -76,25 +76,25 @@ STYLES = tuple(_style(place, place + place // 8, place + 2 * (place // 8)) for p
 """Distinct styles; the first ones belong to :data:`METHODS`, place by place."""
 
 FURTHER = tuple(_style(c, line, marker) for marker in range(8) for line in range(8) for c in range(8))
-"""Every combination, for pictures in which a colour is needed more than eight times."""
+"""Every combination, for pictures that need a colour more than eight times."""
 
 
 def method_of(label: object) -> str | None:
-    """Return the method that a label names first, None if there is none.
+    """Return the method that a label begins with, or None if there is none.
 
-    Labels of variants are read as well: ``k-async k=4``, ``k-async (k = 4)``, ``k-async, method.k=2``.
+    Labels of variants are recognised, too: ``k-async k=4``, ``k-async (k = 4)``, ``k-async, method.k=2``.
     """
     found = re.match(r"[a-z0-9]+(-[a-z0-9]+)*(?![\w-])", str(label).strip().lower().replace("_", "-"))
     return found[0] if found and found[0] in METHODS else None
 
 
 def styles(labels: Iterable[Label]) -> dict[Label, Style]:
-    """Return the style of every label of a picture; no two are the same, up to 384 labels.
+    """Return the style of every label of a picture; up to 384 labels have different styles.
 
-    A label that is the name of a method has the style of the method, in every picture and in any order. Variants
-    of a method have its colour; the first, in natural order of the labels, has its whole style unless the method
-    is drawn too, and the others differ by line and marker. Other labels have, in order of appearance, the first
-    free style of the colour that is used least so far.
+    A label that is the name of a method has the method's style, in every picture and in any order. Variants of a
+    method have its colour. If the method itself is not drawn, the first variant, in natural order of the labels,
+    has the method's style; the other variants differ by line and marker. Every other label, in order of
+    appearance, gets the first free style of the colour that is used least so far.
 
     Args:
         labels: all labels of the picture.
@@ -111,7 +111,7 @@ def styles(labels: Iterable[Label]) -> dict[Label, Style]:
 
 
 def _free_variant(place: int, used: Collection[Style]) -> Style:
-    """Return a free style of the colour of a method: its own, one that belongs to no method, or any other."""
+    """Return a free style with the colour of a method: its own, then those of no method, then any other."""
     own = STYLES[place]
     alike = [index for index in range(place % 8, len(STYLES), 8) if index != place]
     alike.sort(key=lambda index: (index < len(METHODS), STYLES[index].marker == own.marker))
@@ -134,7 +134,7 @@ def _natural(label: object) -> list[tuple[float, str]]:
 
 
 def marker_style(look: Style) -> dict[str, Any]:
-    """Return the markers of a style as keywords of ``Line2D``."""
+    """Return the marker of a style as keywords of ``Line2D``."""
     size, edge = (5.0, 0.5) if look.marker in "PX" else (3.8, 0.9)  # a small cross looks like a diamond
     return {
         "color": look.color, "marker": look.marker, "markersize": size, "markeredgewidth": edge,
@@ -143,14 +143,14 @@ def marker_style(look: Style) -> dict[str, Any]:
 
 
 def curve_style(look: Style, points: int, markers: int = 7, shift: int = 0) -> dict[str, Any]:
-    """Return a line with markers as keywords of ``Line2D``.
+    """Return the line and the markers of a style as keywords of ``Line2D``.
 
     Args:
         look: the style.
-        points: of the line.
-        markers: about this many are drawn along the line.
-        shift: place of the curve in its picture; it moves the markers, so that those of curves close together keep
-            apart.
+        points: number of points of the line.
+        markers: approximate number of markers along the line.
+        shift: index of the curve in its picture; it shifts the markers, so that those of close curves do not
+            overlap.
     """
     every = max(1, points // markers)
     return {

@@ -18,20 +18,20 @@ from stalegrad.analysis.plots.axes import new_axes
 from stalegrad.analysis.plots.style import GREY, USED, WASTED
 
 ROWS = 32
-"""Workers that are drawn by default."""
+"""Number of workers that are drawn by default."""
 
 MESSAGES, UPDATES = 6.0, 5
-"""Messages of a worker, and least number of updates, in the default window."""
+"""Number of messages of a worker, and least number of updates, in the default window."""
 
 LINES = 40
 """Largest number of updates that are drawn as lines across all workers; more are ticks at the top."""
 
 NUMBER = 7.0
-"""Size of update numbers, in points."""
+"""Font size of update numbers, in points."""
 
 DENSE = 5000
-"""Above this number, bars are plain areas in the colour of their edges: edges and hatches would cover one another,
-and a hundred thousand hatched bars take minutes."""
+"""Number of bars above which they are plain areas in the colour of their edges: edges and hatches would overlap,
+and drawing a hundred thousand hatched bars takes minutes."""
 
 AWAY = "0.85"
 """Colour of absences."""
@@ -64,18 +64,18 @@ def plot_timeline(
 ) -> Axes:
     """Draw the work of each worker as bars from read to finish; blank is idle (or waiting for the network).
 
-    Filled bars were used, and carry their staleness where there is room; hatched ones were cancelled, discarded
-    or lost; hollow ones were pending when the trace ended. Grey areas are absences. Vertical lines are updates (if
-    there are more than 40, ticks at the top), numbered where there is room. More than 5000 bars are drawn without
-    edges and hatches, used ones darkest.
+    Filled bars were used, and show their staleness if there is room; hatched bars were cancelled, discarded or
+    lost; hollow bars were pending when the trace ended. Grey areas are absences. Vertical lines are updates (ticks
+    at the top if there are more than 40), numbered if there is room. More than 5000 bars are drawn without edges
+    and hatches, the used ones darkest.
 
     Args:
         trace: the run.
-        start: of the window, in simulated seconds.
-        end: of the window; by default about six messages of a worker and at least five updates after
-            start, but not beyond the end of the trace.
-        workers: which ones, from top to bottom; by default the first 32.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        start: start of the window, in simulated seconds.
+        end: end of the window, in simulated seconds; by default it contains about six messages of a worker and at
+            least five updates after ``start``, but ends with the trace.
+        workers: indices of the workers, from top to bottom; by default the first 32.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes; the first worker is the top row.
@@ -144,7 +144,7 @@ def default_end(trace: TraceLike, start: float) -> float:
 
 
 def _label(ax: Axes, chosen: Sequence[int], count: str, handles: list[Patch | Line2D], *, above: bool) -> None:
-    """Write what the axes and the colours say; the legend leaves room for numbers ``above`` the bars."""
+    """Label the axes and draw the legend, which leaves room for numbers ``above`` the bars."""
     ax.set_ylabel(f"worker ({count})" if count else "worker")
     ax.set_xlabel("wallclock (simulated s)")
     step = max(1, round(len(chosen) / 8))
@@ -180,7 +180,7 @@ def _bars(begin: np.ndarray, finish: np.ndarray, row: np.ndarray) -> Any:
 
 
 def _absences(ax: Axes, trace: TraceLike, row: np.ndarray, start: float, end: float) -> list[Patch]:
-    """Draw when workers are away; return their entry of the legend, if there are any."""
+    """Draw the absences of workers; return their entry of the legend, if there are any."""
     away = trace.absences
     begin, finish = away["leave_time"].to_numpy(), away["return_time"].fillna(trace.end).to_numpy()
     place = row[away["worker"].to_numpy()]
@@ -195,7 +195,7 @@ def _absences(ax: Axes, trace: TraceLike, row: np.ndarray, start: float, end: fl
 
 
 def _annotate(ax: Axes, begin: np.ndarray, finish: np.ndarray, row: np.ndarray, staleness: np.ndarray) -> bool:
-    """Write the staleness on the bars that have room; return whether any bar had."""
+    """Write the staleness on the bars that have room; return whether there is such a bar."""
     points = 72.0 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
     box = ax.get_window_extent()
     left, right = ax.get_xlim()

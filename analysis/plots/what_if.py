@@ -1,4 +1,4 @@
-"""What other synchronies would have done to a job: speed-up against staleness."""
+"""Plot of a job under other synchronies: speed-up against staleness."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ TICKS = (0, 1, 2, 5)
 
 
 def plot_what_if(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw what each synchrony gains against what it costs: speed-up over sync against mean staleness.
+    """Draw the gain of each synchrony against its cost: speed-up over sync against mean staleness.
 
-    Staleness is linear up to 1 update, then logarithmic. Bars are the intervals of the table; the horizontal line
-    is the synchronous job.
+    The axis of staleness is linear up to 1 update, then logarithmic. Bars are the intervals of the table; the
+    horizontal line is the synchronous job.
 
     Args:
-        table: one row per synchrony with the columns ``speedup``, ``low``, ``high`` and ``staleness``, as that of
-            ``what_if``.
-        ax: where to draw; by default a new figure, which a notebook shows as ``ax.figure``.
+        table: one row per synchrony with the columns ``speedup``, ``low``, ``high`` and ``staleness``, for example
+            the table of ``what_if``.
+        ax: axes to draw in; by default those of a new figure, which a notebook shows as ``ax.figure``.
 
     Returns:
         The axes.

@@ -1,5 +1,5 @@
 """Reports: one HTML file of one or several results.
 
-They arrange what the other rooms compute and draw, and may use all of them.
-What may not enter: statistics or pictures of their own, scripts, and anything that a browser would load.
+They arrange the numbers and pictures of the other packages of analysis, and may use all of them.
+Not allowed: new statistics or pictures, scripts, and anything that a browser would load.
 """
