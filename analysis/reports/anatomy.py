@@ -1,4 +1,4 @@
-"""The section of a report on the anatomy of staleness."""
+"""Section of a report on the anatomy of staleness."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stalegrad.analysis.reports.page import hundredths, number, paragraph, perce
 
 
 def anatomy_section(trace: TraceLike) -> list[str]:
-    """Return what staleness consists of, and whose work counts, by worker."""
+    """Return the section on the parts of staleness and the used work of each worker."""
     anatomy = trace.anatomy()
     rows = anatomy.table()
     parts = ("staleness", "before_reading", "computing", "travelling", "waiting")
@@ -20,14 +20,15 @@ def anatomy_section(trace: TraceLike) -> list[str]:
     return [
         picture(
             plot_anatomy(trace),
-            "What staleness consists of: updates made before a model was read, while its gradient was computed, "
-            "while that travelled, and while it waited at the server.",
+            "Parts of staleness: updates made before a model was read, while its gradient was computed, while the "
+            "gradient travelled, and while it waited at the server.",
         ),
         paragraph(
-            "Staleness and its parts are means over used messages, in updates. All but waiting is also called "
-            "pre-queue, waiting in-queue. Then gradients by fate, the share of the seconds of computing that went "
-            "into used messages, and the speed, in gradients per second of computing. Where slow workers have low "
-            "shares, their gradients are dropped, and examples that only they hold count less."
+            "Staleness and its parts are means over used messages, in updates. The part waiting is also called "
+            "in-queue, and the sum of the others pre-queue. The further columns are gradients by fate, the share "
+            "of computing time that was spent on used messages, and the speed in gradients per second of "
+            "computing. If slow workers have low shares, their gradients are dropped, and examples that only they "
+            "hold count less."
         ),
         table(rows, columns),
     ]

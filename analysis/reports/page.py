@@ -1,4 +1,4 @@
-"""Parts of an HTML page that needs no other file: text, tables, pictures, and a style that prints."""
+"""Parts of a self-contained HTML page: text, tables, pictures, and a style for screen and print."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ pre { font: .76rem/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monos
 
 
 def escape(text: str) -> str:
-    """Return text for HTML, with every character visible."""
+    """Return text escaped for HTML, with invisible characters replaced."""
     return escaped(visible(text))
 
 
 def page(title: str, body: str) -> str:
-    """Return a whole document; its policy forbids browsers to load anything from elsewhere, or to run scripts."""
+    """Return a complete document; its content policy forbids browsers to load other files and to run scripts."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
@@ -70,7 +70,7 @@ def heading(text: str, level: int = 2) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """Return a paragraph, of a class of the style if one is named."""
+    """Return a paragraph, with ``kind`` as its CSS class if given."""
     return f'<p class="{kind}">{escape(text)}</p>\n' if kind else f"<p>{escape(text)}</p>\n"
 
 
@@ -94,7 +94,7 @@ def picture(ax: Axes, caption: str) -> str:
 
 
 def table(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Callable[[Any], str]]]) -> str:
-    """Return columns of a table, each with its own name and format, after the index."""
+    """Return the index and some columns of a table, each with a name and a format."""
     head = "".join(f"<th>{escape(name)}</th>" for name, _ in columns.values())
     rows = []
     for index, row in zip(frame.index, frame.to_dict("records"), strict=True):
@@ -108,7 +108,7 @@ def table(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Callable[[Any], 
 
 
 def number(value: float) -> str:
-    """Return a number in four digits, a whole one in full; a dash for NaN."""
+    """Return a number with four digits, a whole number in full, and a dash for NaN."""
     if math.isnan(value):
         return DASH
     if math.isinf(value):
@@ -119,10 +119,10 @@ def number(value: float) -> str:
 
 
 def hundredths(value: float) -> str:
-    """Return a number with two decimals, so that those of a column stand below one another."""
+    """Return a number with two decimals, so that the numbers of a column are aligned."""
     return f"{value:,.2f}" if math.isfinite(value) else number(value)
 
 
 def percent(value: float) -> str:
-    """Return a share as a percentage; a dash for NaN."""
+    """Return a share as a percentage, and a dash for NaN."""
     return DASH if math.isnan(value) else f"{value:.1%}"

@@ -1,4 +1,4 @@
-"""Reports of results: one HTML file that needs neither a network nor this package."""
+"""Reports of results: one HTML file that can be read without a network and without this package."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ from stalegrad.analysis.statistics.paired import speedups
 from stalegrad.analysis.statistics.staleness import staleness_table
 
 Runs = dict[str, dict[int, ResultLike]]
-"""Label -> seed -> result."""
+"""Results by label and seed."""
 
 LONG = 24
-"""Characters of the value of a setting in a label."""
+"""Largest number of characters of a setting's value in a label."""
 
 TIMES = {
     "seeds": ("seeds", number), "diverged": ("diverged", number), "updates": ("updates", number),
     "mean_staleness": ("mean staleness", hundredths), "idle": ("idle", percent), "wasted": ("wasted", percent),
 }  # fmt: skip
-"""Columns of outcomes that need no finite loss."""
+"""Columns of outcomes that do not need a finite loss."""
 
 TIMELINES = 8
-"""Largest number of methods that are shown worker by worker."""
+"""Largest number of methods with pictures of their workers."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """One HTML document.
+    """A report as one HTML document.
 
     Attributes:
-        html: a whole document, pictures included.
+        html: the complete document, including pictures.
     """
 
     html: str
@@ -68,7 +68,7 @@ class Report:
         """Write the report to a file.
 
         Raises:
-            FileExistsError: if there is something already, unless it may be overwritten.
+            FileExistsError: if the path exists and ``overwrite`` is False.
         """
         path = Path(path)
         if path.exists() and not overwrite:
@@ -78,29 +78,29 @@ class Report:
         return path
 
     def _repr_html_(self) -> str:
-        """Show it in a frame, so that its style does not spill into the notebook."""
+        """Return the document in a frame, so that its style does not affect the notebook."""
         return f'<iframe srcdoc="{escape(self.html)}" style="width: 100%; height: 40rem; border: 0"></iframe>'
 
 
 def report(results: Sequence[ResultLike], target: float | None = None) -> Report:
     """Return one or several results as an HTML document: curves, times to a target, staleness, idle time, specs.
 
-    Results that differ in nothing but the seed are taken together (mean and range over seeds); the others
-    are compared. They are called by their methods and, where these are the same, by what else differs. Where
-    no run ever had a finite loss, the report says so and shows the rest. The same results give the same bytes,
-    with the same version of matplotlib.
+    Results that differ only in the seed are combined (mean and range over seeds); the others are compared. Their
+    labels are the names of methods and, if these are equal, the settings that differ. If no run ever had a finite
+    loss, the report says so and shows the rest. The same results give the same bytes, with the same version of
+    matplotlib.
 
     Args:
-        results: what :func:`~stalegrad.simulator.run` gave or ``Result.load`` read.
-        target: of the test error (where there is none, of the test loss or else the training loss); by default
-            the lowest value that more than half of the seeds of every method reach.
+        results: results of :func:`~stalegrad.simulator.run` or ``Result.load``.
+        target: target of the test error (without test errors: of the test loss, or else of the training loss); by
+            default the lowest value that more than half of the seeds of every method reach.
 
     Returns:
-        The report: ``.save(path)`` it, or look at it in a notebook.
+        The report. ``.save(path)`` writes it to a file; a notebook shows it.
 
     Raises:
-        ValueError: if there is no result, a history lacks a column or rows, two results are of the same experiment
-            and seed, or the target is not a finite number.
+        ValueError: if there is no result, a history has missing columns or no rows, two results have the same
+            experiment and seed, or the target is not a finite number.
     """
     if not isinstance(results, Sequence) or not len(results):
         raise ValueError(f"results is {results!r:.40}: give a list of at least one result")
@@ -115,7 +115,7 @@ def report(results: Sequence[ResultLike], target: float | None = None) -> Report
 
 @dataclass(frozen=True)
 class _Kind:
-    """Results that differ in nothing but the seed."""
+    """Results that differ only in the seed."""
 
     name: str
     settings: dict[str, str]
@@ -123,7 +123,7 @@ class _Kind:
 
 
 def _by_method(results: Sequence[ResultLike]) -> Runs:
-    """Return the results by what they are called and by seed."""
+    """Return the results by label and seed."""
     kinds: dict[tuple[tuple[str, str], ...], _Kind] = {}
     for result in results:
         name, seed, settings = result.experiment.method.name, result.experiment.seed, _settings(result.experiment)
@@ -147,7 +147,7 @@ def _label(kind: _Kind, alike: Sequence[dict[str, str]]) -> str:
 
 
 def _settings(experiment: ExperimentLike) -> dict[str, str]:
-    """Return all settings but the seed, by dotted names; an experiment that is no spec is its own."""
+    """Return all settings but the seed, by dotted names; an experiment that is not a spec is one setting."""
     try:
         return {key: str(value) for key, value in _flat(experiment.table()).items() if key != "seed"}
     except ValueError:
@@ -217,8 +217,8 @@ def _outcome(runs: Runs, y: str, given: float | None) -> list[str]:
         heading("Outcome"),
         paragraph(
             f"The target is a {what} of {target:.4g}{why}. Numbers are medians over seeds; runs that ended before "
-            "the target are censored (Kaplan and Meier). A dash: not reached by more than half of the seeds. "
-            "Staleness is in updates, over used messages; idle and wasted are shares of the workers' time."
+            "the target are censored (Kaplan and Meier). A dash means: not reached by more than half of the "
+            "seeds. Staleness is in updates, over used messages; idle and wasted are shares of the workers' time."
         ),
         table(found, columns),
         picture(
@@ -246,10 +246,10 @@ def _against_baseline(runs: Runs, y: str, target: float) -> list[str]:
     return [
         heading(f"Against {baseline}"),
         paragraph(
-            f"Seed by seed, so that what the runs of a seed share cancels. Wallclock to the target of {baseline} "
-            "over that of the method: median of the ratios and 95 % bootstrap interval, which is too narrow from "
-            "fewer than six pairs. A pair counts if it tells which run arrives first; ∞ where only the method "
-            "arrives, 0 where only the baseline does."
+            "Runs are paired by seed, so that effects common to the runs of a seed cancel. The number is the "
+            f"wallclock to the target of {baseline} over that of the method: median of the ratios and 95 % "
+            "bootstrap interval, which is too narrow for fewer than six pairs. A pair counts if it shows which run "
+            "arrives first; the ratio is ∞ if only the method arrives, and 0 if only the baseline arrives."
         ),
         table(speedups(histories, target, baseline, y), columns),
         picture(
@@ -286,7 +286,7 @@ def _workers(runs: Runs) -> list[str]:
             continue
         parts += [
             heading(f"{label}, seed {seed}", 3),
-            picture(plot_busy(result.trace), "Where the workers' time went (means in brackets)."),
+            picture(plot_busy(result.trace), "Shares of the workers' time (means in brackets)."),
             *anatomy_section(result.trace),
             picture(plot_timeline(result.trace), "The first messages: bars are computing, lines are updates."),
         ]

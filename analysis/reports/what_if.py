@@ -1,4 +1,4 @@
-"""One page about what other synchronies would have done to a job."""
+"""Report on a job under other synchronies."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from stalegrad.analysis.reports.report import Report
 from stalegrad.analysis.statistics.curves import shown_column
 
 WORKERS = 10
-"""Workers that are listed, the slowest first."""
+"""Largest number of workers in the list, the slowest first."""
 
 FIRST = 4
-"""Sentences that stand before the table; the others say how it was computed."""
+"""Number of sentences before the table; the others describe how it was computed."""
 
 Columns: TypeAlias = dict[str, tuple[str, Callable[[Any], str]]]
-"""Columns of a table on the page: what they are called, and how their values are written."""
+"""Columns of a table on the page: their titles, and the formats of their values."""
 
 COLUMNS: Columns = {
     "throughput": ("gradients per s", number), "speedup": ("over sync", hundredths),
@@ -42,7 +42,7 @@ COLUMNS: Columns = {
 
 
 def what_if_report(answer: WhatIfLike) -> Report:
-    """Return the page: the sentences, the table, the picture, the slowest workers, and how it was computed."""
+    """Return the report: sentences, table, picture, the slowest workers, and how the numbers were computed."""
     title = f"What if? {answer.name}"
     columns = dict(COLUMNS)
     if answer.histories:
@@ -53,14 +53,15 @@ def what_if_report(answer: WhatIfLike) -> Report:
         heading("Synchronies"),
         table(answer.table, columns),
         paragraph(
-            "Gradients per second are used ones; over sync: their ratio to that of the synchronous job, with its "
-            "95 % interval. Idle and wasted (cancelled or discarded) are shares of the workers' time. Staleness "
-            "is in updates; the column 99 % is that which 99 % of the used gradients do not exceed.",
+            "Gradients per second counts used gradients; over sync is its ratio to that of the synchronous job, "
+            "with a 95 % interval. Idle and wasted (cancelled or discarded) are shares of the workers' time. "
+            "Staleness is in updates; the column 99 % is the staleness that 99 % of the used gradients do not "
+            "exceed.",
             "under",
         ),
         picture(
             plot_what_if(answer.table),
-            "Speed-up over the synchronous job against mean staleness. Higher is faster, further left is fresher.",
+            "Speed-up over the synchronous job against mean staleness: faster at the top, less stale at the left.",
         ),
     ]
     if answer.histories:
@@ -84,8 +85,9 @@ def _workers(answer: WhatIfLike) -> list[str]:
     return [
         heading("Workers"),
         paragraph(
-            f"{few}S alone is the time of the synchronous job if all but this worker took the mean time of each "
-            f"step, over that of the ideal job; with all workers as they are it is S = {answer.slowdown:.2f}."
+            f"{few}S alone is the time of the synchronous job if all other workers took the mean time of each "
+            f"step, over that of the ideal job. For the measured times of all workers it is "
+            f"S = {answer.slowdown:.2f}."
         ),
         table(slowest, columns),
     ]

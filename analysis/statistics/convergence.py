@@ -1,4 +1,4 @@
-"""Metrics of convergence, taken from histories: numbers of which less is better."""
+"""Metrics of convergence of histories; smaller values are better."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stalegrad.analysis.statistics.targets import arrival
 KINDS = ("final", "best", "mean")
 ARRIVALS = {"wallclock_to_target": "wallclock", "updates_to_target": "update"}
 METRICS = ("final_train_loss", "mean_train_loss", "final_test_error", "wallclock_to_target")
-"""Metrics that are judged by default."""
+"""Metrics that are compared by default."""
 
 PROGRESS = 0.9
-"""Share of the way from its start to its end that a target asks of a method."""
+"""Share of a method's progress, from its start to its end, at which the default target lies."""
 
 FEW = 8
-"""Least number of gaps: fewer could be multiples of something by chance."""
+"""Least number of gaps; fewer could be multiples of a common spacing by chance."""
 
 
 class Target(NamedTuple):
-    """A column and the value that it has to reach or go below."""
+    """A column and the value that it must reach or fall below."""
 
     column: str
     value: float
@@ -35,10 +35,10 @@ class Measure(NamedTuple):
     """A metric of one run.
 
     Attributes:
-        value: what it is; inf if the run never got there.
-        start: what the column was at the start (0 for times).
-        limit: what counts in the place of inf: the start for a loss or an error; for a time, when the run ended.
-        step: the spacing that the history gives a time; 0 for values of a column.
+        value: value of the metric; inf if the run never reached the target.
+        start: value of the column at the start (0 for times).
+        limit: value that replaces inf: the start for a loss or an error, the end of the run for a time.
+        step: spacing of the history's rows at a time; 0 for values of a column.
     """
 
     value: float
@@ -48,16 +48,16 @@ class Measure(NamedTuple):
 
 
 def measure(history: pd.DataFrame, metric: str, target: Target | None = None) -> Measure | None:
-    """Return a metric of one run, or None if its history cannot tell (no target, no such number at the start).
+    """Return a metric of one run, or None if it is unknown (no target, or no finite value at the start).
 
     ``final_<column>`` is the last value, ``best_<column>`` the least, ``mean_<column>`` the mean over wallclock of
-    the step function that the history is; ``wallclock_to_target`` and ``updates_to_target`` are those of the
-    first row at or below the target. A lost run (see :func:`lost`) has inf everywhere.
+    the history as a step function; ``wallclock_to_target`` and ``updates_to_target`` are those of the first row at
+    or below the target. All metrics of a lost run (see :func:`lost`) are inf.
 
     Args:
-        history: as a run gives it.
-        metric: its name.
-        target: the target of the arrival times.
+        history: history of a run.
+        metric: name of the metric.
+        target: target of the arrival times.
 
     Raises:
         ValueError: for an unknown metric or column.
@@ -97,9 +97,9 @@ def lost(history: pd.DataFrame) -> bool:
 
 
 def default_target(histories: Sequence[pd.DataFrame]) -> Target | None:
-    """Return a target that a method's own runs reach late: 90 % of their mean way, of :func:`shown_column`.
+    """Return a target that a method's own runs reach late: 90 % of their mean progress in :func:`shown_column`.
 
-    None if they are lost. It is rounded to three digits, towards the start.
+    It is rounded to three digits, towards the start. None if all runs are lost or make no progress.
     """
     runs = [history for history in histories if not lost(history)]
     if not runs:
@@ -114,16 +114,16 @@ def default_target(histories: Sequence[pd.DataFrame]) -> Target | None:
 
 
 def lattice(values: Floats) -> float:
-    """Return the lattice spacing of values, as errors of a finite test set have one; 0 if there is none.
+    """Return the lattice spacing of values, such as errors on a finite test set; 0 if there is none.
 
-    The spacing is the least gap, made more exact from one gap to the next larger one, as values are rounded.
+    The spacing starts as the least gap and is refined with each larger gap, because values are rounded.
     """
     gaps = np.sort(np.diff(np.unique(values[np.isfinite(values)])))
     if len(gaps) < FEW:
         return 0.0
     spacing, steps = float(gaps[0]), 0
     for count, total in enumerate(np.cumsum(gaps)):
-        if gaps[count] > 50 * spacing:  # such a number of steps cannot be distinguished from one more or less
+        if gaps[count] > 50 * spacing:  # the number of steps is no longer certain
             break
         here = round(gaps[count] / spacing)
         if abs(gaps[count] / spacing - here) > 0.1:

@@ -1,4 +1,4 @@
-"""Histories as step functions: on a common grid, and their means over seeds."""
+"""Histories as step functions on a common grid, and their means over seeds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stalegrad.analysis.statistics.inputs import check_all_histories, check_hist
 
 Floats = npt.NDArray[np.float64]
 Histories = Mapping[str, Sequence[pd.DataFrame]]
-"""Label (method) -> one history per seed."""
+"""Histories of each label (method), one per seed."""
 
 LARGEST = 1e100
-"""Larger values are left out of means and pictures like infinite ones: sums and axes of them would overflow."""
+"""Larger values are left out of means and pictures, like infinite ones: sums and axes would overflow."""
 
 COLUMNS = ("test_error", "test_loss", "train_loss")
-"""Columns by which runs are shown, the preferred one first."""
+"""Columns by which runs are shown, in order of preference."""
 
 
 def on_grid(
@@ -28,22 +28,22 @@ def on_grid(
 
     A history is a step function: its value at t is that of the last row with ``x <= t`` (of several rows
     with the same x, the last). It is known from its first row to its last, and NaN outside: before the
-    first nothing was measured, and after the last the run was no longer watched, because its budget was
-    spent or because it diverged. Average only where all seeds have a value: a mean over the remaining seeds
-    would jump, in favour of the method, each time a seed diverges.
+    first row nothing was measured, and the run ended at the last row, because its budget was spent or because it
+    diverged. Average only where all seeds have a value: a mean over the remaining seeds would jump, in favour of
+    the method, each time a seed diverges.
 
     Args:
         histories: one DataFrame per seed, rows in the order of x.
         x: column of the abscissa, ``wallclock`` (simulated seconds), ``update``, ``gradients`` or ``epoch``.
         y: column of the values.
-        grid: points (points,), in the unit of x; by default every x that occurs in any history, which
-            loses nothing.
+        grid: array (points,), in the unit of x; by default every x that occurs in any history, so that no
+            information is lost.
 
     Returns:
         The grid (points,) and the values (seeds, points).
 
     Raises:
-        ValueError: if there is no history, a column is missing, or x goes backwards or is not finite.
+        ValueError: if there is no history, a column is missing, or x decreases or is not finite.
     """
     check_histories(histories, (x, y))
     xs = [history[x].to_numpy(float) for history in histories]
@@ -62,7 +62,7 @@ def mean_curves(histories: Histories, x: str = "wallclock", y: str = "test_error
     """Return the mean over seeds of every method, where all of its seeds have a finite value (up to 1e100).
 
     Args:
-        histories: label -> one history per seed.
+        histories: histories of each label, one per seed.
         x: column of the abscissa.
         y: column of the values.
 
@@ -70,7 +70,7 @@ def mean_curves(histories: Histories, x: str = "wallclock", y: str = "test_error
         Columns ``x`` and ``y`` by their names, one row per point of :func:`on_grid`, indexed by method.
 
     Raises:
-        ValueError: if the mapping is empty or a column is unknown or without a finite value.
+        ValueError: if the mapping is empty, or a column is unknown or has no finite value.
     """
     check_all_histories(histories, (x, y))
     curves = []
@@ -88,13 +88,13 @@ def diverged(history: pd.DataFrame) -> bool:
 
 
 def shown_column(histories: Sequence[pd.DataFrame]) -> str:
-    """Return the column by which histories are shown unless another is asked for.
+    """Return the column by which histories are shown by default.
 
-    It is the test error, or else the test loss, or else the training loss: the first that has a finite value in
-    any of the histories; the training loss if none has.
+    It is the first of test error, test loss and training loss that has a finite value in any of the histories; the
+    training loss if none has.
 
     Args:
-        histories: tables, of one run or of several that are shown together.
+        histories: histories of one run, or of several that are shown together.
     """
     known = (
         column

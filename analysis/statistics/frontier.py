@@ -1,4 +1,4 @@
-"""The Pareto frontier: choices that no other choice beats on both counts."""
+"""The Pareto frontier: choices that no other choice dominates."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import pandas as pd
 
 
 def pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error") -> pd.DataFrame:
-    """Mark the rows that no other row dominates: none is as small in x and in y, and smaller in one of them.
+    """Mark the rows that no other row dominates.
 
-    Any table will do: :func:`~stalegrad.analysis.comparison` over K and learning rate (wallclock to the
-    target against final error), or :func:`~stalegrad.analysis.mean_curves` (error against wallclock, the
-    best error by any time).
+    A row dominates another if both its x and its y are at most as large, and one of them is smaller. Examples of
+    tables are :func:`~stalegrad.analysis.comparison` over K and learning rate (wallclock to the target against
+    final error) and :func:`~stalegrad.analysis.mean_curves` (the best error up to each wallclock).
 
     Args:
-        table: one row per choice; both columns are to become small.
+        table: one row per choice; smaller values of both columns are better.
         x: first column.
         y: second column.
 
     Returns:
-        The table with a further column ``frontier`` (bool). A row without a finite x and y, as where the
-        target was not reached, is never on it; equal rows are on it together.
+        The table with a further column ``frontier`` (bool). A row without a finite x and y, for example because
+        the target was not reached, is never on the frontier. Of equal rows, all or none are on it.
 
     Raises:
-        ValueError: if it is no table or lacks a column.
+        ValueError: if ``table`` is not a DataFrame or a column is missing.
     """
     _check(table, (x, y))
     points = table[[x, y]].to_numpy(float)

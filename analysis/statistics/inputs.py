@@ -1,4 +1,4 @@
-"""Checks of inputs: errors that name what was wrong and what is allowed."""
+"""Checks of inputs, with errors that name what is wrong and what is allowed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def check_mapping(value: object, name: str, what: str) -> None:
 
 
 def check_histories(histories: object, columns: Sequence[str], label: str | None = None) -> None:
-    """Raise ValueError unless ``histories`` is a sequence of DataFrames that hold these columns in order.
+    """Raise ValueError unless ``histories`` is a sequence of DataFrames with these columns, ordered by the first.
 
     Args:
         histories: one DataFrame per seed.
-        columns: names that must be there; the first must not go backwards.
-        label: whose histories they are, for the message.
+        columns: names of required columns; the first must not decrease.
+        label: label of the histories, for the message.
     """
     of = "" if label is None else f" of {label!r}"
     if isinstance(histories, pd.DataFrame) or not isinstance(histories, Sequence) or not len(histories):
@@ -52,7 +52,7 @@ def check_all_histories(histories: Mapping[str, Sequence[pd.DataFrame]], columns
 
 
 def check_values(histories: Mapping[str, Sequence[pd.DataFrame]], y: str) -> None:
-    """Raise ValueError if no history holds a finite value of ``y``, as for test errors without a test set."""
+    """Raise ValueError if no history has a finite value of ``y``, for example test errors without a test set."""
     frames = [history for runs in histories.values() for history in runs]
     if not any(np.isfinite(history[y].to_numpy(float)).any() for history in frames):
         known = _names(frames[0].dropna(axis="columns", how="all"))
@@ -66,10 +66,10 @@ def check_target(target: object, y: str) -> None:
 
 
 def as_traces(traces: TraceLike | Sequence[TraceLike], label: str) -> list[TraceLike]:
-    """Return one trace or several as a list.
+    """Return one trace or several traces as a list.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: for another type, or an empty list.
     """
     found = list(traces) if isinstance(traces, Sequence) else [traces]
     if not found or not all(hasattr(trace, "staleness") and hasattr(trace, "busy") for trace in found):

@@ -19,33 +19,33 @@ from stalegrad.analysis.statistics.inputs import (
 from stalegrad.analysis.statistics.targets import arrival, median, median_arrival
 
 TRACE_COLUMNS = ("updates", "mean_staleness", "idle", "wasted")
-"""What the table takes from a trace's summary."""
+"""Columns of the table from a trace's summary."""
 
 
 def comparison(
     results: Mapping[str, Sequence[tuple[TraceLike, pd.DataFrame]]], target: float, y: str = "test_error"
 ) -> pd.DataFrame:
-    """Return one row per method: how soon, how stale, how idle, how wasteful, how good.
+    """Return one row per method: time to a target, staleness, idle and wasted time, and final value.
 
     Every number is the median over seeds. That of ``wallclock`` is Kaplan and Meier's, as in
-    :func:`~stalegrad.analysis.to_target`; where it is infinite it is NaN: not reached by at least half of
-    the seeds, see ``reached``. In the same way a final value that is not finite counts as +inf.
+    :func:`~stalegrad.analysis.to_target`; it is NaN if at least half of the seeds did not reach the target, see
+    ``reached``. A final value that is not finite counts as +inf, and an infinite median is NaN.
 
     Args:
-        results: label -> one pair (trace, history) per seed.
-        target: value of y to reach or go below.
-        y: column of the histories that is to become small.
+        results: pairs (trace, history) of each label, one per seed.
+        target: value of y to reach or fall below.
+        y: column of the histories; smaller values are better.
 
     Returns:
         Columns ``seeds``, ``reached`` (seeds that reached the target), ``diverged`` (seeds whose last
         training loss is not finite), ``wallclock`` (simulated seconds to the target), ``updates`` (made in
         the trace), ``mean_staleness`` (updates, over used messages), ``idle`` and ``wasted`` (shares of
-        the workers' time; wasted: on messages cancelled or discarded), and ``y`` itself, at the end of
+        the workers' time; wasted: on messages that were cancelled or discarded), and ``y`` itself, at the end of
         the history.
 
     Raises:
-        ValueError: if the mapping is empty, a value is not a list of pairs, y is unknown or without a
-            finite value, or the target is not a finite number.
+        ValueError: if the mapping is empty, a value is not a list of pairs, y is unknown or has no finite value,
+            or the target is not a finite number.
     """
     check_mapping(results, "results", "pairs of trace and history")
     check_target(target, y)
@@ -61,7 +61,7 @@ def comparison(
 def outcomes(
     results: Mapping[str, Sequence[tuple[TraceLike, pd.DataFrame]]], target: float, y: str
 ) -> pd.DataFrame:
-    """Return the table of :func:`comparison` of results that are known to be such, finite values or not."""
+    """Return the table of :func:`comparison` for checked results, whose values need not be finite."""
     rows = {label: _row(pairs, target, y) for label, pairs in results.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
@@ -81,6 +81,6 @@ def _row(pairs: Sequence[tuple[TraceLike, pd.DataFrame]], target: float, y: str)
 
 
 def _worst_last(values: Sequence[float]) -> float:
-    """Return the median in which what is not finite counts as +inf; NaN if that makes it infinite."""
+    """Return the median of values, where those that are not finite count as +inf; NaN if it is infinite."""
     middle = median(np.where(np.isfinite(values), values, np.inf))
     return middle if np.isfinite(middle) else np.nan

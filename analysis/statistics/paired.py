@@ -1,4 +1,4 @@
-"""Paired comparisons with a baseline, seed by seed, so that what runs of a seed share cancels."""
+"""Paired comparisons with a baseline, seed by seed, so that effects common to the runs of a seed cancel."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stalegrad.analysis.statistics.inputs import check_all_histories, check_boot
 from stalegrad.analysis.statistics.targets import Arrival, arrival
 
 SeededHistories = Mapping[str, Sequence[pd.DataFrame] | Mapping[int, pd.DataFrame]]
-"""Label (method) -> histories by seed, or in the order of the same seeds for all."""
+"""Histories of each label (method), by seed, or as lists in the same order of seeds for all labels."""
 
 Pair = tuple[list[pd.DataFrame], list[pd.DataFrame]]
 
 NEVER = 1e6
-"""Stands for the logarithm of an infinite ratio."""
+"""Value that represents the logarithm of an infinite ratio."""
 
 
 def paired_difference(
@@ -34,32 +34,32 @@ def paired_difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return how much each method differs from a baseline, at one place or along the curve.
+    """Return the differences between each method and a baseline, at given points or along the curve.
 
-    Runs of the same seed see the same workers and the same mini-batches (common random numbers), so their
-    differences scatter less than the runs do. The interval is the bootstrap's percentile interval of the
-    mean difference: seeds are drawn with replacement. From a handful of seeds it is too narrow rather than
-    too wide; from one seed there is none.
+    Runs of the same seed have the same workers and the same mini-batches (common random numbers), so that their
+    differences vary less than the runs themselves. The interval is the bootstrap's percentile interval of the mean
+    difference: seeds are drawn with replacement. With few seeds it tends to be too narrow; with one seed there is
+    none.
 
     Args:
-        histories: label -> ``{seed: history}``, of which the common seeds count; or lists of one length,
-            in the order of the same seeds.
+        histories: histories of each label: ``{seed: history}``, of which the common seeds are used; or lists of
+            equal length, in the same order of seeds.
         baseline: label of the method to subtract.
         x: column of the abscissa, by default ``wallclock`` in simulated seconds.
         y: column of the values.
-        at: one place or several, in the unit of x; by default everywhere that all runs of both methods
+        at: one point or several, in the unit of x; by default all points at which all runs of both methods
             have a finite value.
-        level: of the interval, between 0 and 1.
-        resamples: bootstrap samples.
-        seed: of the bootstrap; the same seed gives the same interval.
+        level: confidence level of the interval, between 0 and 1.
+        resamples: number of bootstrap samples.
+        seed: seed of the bootstrap; the same seed gives the same interval.
 
     Returns:
-        Columns ``method``, ``x`` by its name, ``seeds`` (common ones), ``difference`` (mean over seeds of
-        method minus baseline: negative where the method is lower), ``low``, ``high``. At a place that was
-        asked for and not all runs reach, the numbers are NaN.
+        Columns ``method``, ``x`` by its name, ``seeds`` (number of common ones), ``difference`` (mean over seeds
+        of method minus baseline: negative if the method is lower), ``low``, ``high``. At a given point that not
+        all runs reach, the numbers are NaN.
 
     Raises:
-        ValueError: if the baseline is unknown, seeds cannot be paired, a column is unknown or without a
+        ValueError: if the baseline is unknown, seeds cannot be paired, a column is unknown or has no
             finite value, or ``at``, ``level`` or ``resamples`` is out of range.
 
     References:
@@ -100,33 +100,33 @@ def speedups(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return how many times sooner than a baseline each method reaches a target.
+    """Return the factor by which each method reaches a target sooner than a baseline.
 
-    The ratio (time of the baseline / time of the method) is taken seed by seed; the answer is the median
-    of the ratios (the middle of two in logarithms), with the bootstrap's percentile interval. From fewer than
-    six pairs it is too narrow: even the range of so few values holds the median with less than 95 % certainty.
-    If only one of a pair was seen to arrive, and the other was watched at least as long (or diverged), the
-    ratio counts as inf or 0. Where neither arrives, or the run that did not was stopped too soon to tell, a
-    pair says nothing and is left out: see ``pairs``.
+    The ratio (time of the baseline / time of the method) is computed for each seed. The result is the median of
+    the ratios (for an even number, the middle in logarithms), with the bootstrap's percentile interval. With fewer
+    than six pairs the interval is too narrow: even the range of so few values contains the median with a
+    probability below 95 %. If only one run of a pair reached the target, and the other one ran at least as long
+    (or diverged), the ratio counts as inf or 0. If neither reached it, or the other one ended before, the pair is
+    undecided and is left out: see ``pairs``.
 
     Args:
-        histories: label -> ``{seed: history}``, of which the common seeds count; or lists of one length,
-            in the order of the same seeds.
-        target: value of y to reach or go below.
+        histories: histories of each label: ``{seed: history}``, of which the common seeds are used; or lists of
+            equal length, in the same order of seeds.
+        target: value of y to reach or fall below.
         baseline: label of the method to compare with.
-        y: column that is to become small.
-        x: column in whose unit time is counted, by default ``wallclock`` in simulated seconds.
-        level: of the interval, between 0 and 1.
-        resamples: bootstrap samples.
-        seed: of the bootstrap; the same seed gives the same interval.
+        y: column of the values; smaller values are better.
+        x: column of the times, by default ``wallclock`` in simulated seconds.
+        level: confidence level of the interval, between 0 and 1.
+        resamples: number of bootstrap samples.
+        seed: seed of the bootstrap; the same seed gives the same interval.
 
     Returns:
-        One row per method but the baseline: ``seeds`` (common ones), ``pairs`` (those that tell),
-        ``speedup`` (above 1: sooner than the baseline), ``low``, ``high``; NaN without such a pair, and
-        for the interval if there is one only.
+        One row per method but the baseline: ``seeds`` (number of common ones), ``pairs`` (number of decided ones),
+        ``speedup`` (above 1: sooner than the baseline), ``low``, ``high``; NaN without a decided pair, and the
+        interval also NaN with only one.
 
     Raises:
-        ValueError: if the baseline is unknown, seeds cannot be paired, a column is unknown or without a
+        ValueError: if the baseline is unknown, seeds cannot be paired, a column is unknown or has no
             finite value, or ``target``, ``level`` or ``resamples`` is out of range.
     """
     check_target(target, y)
@@ -150,7 +150,7 @@ def speedups(
 def bootstrap(
     values: Floats, statistic: Callable[..., Floats], level: float, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Return the percentile interval of a statistic of these values; NaN from fewer than two of them."""
+    """Return the percentile interval of a statistic of these values; NaN for fewer than two values."""
     if len(values) < 2:
         return np.nan, np.nan
     picks = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))

@@ -16,24 +16,24 @@ Row = dict[str, float | str]
 """A row of the table of verdicts."""
 
 Runs = Mapping[str, Mapping[int, pd.DataFrame]]
-"""Label (method) -> seed -> history."""
+"""Histories of each label (method), by seed."""
 
 TOLERANCE = 0.02
 ALPHA = 0.01
 EQUIVALENCE_ALPHA = 0.05
 FLOOR = 0.001
-"""Share of its value at the start below which no change of a loss or an error matters."""
+"""Change of a loss or an error, relative to its value at the start, below which it is ignored."""
 
 VERDICTS = ("worse", "unclear", "equivalent", "better", "identical")
 """Verdicts on one metric; only the first is a failure."""
 
 
 class PairedTest(NamedTuple):
-    """The tests of paired differences (after minus before).
+    """Tests of paired differences (after minus before).
 
     Attributes:
-        mean: of the differences.
-        low, high: the interval of the mean that lies within the margin exactly if ``equivalent`` <= 0.05.
+        mean: mean of the differences.
+        low, high: interval of the mean; it lies within the margin if and only if ``equivalent`` <= 0.05.
         inferior: p-value against "the mean is at most the margin".
         equivalent: p-value against "the mean is beyond the margin, on one side or the other".
         superior: p-value against "the mean is at least minus the margin".
@@ -51,13 +51,13 @@ def paired_test(differences: npt.ArrayLike, margin: float, step: float = 0.0) ->
     """Test a mean difference against a margin, for inferiority and for equivalence.
 
     One-sided t tests on n - 1 degrees of freedom, t = (mean -+ margin) / (s / sqrt n). Equivalence is two of them
-    (TOST). Values that are rounded to multiples of ``step`` can agree by chance, so s^2 is taken to be at least
-    step^2 / 6, the variance of the difference of two roundings. Without any variance the mean counts as exact.
+    (TOST). Values that are rounded to multiples of ``step`` can agree by chance, so that s^2 is set to at least
+    step^2 / 6, the variance of the difference of two rounding errors. If s^2 is 0, the mean counts as exact.
 
     Args:
-        differences: one for each pair, of which there must be two at least.
-        margin: what does not matter yet, >= 0.
-        step: of the lattice that the values lie on; 0 if they are continuous.
+        differences: differences, one per pair, of at least two pairs.
+        margin: largest difference that is ignored, >= 0.
+        step: spacing of the lattice of values; 0 if they are continuous.
 
     Raises:
         ValueError: for fewer than two pairs, or a difference that is not finite.
@@ -72,12 +72,12 @@ def paired_test(differences: npt.ArrayLike, margin: float, step: float = 0.0) ->
     if not np.isfinite(d).all():
         raise ValueError(f"differences must be finite; they are {d.tolist()}")
     freedom, mean = len(d) - 1, float(d.mean())
-    constant = bool((d == d[0]).all())  # the standard deviation of equal numbers can be off 0 by rounding
+    constant = bool((d == d[0]).all())  # the computed variance of equal numbers can differ from 0 by rounding
     variance = max(0.0 if constant else float(d.var(ddof=1)), step**2 / 6)
     error = np.sqrt(variance / len(d))
 
     def above(bound: float) -> float:
-        """Return the p-value against "the mean is at most this"."""
+        """Return the p-value against "the mean is at most ``bound``"."""
         return float(stats.t.sf((mean - bound) / error, freedom) if error > 0 else mean <= bound)
 
     def below(bound: float) -> float:
@@ -91,8 +91,8 @@ def paired_test(differences: npt.ArrayLike, margin: float, step: float = 0.0) ->
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return p-values adjusted for their number: the family-wise error rate of p <= alpha is at most alpha.
 
-    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. It holds for any
-    dependence between the p-values.
+    The i-th smallest of m p-values becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. The p-values
+    may depend on each other in any way.
 
     References:
         Holm, A simple sequentially rejective multiple test procedure, Scandinavian J. of Statistics 6 (1979).
@@ -115,29 +115,34 @@ def compare_runs(
 ) -> pd.DataFrame:
     """Compare every method and metric before and after a change, seed by seed.
 
-    The margin of a metric is the tolerance times its mean before the change, but no less than 0.1 % of its
-    value at the start, and than its resolution (an example of the test set, a row of the history). A metric
-    is ``worse`` if the mean difference is beyond the margin (p after Holm's correction over all rows <= alpha),
-    ``better`` in the same way; ``equivalent`` if it is shown to be within the margin (p <= 0.05); ``identical``
-    if all differences are 0; else ``unclear``: this number of seeds is too small to decide. A method that has
-    lost runs now and had none before is worse without statistics; otherwise a lost run counts as one that stayed
-    at its start, or arrived when it ended.
+    The margin of a metric is the tolerance times its mean before the change, but at least 0.1 % of its value at
+    the start, and at least its resolution (one example of the test set, or one row of the history). The verdict on
+    a metric is
+
+    * ``worse`` if the mean difference is above the margin (p <= alpha, after Holm's correction over all rows);
+    * ``better`` if it is below minus the margin, in the same way;
+    * ``equivalent`` if it is shown to be within the margin (p <= 0.05);
+    * ``identical`` if all differences are 0;
+    * ``unclear`` otherwise: the number of seeds is too small to decide.
+
+    A method that has lost runs now and had none before is worse without statistics. Otherwise a lost run counts as
+    one that stayed at its start, or that arrived when it ended.
 
     Args:
-        before: label -> seed -> history, of the baseline.
-        after: the same labels and seeds, after the change.
-        targets: of each label, for the times; a label without one has no such rows.
-        metrics: see :func:`~stalegrad.analysis.statistics.convergence.measure`.
-        tolerance: relative to the mean before.
-        alpha: chance that anything is called worse though nothing is beyond its margin.
+        before: histories of the baseline, by label and seed.
+        after: histories after the change, with the same labels and seeds.
+        targets: targets of the times, by label; a label without a target has no such rows.
+        metrics: names of metrics, see :func:`~stalegrad.analysis.statistics.convergence.measure`.
+        tolerance: tolerance, relative to the mean before.
+        alpha: probability that any metric is called worse although none is beyond its margin.
 
     Returns:
         One row per method and metric: ``method, metric, seeds, before, after`` (means), ``difference``, ``low``,
         ``high``, ``margin`` (all four relative to ``before``), ``p`` (of inferiority, corrected), ``verdict``.
 
     Raises:
-        ValueError: if labels or seeds are not the same, there are fewer than two seeds, a metric is unknown, none
-            can be had, or tolerance or alpha is out of range.
+        ValueError: if labels or seeds differ, there are fewer than two seeds, a metric is unknown, no metric can
+            be computed, or tolerance or alpha is out of range.
     """
     check_settings(tolerance, alpha)
     check_pairs(before, after)
@@ -172,7 +177,7 @@ def compare_runs(
 
 
 def _judged(label: str, metric: str, measures: Any, spacing: float, tolerance: float) -> Row:
-    """Return the row of one metric; its verdict follows later from the p-values, unless it is identical."""
+    """Return the row of one metric; unless it is identical, its verdict is set later from the p-values."""
     old, new = (np.array([_finite(pair[side], *pair) for pair in measures]) for side in (0, 1))
     step = max(spacing, float(np.mean([m.step for pair in measures for m in pair])))
     mean, start = float(old.mean()), float(np.mean([pair[0].start for pair in measures]))
@@ -195,24 +200,24 @@ def _row(label: str, metric: str, seeds: int, before: float, after: float, **res
 
 
 def _finite(found: Measure, *pair: Measure) -> float:
-    """Return its value, or what counts in its place: the worse limit of the pair (one may have ended early)."""
+    """Return the value, or instead of inf the worse limit of the pair (one run may have ended early)."""
     return found.value if np.isfinite(found.value) else max(m.limit for m in pair)
 
 
 def detectable(
     deviation: float, seeds: int, margin: float, *, tests: int = 1, alpha: float = ALPHA, power: float = 0.8
 ) -> float:
-    """Return the smallest mean difference that is called worse with this probability.
+    """Return the smallest mean difference that is called worse with probability ``power``.
 
     It solves P(T > t) = power for T noncentral t with n - 1 degrees of freedom and noncentrality
     (difference - margin) sqrt(n) / deviation, t the quantile of the first (strictest) step of Holm's correction.
 
     Args:
         deviation: standard deviation of the paired differences.
-        seeds: pairs, n >= 2.
-        margin: as of :func:`paired_test`.
-        tests: rows that Holm's correction is over.
-        alpha: of the whole check.
+        seeds: number of pairs, n >= 2.
+        margin: margin, as for :func:`paired_test`.
+        tests: number of rows of Holm's correction.
+        alpha: error probability of the whole check.
         power: probability, between alpha and 1.
 
     Raises:
@@ -243,14 +248,14 @@ def power_table(
     power: float = 0.8,
     correlation: float = 0.0,
 ) -> pd.DataFrame:
-    """Return the smallest worsening that given numbers of seeds would show, from the scatter of recorded runs.
+    """Return the smallest worsening that given numbers of seeds detect, from the variation of recorded runs.
 
-    The paired differences of runs with standard deviation sigma have sigma sqrt(2 (1 - correlation)). How much
-    pairs have in common depends on the change: 0 is the worst case, that of unrelated runs.
+    If runs have the standard deviation sigma, their paired differences have sigma sqrt(2 (1 - correlation)). The
+    correlation of pairs depends on the change: 0 is the worst case, that of independent runs.
 
     Returns:
         One row per method and metric: ``method, metric, mean, spread`` (sigma relative to the mean), and for
-        every number of seeds the smallest relative worsening found with probability ``power``.
+        every number of seeds the smallest relative worsening that is detected with probability ``power``.
 
     Raises:
         ValueError: for a value out of range.
@@ -285,7 +290,7 @@ def power_table(
 
 
 def check_pairs(before: Runs, after: Runs) -> None:
-    """Raise ValueError unless both hold the same labels and seeds, two seeds of each at least."""
+    """Raise ValueError unless both have the same labels and seeds, with at least two seeds per label."""
     if not before or list(before) != list(after):
         raise ValueError(f"methods must be the same before and after: {list(before)} and {list(after)}")
     for label, runs in before.items():

@@ -1,4 +1,4 @@
-"""Two sets of runs side by side, metric by metric, seed by seed where they share seeds."""
+"""Comparison of two sets of runs, metric by metric, paired by common seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stalegrad.analysis.statistics.paired import bootstrap
 from stalegrad.analysis.statistics.targets import arrival
 
 OF_TRACES = ("gradients_per_second", "mean_staleness", "idle", "wasted")
-"""What is compared of a trace's summary."""
+"""Metrics from a trace's summary."""
 
 
 def side_by_side(
@@ -28,26 +28,26 @@ def side_by_side(
 ) -> pd.DataFrame:
     """Compare two sets of runs that differ in the seed only.
 
-    If they have seeds in common, only these are compared, pair by pair, so that what runs of a seed share cancels;
-    the interval is the bootstrap's percentile interval of the mean difference. Otherwise seeds are drawn from
-    either set on its own. From a handful of seeds intervals are too narrow; from one seed there is none.
+    If they have common seeds, only these are compared, pair by pair, so that effects common to the runs of a seed
+    cancel; the interval is the bootstrap's percentile interval of the mean difference. Otherwise the bootstrap
+    draws seeds from each set independently. With few seeds intervals are too narrow; with one seed there is none.
 
     Args:
-        a: seed -> result.
-        b: seed -> result.
-        target: of the error (of the loss, where there is no error) whose wallclock is compared. Default: the
-            lowest that at least half of the runs of both reach.
-        level: of the interval.
-        resamples: bootstrap samples.
-        seed: of the bootstrap.
+        a: results of the first set, by seed.
+        b: results of the second set, by seed.
+        target: value of the error (of the loss, if there is no error) whose wallclock is compared; by default the
+            lowest value that at least half of the runs of both sets reach.
+        level: confidence level of the interval, between 0 and 1.
+        resamples: number of bootstrap samples.
+        seed: seed of the bootstrap.
 
     Returns:
         Index ``metric``: the wallclock (s) to the target, the last error or loss, used gradients per second, mean
         staleness (updates), shares ``idle`` and ``wasted``. Columns ``a``, ``b`` (means), ``difference`` (b - a),
-        ``low``, ``high``, ``pairs`` (0: not paired). NaN where a run did not reach the target or is not finite.
+        ``low``, ``high``, ``pairs`` (0: not paired). NaN if a run did not reach the target or is not finite.
 
     Raises:
-        ValueError: if a set is empty, a history lacks a column, or an argument is out of range.
+        ValueError: if a set is empty, a history has no such column, or an argument is out of range.
 
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
@@ -74,7 +74,7 @@ def side_by_side(
 
 
 def same_events(a: ResultLike, b: ResultLike) -> bool:
-    """Return whether two runs made the same updates at the same moments, of messages of the same workers."""
+    """Return whether two runs made the same updates at the same times, from messages of the same workers."""
     first, second = a.trace, b.trace
     return np.array_equal(first.update_times, second.update_times) and all(
         np.array_equal(first.column(name)[first.used], second.column(name)[second.used])
@@ -91,7 +91,7 @@ def _measures(run: ResultLike, y: str, target: float) -> dict[str, float]:
 
 
 def _common_target(a: Mapping[int, ResultLike], b: Mapping[int, ResultLike], y: str) -> float:
-    """Return the lowest value that at least half of the runs of both reach; infinite values are never reached."""
+    """Return the lowest value that at least half of the runs of both sets reach, over finite values."""
     middles = []
     for runs in (a, b):
         values = [run.history[y].to_numpy(float) for run in runs.values()]

@@ -1,4 +1,4 @@
-"""Staleness of used messages, in numbers."""
+"""Statistics of the staleness of used messages."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from stalegrad.analysis.statistics.inputs import as_traces, check_mapping
 
 
 def staleness_table(traces: Mapping[str, TraceLike | Sequence[TraceLike]]) -> pd.DataFrame:
-    """Return how stale the used messages of each method were, in updates.
+    """Return statistics of the staleness of each method's used messages, in updates.
 
     Args:
-        traces: label -> a trace, or several, whose messages are taken together.
+        traces: trace of each label, or several traces, whose messages are pooled.
 
     Returns:
-        One row per label: ``messages`` (used ones), ``mean``, ``sd`` (population), ``median`` and ``p99``
-        (observed values: the smallest staleness that at least that share of the messages does not
-        exceed), ``max``, ``fresh`` (share with staleness 0). NaN if no message was used.
+        One row per label: ``messages`` (number of used ones), ``mean``, ``sd`` (population), ``median`` and
+        ``p99`` (observed values: the smallest staleness that at least this share of the messages does not exceed),
+        ``max``, ``fresh`` (share with staleness 0). NaN if no message was used.
 
     Raises:
-        ValueError: if the mapping is empty or a value is no trace.
+        ValueError: if the mapping is empty or a value is not a trace.
     """
     rows = {}
     for label, values in pooled_staleness(traces).items():
@@ -47,7 +47,7 @@ def pooled_staleness(traces: Mapping[str, TraceLike | Sequence[TraceLike]]) -> d
     """Return the staleness of all used messages of each label, in updates.
 
     Raises:
-        ValueError: if the mapping is empty or a value is no trace.
+        ValueError: if the mapping is empty or a value is not a trace.
     """
     check_mapping(traces, "traces", "trace")
     return {

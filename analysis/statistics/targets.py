@@ -1,4 +1,4 @@
-"""Times to a target, where some runs end before they reach it."""
+"""Times to a target, including runs that end before they reach it."""
 
 from __future__ import annotations
 
@@ -15,41 +15,40 @@ from stalegrad.analysis.statistics.inputs import check_all_histories, check_targ
 
 
 class Arrival(NamedTuple):
-    """The time at which a run first reached a target (inf if it did not), and until when it was watched."""
+    """The time at which a run first reached a target (inf if it did not), and the time until it was observed."""
 
     time: float
     watched: float
 
     @property
     def reached(self) -> bool:
-        """Whether it was seen to reach the target."""
+        """Whether the run reached the target."""
         return self.time < np.inf
 
 
 def to_target(histories: Histories, target: float, y: str = "test_error", x: str = "wallclock") -> pd.DataFrame:
-    """Return when each method first reaches a target.
+    """Return the time at which each method first reaches a target.
 
-    A seed reaches the target at the first row with ``y <= target``, whatever comes after. A seed whose
-    history ends before that is censored there: it is counted, but no time is made up for it. A seed that
-    diverged will never reach the target, so it counts as not there however long one waits. ``share`` and
-    ``median`` are Kaplan and Meier's; if all runs that are not there were watched to the end of the last
-    arrival, they are the plain share, and the plain median with +inf for those runs. ``mean``, ``min`` and
-    ``max`` are over the seeds that arrived, and so flatter a method that often fails: read them with
-    ``reached``.
+    A seed reaches the target at the first row with ``y <= target``; later rows do not matter. A seed whose history
+    ends before is censored at its end: it is counted, but no time is invented for it. A seed that diverged counts
+    as never reaching the target. ``share`` and ``median`` are Kaplan and Meier's. If all runs that did not reach
+    the target were observed until the last arrival, ``share`` is the ordinary share, and ``median`` the ordinary
+    median with +inf for these runs. ``mean``, ``min`` and ``max`` are over the seeds that reached the target and
+    therefore favour methods that often fail: read them together with ``reached``.
 
     Args:
-        histories: label -> one history per seed.
-        target: value of y to reach or go below.
-        y: column that is to become small.
-        x: column in whose unit the answer is, by default ``wallclock`` in simulated seconds.
+        histories: histories of each label, one per seed.
+        target: value of y to reach or fall below.
+        y: column of the values; smaller values are better.
+        x: column of the times, by default ``wallclock`` in simulated seconds.
 
     Returns:
-        One row per label, columns ``seeds, reached, share, median, mean, min, max``; ``share`` is what part
-        of the runs arrives while any was watched; the median is inf if that is not more than half; the
-        last three are NaN where no seed arrived.
+        One row per label, columns ``seeds, reached, share, median, mean, min, max``; ``share`` is the estimated
+        share of runs that reach the target within the time of observation; the median is inf if it is not more
+        than half; the last three are NaN if no seed reached the target.
 
     Raises:
-        ValueError: if the mapping is empty, a column is unknown or without a finite value, or the target
+        ValueError: if the mapping is empty, a column is unknown or has no finite value, or the target
             is not a finite number.
 
     References:
@@ -77,9 +76,9 @@ def to_target(histories: Histories, target: float, y: str = "test_error", x: str
 
 
 def arrival(history: pd.DataFrame, target: float, y: str, x: str) -> Arrival:
-    """Return x at the first row with ``y <= target``, and to which x the run was watched.
+    """Return x at the first row with ``y <= target``, and the x until which the run was observed.
 
-    A run that diverged counts as watched for ever: it has not been taken away before it could arrive.
+    A run that diverged counts as observed without end, because it will never reach the target.
     """
     ticks = history[x].to_numpy(float)
     hit = np.flatnonzero(history[y].to_numpy(float) <= target)
@@ -88,20 +87,20 @@ def arrival(history: pd.DataFrame, target: float, y: str, x: str) -> Arrival:
 
 
 def kaplan_meier(arrivals: Sequence[Arrival]) -> tuple[Floats, Floats]:
-    """Return times in order and, from each of them on, the estimated share of runs that are not there yet."""
+    """Return the arrival times in order and, from each on, the estimated share of runs that have not arrived."""
     reached = [a.time for a in arrivals if a.reached]
     watched = [a.watched for a in arrivals if not a.reached]
     if not reached:
         return np.zeros(1), np.ones(1)
-    far = max(reached) + 1.0  # at risk at every arrival, and finite, as scipy wants it
+    far = max(reached) + 1.0  # at risk at every arrival, and finite, as SciPy requires
     sf = stats.ecdf(stats.CensoredData(reached, right=np.fmin(watched, far))).sf
     return sf.quantiles, sf.probabilities
 
 
 def median_arrival(arrivals: Sequence[Arrival]) -> float:
-    """Return the median of Kaplan and Meier; inf if no more than half of the runs arrive.
+    """Return Kaplan and Meier's median; inf if at most half of the runs arrive.
 
-    Where the share is exactly one half for a while, it is the middle of that while.
+    If the share is exactly one half during an interval, it is the middle of this interval.
     """
     times, share = kaplan_meier(arrivals)
     half, less = times[share <= 0.5 + 1e-9], times[share < 0.5 - 1e-9]
@@ -109,6 +108,6 @@ def median_arrival(arrivals: Sequence[Arrival]) -> float:
 
 
 def median(values: npt.ArrayLike) -> float:
-    """Return the median of numbers of which some may be +inf."""
+    """Return the median of numbers, some of which may be +inf."""
     ordered = np.sort(np.asarray(values, float))
     return float(ordered[(len(ordered) - 1) // 2] / 2 + ordered[len(ordered) // 2] / 2)
