@@ -248,8 +248,8 @@ def _against_baseline(runs: Runs, y: str, target: float) -> list[str]:
         paragraph(
             "Runs are paired by seed, so that effects common to the runs of a seed cancel. The number is the "
             f"wallclock to the target of {baseline} over that of the method: median of the ratios and 95 % "
-            "bootstrap interval, which is too narrow for fewer than six pairs. A pair counts if it shows which run "
-            "arrives first; the ratio is ∞ if only the method arrives, and 0 if only the baseline arrives."
+            "bootstrap interval, which is too narrow for fewer than six pairs. A pair counts if it shows which "
+            "run arrives first; the ratio is ∞ if only the method arrives, and 0 if only the baseline arrives."
         ),
         table(speedups(histories, target, baseline, y), columns),
         picture(

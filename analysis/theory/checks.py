@@ -1,4 +1,4 @@
-"""Checks of numbers that theory is given: errors name the argument, its value and what is allowed."""
+"""Checks of the arguments of theory, with errors that name the argument, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ConstantsLike: TypeAlias = Constants | tuple[float, float]
 def check_number(
     name: str, value: object, low: float = 0.0, high: float = math.inf, *, above: bool = False
 ) -> None:
-    """Raise ValueError unless ``value`` is a finite number from ``low`` (``above``: from above it) to ``high``."""
+    """Raise ValueError unless ``value`` is a finite number from ``low`` (excluded if ``above``) to ``high``."""
     number = isinstance(value, Real | np.number) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not low <= value <= high or (above and value == low):  # type: ignore[arg-type,operator]
         least = f"above {low:g}" if above else f"of at least {low:g}"

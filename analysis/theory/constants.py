@@ -1,4 +1,4 @@
-"""Constants of error bounds: of a problem from its arrays, of a run from its trace."""
+"""Constants of error bounds, computed from the arrays of a problem or the trace of a run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Constants(NamedTuple):
     Attributes:
         smoothness: L, with ||∇F(u) - ∇F(w)|| <= L ||u - w||.
         convexity: c, with 2 c (F(w) - F*) <= ||∇F(w)||^2; 0 if there is none.
-        noise: sigma^2 and
-        growth: M_G, with E||g(w) - ∇F(w)||^2 <= sigma^2 + M_G ||∇F(w)||^2 for the gradient g at one example drawn
-            at random. The mean of m has an m-th of it.
+        noise: sigma^2, with E||g(w) - ∇F(w)||^2 <= sigma^2 + M_G ||∇F(w)||^2 for the gradient g at one example
+            drawn at random. For the mean of m gradients the bound is divided by m.
+        growth: M_G in this bound.
     """
 
     smoothness: float
@@ -33,14 +33,14 @@ class Constants(NamedTuple):
 
 
 def quadratic_constants(hessian: npt.ArrayLike, noise: float) -> Constants:
-    """Return the constants of F(w) = (w - w*)' H (w - w*) / 2 whose gradient carries noise of one variance.
+    """Return the constants of F(w) = (w - w*)' H (w - w*) / 2, with gradient noise of constant variance.
 
     Args:
         hessian: H (d, d), symmetric, positive semi-definite.
-        noise: sigma^2, expected squared norm of what a gradient at one example adds.
+        noise: sigma^2, expected squared norm of the noise of a gradient at one example.
 
     Raises:
-        ValueError: if the matrix is not so, or the noise is negative.
+        ValueError: if the matrix is not symmetric and positive semi-definite, or the noise is negative.
     """
     matrix = np.asarray(hessian, float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix, matrix.T):
@@ -56,16 +56,16 @@ def quadratic_constants(hessian: npt.ArrayLike, noise: float) -> Constants:
 def ridge_constants(inputs: npt.ArrayLike, targets: npt.ArrayLike, l2: float = 0.0) -> Constants:
     """Return the exact constants of ridge regression, F(w) = mean (x'w - y)^2 / 2 + l2 ||w||^2.
 
-    The variance of an example's gradient is a quadratic function of w. M_G is twice the smallest with which
-    sigma^2 is finite, and sigma^2 then the smallest that holds for all w.
+    The variance of an example's gradient is a quadratic function of w. M_G is twice the smallest value with a
+    finite sigma^2, and sigma^2 is then the smallest value that holds for all w.
 
     Args:
-        inputs: (n, d); for a bias (regularised as well) with a column of ones.
-        targets: (n,).
+        inputs: array (n, d), with a column of ones for a bias (which is regularised, too).
+        targets: array (n,).
         l2: factor of ||w||^2.
 
     Raises:
-        ValueError: if shapes do not fit, l2 is negative, or F is not strongly convex.
+        ValueError: if the shapes do not fit together, l2 is negative, or F is not strongly convex.
     """
     x, y = _data(inputs, targets, l2)
     n, d = x.shape
@@ -92,16 +92,16 @@ def softmax_constants(inputs: npt.ArrayLike, labels: npt.ArrayLike, l2: float = 
     """Return bounds on the constants of softmax regression, F(W) = mean cross-entropy + l2 ||W||^2.
 
     L <= lambda_max(X'X / n) / 2 + 2 l2, because diag(p) - pp' <= 1/2; c >= 2 l2; sigma^2 <= 2 mean ||x||^2 with
-    M_G = 0, because ||p - e_y||^2 <= 2 and the regularisation is no source of noise. They hold for all W; near the
+    M_G = 0, because ||p - e_y||^2 <= 2 and the regularisation adds no noise. The bounds hold for all W; near the
     minimum sigma^2 is smaller, see :func:`measured_noise`.
 
     Args:
-        inputs: (n, d); for a bias (regularised as well) with a column of ones.
-        labels: (n,), whole numbers.
+        inputs: array (n, d), with a column of ones for a bias (which is regularised, too).
+        labels: array (n,) of whole numbers.
         l2: factor of ||W||^2.
 
     Raises:
-        ValueError: if shapes do not fit or l2 is negative.
+        ValueError: if the shapes do not fit together or l2 is negative.
     """
     x, _ = _data(inputs, labels, l2)
     largest = float(np.linalg.eigvalsh(x.T @ x / len(x))[-1])
@@ -111,11 +111,12 @@ def softmax_constants(inputs: npt.ArrayLike, labels: npt.ArrayLike, l2: float = 
 def measured_noise(
     example_gradients: Callable[[Floats], npt.ArrayLike], points: npt.ArrayLike, growth: float = 0.0
 ) -> float:
-    """Return the smallest sigma^2 that holds at all of some points, for a given M_G.
+    """Return the smallest sigma^2 that holds at all given points, for a given M_G.
 
     Args:
-        example_gradients: ``example_gradients(w) -> (n, d)``, the gradient at every example; each is as likely.
-        points: (number, d), such as the parameters that a run visited.
+        example_gradients: ``example_gradients(w) -> (n, d)``, the gradient at every example; all are equally
+            likely.
+        points: array (number, d), such as the parameters that a run visited.
         growth: M_G.
 
     Raises:
@@ -135,21 +136,22 @@ def measured_noise(
 
 
 def measured_gamma(traces: TraceLike | Sequence[TraceLike], gradients: Sequence[npt.ArrayLike]) -> float:
-    """Return gamma, the relative error of gradients due to staleness: the largest, over updates j, of
+    """Return gamma, the relative error of gradients due to staleness: the maximum over updates j of
 
         E||∇F(w_j) - ∇F(w_v)||^2 / E||∇F(w_j)||^2,
 
-    v the version that a gradient of update j was computed at; means over the gradients of an update and over runs.
+    where v is the version at which a gradient of update j was computed. The expectations are means over the
+    gradients of an update and over runs.
 
     Args:
-        traces: one run per seed, of one synchrony.
-        gradients: per run the true gradient at every version, (versions, d), that of w_0 first.
+        traces: traces of one synchrony, one per seed.
+        gradients: for each trace, the true gradient at every version, (versions, d), starting with that of w_0.
 
     Returns:
-        A number from 0 up; bounds need it to be at most 1.
+        A number of at least 0; the bounds need it to be at most 1.
 
     Raises:
-        ValueError: if runs and gradients do not fit together.
+        ValueError: if traces and gradients do not fit together.
 
     References:
         Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Assumption 5.
@@ -173,10 +175,10 @@ def measured_gamma(traces: TraceLike | Sequence[TraceLike], gradients: Sequence[
 
 
 def measured_p0(traces: TraceLike | Sequence[TraceLike]) -> float:
-    """Return p0, the share of fresh gradients: the smallest over the places (first, second, ...) in an update.
+    """Return p0, the share of fresh gradients: the minimum over the places (first, second, ...) in an update.
 
     Args:
-        traces: of one synchrony, taken together.
+        traces: traces of one synchrony, which are pooled.
 
     Raises:
         ValueError: if no gradient was used.

@@ -1,4 +1,4 @@
-"""Error bounds: proven limits of the error after a number of updates or a wallclock."""
+"""Error bounds: proven bounds on the error after a number of updates or a wallclock."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class ErrorBound:
         error(J)    = floor + (1 - eta c gamma')^J (gap - floor),  floor = eta L sigma^2 / (2 c gamma' K m)
         gradient(J) = 2 gap / ((J + 1) eta gamma') + L eta sigma^2 / (K m gamma')
 
-    if eta <= 1 / (2 L (M_G / (K m) + 1)). The paper prints 1/K in place of that 1, which its own proof (36) does
-    not give: with M_G = 0 and K = 8 it would allow eta = 4 / L, at which gradient descent diverges.
+    if eta <= 1 / (2 L (M_G / (K m) + 1)). The paper prints 1/K instead of the last 1, which does not follow from
+    its own proof (36): with M_G = 0 and K = 8 it would allow eta = 4 / L, at which gradient descent diverges.
 
     Args:
-        constants: of the problem.
+        constants: constants of the problem.
         learning_rate: eta.
         gap: F(w_0) - F* at the start.
         batch_size: m.
-        gamma: how far gradients are off for being stale, see ``measured_gamma``; 0 for sync, k-sync and
+        gamma: relative error of gradients due to staleness, see ``measured_gamma``; 0 for sync, k-sync and
             k-batch-sync.
-        p0: probability, at least, of any gradient to be fresh; 0 is always right, and 0 with gamma = 0 is the
+        p0: lower bound on the probability that a gradient is fresh. 0 is always valid; with gamma = 0 it gives the
             lemma for k-sync.
 
     Raises:
-        ValueError: naming the argument and what is allowed.
+        ValueError: for an argument out of range; the error names it and what is allowed.
 
     References:
         Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Lemma 2, Theorems 3 and 5, Corollary 2.
@@ -78,8 +78,8 @@ class ErrorBound:
         """Bound the expected F(w_J) - F* after J updates of ``k`` gradients each.
 
         Args:
-            updates: J, one or many; need not be whole.
-            k: gradients per update.
+            updates: J, a number or an array; it need not be whole.
+            k: number of gradients per update.
 
         Raises:
             ValueError: if the problem is not strongly convex, or the step is larger than the bound allows.
@@ -96,7 +96,7 @@ class ErrorBound:
     def gradient(self, updates: npt.ArrayLike, k: int = 1) -> Floats:
         """Bound the mean over j = 0..J of the expected ||∇F(w_j)||^2; F need not be convex.
 
-        Arguments and errors as of :meth:`error`.
+        Arguments and errors as for :meth:`error`.
         """
         self._check_step(k)
         step = self.learning_rate * self.shrinkage
@@ -116,14 +116,15 @@ class ErrorBound:
         """Return the bound after t simulated seconds, that is, after t / E[T] updates.
 
         Args:
-            wallclock: t, one or many.
-            synchrony: one of those that :func:`~stalegrad.analysis.expected_update_time` knows.
+            wallclock: t, a number or an array, in simulated seconds.
+            synchrony: a synchrony with a known :func:`~stalegrad.analysis.expected_update_time`.
             compute: delay of the seconds of one mini-batch, or one per worker.
-            workers: their number.
+            workers: number of workers.
             quantity: ``error`` or ``gradient``.
 
         Raises:
-            ValueError: as of :meth:`error` and ``expected_update_time``; also if E[T] is bounded from below only.
+            ValueError: as for :meth:`error` and ``expected_update_time``; also if only a lower bound of E[T] is
+                known.
         """
         if quantity not in ("error", "gradient"):
             raise ValueError(f"quantity = {quantity!r} is not allowed: 'error' or 'gradient'")
@@ -144,25 +145,25 @@ class ErrorBound:
     ) -> int:
         """Return the k, from 1 to the number of workers, with the least bound after a number of simulated seconds.
 
-        Values of k for which the step is too large are passed over. ``gamma`` and ``p0`` are taken as they are,
-        though they depend on k; they do not matter where, as in AdaSync, only the gradient is bounded.
+        Values of k for which the step is too large are skipped. The same ``gamma`` and ``p0`` are used for all k,
+        although they depend on it; they do not matter if only the gradient is bounded, as in AdaSync.
 
         Args:
-            wallclock: seconds.
-            synchrony: of the kind meant; its own k is replaced.
+            wallclock: time in simulated seconds.
+            synchrony: a synchrony of the desired kind; its own k is replaced.
             compute: delay of the seconds of one mini-batch, or one per worker.
-            workers: their number.
-            quantity: what is bounded.
+            workers: number of workers.
+            quantity: bounded quantity, ``error`` or ``gradient``.
 
         Raises:
-            ValueError: as of :meth:`against_wallclock`; also if the synchrony has no k, or no k allows the step.
+            ValueError: as for :meth:`against_wallclock`; also if the synchrony has no k, or no k allows the step.
 
         References:
             Dutta et al., AdaSync, 2020.
         """
         changed: Any = synchrony
         if not any(field.name == "k" for field in dataclasses.fields(changed)):
-            raise ValueError(f"{synchrony.name} has no k to choose: give k-sync, k-async or one of their kin")
+            raise ValueError(f"{synchrony.name} has no k to choose: give one with k, such as k-sync or k-async")
         check_number("wallclock", wallclock, above=True)
         ks = range(1, worker_count(compute, workers) + 1)
         allowed = [k for k in ks if self.learning_rate <= self.largest_learning_rate(k)]
@@ -189,14 +190,14 @@ def mind_the_step_learning_rate(
     """Return the constant step theta c eps / (M (M + 2 L sqrt(eps) E[tau])) of MindTheStep's bound.
 
     Args:
-        target: eps, the squared distance to the minimum that is to be reached.
+        target: eps, the target of the squared distance to the minimum.
         mean_staleness: E[tau].
-        constants: L and c are used.
+        constants: constants of the problem, of which L and c are used.
         second_moment: M^2, bound on the expected squared norm of a gradient.
-        theta: between 0 and 2; 1 gives the least updates.
+        theta: number between 0 and 2; 1 gives the fewest updates.
 
     Raises:
-        ValueError: naming the argument and what is allowed.
+        ValueError: for an argument out of range; the error names it and what is allowed.
 
     References:
         Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019, corollary of the convex bound.
@@ -221,20 +222,21 @@ def mind_the_step_updates(
     constants: Constants,
     second_moment: float,
 ) -> float:
-    """Return after how many updates E||x - x*||^2 is below ``target`` at the latest, steps depending on staleness.
+    """Return the number of updates after which E||x - x*||^2 is below ``target``, for steps by staleness:
 
         T = ln(||x_0 - x*||^2 / eps) / (2 (c E[alpha] - eps^(-1/2) L M E[tau alpha^2]) - eps^(-1) M^2 E[alpha^2])
 
     Args:
         learning_rates: alpha(0), alpha(1), ..., not increasing.
-        staleness: P(tau = 0), P(tau = 1), ...; as many.
+        staleness: P(tau = 0), P(tau = 1), ..., of the same length.
         target: eps.
         distance: ||x_0 - x*||^2 at the start.
-        constants: L and c are used.
+        constants: constants of the problem, of which L and c are used.
         second_moment: M^2, bound on the expected squared norm of a gradient.
 
     Raises:
-        ValueError: naming the argument and what is allowed; also if the steps are so large that the bound is void.
+        ValueError: for an argument out of range; the error names it and what is allowed. Also if the steps are too
+            large for the bound.
 
     References:
         Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019, the bound for convex functions.

@@ -1,4 +1,4 @@
-"""Parameters of MindFlayer SGD from constants of a problem and the chances of a trial."""
+"""Parameters of MindFlayer SGD, from constants of a problem and the probability that a trial succeeds."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class MindFlayerParameters(NamedTuple):
     """Parameters with which MindFlayer SGD reaches E||∇F||^2 <= epsilon.
 
     Attributes:
-        learning_rate: gamma, of an update.
-        updates: K, after which the target is reached at the latest; None without a gap.
-        trials: B_i of every worker, 0 for those that take no part.
-        expected: B = sum_i p_i B_i, gradients of a round on average.
-        seconds: t*, which no round exceeds.
+        learning_rate: gamma, the learning rate of an update.
+        updates: K, the number of updates that suffices for the target; None without a gap.
+        trials: B_i of every worker, 0 for workers that do not take part.
+        expected: B = sum_i p_i B_i, the mean number of gradients of a round.
+        seconds: t*, an upper bound on the time of a round.
     """
 
     learning_rate: float
@@ -38,25 +38,25 @@ def mindflayer_parameters(
     *,
     batch_size: int = 1,
 ) -> MindFlayerParameters:
-    """Return trials, expected number, learning rate and updates of MindFlayer SGD:
+    """Return trials, expected number of gradients, learning rate and updates of MindFlayer SGD:
 
         S = max(1, ceil(sigma^2 / eps)),  t* = min_m (S + sum_{i<=m} p_i) / sum_{i<=m} p_i / l_i,
         B_i = ceil(t* / l_i) - 1 where l_i < t*, else 0,  B = sum_i p_i B_i,
         gamma = min(1, eps B / sigma^2) / (2 L),  K = max(1, sigma^2 / (eps B)) 8 L Delta / eps
 
-    with workers in the order of their limits l_i. So B >= S, and no round takes longer than t*.
+    with workers in the order of their limits l_i. Thus B >= S, and no round takes longer than t*.
 
     Args:
-        constants: of the problem, L and sigma^2: measured ones, or the pair of numbers.
+        constants: constants L and sigma^2 of the problem: measured ones, or the pair of numbers.
         epsilon: target, E||∇F||^2 <= eps.
-        limits: l_i, seconds of a trial of each worker; shape (workers,). The median of its times is a good one
-            where these are heavy-tailed.
-        chances: p_i = P(time <= l_i), above 0 and at most 1; shape (workers,).
-        gap: Delta = F(w_0) - F* at the start; K is known with it only.
-        batch_size: examples of a gradient: the noise of the constants is that of one example.
+        limits: l_i, the longest time of a trial of each worker in seconds, shape (workers,). For heavy-tailed
+            times, the median of the worker's times is a good choice.
+        chances: p_i = P(time <= l_i), above 0 and at most 1, shape (workers,).
+        gap: Delta = F(w_0) - F* at the start; without it K is None.
+        batch_size: number of examples of a gradient; the noise of the constants is that of one example.
 
     Raises:
-        ValueError: naming the argument and what is allowed; also if the noise grows with the gradient.
+        ValueError: for an argument out of range, which the error names, or noise that grows with the gradient.
 
     References:
         Maranjyan, Shaikh Omar, Richtarik, MindFlayer SGD, UAI 2025, https://arxiv.org/abs/2410.04285.

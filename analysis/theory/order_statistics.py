@@ -1,4 +1,4 @@
-"""The expected k-th smallest of independent times: closed forms where there are any, quadrature elsewhere."""
+"""The expected k-th smallest of independent times, by closed forms if known, and by quadrature otherwise."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ LEVELS = np.concatenate(
         np.geomspace(1e-20, 1e-300, 71),
     ]
 )
-"""Survival probabilities at whose times the quadrature is split."""
+"""Survival probabilities; the quadrature is split at their times."""
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(10)
 ACCURACY = 1e-10
-"""Relative; pieces are halved until nothing changes beyond it."""
+"""Relative change of the result below which the pieces are no longer halved."""
 
 HALVINGS = 10
 
@@ -42,8 +42,8 @@ HALVINGS = 10
 def closed_form(delay: Delay, k: int, workers: int) -> float | None:
     """Return the expected ``k``-th smallest of ``workers`` draws of one delay, or None if no closed form is known.
 
-    Exponential: (H_P - H_{P-k}) scale, after the shift if there is one. Pareto: scale Γ(P+1) Γ(P-k+1-1/a) /
-    (Γ(P-k+1) Γ(P+1-1/a)). Uniform: k/(P+1) of the way.
+    Exponential: (H_P - H_{P-k}) scale, plus the shift if there is one. Pareto: scale Γ(P+1) Γ(P-k+1-1/a) /
+    (Γ(P-k+1) Γ(P+1-1/a)). Uniform: low + (high - low) k/(P+1).
     """
     match delay:
         case Deterministic():
@@ -69,12 +69,12 @@ def harmonic(workers: int, k: int) -> float:
 def order_statistic(delays: Sequence[Delay], k: int) -> float:
     """Return the expected ``k``-th smallest of one draw of every delay, in seconds, by quadrature.
 
-    It is the integral of P(at most k - 1 have finished by t). Pieces lie between the quantiles of the delays, so
-    that corners and jumps fall on their ends, and are halved until the result stands.
+    It is the integral of P(at most k - 1 have finished by t). The pieces of the quadrature lie between quantiles
+    of the delays, so that kinks and jumps are at their ends; they are halved until the result converges.
 
     Raises:
-        ValueError: for a delay whose survival function is not known, or is a scipy delay of whole numbers.
-        ArithmeticError: if the quadrature does not settle.
+        ValueError: for a delay whose survival function is not known, or a SciPy delay of whole numbers.
+        ArithmeticError: if the quadrature does not converge.
     """
     kinds = list(dict.fromkeys(delays))
     edges = np.unique(np.concatenate([[0.0], *map(split_points, kinds)]))
@@ -88,7 +88,7 @@ def survival(delay: Delay, t: Floats) -> Floats:
     """Return P(X > t).
 
     Raises:
-        ValueError: if the delay cannot say.
+        ValueError: if the delay has no survival function, or is a SciPy delay of whole numbers.
     """
     if isinstance(delay, Scipy) and not hasattr(delay.distribution().dist, "pdf"):
         raise ValueError(f"compute = {delay!r} is a delay of whole numbers: theory here needs a continuous one")
@@ -101,7 +101,7 @@ def survival(delay: Delay, t: Floats) -> Floats:
 
 
 def split_points(delay: Delay) -> Floats:
-    """Return times that split the delay's support: its quantiles, to far out, and its jumps."""
+    """Return times that split the delay's support: its quantiles, far into the tail, and its jumps."""
     if isinstance(delay, Empirical):
         return np.unique(delay.times())
     low, high = np.full(len(LEVELS), -700.0), np.full(len(LEVELS), 700.0)  # logarithms of times
@@ -126,7 +126,7 @@ def _integral(function: Callable[[Floats], Floats], edges: Floats) -> float:
 
 
 def _at_most(count: int, delays: Sequence[Delay], late: dict[Delay, Floats]) -> Floats:
-    """Return P(at most ``count`` of the delays' times are over), given each delay's survival."""
+    """Return P(at most ``count`` of the times have passed), given the survival function of each delay."""
     finished = np.zeros((count + 1, len(late[delays[0]])))
     finished[0] = 1.0
     for delay in delays:

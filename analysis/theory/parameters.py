@@ -1,7 +1,7 @@
-"""Parameters of methods from constants of a problem: thresholds, batches, learning rates and updates, by theorem.
+"""Parameters of methods from constants of a problem: thresholds, batches, learning rates and updates, by theorems.
 
-All of them hold for a smooth F that need not be convex, with E||g - ∇F||^2 <= sigma^2 for every gradient g. The
-target is E||∇F||^2 <= epsilon, on average over updates. They are sufficient, not optimal.
+All theorems hold for a smooth F that need not be convex, with E||g - ∇F||^2 <= sigma^2 for every gradient g. The
+target is E||∇F||^2 <= epsilon, on average over updates. The parameters are sufficient, not optimal.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Parameters(NamedTuple):
     """Parameters with which a method reaches E||∇F||^2 <= epsilon.
 
     Attributes:
-        learning_rate: gamma, of an update.
-        updates: K, after which the target is reached at the latest; None without a gap and for Ringleader.
-        threshold: R of Ringmaster: gradients of this staleness are ignored; None for the others.
-        batch: S of Rennala and Malenia: gradients of an update; None for the others.
+        learning_rate: gamma, the learning rate of an update.
+        updates: K, the number of updates that suffices for the target; None without a gap and for Ringleader.
+        threshold: R of Ringmaster: gradients of at least this staleness are ignored; None for other methods.
+        batch: S of Rennala and Malenia, the number of gradients of an update; None for other methods.
     """
 
     learning_rate: float
@@ -33,12 +33,12 @@ class Parameters(NamedTuple):
 
 
 class BirchParameters(NamedTuple):
-    """Step and number of gradients with which a method reaches E||∇F||^2 <= epsilon, by its tree distance.
+    """Step and number of gradients with which a method reaches E||∇F||^2 <= epsilon, given its tree distance.
 
     Attributes:
-        step: gamma, per gradient. The learning rate of an update by the mean of m messages is m gamma, that of
-            local steps is gamma.
-        gradients: K, used gradients after which the target is reached at the latest; None without a gap.
+        step: gamma, the step per gradient. The learning rate of an update by the mean of m messages is m gamma,
+            and that of local steps is gamma.
+        gradients: K, the number of used gradients that suffices for the target; None without a gap.
     """
 
     step: float
@@ -54,13 +54,13 @@ def ringmaster_parameters(
         K = 8 R L Delta / eps + 16 sigma^2 L Delta / eps^2
 
     Args:
-        constants: of the problem, L and sigma^2: measured ones, or the pair of numbers.
+        constants: constants L and sigma^2 of the problem: measured ones, or the pair of numbers.
         epsilon: target, E||∇F||^2 <= eps.
-        gap: Delta = F(w_0) - F* at the start; K is known with it only.
-        batch_size: examples of a gradient: the noise of the constants is that of one example.
+        gap: Delta = F(w_0) - F* at the start; without it K is None.
+        batch_size: number of examples of a gradient; the noise of the constants is that of one example.
 
     Raises:
-        ValueError: naming the argument and what is allowed; also if the noise grows with the gradient.
+        ValueError: for an argument out of range, which the error names, or noise that grows with the gradient.
 
     References:
         Maranjyan, Tyurin, Richtarik, Ringmaster ASGD, ICML 2025, https://arxiv.org/abs/2501.16168.
@@ -85,7 +85,7 @@ def rennala_parameters(
         S = max(1, ceil(sigma^2 / eps)),  gamma = min(1 / L, eps S / (2 L sigma^2)),
         K = 4 L Delta / eps + 8 sigma^2 L Delta / (eps^2 S)
 
-    Arguments and errors as of :func:`ringmaster_parameters`.
+    Arguments and errors as for :func:`ringmaster_parameters`.
 
     References:
         Tyurin, Richtarik, Optimal Time Complexities of Parallel Stochastic Optimization Methods Under a Fixed
@@ -102,21 +102,21 @@ def rennala_parameters(
 def malenia_parameters(
     constants: ConstantsLike, epsilon: float, workers: int, gap: float | None = None, *, batch_size: int = 1
 ) -> Parameters:
-    """Return batch, learning rate and updates of Malenia SGD, where workers have data of their own:
+    """Return batch, learning rate and updates of Malenia SGD, for workers with different data:
 
         S = max(n, ceil(sigma^2 / eps)),  gamma = min(1 / L, eps S / (2 L sigma^2))
 
-    K is that of Rennala with this S: the variance of Malenia's direction is also at most sigma^2 / S.
+    K is that of Rennala with this S, because the variance of Malenia's direction is also at most sigma^2 / S.
 
     Args:
-        constants: as of :func:`ringmaster_parameters`; sigma^2 holds for the data of every worker.
+        constants: constants as for :func:`ringmaster_parameters`; sigma^2 holds for the data of every worker.
         epsilon: target, E||∇F||^2 <= eps.
-        workers: their number n.
-        gap: Delta = F(w_0) - F* at the start; K is known with it only.
-        batch_size: examples of a gradient: the noise of the constants is that of one example.
+        workers: number of workers n.
+        gap: Delta = F(w_0) - F* at the start; without it K is None.
+        batch_size: number of examples of a gradient; the noise of the constants is that of one example.
 
     Raises:
-        ValueError: naming the argument and what is allowed; also if the noise grows with the gradient.
+        ValueError: for an argument out of range, which the error names, or noise that grows with the gradient.
 
     References:
         Tyurin, Richtarik, Optimal Time Complexities, NeurIPS 2023, https://arxiv.org/abs/2305.12387.
@@ -133,20 +133,21 @@ def malenia_parameters(
 def ringleader_parameters(
     constants: ConstantsLike, epsilon: float, workers: int, rows: float = 1.0, *, batch_size: int = 1
 ) -> Parameters:
-    """Return the learning rate of Ringleader ASGD, where workers have data of their own:
+    """Return the learning rate of Ringleader ASGD, for workers with different data:
 
         gamma = min(1 / (8 n L), eps B / (10 L sigma^2))
 
     Args:
-        constants: as of :func:`ringmaster_parameters`; L and sigma^2 hold for the data of every worker.
+        constants: constants as for :func:`ringmaster_parameters`; L and sigma^2 hold for the data of every worker.
         epsilon: target, E||∇F||^2 <= eps.
-        workers: their number n.
-        rows: B, the harmonic mean of the numbers of gradients in the rows of the table, its minimum over updates.
-            1 is always allowed; :func:`~stalegrad.analysis.ringleader_rows` returns a larger one for fixed times.
-        batch_size: examples of a gradient: the noise of the constants is that of one example.
+        workers: number of workers n.
+        rows: B, the minimum over updates of the harmonic mean of the numbers of gradients in the rows of the
+            table. 1 is always valid; :func:`~stalegrad.analysis.ringleader_rows` returns a larger value for fixed
+            times.
+        batch_size: number of examples of a gradient; the noise of the constants is that of one example.
 
     Raises:
-        ValueError: naming the argument and what is allowed; also if the noise grows with the gradient.
+        ValueError: for an argument out of range, which the error names, or noise that grows with the gradient.
 
     References:
         Maranjyan, Richtarik, Ringleader ASGD, ICLR 2026, https://arxiv.org/abs/2509.22860.
@@ -166,23 +167,24 @@ def ringleader_parameters(
 def birch_parameters(
     distance: int, constants: ConstantsLike, epsilon: float, gap: float | None = None, *, batch_size: int = 1
 ) -> BirchParameters:
-    """Return the step per gradient, and the number of gradients, that a tree distance R implies:
+    """Return the step per gradient and the number of gradients for a tree distance R:
 
         gamma = min(1 / (2 L), 1 / (2 R L), eps / (4 sigma^2 L)),
         K = 4 (R + 1) L Delta / eps + 8 sigma^2 L Delta / eps^2
 
-    It holds for plain SGD with any synchrony if all workers draw from the same data: every used gradient enters
-    once, with weight gamma. For Ringmaster, whose R is its threshold - 1, K is half that of its own theorem.
+    It holds for plain SGD with any synchrony if all workers draw from the same data: every used gradient is
+    applied once, with weight gamma. For Ringmaster, whose R is its threshold - 1, K is half of the K of its own
+    theorem.
 
     Args:
-        distance: R, see :func:`~stalegrad.analysis.tree_distance`.
-        constants: of the problem, L and sigma^2: measured ones, or the pair of numbers.
+        distance: tree distance R, see :func:`~stalegrad.analysis.tree_distance`.
+        constants: constants L and sigma^2 of the problem: measured ones, or the pair of numbers.
         epsilon: target, E||∇F||^2 <= eps, on average over used gradients.
-        gap: Delta = F(w_0) - F* at the start; K is known with it only.
-        batch_size: examples of a gradient: the noise of the constants is that of one example.
+        gap: Delta = F(w_0) - F* at the start; without it K is None.
+        batch_size: number of examples of a gradient; the noise of the constants is that of one example.
 
     Raises:
-        ValueError: naming the argument and what is allowed; also if the noise grows with the gradient.
+        ValueError: for an argument out of range, which the error names, or noise that grows with the gradient.
 
     References:
         Tyurin, Sivtsov, Birch SGD: A Tree Graph Framework for Local and Asynchronous SGD Methods, ICLR 2026,
@@ -208,12 +210,12 @@ def async_learning_rate(constants: ConstantsLike, concurrency: int, max_stalenes
     It does not depend on the noise, which may require a smaller one; see :func:`birch_parameters`.
 
     Args:
-        constants: of the problem, of which L counts: measured ones, or the pair (L, sigma^2).
-        concurrency: tau_C, workers that compute at a time.
+        constants: constants of the problem, of which L is used: measured ones, or the pair (L, sigma^2).
+        concurrency: tau_C, the number of workers that compute at the same time.
         max_staleness: tau_max, in updates; 0 counts as 1.
 
     Raises:
-        ValueError: naming the argument and what is allowed.
+        ValueError: for an argument out of range; the error names it and what is allowed.
 
     References:
         Koloskova, Stich, Jaggi, Sharper Convergence Guarantees for Asynchronous SGD for Distributed and Federated
@@ -235,16 +237,16 @@ def delay_adaptive_learning_rates(constants: ConstantsLike, concurrency: int, st
 
         1 / (4 L) up to staleness tau_C, 1 / (4 L staleness) beyond it
 
-    Beyond tau_C any smaller one is allowed, 0 as well. The staleness need not be bounded. The learning rate does
-    not depend on the noise, which may require a smaller one.
+    Beyond tau_C any smaller learning rate is allowed, including 0. The staleness need not be bounded. The learning
+    rate does not depend on the noise, which may require a smaller one.
 
     Args:
-        constants: of the problem, of which L counts: measured ones, or the pair (L, sigma^2).
-        concurrency: tau_C, workers that compute at a time.
-        staleness: one or many, in updates.
+        constants: constants of the problem, of which L is used: measured ones, or the pair (L, sigma^2).
+        concurrency: tau_C, the number of workers that compute at the same time.
+        staleness: a number or an array, in updates.
 
     Raises:
-        ValueError: naming the argument and what is allowed.
+        ValueError: for an argument out of range; the error names it and what is allowed.
 
     References:
         Koloskova, Stich, Jaggi, Sharper Convergence Guarantees for Asynchronous SGD, NeurIPS 2022, Theorem 8,
@@ -266,7 +268,7 @@ def delay_adaptive_learning_rates(constants: ConstantsLike, concurrency: int, st
 def _mean_of_batch(
     constants: ConstantsLike, epsilon: float, gap: float | None, batch_size: int, *, least: int
 ) -> Parameters:
-    """Return the parameters of methods whose direction is unbiased, fresh and of variance sigma^2 / S at most."""
+    """Return the parameters of methods whose direction is unbiased, fresh and of variance at most sigma^2 / S."""
     smoothness, noise = target(constants, epsilon, gap, batch_size)
     batch = max(least, ceil_of(noise / epsilon))
     rate = min(1 / smoothness, ratio_of(epsilon * batch, 2 * smoothness * noise))
@@ -275,7 +277,7 @@ def _mean_of_batch(
 
 
 def target(constants: ConstantsLike, epsilon: float, gap: float | None, batch_size: int) -> tuple[float, float]:
-    """Check what is asked for, and return L and sigma^2."""
+    """Check epsilon and the gap, and return L and sigma^2."""
     check_number("epsilon", epsilon, above=True)
     if gap is not None:
         check_number("gap", gap)
@@ -283,12 +285,12 @@ def target(constants: ConstantsLike, epsilon: float, gap: float | None, batch_si
 
 
 def ratio_of(numerator: float, denominator: float) -> float:
-    """Return a quotient, infinite for a denominator of 0."""
+    """Return a quotient; it is infinite for a denominator of 0."""
     return numerator / denominator if denominator else math.inf
 
 
 def ceil_of(value: float) -> int:
-    """Return a number rounded up, but not for the rounding of quotients: 2.1 / 0.3 is above 7."""
+    """Return a number rounded up, except for the rounding error of quotients: 2.1 / 0.3 is above 7."""
     if not math.isfinite(value):
         raise ValueError("epsilon is too small for these constants: a number of gradients is infinite")
     return math.ceil(value * (1 - 1e-12))

@@ -1,8 +1,8 @@
-"""How many mini-batches workers finish by a time: renewal counts on a grid of times.
+"""Numbers of mini-batches that workers finish by a time: renewal counts on a grid of times.
 
-A worker that starts a mini-batch whenever it has finished one counts N(t); several together, the sum. Of that
-follow the round of K-batch-sync, which ends with the k-th count of all, and the chance that a gradient of
-K-batch-async is fresh.
+N(t) is the number of mini-batches of a worker that starts one whenever it has finished one; for several workers it
+is the sum. It gives the time of a round of K-batch-sync, which ends with the k-th mini-batch of all workers, and
+the probability that a gradient of K-batch-async is fresh.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from stalegrad.simulator.timing.delays import Delay
 Floats = npt.NDArray[np.float64]
 
 POINTS = 512
-"""Of the first grid; it is refined until the result stands."""
+"""Number of points of the first grid, which is refined until the result converges."""
 
 REFINEMENTS = 7
 ACCURACY = 1e-4
-"""Relative change at which a result stands, after extrapolation to a grid without gaps."""
+"""Relative change below which a result has converged, after extrapolation to an infinitely fine grid."""
 
 SHORTEST, NEGLIGIBLE = 2.0**-10, 1e-9
-"""The grid begins at this share of the time that it may take, and is doubled until so little is left beyond it."""
+"""Length of the first grid, relative to the expected time, and share of the result beyond the grid below which the
+length is no longer doubled."""
 
 
 def batch_order_statistic(delays: Sequence[Delay], k: int) -> float:
-    """Return the expected time until ``k`` mini-batches are done, if every worker goes on without a pause.
+    """Return the expected seconds until ``k`` mini-batches are finished, if workers compute without pauses.
 
-    It is the integral of P(N_1(t) + ... + N_P(t) <= k - 1), all workers starting at 0.
+    It is the integral of P(N_1(t) + ... + N_P(t) <= k - 1), where all workers start at 0.
 
     Args:
-        delays: of the time of a mini-batch, one per worker; continuous.
-        k: at least 1; may exceed the number of workers.
+        delays: delays of the time of a mini-batch, one per worker; continuous.
+        k: number of mini-batches, at least 1; it may exceed the number of workers.
 
     Raises:
         ValueError: for a delay whose survival function is not known.
-        ArithmeticError: if the result does not settle.
+        ArithmeticError: if the result does not converge.
     """
     groups = Counter(delays)
     rate = sum(number / delay.expectation() for delay, number in groups.items())
@@ -58,18 +59,18 @@ def batch_order_statistic(delays: Sequence[Delay], k: int) -> float:
 def fresh_share(delay: Delay, k: int, workers: int) -> float:
     """Return the share of fresh gradients of K-batch-async in the long run.
 
-    While a gradient is computed the P - 1 others, each met at a random moment of its job, push N gradients.
-    It is fresh if they made no update: if it comes as the l-th of its group (all l = 1..k being as likely)
-    and N <= l - 1. For exponential times N is geometric.
+    While a gradient is computed, the P - 1 other workers, each at a random moment of its job, send N gradients.
+    The gradient is fresh if no update was made meanwhile: if it is the l-th of its group (all l = 1..k are equally
+    likely) and N <= l - 1. For exponential times N is geometric.
 
     Args:
-        delay: of the time of a mini-batch, the same for all workers; continuous.
-        k: gradients per update.
-        workers: P.
+        delay: delay of the time of a mini-batch, the same for all workers; continuous.
+        k: number of gradients per update.
+        workers: number of workers P.
 
     Raises:
         ValueError: for a delay whose survival function is not known.
-        ArithmeticError: if the result does not settle.
+        ArithmeticError: if the result does not converge.
     """
     mean = delay.expectation()
 
@@ -88,9 +89,9 @@ def _counts(late: Floats, most: int, first: Floats | None = None) -> Floats:
     """Return P(N(t) = n) for n < ``most`` on the grid, (most, points).
 
     Args:
-        late: survival of every interval.
-        most: counts from 0 to most - 1.
-        first: survival of the first interval, if it has a delay of its own.
+        late: survival function of every interval.
+        most: number of counts, from 0 to most - 1.
+        first: survival function of the first interval, if it has its own delay.
     """
     first = late if first is None else first
     counts = np.zeros((most, len(late)))
@@ -98,7 +99,7 @@ def _counts(late: Floats, most: int, first: Floats | None = None) -> Floats:
     shape = 2 * len(late)
     ends, first_ends = (fft.rfft(-np.diff(sf), shape) for sf in (late, first))
     for n in range(1, most):
-        # No interval was finished before the first (for n = 1: the next one runs), and one has been since.
+        # Convolution of the end of the first interval (n = 1), or of one more interval, with the state before it.
         before = late if n == 1 else counts[n - 1]
         middle = fft.rfft((before[1:] + before[:-1]) / 2, shape)
         counts[n, 1:] = fft.irfft((first_ends if n == 1 else ends) * middle, shape)[: len(late) - 1]
@@ -106,7 +107,7 @@ def _counts(late: Floats, most: int, first: Floats | None = None) -> Floats:
 
 
 def _sum_of_counts(groups: Sequence[tuple[Floats, int]], most: int) -> Floats:
-    """Return P(N_1 + ... + N_P = n) for n < ``most`` of independent counts, given as (counts, workers alike)."""
+    """Return P(N_1 + ... + N_P = n) for n < ``most``, given independent counts as (counts, number of workers)."""
     total = np.zeros_like(groups[0][0])
     total[0] = 1.0
     for power, workers in groups:
@@ -124,10 +125,10 @@ def _convolved(a: Floats, b: Floats, most: int) -> Floats:
 
 
 def _refined(measure: Callable[[Floats], tuple[float, float]], horizon: float) -> float:
-    """Return the limit of ``measure(grid)`` as the grid gets finer.
+    """Return the limit of ``measure(grid)`` as the grid becomes finer.
 
-    ``measure`` also says which share of its value may lie beyond the grid. Its error falls with a power of the
-    step: the square, or less for delays whose density is infinite at 0.
+    ``measure`` also returns the share of its value that may lie beyond the grid. Its error decreases as a power of
+    the step: the square, or less for delays whose density is infinite at 0.
     """
     horizon *= SHORTEST
     while measure(np.linspace(0.0, horizon, POINTS + 1))[1] > NEGLIGIBLE:

@@ -12,13 +12,13 @@ from stalegrad.simulator.timing.delays import as_delay
 
 
 class RolloutStaleness(NamedTuple):
-    """The mean staleness of used samples in the long run, by where it comes from.
+    """The mean staleness of used samples in the long run, and its two parts.
 
     Attributes:
-        in_flight: updates made until a sample's group is complete.
-        in_queue: updates made from then on, until the one that uses it.
-        load: samples per second that the slots generate over those that the trainer takes, rho.
-        group_factor: mean length of the longest sample of a group over that of a sample, M; 1 without groups.
+        in_flight: number of updates made until a sample's group is complete.
+        in_queue: number of updates made from then until the update that uses the sample.
+        load: rho, samples per second that the slots generate over those that the trainer can use.
+        group_factor: M, mean length of the longest sample of a group over that of a sample; 1 without groups.
     """
 
     in_flight: float
@@ -28,29 +28,29 @@ class RolloutStaleness(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """The sum of both, in updates."""
+        """The sum of both parts, in updates."""
         return self.in_flight + self.in_queue
 
 
 def expected_rollout_staleness(rollouts: SynchronyLike, lengths: DelayLike, slots: int) -> RolloutStaleness:
-    """Return the mean staleness that C rollout slots, a queue of q batches and a trainer lead to.
+    """Return the mean staleness of C rollout slots with a queue of q batches and a trainer.
 
     With the batch B, the load rho and M = E[longest of a group] / E[length], in updates::
 
         rho <= 1:  C M / B        in flight,  rho                          in the queue
         rho > 1:   C M / (rho B)  in flight,  (2 q + rho - 1) / (2 rho)    in the queue
 
-    It takes slots and trainer to run at even speeds, and agrees with simulation within 3 % unless the load is near
-    1 or the batch is a few samples.
+    It assumes that slots and trainer run at constant rates, and agrees with simulation within 3 % unless the load
+    is near 1 or a batch has only a few samples.
 
     Args:
         rollouts: a ``Rollouts`` without the bounds ``max_staleness``, ``admission`` and ``pacing``.
         lengths: delay of the seconds of a sample, anything that ``Cluster`` takes as ``compute``; independent.
-        slots: their number C.
+        slots: number of slots C.
 
     Raises:
         ValueError: for one of the three bounds, fewer than 1 slot, lengths whose mean is infinite or unknown, or a
-            load above 1 without a limit of the queue, which then grows for ever.
+            load above 1 without a limit of the queue, which then grows without bound.
 
     Reference: Applied Compute, July 2026.
 
@@ -64,7 +64,7 @@ def expected_rollout_staleness(rollouts: SynchronyLike, lengths: DelayLike, slot
         '1.43 + 1.63 = 3.06'
     """
     if rollouts.name != "rollouts":
-        raise ValueError(f"synchrony {rollouts.name} has no rollouts: expected_staleness may know it")
+        raise ValueError(f"synchrony {rollouts.name} has no rollouts: use expected_staleness, or simulate")
     for name in ("max_staleness", "admission", "pacing"):
         if getattr(rollouts, name) is not None:
             raise ValueError(f"there is no closed form for {name} = {getattr(rollouts, name)}: simulate instead")
@@ -82,5 +82,5 @@ def expected_rollout_staleness(rollouts: SynchronyLike, lengths: DelayLike, slot
     if load <= 1:
         return RolloutStaleness(per_batch, load, load, factor)
     if queue is None:
-        raise ValueError(f"the load is {load:.3g} and the queue has no limit: staleness grows for ever")
+        raise ValueError(f"the load is {load:.3g} and the queue has no limit: staleness grows without bound")
     return RolloutStaleness(per_batch / load, (2 * queue + load - 1) / (2 * load), load, factor)

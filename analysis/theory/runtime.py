@@ -1,8 +1,8 @@
-"""Expected runtimes and staleness: theory to compare simulations with.
+"""Expected runtimes and staleness, to compare simulations with.
 
-All of it is for the long run, workers with independent times, messages that travel at once and a server that takes
-no time. Where only means count (async, k-batch-async), or the times of one round (sync, k-sync), a worker's own
-times may depend on each other.
+All results are for the long run, workers with independent times, messages that travel in no time and a server that
+takes no time. If only means matter (async, k-batch-async), or only the times of one round (sync, k-sync), a
+worker's own times may depend on each other.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
     from scipy.stats.distributions import rv_frozen
 
 DelayLike: TypeAlias = "Delay | float | Table | rv_frozen | Callable[[np.random.Generator, int], Floats]"
-"""What may stand for a delay, see :func:`~stalegrad.simulator.timing.delays.as_delay`."""
+"""A delay, or a value that is converted to one by :func:`~stalegrad.simulator.timing.delays.as_delay`."""
 
 Compute: TypeAlias = "DelayLike | Sequence[DelayLike]"
-"""The seconds of one mini-batch: one law for all workers, or one for each."""
+"""The seconds of one mini-batch: one delay for all workers, or one for each."""
 
 Kind = Literal["exact", "numerical", "upper bound", "lower bound"]
 
 DUTTA = "Dutta et al. 2018"
 ROUNDS = ("sync", "k-sync", "k-batch-sync")
-"""All gradients of an update were computed at the version before it."""
+"""Synchronies in which all gradients of an update are computed at the version before it."""
 
 KNOWN = (*ROUNDS, "async", "k-async", "k-batch-async")
 
 
 class Estimate(NamedTuple):
-    """A number of theory, with its kind and source.
+    """A number that theory gives, with its kind and source.
 
     Attributes:
         value: the number.
         kind: ``exact`` (a closed form), ``numerical`` (exact theory, computed by quadrature), ``upper bound`` or
             ``lower bound``.
-        source: the formula, and where it comes from.
+        source: the formula and its origin.
     """
 
     value: float
@@ -80,17 +80,18 @@ def expected_update_time(synchrony: SynchronyLike, compute: Compute, workers: in
                      at least K E[X] / P always
     ===============  =============================================  =====================================
 
-    For workers that differ E[X] / P becomes 1 / sum of 1 / E[X_i], and X_{K:P} the K-th smallest of unlike times.
+    If workers differ, E[X] / P becomes 1 / sum of 1 / E[X_i], and X_{K:P} is the K-th smallest of times with
+    different delays.
 
     Args:
-        synchrony: who waits for whom; one of the six above, with one mini-batch gradient per message.
-        compute: delay of the seconds of one mini-batch, anything :class:`~stalegrad.simulator.Cluster` takes; a
-            list has one per worker.
-        workers: their number P; may be left out if ``compute`` is a list.
+        synchrony: one of the six synchronies above, with one mini-batch gradient per message.
+        compute: delay of the seconds of one mini-batch, anything that :class:`~stalegrad.simulator.Cluster` takes;
+            a list has one per worker.
+        workers: number of workers P; optional if ``compute`` is a list.
 
     Raises:
-        ValueError: if k exceeds the workers, a mean is infinite or unknown, or there is no theory.
-        ArithmeticError: if numbers do not settle, for delays with extremely many tiny times.
+        ValueError: if k exceeds the number of workers, a mean is infinite or unknown, or there is no theory.
+        ArithmeticError: if the numbers do not converge, for delays with extremely many tiny times.
 
     References:
         Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Theorems 1 and 2, Lemmas 3 to 5.
@@ -107,9 +108,9 @@ def expected_update_time(synchrony: SynchronyLike, compute: Compute, workers: in
 
 
 def expected_speedup(synchrony: SynchronyLike, compute: Compute, workers: int | None = None) -> Estimate:
-    """Return how many times more often than fully synchronous SGD a synchrony updates: E[T_sync] / E[T].
+    """Return the rate of updates of a synchrony over that of fully synchronous SGD: E[T_sync] / E[T].
 
-    For async it is P E[X_{P:P}] / E[X], which is P H_P for exponential times. Arguments and errors as of
+    For async it is P E[X_{P:P}] / E[X], which is P H_P for exponential times. Arguments and errors as for
     :func:`expected_update_time`. Reference: Dutta et al. 2018, Theorem 1.
     """
     delays, _ = _setting(synchrony, compute, workers)
@@ -123,7 +124,7 @@ def expected_speedup(synchrony: SynchronyLike, compute: Compute, workers: int | 
 def throughput(synchrony: SynchronyLike, compute: Compute, workers: int | None = None) -> dict[str, Estimate]:
     """Return ``updates_per_second`` and (used) ``gradients_per_second``, as ``Trace.throughput`` measures them.
 
-    Arguments and errors as of :func:`expected_update_time`.
+    Arguments and errors as for :func:`expected_update_time`.
     """
     _, k = _setting(synchrony, compute, workers)
     time = expected_update_time(synchrony, compute, workers)
@@ -135,24 +136,25 @@ def throughput(synchrony: SynchronyLike, compute: Compute, workers: int | None =
 
 
 def expected_staleness(synchrony: SynchronyLike, workers: int) -> Estimate:
-    """Return the mean staleness of used gradients in the long run, in updates; it depends on no delay.
+    """Return the mean staleness of used gradients in the long run, in updates; it does not depend on delays.
 
     0 for sync, k-sync and k-batch-sync; (P - K) / K for k-async; (P - 1) / K for k-batch-async and async (K = 1).
-    Every update adds 1 to each gradient in flight whose worker does not read then, and K gradients leave.
+    Every update adds 1 to the staleness of each gradient in flight whose worker does not read at this update, and
+    uses K gradients.
 
     Args:
-        synchrony: one of the six.
-        workers: their number P.
+        synchrony: one of the six synchronies of :func:`expected_update_time`.
+        workers: number of workers P.
 
     Raises:
-        ValueError: if k exceeds the workers, or there is no theory.
+        ValueError: if k exceeds the number of workers, or there is no theory.
     """
     k = _k_of(synchrony, workers)
     if synchrony.name in ROUNDS:
         return Estimate(0.0, "exact", "every gradient is of the version it updates")
     if synchrony.name == "k-async":
-        return Estimate((workers - k) / k, "exact", "(P - K) / K: balance of ages")
-    return Estimate((workers - 1) / k, "exact", "(P - 1) / K: balance of ages")
+        return Estimate((workers - k) / k, "exact", "(P - K) / K: each update adds as much staleness as it uses")
+    return Estimate((workers - 1) / k, "exact", "(P - 1) / K: each update adds as much staleness as it uses")
 
 
 def fresh_probability(synchrony: SynchronyLike, compute: Compute, workers: int | None = None) -> Estimate:
@@ -161,13 +163,13 @@ def fresh_probability(synchrony: SynchronyLike, compute: Compute, workers: int |
     1 for sync, k-sync and k-batch-sync; K / P for k-async with exponential times; 1 - ((P - 1) / K)
     (1 - (1 - 1/P)^K) for k-batch-async (and async, K = 1) with exponential times, numerical for others.
 
-    The p0 of the error bounds is a lower bound for *every* gradient of an update: the share itself for k-async
-    with exponential times, but for k-batch-async the first of a group is fresh with probability 1 / P only.
+    The p0 of the error bounds is a lower bound for *every* gradient of an update: this share for k-async with
+    exponential times, but 1 / P for k-batch-async, the probability that the first gradient of a group is fresh.
 
     Args:
-        synchrony: one of the six.
+        synchrony: one of the six synchronies of :func:`expected_update_time`.
         compute: delay of the seconds of one mini-batch, the same for all workers.
-        workers: their number P.
+        workers: number of workers P.
 
     Raises:
         ValueError: if k exceeds the workers, a mean is infinite or unknown, workers differ, or there is no theory.
@@ -185,25 +187,26 @@ def fresh_probability(synchrony: SynchronyLike, compute: Compute, workers: int |
     memoryless = isinstance(delays[0], Exponential)
     if synchrony.name == "k-async" and k > 1:
         if memoryless:
-            return Estimate(k / count, "exact", "K / P: whoever finishes next is any worker alike")
+            return Estimate(k / count, "exact", "K / P: all workers are equally likely to finish next")
         raise ValueError(f"k-async with k = {k} of {count}: the fresh share is known for exponential times only")
     if memoryless:
         value = 1 - (count - 1) / k * (1 - (1 - 1 / count) ** k)
         return Estimate(value, "exact", f"1 - ((P - 1) / K)(1 - (1 - 1/P)^K); for K = 1 {DUTTA}, Lemma 8")
     _check_continuous(delays[0])
-    return Estimate(fresh_share(delays[0], k, count), "numerical", "pushes of the others: equilibrium renewals")
+    return Estimate(fresh_share(delays[0], k, count), "numerical", "equilibrium renewals of the other workers")
 
 
 def longer_when_new(delay: Delay, *, shorter: bool = False) -> bool:
     """Return whether a new job lasts longer than the rest of one in progress: P(X > u + t) <= P(X > u) P(X > t).
 
-    It holds for the exponential (with equality), shifted exponential, Erlang, uniform and constant delay, and for
-    gamma and Weibull delays of shape 1 and above; the reverse (``shorter``) for hyper-exponential ones. For Pareto
-    and log-normal delays neither holds. Checked on pairs of quantiles, which covers delays of users too.
+    The inequality holds for the exponential (with equality), shifted exponential, Erlang, uniform and constant
+    delay, and for gamma and Weibull delays of shape 1 and above; the reverse (``shorter``) holds for
+    hyper-exponential delays. For Pareto and log-normal delays neither holds. It is checked on pairs of quantiles,
+    also for delays of users.
 
     Args:
-        delay: of the times.
-        shorter: return instead whether the reverse inequality holds.
+        delay: delay of the times.
+        shorter: whether to check the reverse inequality instead.
 
     Raises:
         ValueError: if its survival function is not known.
@@ -261,22 +264,22 @@ def _k_async(delays: Sequence[Delay], k: int) -> Estimate:
     if k == 1:
         return _renewals(delays, k)
     if all(isinstance(delay, Exponential) for delay in delays):
-        return _order_statistic(delays, k)._replace(source=f"{DUTTA}, Lemma 3: E[X_K:P], no memory")
+        return _order_statistic(delays, k)._replace(source=f"{DUTTA}, Lemma 3: E[X_K:P], memoryless")
     if all(longer_when_new(delay) for delay in dict.fromkeys(delays)):
         value = _order_statistic(delays, k).value
-        return Estimate(value, "upper bound", f"{DUTTA}, Lemma 3: E[X_K:P], new lasts longer than used")
+        return Estimate(value, "upper bound", f"{DUTTA}, Lemma 3: E[X_K:P], new jobs last longer than used ones")
     floor = _renewals(delays, k).value
     if all(longer_when_new(delay, shorter=True) for delay in dict.fromkeys(delays)):
         value = max(floor, _order_statistic(delays, k).value)
-        return Estimate(value, "lower bound", "E[X_K:P], new is shorter than used, or K E[X] / P")
-    return Estimate(floor, "lower bound", "K E[X] / P: workers that idle are no faster than k-batch-async")
+        return Estimate(value, "lower bound", "E[X_K:P], new jobs are shorter than used ones, or K E[X] / P")
+    return Estimate(floor, "lower bound", "K E[X] / P: with idle workers, not faster than k-batch-async")
 
 
-# What is given
+# Arguments
 
 
 def _setting(synchrony: SynchronyLike, compute: Compute, workers: int | None) -> tuple[list[Delay], int]:
-    """Return the delay of every worker, and k; raise ValueError for what theory cannot take."""
+    """Return the delay of every worker, and k; raise ValueError for arguments without theory."""
     count = worker_count(compute, workers)
     k = _k_of(synchrony, count)
     values = list(compute) if _is_list(compute) else [as_delay(compute)] * count
@@ -286,10 +289,10 @@ def _setting(synchrony: SynchronyLike, compute: Compute, workers: int | None) ->
 
 
 def worker_count(compute: Compute, workers: int | None) -> int:
-    """Return the number of workers, given or that of a list of delays.
+    """Return the number of workers, from ``workers`` or from a list of delays.
 
     Raises:
-        ValueError: if there is none, or the two differ.
+        ValueError: if neither gives it, or the two differ.
     """
     count = len(compute) if workers is None and _is_list(compute) else workers
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
@@ -329,7 +332,7 @@ def _delay(delay: Delay) -> Delay:
 
 
 def _check_independent(delays: Sequence[Delay], *, rounds: bool = False) -> None:
-    """Raise ValueError if a worker's times depend on each other; within a round only recorded ones do."""
+    """Raise ValueError if a worker's times depend on each other; for ``rounds``, only recorded times matter."""
     for delay in dict.fromkeys(delays):
         if isinstance(delay, Recorded) or (delay.remembers and not rounds):
             raise ValueError(f"compute = {delay!r:.200} remembers: theory here needs independent times")

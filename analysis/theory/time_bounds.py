@@ -1,4 +1,4 @@
-"""Time bounds: seconds that gradients take at most, where the time of a gradient is bounded for every worker.
+"""Time bounds: upper bounds in seconds, if the time of a gradient is bounded for every worker.
 
 Worker i computes a gradient in at most tau_i seconds, tau_1 <= ... <= tau_n; messages and the server take no time.
 """
@@ -19,7 +19,7 @@ class TimeBound(NamedTuple):
 
     Attributes:
         seconds: the bound.
-        workers: m*, the m with the minimum, the smallest if there are several.
+        workers: m*, the m with the minimum; the smallest one if there are several.
     """
 
     seconds: float
@@ -27,18 +27,18 @@ class TimeBound(NamedTuple):
 
 
 def rennala_time(batch: int, times: npt.ArrayLike) -> TimeBound:
-    """Return t'(S), the seconds that an iteration of Rennala SGD takes at most:
+    """Return t'(S), an upper bound on the seconds of an iteration of Rennala SGD:
 
         t'(S) = min over m of (S + m) / sum_{i<=m} 1 / tau_i
 
-    It holds for k-batch-sync with k = S, where every job in progress is cancelled at an update.
+    It holds for k-batch-sync with k = S, if every job in progress is cancelled at an update.
 
     Args:
-        batch: S, gradients of an update.
-        times: tau, seconds that a gradient takes each worker at most, in any order.
+        batch: S, the number of gradients of an update.
+        times: tau, the largest seconds of a gradient of each worker, in any order.
 
     Raises:
-        ValueError: naming the argument and what is allowed.
+        ValueError: for an argument out of range; the error names it and what is allowed.
 
     References:
         Tyurin, Richtarik, Optimal Time Complexities of Parallel Stochastic Optimization Methods Under a Fixed
@@ -56,18 +56,18 @@ def rennala_time(batch: int, times: npt.ArrayLike) -> TimeBound:
 
 
 def ringmaster_time(threshold: int, times: npt.ArrayLike) -> TimeBound:
-    """Return t(R), the seconds that any R consecutive updates of Ringmaster ASGD take at most:
+    """Return t(R), an upper bound on the seconds of any R consecutive updates of Ringmaster ASGD:
 
         t(R) = 2 min over m of ((1 / m) sum_{i<=m} 1 / tau_i)^-1 (1 + R / m)
 
-    It holds with stops and without them. Naive optimal ASGD runs the m* fastest workers only.
+    It holds with and without stops of workers. Naive optimal ASGD runs the m* fastest workers only.
 
     Args:
         threshold: R, the staleness at which a gradient is ignored.
-        times: tau, seconds that a gradient takes each worker at most, in any order.
+        times: tau, the largest seconds of a gradient of each worker, in any order.
 
     Raises:
-        ValueError: naming the argument and what is allowed.
+        ValueError: for an argument out of range; the error names it and what is allowed.
 
     References:
         Maranjyan, Tyurin, Richtarik, Ringmaster ASGD, ICML 2025, https://arxiv.org/abs/2501.16168.
@@ -84,15 +84,15 @@ def ringmaster_time(threshold: int, times: npt.ArrayLike) -> TimeBound:
 
 
 def ringleader_round_time(times: npt.ArrayLike) -> float:
-    """Return 2 tau_n, the seconds that a round (n updates) of Ringleader ASGD takes at most.
+    """Return 2 tau_n, an upper bound on the seconds of a round (n updates) of Ringleader ASGD.
 
     It holds for rounds; other windows of n consecutive updates may take longer.
 
     Args:
-        times: tau, seconds that a gradient takes each worker at most, in any order.
+        times: tau, the largest seconds of a gradient of each worker, in any order.
 
     Raises:
-        ValueError: naming the argument and what is allowed.
+        ValueError: for an argument out of range; the error names it and what is allowed.
 
     References:
         Maranjyan, Richtarik, Ringleader ASGD, ICLR 2026, https://arxiv.org/abs/2509.22860.
@@ -110,13 +110,14 @@ def ringleader_rows(times: npt.ArrayLike) -> float:
 
         B >= max(1, tau_n / (2 mean of tau))
 
-    It holds where worker i takes exactly tau_i seconds for every gradient. ``ringleader_parameters`` takes it.
+    It holds if worker i takes exactly tau_i seconds for every gradient. It is the argument ``rows`` of
+    ``ringleader_parameters``.
 
     Args:
-        times: tau, seconds that a gradient takes each worker, in any order.
+        times: tau, the seconds of a gradient of each worker, in any order.
 
     Raises:
-        ValueError: naming the argument and what is allowed.
+        ValueError: for an argument out of range; the error names it and what is allowed.
 
     References:
         Maranjyan, Richtarik, Ringleader ASGD, ICLR 2026, https://arxiv.org/abs/2509.22860.
@@ -133,21 +134,21 @@ def ringleader_rows(times: npt.ArrayLike) -> float:
 def optimal_time_homogeneous(
     times: npt.ArrayLike, constants: ConstantsLike, epsilon: float, gap: float, *, batch_size: int = 1
 ) -> TimeBound:
-    """Return the seconds that any method needs where all workers draw from the same data, up to a constant factor:
+    """Return the least seconds of any method if all workers draw from the same data, up to a constant factor:
 
         T* = min over m of ((1 / m) sum_{i<=m} 1 / tau_i)^-1 (L Delta / eps + sigma^2 L Delta / (m eps^2))
 
-    Rennala and Ringmaster attain it, up to a constant.
+    Rennala and Ringmaster attain it, up to a constant factor.
 
     Args:
-        times: tau, seconds that a gradient takes each worker at most, in any order.
-        constants: of the problem, L and sigma^2: measured ones, or the pair of numbers.
+        times: tau, the largest seconds of a gradient of each worker, in any order.
+        constants: constants L and sigma^2 of the problem: measured ones, or the pair of numbers.
         epsilon: target, E||∇F||^2 <= eps.
         gap: Delta = F(w_0) - F* at the start.
-        batch_size: examples of a gradient: the noise of the constants is that of one example.
+        batch_size: number of examples of a gradient; the noise of the constants is that of one example.
 
     Raises:
-        ValueError: naming the argument and what is allowed.
+        ValueError: for an argument out of range; the error names it and what is allowed.
 
     References:
         Tyurin, Richtarik, Optimal Time Complexities, NeurIPS 2023, https://arxiv.org/abs/2305.12387.
@@ -166,13 +167,13 @@ def optimal_time_homogeneous(
 def optimal_time_heterogeneous(
     times: npt.ArrayLike, constants: ConstantsLike, epsilon: float, gap: float, *, batch_size: int = 1
 ) -> float:
-    """Return the seconds that any method needs where workers have data of their own, up to a constant factor:
+    """Return the least seconds of any method if workers have different data, up to a constant factor:
 
         T* = tau_n L Delta / eps + (mean of tau) sigma^2 L Delta / (n eps^2)
 
-    Malenia attains it, up to a constant.
+    Malenia attains it, up to a constant factor.
 
-    Arguments and errors as of :func:`optimal_time_homogeneous`; sigma^2 and L hold for the data of every worker.
+    Arguments and errors as for :func:`optimal_time_homogeneous`; sigma^2 and L hold for the data of every worker.
 
     References:
         Tyurin, Richtarik, Optimal Time Complexities, NeurIPS 2023, https://arxiv.org/abs/2305.12387.
@@ -201,7 +202,7 @@ def _least(seconds: Floats) -> TimeBound:
 
 
 def _rates(times: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Return for every m the sum of 1 / tau_i over the m fastest workers, and m."""
+    """Return, for every m, the sum of 1 / tau_i over the m fastest workers, and m."""
     tau = _sorted(times)
     return np.cumsum(1 / tau), np.arange(1.0, len(tau) + 1)
 

@@ -1,4 +1,4 @@
-"""Tree distance of a trace: how far the points of gradients are from where the gradients are applied."""
+"""Tree distance of a trace: the distance between the points where gradients are computed and applied."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from stalegrad._core.protocols import TraceLike
 
 
 def tree_distance(trace: TraceLike) -> int:
-    """Return R, the tree distance: the largest, over used gradients, of
+    """Return R, the tree distance: the maximum over used gradients of
 
         (number of the gradient) - (number of gradients applied before its read version).
 
     Used mini-batch gradients are numbered 0, 1, ... in the order in which they are applied: by gradient id, and
     those of one message in the order in which its worker computed them. R is 0 for sequential SGD, n - 1 for sync,
-    k - 1 for k-batch-sync (Rennala), R - 1 for Ringmaster with threshold R, and the largest staleness for async.
+    k - 1 for k-batch-sync (Rennala), at most the threshold minus 1 for Ringmaster, and the largest staleness for
+    async.
 
-    :func:`~stalegrad.analysis.birch_parameters` has the step and the number of gradients that R implies.
+    :func:`~stalegrad.analysis.birch_parameters` returns the step and the number of gradients for R.
 
     Args:
-        trace: any, simulated or measured. R is that of the observed time; a longer run may have a larger one.
+        trace: a simulated or measured trace. R is that of the observed time; a longer run may have a larger R.
 
     Raises:
         ValueError: if no gradient was used, or the trace fails ``verify``.
@@ -44,5 +45,5 @@ def tree_distance(trace: TraceLike) -> int:
         raise ValueError("the trace holds no used gradient: the tree distance is a maximum over them")
     steps = trace.column("steps")[rows]
     applied = np.concatenate([[0], np.cumsum(np.bincount(trace.column("update")[rows], steps))]).astype(np.int64)
-    last = np.cumsum(steps) - 1  # of a message: its earlier ones are nearer to its read version
+    last = np.cumsum(steps) - 1  # the last gradient of each message: earlier ones are nearer to the read version
     return int(np.max(last - applied[trace.column("read_version")[rows]]))
