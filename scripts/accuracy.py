@@ -1,4 +1,4 @@
-"""Train the networks by the sequential baseline and compare with the accuracy they are known to reach: Markdown.
+"""Train the networks with the sequential baseline and compare with their known accuracy; write a Markdown page.
 
     python scripts/accuracy.py [--only NAME ...] [--out docs/accuracy.md]
 
@@ -31,7 +31,7 @@ seed, on real data. The point is that models, data and the replay are the real t
 
 
 class Case(NamedTuple):
-    """One line: what is trained and how, and the test error (or loss) that it must come below, if any."""
+    """One row of the table: a problem, its training, and the test error (or loss) to reach, if any."""
 
     problem: Problem
     epochs: float
@@ -43,12 +43,12 @@ class Case(NamedTuple):
 
 
 def cosine(peak: float, epochs: float) -> Cosine:
-    """Return a learning rate that falls to 0 over so many epochs."""
+    """Return a learning rate that falls from ``peak`` to 0 over ``epochs`` epochs."""
     return Cosine(peak, epochs, unit="epochs")
 
 
 def bigram_loss(context: int) -> float:
-    """Return the test loss in nats of the model that knows one character back, add-one smoothed."""
+    """Return the test loss, in nats, of a bigram model of characters with add-one smoothing."""
     text = load_text("shakespeare")
     size = len(text.vocabulary)
     inputs, targets = (np.asarray(part).ravel() for part in text.sequences("train", context))
@@ -59,9 +59,9 @@ def bigram_loss(context: int) -> float:
 
 
 def cases() -> dict[str, Case]:
-    """Return what is trained, by name."""
+    """Return the cases by name."""
     momentum = {"name": "sgd", "momentum": 0.9}
-    # On CPU as long as an hour of two cores lasts.
+    # On CPU, the number of epochs that two cores compute in an hour.
     long, goal = (11, None) if jax.default_backend() == "cpu" else (100, 0.09)
 
     def images(model: str, data: str = "fashion-mnist", batch: int = 64, **options: object) -> Problem:
@@ -90,7 +90,7 @@ def cases() -> dict[str, Case]:
 
 
 def train(case: Case, checkpoint: Path) -> tuple[Result, float]:
-    """Run a case, or go on where it was interrupted; return the result and the real minutes that took."""
+    """Run a case, or continue an interrupted one; return the result and the minutes of real time."""
     method: Method = methods.async_(
         learning_rate=case.learning_rate, optimizer=case.optimizer, weight_decay=case.weight_decay
     )
@@ -108,7 +108,7 @@ def train(case: Case, checkpoint: Path) -> tuple[Result, float]:
 
 
 def line(name: str, case: Case, picture: Path) -> tuple[str, str]:
-    """Return a case's line of the table, and its curve, which is drawn too."""
+    """Return a case's row of the table and its curve as text; draw the curve, too."""
     picture.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = picture.with_suffix(".checkpoint")
     result, minutes = train(case, checkpoint)
@@ -137,7 +137,7 @@ def line(name: str, case: Case, picture: Path) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Train what is asked for."""
+    """Train the chosen cases and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     all_cases = cases()
     parser.add_argument("--only", nargs="+", choices=all_cases, default=[n for n in all_cases if n != "resnet-20"])

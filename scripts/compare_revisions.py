@@ -1,9 +1,9 @@
-"""Compare what two revisions compute: traces, histories and final parameters of their golden specs.
+"""Compare the traces, histories and final parameters that two revisions compute for their golden specs.
 
-    python scripts/compare_revisions.py A B            (revisions of git, "." is the working tree)
+    python scripts/compare_revisions.py A B            (git revisions; "." is the working tree)
 
 Each revision is checked out into a temporary git worktree and runs its own tests/golden/digests.py with its own
-code and specs, in this Python with the packages that it has. The exit status is 1 if anything differs.
+code and specs, in the current Python environment. The exit status is 1 if anything differs.
 """
 
 import argparse
@@ -38,11 +38,11 @@ sys.path.insert(0, str(Path(sys.argv[0]).parent))
 runpy.run_path(sys.argv[0], run_name="__main__")
 check()
 """
-"""Checks that every module is that of the revision, before and after the digests are made."""
+"""Program that computes the digests, and checks before and after that every module is that of the revision."""
 
 
 def git(*arguments):
-    """Return what a git command prints."""
+    """Return the output of a git command."""
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"git {' '.join(arguments)}: {done.stderr.strip()}")
@@ -51,7 +51,7 @@ def git(*arguments):
 
 @contextmanager
 def checked_out(revision, folder):
-    """Give the tree of a revision: the working tree, or a worktree of git that is removed afterwards."""
+    """Yield the tree of a revision: the working tree, or a git worktree that is removed afterwards."""
     if revision == ".":
         yield ROOT
         return
@@ -63,10 +63,10 @@ def checked_out(revision, folder):
 
 
 def link_packages(tree, folder):
-    """Link the packages of a tree below a folder, where Python finds them under their import names."""
+    """Link the packages of a tree below a folder, so that Python finds them under their import names."""
     setuptools = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     places = {name: tree / place for name, place in setuptools["package-dir"].items()}
-    for name, place in sorted(places.items()):  # a package before those inside it
+    for name, place in sorted(places.items()):  # a package before its subpackages
         inside = folder.joinpath(*name.split("."))
         if not place.is_dir():
             sys.exit(f"{tree} has no folder for {name}: {place}")
@@ -79,7 +79,7 @@ def link_packages(tree, folder):
 
 
 def digests_of(revision, scratch, only):
-    """Return the recording that a revision makes, of some specs or of all."""
+    """Return the digests that a revision computes, for some specs or for all."""
     with checked_out(revision, scratch / "tree") as tree:
         program = tree / "tests" / "golden" / "digests.py"
         if not program.exists():
@@ -97,7 +97,7 @@ def digests_of(revision, scratch, only):
 
 
 def parts(recording):
-    """Return the digests of every spec of a recording by part."""
+    """Return the digests of every spec of a recording, by part."""
     (machine,) = recording["bytes"].values()
     found = {name: {"trace": digest} for name, digest in recording["traces"].items()}
     for name, digests in machine["digests"].items():
@@ -106,7 +106,7 @@ def parts(recording):
 
 
 def differing(one, other):
-    """Return which parts of which specs differ, as ``{name: [part, ...]}``."""
+    """Return the parts that differ, by spec: ``{name: [part, ...]}``."""
     found = {}
     for name in sorted(one.keys() | other.keys()):
         if name not in one or name not in other:

@@ -2,7 +2,7 @@
 
 python scripts/execute_notebooks.py [NAME ...]     # e.g. 04_dana; by default all
 
-Progress bars and times of execution are left out, so that a file changes only if what it shows does.
+Progress bars and execution times are left out, so that a file changes only if its outputs change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def execute(path: Path) -> None:
 
 
 def smaller(picture: str) -> str:
-    """Return a PNG (base64) in 256 colours, which curves do not miss, and a third of the size."""
+    """Return a PNG (base64) with 256 colours, which suffice for curves, at about a third of the size."""
     buffer = io.BytesIO()
     image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(256)
     image.save(buffer, "PNG", optimize=True)
@@ -47,7 +47,7 @@ def smaller(picture: str) -> str:
 
 
 def is_progress_bar(output: nbformat.NotebookNode) -> bool:
-    """Tell whether an output is one, as a widget or (without ipywidgets) as text; warnings stay."""
+    """Return whether an output is a progress bar, as a widget or (without ipywidgets) as text without warnings."""
     if output.output_type == "stream":
         return output.name == "stderr" and "%|" in output.text and "Warning" not in output.text
     return "application/vnd.jupyter.widget-view+json" in output.get("data", {})

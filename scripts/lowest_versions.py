@@ -2,7 +2,8 @@
 
     python scripts/lowest_versions.py > constraints.txt
 
-They are made from pyproject.toml and kept nowhere: `make test-lowest` installs them and runs a part of the tests.
+They are computed from pyproject.toml and not stored: `make test-lowest` installs them and runs a part of the
+tests.
 """
 
 import re
@@ -17,7 +18,7 @@ def constraints(pyproject: str) -> list[str]:
     """Return ``name==bound`` of every dependency.
 
     Raises:
-        ValueError: for one without a lower bound.
+        ValueError: for a dependency without a lower bound.
     """
     project = tomllib.loads(pyproject)["project"]
     development = [entry for entry in project["optional-dependencies"]["dev"] if entry.split(">=")[0] in TESTS]

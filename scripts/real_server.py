@@ -1,10 +1,10 @@
-"""A real parameter server: worker processes on loopback, whose every message is recorded.
+"""A real parameter server with worker processes on loopback; every message is recorded.
 
     python scripts/real_server.py settings.json OUT
 
-Workers sleep for given times, so that many share a core; their gradients (softmax regression on random data) are
-real. OUT gets the trace, and ``run.npz``: the parameters at the end, mini-batches in the order of gradient ids,
-data, and the seconds that the server was busy with each message. ``Settings`` says what the JSON holds.
+Workers sleep for given times, so that many can share a core; their gradients (softmax regression on random data)
+are real. The folder OUT receives the trace and ``run.npz``: the final parameters, mini-batches in the order of
+gradient ids, data, and the seconds that the server spent on each message. ``Settings`` describes the JSON file.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ Floats = NDArray[np.float64]
 EXAMPLES, INPUTS, CLASSES, BATCH = 512, 20, 3, 16
 SEED = 7
 HEAD = struct.Struct("qd")
-"""Of a message in either direction: its token, and the moment at which it was finished."""
+"""Head of a message in either direction: its token, and the time at which it was finished."""
 
 CHUNKS = 8
-"""Parts of a message on the shared link: messages that are under way at the same time take turns with them."""
+"""Number of parts of a message on the shared link; the parts of simultaneous messages alternate."""
 
 BURST = 0.004
-"""Seconds of tokens that the link saves up, so that a worker that wakes late loses none."""
+"""Seconds of tokens that the link accumulates, so that a worker that wakes late loses none."""
 
 
 class Settings(NamedTuple):
-    """A run.
+    """Settings of a run.
 
     Attributes:
-        sleeps: seconds of each worker's computations, in order; at their end they begin again.
-        k: messages of an update, of distinct workers, who wait for it: 1 is async, all workers is sync.
-        updates: after which the run ends.
-        learning_rate: of the mean of the k gradients.
+        sleeps: seconds of each worker's computations, in order; the list is repeated if necessary.
+        k: number of messages of an update, from distinct workers, which wait for the update: 1 is async, all
+            workers is sync.
+        updates: number of updates of the run.
+        learning_rate: learning rate for the mean of the k gradients.
         server: seconds that the server spends on each message.
-        link: seconds that a message takes on a link that all workers share, alone; 0: no link.
+        link: seconds of a single message on a link that all workers share; 0: no link.
     """
 
     sleeps: list[list[float]]
@@ -59,13 +60,13 @@ class Settings(NamedTuple):
 
 
 class Bucket:
-    """A token bucket that all workers share: a link that carries what all of them send together."""
+    """A token bucket that all workers share, which emulates a shared link."""
 
     def __init__(self, context: Any) -> None:
-        self.spent = context.Value("d", 0.0)  # the moment at which all tokens taken so far have come
+        self.spent = context.Value("d", 0.0)  # the time at which all tokens taken so far have arrived
 
     def carry(self, seconds: float) -> None:
-        """Wait until a message that takes so many seconds alone has passed."""
+        """Wait until a message has passed that takes ``seconds`` on an idle link."""
         for _ in range(CHUNKS):
             with self.spent.get_lock():
                 self.spent.value = max(self.spent.value, time.monotonic() - BURST) + seconds / CHUNKS
@@ -74,7 +75,7 @@ class Bucket:
 
 
 def sleep_until(moment: float) -> None:
-    """Sleep until a moment of the monotonic clock."""
+    """Sleep until a time of the monotonic clock."""
     left = moment - time.monotonic()
     if left > 0:
         time.sleep(left)
@@ -98,7 +99,7 @@ def gradient(weights: Floats, inputs: Floats, labels: NDArray[np.int32]) -> Floa
 
 
 def work(worker: int, address: tuple[str, int], settings: Settings, bucket: Bucket) -> None:
-    """Compute gradients of what the server sends, until it closes the connection."""
+    """Compute gradients at the parameters that the server sends, until it closes the connection."""
     inputs, labels = examples()
     sleeps, step = settings.sleeps[worker], 0
     with suppress(EOFError, OSError), Client(address) as server:  # the server has closed the connection
@@ -120,9 +121,9 @@ class Server:
     """The parameter server.
 
     Attributes:
-        weights: the parameters (inputs, classes).
-        batches: of each token, the examples.
-        busy: seconds that each message took of the server.
+        weights: parameters (inputs, classes).
+        batches: indices of the examples of each token.
+        busy: seconds that the server spent on each message.
     """
 
     def __init__(self, settings: Settings, workers: dict[int, Connection]) -> None:
@@ -133,7 +134,7 @@ class Server:
         self.busy: list[float] = []
 
     def run(self) -> None:
-        """Send the first model to all, then gather, update and answer."""
+        """Send the first model to all workers, then collect gradients, update and answer."""
         indices = {connection: worker for worker, connection in self.workers.items()}
         for worker in self.workers:
             self.send(worker)
@@ -154,7 +155,7 @@ class Server:
                 self.busy.append(time.monotonic() - began)
 
     def send(self, worker: int) -> None:
-        """Send the parameters and a mini-batch's examples."""
+        """Send the parameters and the indices of a mini-batch."""
         batch = self.rng.integers(EXAMPLES, size=BATCH).astype(np.int32)
         token = self.recorder.read(worker)
         self.batches.append(batch)
@@ -171,7 +172,7 @@ class Server:
 
 
 def run(settings: Settings, out: Path) -> Trace:
-    """Start the workers, serve them, and write what happened to a directory."""
+    """Start the workers, serve them, and write the results to a directory."""
     context = multiprocessing.get_context("fork")
     bucket, count = Bucket(context), len(settings.sleeps)
     with Listener(("127.0.0.1", 0), backlog=count) as listener:

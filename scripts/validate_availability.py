@@ -1,4 +1,4 @@
-"""Set workers that leave and return beside renewal theory: a section of validate_theory.py, printed as Markdown.
+"""Compare workers that leave and return with renewal theory: a section of validate_theory.py, printed as Markdown.
 
 python scripts/validate_availability.py
 """
@@ -33,11 +33,11 @@ PERIODS: dict[str, tuple[Delay, Delay]] = {
     "log-normal, uniform": (LogNormal(8.0, 0.8), Uniform(1.0, 9.0)),
     "gamma of cv 0.3, constant": (Gamma(10.0, 0.3), Deterministic(4.0)),
 }
-"""Times up and down."""
+"""Delays of the times up and down."""
 
 
 class Check(NamedTuple):
-    """A number that theory gives, beside a simulated one and its standard error."""
+    """A number that theory gives, a simulated one, and its standard error."""
 
     what: str
     theory: float
@@ -54,14 +54,14 @@ def _over_workers(what: str, theory: float, values: NDArray[np.float64]) -> Chec
 
 
 def presence(trace: Trace) -> NDArray[np.float64]:
-    """Return the share of the time that each worker is there."""
+    """Return the share of time during which each worker is present."""
     away = trace.absences["return_time"].fillna(trace.end) - trace.absences["leave_time"]
     absent = away.groupby(trace.absences["worker"]).sum().reindex(range(trace.workers), fill_value=0.0)
     return 1 - absent.to_numpy() / trace.end
 
 
 def rate(trace: Trace) -> NDArray[np.float64]:
-    """Return the used gradients per second of each worker."""
+    """Return the number of used gradients per second of each worker."""
     used = trace.column("worker")[trace.used]
     return np.bincount(used, minlength=trace.workers) / trace.end
 
@@ -77,7 +77,7 @@ def shares() -> Iterator[Check]:
 
 
 def completed() -> Iterator[Check]:
-    """Jobs of c seconds, exponential up-times of mean 1 / lambda: 1 / (exp(lambda c) - 1) jobs per up-period."""
+    """Check jobs of c seconds with exponential up-times of rate lambda: 1 / (exp(lambda c) - 1) per up-time."""
     for up, compute in ((6.0, 2.0), (6.0, 6.0), (20.0, 1.0)):
         down = Uniform(1.0, 5.0)
         cluster = Cluster(WORKERS, Deterministic(compute), availability=Renewal(Exponential(up), down))
@@ -88,7 +88,7 @@ def completed() -> Iterator[Check]:
 
 
 def at_moments() -> Iterator[Check]:
-    """The share of workers that are there is the same at every moment, in the stationary state."""
+    """Check that the share of present workers is the same at every time, in the stationary state."""
     for name, (up, down) in PERIODS.items():
         preempted, count = Renewal(up, down, start="stationary"), 5_000
         moments = np.array([0.0, 1.0, 3.0, 10.0])
@@ -107,7 +107,7 @@ def at_moments() -> Iterator[Check]:
 
 
 def availability_section(limit: float) -> tuple[list[str], bool]:
-    """Return the table, and whether everything is within ``limit`` standard errors."""
+    """Return the table, and whether every number is within ``limit`` standard errors."""
     found = [*shares(), *completed(), *at_moments()]
     lines = [
         "### Workers that leave and return",

@@ -1,4 +1,4 @@
-"""Set bounds of Rennala, Ringmaster and Ringleader beside simulation: a section of validate_theory.py.
+"""Compare bounds for Rennala, Ringmaster and Ringleader with simulation: a section of validate_theory.py.
 
 python scripts/validate_bounds.py
 """
@@ -45,14 +45,14 @@ Floats = NDArray[np.float64]
 
 SEED = 2023
 SETTINGS = 80
-"""Clusters per row: 1 to 32 workers, tau over two decades, S and R from 1 to 64."""
+"""Number of clusters per row: 1 to 32 workers, tau over two decades, S and R from 1 to 64."""
 
 KINDS: dict[str, Callable[[float], Delay]] = {
     "fixed": Deterministic,
     "uniform, 0.05 tau to tau": lambda tau: Uniform(0.05 * tau, tau),
     "0.05 tau or tau, switching": lambda tau: MarkovModulated([0.05 * tau, tau], mean_stay=[10.0, 4.0]),
 }
-"""Seconds of a worker's gradients, at most tau."""
+"""Delays of a worker's gradients, at most tau seconds."""
 
 PROFILES: dict[str, Callable[[int], Floats]] = {
     "i": lambda n: np.arange(1.0, n + 1),
@@ -62,11 +62,11 @@ PROFILES: dict[str, Callable[[int], Floats]] = {
 
 EXAMPLE = np.arange(1.0, 17)
 EXPECTED = {1: (1.0, 0.704), 4: (3.0, 0.556), 16: (8.0, 0.271), 64: (21.0, 0.0)}
-"""Longest window of R updates in seconds and share of gradients discarded, by R: of an independent simulation."""
+"""Longest window of R updates in seconds and share of discarded gradients, by R; an independent simulation."""
 
 
 def settings(kind: str) -> Iterator[tuple[Floats, int, Cluster, int]]:
-    """Draw clusters: tau, S or R, the cluster, a seed."""
+    """Draw random settings: tau, S or R, the cluster, and a seed."""
     rng = np.random.default_rng(SEED)
     for seed in range(SETTINGS):
         tau = 10 ** rng.uniform(-1, 1, rng.integers(1, 33))
@@ -84,7 +84,7 @@ def windows(trace: Trace, length: int) -> Floats:
 
 
 def batch_ratio(tau: Floats, batch: int, cluster: Cluster, seed: int, updates: int = 60) -> float:
-    """Return the longest Rennala iteration over its bound."""
+    """Return the longest Rennala iteration divided by its bound."""
     trace = simulate(cluster, KBatchSync(batch), updates=updates, seed=seed)
     return float(windows(trace, 1).max() / rennala_time(batch, tau).seconds)
 
@@ -92,19 +92,19 @@ def batch_ratio(tau: Floats, batch: int, cluster: Cluster, seed: int, updates: i
 def window_ratio(
     tau: Floats, threshold: int, cluster: Cluster, seed: int, *, stops: bool, updates: int = 400
 ) -> float:
-    """Return the longest window of R updates of Ringmaster over its bound."""
+    """Return the longest window of R updates of Ringmaster divided by its bound."""
     trace = simulate(cluster, Ringmaster(threshold, stops=stops), updates=updates, seed=seed)
     return float(windows(trace, threshold).max() / ringmaster_time(threshold, tau).seconds)
 
 
 class Rounds(NamedTuple):
-    """The longest round of Ringleader and the longest window of n updates, over 2 tau_n; the largest delay."""
+    """The longest round and window of n updates of Ringleader, divided by 2 tau_n, and the largest delay."""
 
     ratio: float
     sliding: float
     delay: int
     rows: float
-    """The least harmonic mean of the gradients in the rows of the table."""
+    """The least harmonic mean of the numbers of gradients in the rows of the table."""
 
 
 def ringleader_rounds(tau: Floats, cluster: Cluster, seed: int, rounds: int = 60) -> Rounds:
@@ -114,7 +114,7 @@ def ringleader_rounds(tau: Floats, cluster: Cluster, seed: int, rounds: int = 60
     used = trace.used
     update, worker, read = (trace.column(name)[used] for name in ("update", "worker", "read_version"))
     number = update // workers
-    last = (number + 1) * workers - 1  # update of its round: a row of the table is used until then
+    last = (number + 1) * workers - 1  # last update of the round: a row of the table is used until then
     counts = np.zeros((rounds * workers, workers))  # gradients in the row of a worker at an update
     np.add.at(counts, (update, worker), 1)
     counts = counts.reshape(rounds, workers, workers).cumsum(axis=1)
@@ -196,18 +196,18 @@ def rounds() -> tuple[list[str], bool]:
 WORKERS, SEEDS, EPSILON = 8, 4, 0.1
 CLUSTER = Cluster(WORKERS, Exponential())
 LONGER = 20_000
-"""Updates of the traces whose beginnings are used: their tree distance is no smaller."""
+"""Number of updates of the traces whose beginnings are used; their tree distance is not smaller."""
 
 CURVATURE, SPREAD = np.linspace(0.1, 1.0, 10), 0.2
 CONSTANTS = quadratic_constants(np.diag(CURVATURE), len(CURVATURE) * SPREAD**2)
 GAP = float(CURVATURE.sum() / 2)
-"""F at the start, which is 1 everywhere."""
+"""F at the start, where all parameters are 1."""
 
 
 def mean_square(method: Method, updates: int, seeds: int = SEEDS) -> tuple[float, int]:
     """Return the mean of ||∇F||^2 over versions and seeds, and the largest tree distance of the runs.
 
-    Every version is weighted by the gradients of its update.
+    Every version is weighted by the number of gradients of its update.
     """
 
     def loss(w: jax.Array, batch: object, key: jax.Array) -> jax.Array:
@@ -226,7 +226,7 @@ def mean_square(method: Method, updates: int, seeds: int = SEEDS) -> tuple[float
 
 
 class Target(NamedTuple):
-    """What a theorem asks for: a method and updates, and R if it is that of the tree distance."""
+    """The conditions of a theorem: a method and updates, and R for the theorem about the tree distance."""
 
     what: str
     method: Method

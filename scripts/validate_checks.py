@@ -1,4 +1,4 @@
-"""What `stalegrad check` finds and what it leaves alone, measured: planted faults, harmless changes, false alarms.
+"""Measure what `stalegrad check` detects: planted faults, harmless changes, false alarms.
 
 .venv/bin/python scripts/validate_checks.py --out evidence.md
 """
@@ -35,7 +35,7 @@ from stalegrad.simulator.replays import batches, lanes, loop, scan
 
 SEEDS = list(range(5))
 TRUTH = list(range(100, 130))
-"""Other seeds, that tell what a change really does."""
+"""Other seeds, by which the true effect of a change is measured."""
 RATE = 0.02
 
 METHODS = {
@@ -53,11 +53,11 @@ class Fault(NamedTuple):
     """A change of one expression in the source of one function.
 
     Attributes:
-        what: in words.
-        method: that it is looked for with.
+        what: description in words.
+        method: method with which it is tested.
         function: ``module:function`` or ``module:Class.method``, below ``stalegrad``.
-        old, new: the expression.
-        harmless: whether it must not be called worse.
+        old, new: the expression before and after the change.
+        harmless: whether the check must not call it worse.
     """
 
     what: str
@@ -150,12 +150,12 @@ def standard(x: Any, mean: Any, deviation: Any) -> Any:
 
 
 def labels(known: Any) -> Any:
-    """Return the labels to learn."""
+    """Return the labels for training."""
     return known
 
 
 def problem(hidden: int = 16) -> Problem:
-    """An MLP 49-16-10 on a fifth of the embedded Fashion-MNIST, 4 x 4 pixels averaged: real, and quick."""
+    """Return an MLP 49-16-10 on a fifth of the embedded Fashion-MNIST, averaged over 4 x 4 pixels for speed."""
     train, test = _images()
     inputs = train[0]
     mean, deviation = inputs.mean(axis=0), inputs.std(axis=0) + 1e-3
@@ -199,7 +199,7 @@ def _evaluate(params: Any, data: Any) -> Any:
 
 
 def plan(method: str, seeds: list[int], updates: int = 400) -> Plan:
-    """Return what is run of one method."""
+    """Return the plan of the runs of one method."""
     base = Experiment(
         problem=problem(),
         cluster=Cluster(workers=8, compute=ShiftedExponential(shift=1.0, scale=1.0)),
@@ -212,7 +212,7 @@ def plan(method: str, seeds: list[int], updates: int = 400) -> Plan:
 
 @contextmanager
 def planted(fault: Fault) -> Iterator[None]:
-    """Change the source of a function wherever it is used, and forget what was compiled of it."""
+    """Change a function everywhere it is used, and discard the code compiled from it."""
     module_name, _, path = fault.function.partition(":")
     module = (
         sys.modules[__name__] if module_name == "script" else importlib.import_module(f"stalegrad.{module_name}")
@@ -223,7 +223,7 @@ def planted(fault: Fault) -> Iterator[None]:
     source = textwrap.dedent(inspect.getsource(original))
     if fault.old not in source:
         raise ValueError(f"{fault.function} has no {fault.old!r}")
-    future = "from __future__ import annotations\n"  # as every module here
+    future = "from __future__ import annotations\n"  # as in every module of the package
     code = compile(future + source.replace(fault.old, fault.new), f"<{fault.what}>", "exec")
     made: dict[str, Any] = {}
     exec(code, vars(module), made)
@@ -241,7 +241,7 @@ def planted(fault: Fault) -> Iterator[None]:
 
 
 def forget() -> None:
-    """Forget compiled code (it is kept by the method's name and numbers), traces and mini-batches."""
+    """Discard compiled code (which is cached by the method's name and numbers), traces and mini-batches."""
     for cache in (
         scan.start_of,
         scan.compiled,
@@ -265,7 +265,7 @@ def baseline(method: str, seeds: tuple[int, ...]) -> Recording:
 
 
 def effect(before: Recording, after: Recording) -> pd.Series:
-    """Return the metric that many seeds say is hurt most: its relative change, and the standard error of that."""
+    """Return the metric that many seeds show to be hurt most, with its relative change and its standard error."""
     table = compare_runs(before.histories, after.histories, before.targets)
     table = table[table["metric"] != "lost_runs"]
     half = (table["high"] - table["low"]) / 2 / 1.699  # t quantile 0.95 on 29 degrees of freedom
@@ -283,7 +283,7 @@ def effect(before: Recording, after: Recording) -> pd.Series:
 
 
 def detect(fault: Fault, truth: bool = True) -> dict[str, Any]:
-    """Plant a fault; return what the check says at five seeds, and what thirty others say."""
+    """Plant a fault; return the result of the check with five seeds, and the effect with thirty other seeds."""
     seeds = SEEDS + (TRUTH if truth else [])
     before = baseline(fault.method, tuple(seeds))
     with planted(fault):
@@ -302,7 +302,7 @@ def detect(fault: Fault, truth: bool = True) -> dict[str, Any]:
 
 
 def false_alarms(checks: int) -> pd.DataFrame:
-    """Repeat checks of which nothing must come: other seeds for the same spec, and two other ways of rounding."""
+    """Repeat checks that must not fail: other seeds for the same spec, and two changes of rounding."""
     rows = []
     harmless = {fault.what: fault for fault in FAULTS if fault.harmless}
     kinds = {
@@ -343,7 +343,7 @@ def _joined(recordings: dict[str, Recording]) -> Recording:
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
-    """Return what was detected as a Markdown table."""
+    """Return the results as a Markdown table."""
     lines = [
         "| change | method | digests | check of 5 seeds | by | 30 other seeds: most hurt | change |",
         "|" + "---|" * 7,
@@ -359,10 +359,10 @@ def table_of(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure, and write what was found."""
+    """Measure, and print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="write the tables to this file, too")
-    parser.add_argument("--checks", type=int, default=200, help="repeated checks for false alarms")
+    parser.add_argument("--checks", type=int, default=200, help="number of repeated checks for false alarms")
     arguments = parser.parse_args()
     faults = [detect(fault) for fault in FAULTS]
     text = f"Tolerance {TOLERANCE:.0%}, judged: {', '.join(METRICS)}.\n\n{table_of(faults)}\n\n"

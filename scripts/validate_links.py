@@ -1,4 +1,4 @@
-"""Set links and servers beside queueing theory: a section of validate_theory.py, printed as Markdown.
+"""Compare links and servers with queueing theory: a section of validate_theory.py, printed as Markdown.
 
 python scripts/validate_links.py
 """
@@ -14,11 +14,11 @@ SEED = 2019
 UPDATES = 200_000
 CROWDS = (1, 4, 16, 64)
 DEMAND = 0.1
-"""Seconds that a message takes of the shared server, alone: bytes / capacity."""
+"""Seconds that a single message needs of the shared server: bytes / capacity."""
 UP, DOWN = 0.2, 0.3
 """Latencies of links, in seconds."""
 HYPER = HyperExponential((0.7, 0.3), (0.4, 2.4))
-"""Mean 1, coefficient of variation 1.64."""
+"""A delay of mean 1 and coefficient of variation 1.64."""
 WITHIN = 0.01
 
 FIXED, RANDOM = Deterministic(DEMAND), Exponential(DEMAND)
@@ -33,7 +33,7 @@ SERVERS = {"server": "fifo; exponential time per message", "server_update": "fif
 
 
 class Check(NamedTuple):
-    """A throughput in gradients per second, in theory and simulated, and the mean staleness less N - 1."""
+    """A throughput in gradients per second, by theory and simulated, and the mean staleness minus N - 1."""
 
     what: str
     workers: int
@@ -62,7 +62,7 @@ def mean_value(workers: int, delay: float, demand: float) -> float:
 
 def check(what: str, cluster: Cluster, theory: float, updates: int = UPDATES) -> Check:
     trace = simulate(cluster, Async(), updates=updates, seed=SEED)
-    settled = trace.staleness[10 * cluster.size :]  # beyond the first versions, which fewer messages precede
+    settled = trace.staleness[10 * cluster.size :]  # without the first versions, which follow fewer messages
     return Check(what, cluster.size, theory, updates / trace.end, float(settled.mean()) - (cluster.size - 1))
 
 

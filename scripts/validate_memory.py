@@ -1,4 +1,4 @@
-"""Set delays with memory beside what they promise: a section of validate_theory.py, printed as Markdown.
+"""Compare delays with memory with their specification: a section of validate_theory.py, printed as Markdown.
 
 python scripts/validate_memory.py
 """
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 SEED = 2018
 
 DRAWS, APART, LEAST_P = 100_000, 20, 1e-3
-"""Draws of a test; for tests of a distribution, so many draws apart, when nothing is remembered."""
+"""Number of draws of a test; distance between draws in tests of distributions, beyond memory; least p-value."""
 
 PHIS = (-0.5, 0.5, 0.7, 0.95)
 STATES = [1.0, 5.0]
@@ -39,7 +39,7 @@ PERIOD = 64.0
 
 
 class Memory(NamedTuple):
-    """What a delay with memory is to have, what it has, and whether that is near enough."""
+    """A property of a delay with memory: its theoretical and its simulated value, and whether they agree."""
 
     what: str
     theory: str
@@ -64,7 +64,7 @@ def _lag(values: Floats, by: int = 1) -> float:
 
 
 def _share(what: str, hits: NDArray[np.bool_], share: float, correlation: float, limit: float) -> Memory:
-    """Compare the share of a state of a two-state chain; its indicator's autocorrelation is correlation^n."""
+    """Compare the share of a state of a two-state chain, whose indicator has the autocorrelation correlation^n."""
     inflation = (1 + correlation) / (1 - correlation)
     return _near(what, share, float(hits.mean()), (share * (1 - share) * inflation / len(hits)) ** 0.5, limit)
 
@@ -123,7 +123,7 @@ def recorded(limit: float) -> Iterator[Memory]:
 
 
 def memory_section(limit: float) -> tuple[list[str], bool]:
-    """Return the table, and whether everything is within ``limit`` standard errors."""
+    """Return the table, and whether every number is within ``limit`` standard errors."""
     found = [check for part in (correlated, markov_modulated, shared, recorded) for check in part(limit)]
     lines = [
         "### Times with memory",

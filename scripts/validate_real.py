@@ -1,4 +1,4 @@
-"""Set simulations beside a real parameter server: a section of docs/validation.md.
+"""Compare simulations with a real parameter server: a section of docs/validation.md.
 
     python scripts/validate_real.py [--quick] [--out docs/validation.md]
 
@@ -42,11 +42,11 @@ TITLE, NEXT = "## A real parameter server", "## Theory against simulation"
 SERVER = Path(__file__).parent / "real_server.py"
 MESSAGES = 6_000
 SEEDS = 8
-"""Simulations of each kind; distances are means over them."""
+"""Number of simulations of each kind; distances are means over them."""
 
 
 class Case(NamedTuple):
-    """A run: what it is called, its workers, their delay, and the settings of the server."""
+    """A run: its name, its workers, their delay, and the settings of the server."""
 
     name: str
     workers: int
@@ -57,12 +57,12 @@ class Case(NamedTuple):
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster as it is meant to be."""
+        """The cluster with the nominal delay."""
         network = Network(message_bytes=self.link, ingress=1.0) if self.link else None
         return Cluster(self.workers, self.delay, server=self.server, network=network)
 
     def settings(self, messages: int) -> Settings:
-        """Return what the server is told: times drawn from the delay, as a simulation draws them."""
+        """Return the settings of the server, with times drawn from the delay as in a simulation."""
         each = messages // self.workers * 3
         blocks = [self.cluster.compute_times(2_000, worker) for worker in range(self.workers)]
         sleeps = [[next(times) for _ in range(each)] for times in blocks]
@@ -84,7 +84,7 @@ CASES = (
 
 
 def real_run(settings: Settings, out: Path) -> tuple[Trace, dict[str, NDArray[np.float64]]]:
-    """Run the server in a process of its own; return the trace, and what else it wrote."""
+    """Run the server in its own process; return the trace and the arrays that it wrote."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "settings.json").write_text(json.dumps(settings._asdict()), encoding="utf-8")
     command = [sys.executable, str(SERVER), str(out / "settings.json"), str(out)]
@@ -94,7 +94,7 @@ def real_run(settings: Settings, out: Path) -> tuple[Trace, dict[str, NDArray[np
 
 
 def measured_cluster(case: Case, trace: Trace, busy: NDArray[np.float64]) -> Cluster:
-    """Return a cluster with the times that were measured: of computing, by worker if they are to be in order."""
+    """Return a cluster with the measured times of computing, by worker and in order if the delay is recorded."""
     spent = trace.column("finish_time") - trace.column("read_time")
     owner, used = trace.column("worker"), trace.column("update") >= 0
     if isinstance(case.delay, Recorded):
@@ -105,14 +105,14 @@ def measured_cluster(case: Case, trace: Trace, busy: NDArray[np.float64]) -> Clu
 
 
 def distance(first: Trace, second: Trace) -> float:
-    """Return the Bhattacharyya distance of two histograms of staleness, -ln sum sqrt(p q)."""
+    """Return the Bhattacharyya distance between two histograms of staleness, -ln sum sqrt(p q)."""
     longest = int(max(first.staleness.max(), second.staleness.max())) + 1
     p, q = (np.bincount(t.staleness, minlength=longest) / len(t.staleness) for t in (first, second))
     return abs(float(np.log(np.minimum(np.sqrt(p * q).sum(), 1.0))))
 
 
 def reproduced(case: Case, trace: Trace, arrays: dict[str, NDArray[np.float64]], learning_rate: float) -> float:
-    """Return the largest difference of a parameter between the server and a replay of its trace, in float64."""
+    """Return the largest difference between a parameter of the server and that of a replay, in float64."""
 
     def loss(weights: jax.Array, batch: tuple[jax.Array, jax.Array], key: jax.Array) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(batch[0] @ weights, batch[1]).mean()
@@ -127,22 +127,22 @@ def reproduced(case: Case, trace: Trace, arrays: dict[str, NDArray[np.float64]],
 
 
 def simulations(cluster: Cluster, case: Case, updates: int, first: int) -> list[Trace]:
-    """Return as many simulations as there are seeds."""
+    """Return one simulation per seed."""
     if isinstance(cluster.compute, Recorded):
         cluster = replace(cluster, compute=replace(cluster.compute, start="random"))
     return [simulate(cluster, KAsync(case.k), updates=updates, seed=first + i) for i in range(SEEDS)]
 
 
 class Found(NamedTuple):
-    """What a run comes to.
+    """The results of a run.
 
     Attributes:
-        line: the row of the table.
+        line: row of the table.
         distance: mean distance to simulations with measured times.
-        of_seeds: the largest distance of two seeds.
-        told: relative error of the throughput of a simulation with the times that were told.
-        measured: the same with measured times.
-        replayed: largest difference of a parameter.
+        of_seeds: largest distance between two seeds.
+        told: relative error of the throughput of a simulation with the times that workers were told to sleep.
+        measured: relative error of the throughput with measured times.
+        replayed: largest difference of a parameter from the replay.
     """
 
     line: str
@@ -204,7 +204,7 @@ is the largest difference between a parameter of the server and that of a replay
 
 
 def summary(found: Sequence[Found]) -> str:
-    """Return in a few lines what the table shows."""
+    """Return a summary of the table in a few lines."""
     within = sum(run.distance <= run.of_seeds for run in found)
     told, measured = (max(abs(getattr(run, name)) for run in found) for name in ("told", "measured"))
     return f"""

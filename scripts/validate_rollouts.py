@@ -1,4 +1,4 @@
-"""Set asynchronous RL beside its closed form and published runs: a section of validate_theory.py, as Markdown.
+"""Compare asynchronous RL with its closed form and published runs: a section of validate_theory.py, as Markdown.
 
 python scripts/validate_rollouts.py
 """
@@ -20,7 +20,7 @@ SEED, UPDATES = 2018, 1_000
 """The first quarter of the updates is left out of means."""
 
 NEAR = 0.03
-"""Relative distance from the closed form that is allowed."""
+"""Largest allowed relative difference from the closed form."""
 
 
 def log_normal(sigma: float) -> LogNormal:
@@ -29,7 +29,7 @@ def log_normal(sigma: float) -> LogNormal:
 
 
 LENGTHS = log_normal(math.sqrt(math.log(1 + 0.5**2)))
-"""Of coefficient of variation 0.5."""
+"""Lengths with mean 1 and coefficient of variation 0.5."""
 
 SETTINGS = [
     (120, 240, 1, 2, 0.63),
@@ -51,14 +51,14 @@ MEASURED = [
     (120, 120, 1, 0.67, 1.42, 1.95, 1.92),
     (128, 128, 1, 1.14, 1.45, 2.24, 2.01),
 ]
-"""Slots, batch, queue, load, M, the mean staleness that was predicted and the one that was measured."""
+"""Slots, batch, queue, load, M, the predicted mean staleness and the measured one."""
 
 GROUP = 8
-"""Of the measured runs, whose groups are not stated."""
+"""Assumed size of groups of the measured runs, which do not state it."""
 
 
 class Mean(NamedTuple):
-    """The mean staleness of the closed form beside that of a simulation, and its 99th percentile."""
+    """The mean staleness of the closed form, that of a simulation, and the simulated 99th percentile."""
 
     theory: float
     found: float
@@ -97,7 +97,7 @@ def closed_form() -> tuple[list[str], bool]:
 
 
 def synchronous(limit: float) -> tuple[list[str], bool]:
-    """Compare ``admission=0`` with C = B and S = 1 with the synchrony that waits for all."""
+    """Compare ``admission=0`` with C = B and groups of 1 with the synchrony that waits for all workers."""
     slots, train, lengths = 16, 0.75, Exponential(1.0)
     cluster = Cluster(slots, lengths)
     trace = simulate(cluster, Rollouts(slots, train, admission=0), updates=UPDATES, seed=SEED)
@@ -117,9 +117,9 @@ def synchronous(limit: float) -> tuple[list[str], bool]:
 
 
 def begun_beyond(trace: Trace, batch: int) -> int:
-    """Return how many samples have been begun, at most, beyond the batches of the versions that there were.
+    """Return the largest number of samples begun beyond the batches of the versions that had appeared.
 
-    Without dropped samples those begun are those accepted and those in progress.
+    Without dropped samples, the begun samples are the accepted ones and those in progress.
     """
     return int(np.max(np.arange(1, len(trace.messages) + 1) - trace.column("read_version") * batch))
 
@@ -144,7 +144,7 @@ def bounds() -> tuple[list[str], bool]:
 
 
 def with_factor(factor: float) -> LogNormal:
-    """Return the log-normal lengths of mean 1 of which the longest of a group is so long on average."""
+    """Return log-normal lengths of mean 1 such that the longest length of a group has the mean ``factor``."""
     sigma = optimize.brentq(
         lambda s: order_statistic([log_normal(s)] * GROUP, GROUP) - factor, 0.05, 1.5, xtol=1e-9
     )
@@ -169,7 +169,7 @@ def measured() -> Iterator[str]:
 
 
 def rollouts_section(limit: float) -> tuple[list[str], bool]:
-    """Return the tables, and whether everything holds; means may be ``limit`` standard errors from theory."""
+    """Return the tables, and whether everything holds; means may differ by ``limit`` standard errors."""
     found = [closed_form(), synchronous(limit), bounds()]
     lines = ["### Asynchronous reinforcement learning", "", *(line for part, _ in found for line in part)]
     return [*lines, *measured(), ""], all(holds for _, holds in found)

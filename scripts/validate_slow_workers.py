@@ -1,10 +1,11 @@
-"""Count how often `fit_delays` finds a slow worker among heavy tails, and how often its cluster waits as long.
+"""Count how often `fit_delays` finds a slow worker among heavy tails, and how often its synchronous step is right.
 
     python scripts/validate_slow_workers.py [--logs 200]
 
-Every log has 16 to 64 workers and 500 to 1,000 steps. Times are log-normal, or Pareto (shape 2.5) above a minimum,
-drift with the whole cluster by up to 50 %, pause in 1 % of the steps for 1 to 10 steps' time and differ by 1 %
-between workers; up to 5 % of them are missing. In half of the logs one worker takes 1.2 to 2 times as long.
+Every log has 16 to 64 workers and 500 to 1,000 steps. Times are log-normal, or Pareto (shape 2.5) above a minimum.
+They drift with the whole cluster by up to 50 %, include pauses of 1 to 10 steps' time in 1 % of the steps, and
+differ by 1 % between workers; up to 5 % of them are missing. In half of the logs one worker takes 1.2 to 2 times
+as long.
 """
 
 import argparse
@@ -20,7 +21,7 @@ UPDATES = 600
 
 
 def simulated_log(seed: int, slow: bool) -> tuple[pd.DataFrame, float, int, float]:
-    """Return a log, the mean of its steps' maxima (before any go missing), the slow worker and its factor."""
+    """Return a log, the mean of its steps' maxima (before times are removed), the slow worker and its factor."""
     rng = np.random.default_rng([seed, slow])
     workers, steps = int(rng.integers(16, 65)), int(rng.integers(500, 1001))
     shape = (steps, workers)
@@ -41,7 +42,7 @@ def simulated_log(seed: int, slow: bool) -> tuple[pd.DataFrame, float, int, floa
 
 
 def experiment(logs: int, updates: int = UPDATES) -> pd.DataFrame:
-    """Fit as many logs with a slow worker, and as many without; simulate each fit; one row per log."""
+    """Fit ``logs`` logs with a slow worker and ``logs`` without, simulate each fit, and return one row per log."""
     rows = []
     for slow in (True, False):
         for seed in range(logs):
@@ -76,7 +77,7 @@ def summary(rows: pd.DataFrame) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--logs", type=int, default=200, help="logs with a slow worker, and as many without")
+    parser.add_argument("--logs", type=int, default=200, help="number of logs with a slow worker, and without")
     rows = experiment(parser.parse_args().logs)
     print(summary(rows))
     print(rows[(rows["error"].abs() > 0.1) | ~rows["right"] | rows["said"]].to_string())

@@ -35,7 +35,7 @@ two simulated, in {updates:,} synchronous updates of one seed. The times are not
 
 
 def slowdown(compute: Delay | Sequence[Delay], workers: int) -> float:
-    """Time of a synchronous update over the mean compute time, simulated."""
+    """Return the time of a synchronous update over the mean compute time, by simulation."""
     trace = simulate(Cluster(workers, compute), Sync(), updates=UPDATES, seed=0)
     work = trace.column("finish_time") - trace.column("read_time")
     return float(trace.end / UPDATES / np.nanmean(work))
@@ -52,7 +52,7 @@ def line(job: str, times: pd.DataFrame, fit: DelayFit) -> str:
 
 
 def sentences(job: str, fit: DelayFit) -> str:
-    """The verdict, what stands for the times, and how they age."""
+    """Return the verdict, the delays that represent the times, and their ageing, in sentences."""
     ageing = ", ".join(
         sorted(set(fit.workers["ageing"][1:] if fit.verdict == "persistent" else fit.workers["ageing"][:1]))
     )

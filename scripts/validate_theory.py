@@ -1,10 +1,10 @@
-"""Set theory beside simulation and print the comparison as Markdown; exit code 1 if any of it fails.
+"""Compare theory with simulation and print the comparison as Markdown; the exit code is 1 if a check fails.
 
     python scripts/validate_theory.py [--quick]
 
-Runtimes, staleness and freshness of the six protocols must lie within 4.5 standard errors (of batch means) of the
-closed form or the quadrature, or on the right side of the bound where there is only a bound. Bounds on the error
-must hold at every recorded point.
+Runtimes, staleness and freshness of the six synchronies must be within 4.5 standard errors (of batch means) of the
+closed form or the quadrature, or on the right side of a bound if only a bound is known. Bounds on the error must
+hold at every recorded point.
 """
 
 import argparse
@@ -64,16 +64,16 @@ Floats = NDArray[np.float64]
 TITLE = "## Theory against simulation"
 
 LIMIT = 4.5
-"""Standard errors by which a simulation may miss theory."""
+"""Largest allowed distance between simulation and theory, in standard errors."""
 
 BATCHES = 40
 ROUNDS, GRADIENTS = 1_200, 48_000
-"""Length of a simulation: updates of the synchronies that wait for rounds, used gradients of the others."""
+"""Length of a simulation: updates of the synchronies with rounds, and used gradients of the others."""
 
 SEED = 2018
 
 HEAVY = "Pareto, shape 2"
-"""Has no variance, so no standard error either: reported only."""
+"""A delay without a finite variance and hence without a standard error: it is reported but not judged."""
 
 LAWS: dict[str, Delay] = {
     "exponential": Exponential(1.0),
@@ -89,7 +89,7 @@ WORKERS = (4, 8, 32, 128)
 QUICK_LAWS, QUICK_WORKERS = ("exponential", "1 + exponential", "hyper-exponential"), (4, 8)
 
 UNLIKE = [Exponential(0.5)] * 4 + [ShiftedExponential(1.0, 1.0)] * 3 + [Erlang(4, 6.0)]
-"""Eight workers that differ."""
+"""Delays of eight workers that differ."""
 
 
 # Runtimes, staleness, freshness
@@ -102,7 +102,7 @@ class Case(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What theory says (a value, or what it lies between) beside what a simulation found."""
+    """The range that theory gives (one value if it is exact), and the value of a simulation."""
 
     lower: float
     upper: float
@@ -112,7 +112,7 @@ class Check(NamedTuple):
 
     @property
     def z(self) -> float:
-        """Standard errors beyond theory, with their sign; 0 between two bounds."""
+        """The signed distance from theory in standard errors; 0 between two bounds."""
         miss = self.simulated - min(max(self.simulated, self.lower), self.upper)
         if self.error == 0:
             return 0.0 if abs(miss) < 1e-9 else float(np.copysign(np.inf, miss))
@@ -140,7 +140,7 @@ def check_case(case: Case) -> dict[str, Check]:
     k = workers if synchrony.name == "sync" else getattr(synchrony, "k", 1)
     updates = ROUNDS if rounds else GRADIENTS // k
     trace = simulate(Cluster(workers, compute), synchrony, updates=updates, seed=SEED)
-    skipped = 0 if rounds else updates // 10  # until the common start is forgotten
+    skipped = 0 if rounds else updates // 10  # until the effect of the common start has faded
     intervals = np.diff(trace.update_times, prepend=0.0)[skipped:]
     time = expected_update_time(synchrony, compute, workers)
     lower, upper = time.value, time.value
@@ -158,7 +158,7 @@ def check_case(case: Case) -> dict[str, Check]:
         fresh = fresh_probability(synchrony, compute, workers).value
     except ValueError:  # no theory
         return checks
-    # A batch may hold none of rare events, so the error is at least that of independent ones.
+    # A batch may contain no rare event, so that the error is set to at least that of independent events.
     least = (fresh * (1 - fresh) / len(staleness)) ** 0.5
     checks["fresh"] = _check(fresh, fresh, staleness == 0, least)
     return checks
@@ -223,7 +223,7 @@ def _cells(check: Check | None) -> list[str]:
     return [theory.replace("to inf", "or more"), f"{check.simulated:.4g}", f"{check.z:+.1f}"]
 
 
-# Who is faster: the warnings
+# Comparisons of k-async and k-sync
 
 
 class Race(NamedTuple):
@@ -239,13 +239,13 @@ RACES = [
     *(Race("Erlang, 4 stages", k, -1) for k in (2, 4, 6)),
 ]
 CLOSE = 5
-"""At this K Pareto times of shape 2 differ by half a per cent: only the sign is asked for."""
+"""At this K, both synchronies differ by half a per cent with Pareto times of shape 2: only the sign is checked."""
 
 RACERS, RUNS, RACE_GRADIENTS = 8, 8, 100_000
 
 
 def run_race(race: Race) -> tuple[float, Check]:
-    """Return E[T] of k-sync, which is exact, and k-async's simulated time, over independent runs."""
+    """Return the exact E[T] of k-sync, and the simulated time of k-async over independent runs."""
     law = LAWS[race.law]
     sync = expected_update_time(KSync(race.k), law, RACERS).value
     ends = []
@@ -282,11 +282,11 @@ def race_section(found: list[tuple[Race, tuple[float, Check]]]) -> tuple[list[st
 
 
 class Task(NamedTuple):
-    """A problem, all that is known of it, and where to start."""
+    """A problem, its known constants and functions, and the start."""
 
     problem: Problem
     constants: Constants
-    """With the noise that holds everywhere; the one along a run is measured, if ``examples`` can be asked."""
+    """Constants with the noise that holds everywhere; with ``examples``, the noise along a run is measured."""
     batch_size: int
     start: Floats
     least: float
@@ -314,7 +314,7 @@ def quadratic() -> Task:
 
 
 def softmax() -> Task:
-    """Softmax regression on three overlapping clouds, everything regularised."""
+    """Return softmax regression on three overlapping clusters of points, with all parameters regularised."""
     rng, classes, l2, batch_size = np.random.default_rng(SEED), 3, 0.05, 4
     labels = np.arange(240) % classes
     inputs = np.column_stack([rng.normal(size=(240, 4)) + 1.5 * np.eye(classes, 4)[labels], np.ones(240)])
@@ -357,8 +357,8 @@ class Descent(NamedTuple):
     law: str
 
 
-# Method, times, and the step as a share of the largest allowed. Stale gradients need small steps: with larger ones
-# the measured gamma exceeds 1, and there is no bound.
+# Method, times, and the step as a share of the largest allowed one. Stale gradients need small steps: with larger
+# steps the measured gamma exceeds 1, and there is no bound.
 RUNNERS: list[tuple[Any, dict[str, int], str, float]] = [
     (methods.sync, {}, "exponential", 1.0),
     (methods.k_sync, {"k": 2}, "exponential", 0.4),
@@ -386,15 +386,15 @@ class Bounded(NamedTuple):
     p0: float
     noise: float
     error: float
-    """Largest mean F(w_j) - F* over its bound, j >= 1 (at the start they are the same)."""
+    """Largest ratio of the mean F(w_j) - F* to its bound, for j >= 1 (at the start they are equal)."""
     last: float
-    """That of the last update."""
+    """The ratio at the last update."""
     gradient: float
-    """Largest mean over 0..j of ||∇F(w_i)||^2 over its bound."""
+    """Largest ratio of the mean over 0..j of ||∇F(w_i)||^2 to its bound."""
 
 
 def run_descent(descent: Descent, seeds: int = SEEDS, updates: int = BOUND_UPDATES) -> Bounded:
-    """Run one descent from several seeds and return the bounds' constants, measured, and how tight they are."""
+    """Run one descent with several seeds; return the measured constants of the bounds and ratios to the bounds."""
     task, method = TASKS[descent.task](), descent.method
     cluster = Cluster(BOUND_WORKERS, LAWS[descent.law])
     record = Record(updates=1, gap=False, fn=lambda w: {f"w{i}": w[i] for i in range(len(task.start))})
@@ -447,8 +447,8 @@ def bound_section(found: list[tuple[Descent, Bounded]]) -> tuple[list[str], bool
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--quick", action="store_true", help="a small part of it")
-    parser.add_argument("--out", type=Path, help="put it at the end of this file, in the place of the last one")
+    parser.add_argument("--quick", action="store_true", help="compute a small part only")
+    parser.add_argument("--out", type=Path, help="replace the section at the end of this file; default: print")
     arguments = parser.parse_args()
     quick = arguments.quick
     laws, workers = (QUICK_LAWS, QUICK_WORKERS) if quick else (tuple(LAWS), WORKERS)

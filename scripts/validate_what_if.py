@@ -1,9 +1,9 @@
-"""Print what other synchronies would have done to measured jobs, in Markdown: the table of docs/what-if.md.
+"""Print measured jobs under other synchronies, in Markdown: the table of docs/what-if.md.
 
     python scripts/validate_what_if.py [llm_step_times.csv.gz]
 
-Columns of the file: job, dp_rank, stage, step, compute_seconds. Stage 0 is used. Without it only the jobs that
-come with the package are shown.
+Columns of the file: job, dp_rank, stage, step, compute_seconds. Stage 0 is used. Without a file, only the jobs of
+the package are shown.
 """
 
 import argparse

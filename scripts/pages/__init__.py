@@ -1,7 +1,7 @@
-"""Pages of the documentation that are written from the package itself; ``docs/conf.py`` calls :func:`write_all`.
+"""Pages of the documentation that are generated from the package; ``docs/conf.py`` calls :func:`write_all`.
 
-They go to ``docs/generated``, which git ignores: the reference of every public name (``names.py``), every method
-(``methods.py``), every key of a spec (``specs.py``) and every command (``commands.py``), the pictures of
+They are written to ``docs/generated``, which git ignores: the reference of every public name (``names.py``), every
+method (``methods.py``), every key of a spec (``specs.py``) and every command (``commands.py``), the pictures of
 ``docs/gallery.md`` and of the synchronies (``pictures.py``), and copies of the notebooks.
 """
 
@@ -15,7 +15,7 @@ WRITERS = (names, methods, specs, commands, notebooks, pictures)
 
 
 def write_all(docs: Path) -> None:
-    """Write all generated pages below ``docs/generated``; what has not changed keeps its time of modification."""
+    """Write all generated pages below ``docs/generated``; unchanged files keep their modification time."""
     generated = docs / "generated"
     for writer in WRITERS:
         for name, content in writer.pages(docs).items():

@@ -1,4 +1,4 @@
-"""The page of the commands, from what typer knows of them."""
+"""The page of the commands, generated from typer's definitions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stalegrad.simulator.cli import app
 INTRODUCTION = """\
 # Commands
 
-`stalegrad COMMAND --help` prints what stands here. Exit codes: 0 ok, 1 a check failed, 2 usage or bad input, 130
-interrupted.
+`stalegrad COMMAND --help` prints the same information. Exit codes: 0 success, 1 a check failed, 2 wrong usage or
+input, 130 interrupted.
 """
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield a command and all below it, with their full names."""
+    """Yield a command and all its subcommands, with their full names."""
     yield name, command
     for child, found in getattr(command, "commands", {}).items():
         if not found.hidden:
@@ -28,7 +28,7 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def section(name: str, command: Any) -> str:
-    """Return what a command does and takes."""
+    """Return the section of a command: its description, arguments and options."""
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
     usage = [name, *(p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments)]
@@ -37,7 +37,7 @@ def section(name: str, command: Any) -> str:
     paragraphs = [" ".join(inline(part).split()) for part in (command.help or "").split("\n\n")]
     lines = [f"## `{name}`", "", *"\n\n".join(paragraphs).splitlines(), "", "```text", " ".join(usage), "```", ""]
     if rows := [_row(p) for p in [*arguments, *options]]:
-        lines += ["| argument or option | what it is |", "|---|---|", *rows, ""]
+        lines += ["| argument or option | description |", "|---|---|", *rows, ""]
     return "\n".join(lines)
 
 

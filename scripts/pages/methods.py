@@ -12,7 +12,7 @@ from stalegrad.policies.method_help import arguments_of, text_of
 from stalegrad.policies.methods import REGISTRY
 
 RATE = 0.02
-"""The learning rate of all examples: small enough for those that step by its size, as Adam does."""
+"""The learning rate of all examples; small enough for methods whose steps have its size, such as Adam."""
 
 BOWL = """\
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ SKEWED = """\
 import stalegrad as sg
 from stalegrad.models import Dirichlet
 
-skewed = Dirichlet(alpha=0.1)  # each worker has classes of its own
+skewed = Dirichlet(alpha=0.1)  # workers have different classes
 problem = sg.Problem("softmax-regression", "fashion-mnist-small", batch_size=16, partition=skewed)
 """.splitlines()
 
@@ -54,9 +54,9 @@ def page(info: MethodInfo) -> str:
         f"{markdown(' '.join((inspect.getdoc(info.synchrony) or '').split(chr(10) * 2)[0].split()))}", "",
         f"![Timeline of {info.synchrony_name}: bars are gradients from read to finish, vertical lines are updates]"
         f"(../pictures/synchrony-{info.synchrony_name}.png)", "",
-        "## Parameters", "", "| parameter | what it is |", "|---|---|",
+        "## Parameters", "", "| parameter | description |", "|---|---|",
         *(f"| `{key}` | {cell(described)} |" for key, described in arguments_of(info).items()), "",
-        "A wrong, unknown or missing parameter is a ValueError that says what is allowed.", "",
+        "A wrong, unknown or missing parameter raises a ValueError that says what is allowed.", "",
         "## Example", "", "```python", *example(info), "```", "",
         "In a spec:", "", "```toml", "[method]", f'name = "{info.name}"',
         *(f"{key} = {_toml(value)}" for key, value in needed(info).items()), f"learning_rate = {RATE}", "```", "",
@@ -73,7 +73,7 @@ def _arguments(info: MethodInfo) -> list[str]:
 
 
 def needed(info: MethodInfo) -> dict[str, object]:
-    """Return values for the parameters that must be given, as the docstring's example has them."""
+    """Return values for the required parameters, taken from the docstring's example."""
     call = re.search(r">>> methods\.\w+\((.*)\)\.name", info.__doc__ or "")
     given: dict[str, object] = eval(f"dict({call[1]})", {}) if call else {}
     return {key: value for key, value in given.items() if key != "learning_rate"}
@@ -98,7 +98,7 @@ def _toml(value: object) -> str:
 
 
 def references(text: str) -> list[str]:
-    """Return the papers of a method's docstring, a line each."""
+    """Return the papers of a method's docstring, one per line."""
     section = text.split("\nReference: ")[1]
     return [" ".join(entry.split()) for entry in re.split(r"\n    (?=\w[\w-]*: )", section)]
 
@@ -108,8 +108,8 @@ def index() -> str:
     lines = [
         "# Methods", "",
         "A method is a synchrony (who waits for whom) and a rule (what the server does with a message). "
-        "Each has a page with its recurrence, parameters, an example and its paper, as `help(methods.k_async)`. "
-        "[Which of the newer methods does what?](../../methods.md) compares them.", "",
+        "Each has a page with its recurrence, parameters, an example and its paper; `help(methods.k_async)` shows "
+        "the same. [Which of the newer methods does what?](../../methods.md) compares them.", "",
         "| method | in Python | synchrony | paper |", "|---|---|---|---|",
     ]  # fmt: skip
     for name in sorted(REGISTRY):

@@ -1,4 +1,4 @@
-"""A page for every public name of the package and of its rooms, made by Sphinx from docstrings."""
+"""A page for every public name of the package and its subpackages, made by Sphinx from docstrings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODULES = ("methods", "parts")
 
 
 class Name(NamedTuple):
-    """A public name: the room that offers it, the module that defines it, and the object."""
+    """A public name: the subpackage that exports it, the module that defines it, and the object."""
 
     room: str
     name: str
@@ -27,12 +27,12 @@ class Name(NamedTuple):
 
     @property
     def public(self) -> str:
-        """How users spell it."""
+        """The full name that users write."""
         return f"stalegrad.{self.room}.{self.name}"
 
     @property
     def also(self) -> str | None:
-        """Its spelling in the curated namespace ``stalegrad``, if it is there, too."""
+        """The name in the curated namespace ``stalegrad``, or None if it is not there."""
         offered = importlib.import_module("stalegrad").__all__
         return f"stalegrad.{self.name}" if self.name in offered else None
 
@@ -52,14 +52,14 @@ class Name(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The package that its module belongs to."""
+        """The package of its module."""
         package, _, last = self.module.rpartition(".")
         found = importlib.import_module(self.module)
         return self.module if hasattr(found, "__path__") and last != self.room else package
 
 
 def sources(room: str) -> dict[str, str]:
-    """Return the module that each public name of a room comes from, as its ``.pyi`` says."""
+    """Return the module of each public name of a subpackage, according to its ``.pyi``."""
     stub = Path(importlib.import_module(f"stalegrad.{room}").__file__ or "").with_suffix(".pyi")
     found = {}
     for node in ast.parse(stub.read_text(encoding="utf-8")).body:
@@ -70,7 +70,7 @@ def sources(room: str) -> dict[str, str]:
 
 
 def public_names(room: str) -> list[Name]:
-    """Return the public names of a room."""
+    """Return the public names of a subpackage."""
     package, modules = importlib.import_module(f"stalegrad.{room}"), sources(room)
     return [Name(room, name, modules[name], getattr(package, name)) for name in package.__all__]
 
@@ -83,7 +83,7 @@ def types() -> list[str]:
 
 
 def documentation(name: Name) -> str:
-    """Return the docstring of a public name; of an alias of types the text below its assignment."""
+    """Return the docstring of a public name; for an alias of types, the text below its assignment."""
     if name.kind != "data":
         return inspect.getdoc(name.value) or ""
     body = ast.parse(inspect.getsource(importlib.import_module(name.module))).body
@@ -95,7 +95,7 @@ def documentation(name: Name) -> str:
 
 
 def members(cls: type) -> list[str]:
-    """Return the documented members of a class: its own, and those of bases that have no page themselves."""
+    """Return the documented members of a class: its own, and those of bases without their own page."""
     shown = {name.value for room in ROOMS for name in public_names(room) if isinstance(name.value, type)}
     owners = [base for base in cls.__mro__ if base is cls or (_ours(base) and base not in shown)]
     fields = {*getattr(cls, "_fields", ()), *getattr(cls, "__dataclass_fields__", ())}
@@ -148,7 +148,7 @@ def _module(name: Name) -> list[str]:
 
 
 def index(room: str) -> str:
-    """Return the page of a room: its public names by package, each with the first line of its docstring."""
+    """Return the page of a subpackage: its public names by package, each with the first line of its docstring."""
     package = importlib.import_module(f"stalegrad.{room}")
     lines = [f"# stalegrad.{room}", "", *_sentences(package), ""]
     groups: dict[str, list[Name]] = {}
@@ -158,7 +158,7 @@ def index(room: str) -> str:
         if group != f"stalegrad.{room}":
             lines += [f"## {group.removeprefix(f'stalegrad.{room}.')}", ""]
             lines += [*_sentences(importlib.import_module(group)), ""]
-        lines += ["| name | what it is |", "|---|---|"]
+        lines += ["| name | description |", "|---|---|"]
         lines += [f"| [`{n.name}`]({n.public}.rst) | {cell(n.summary)} |" for n in groups[group]] + [""]
     lines += ["```{toctree}", ":hidden:", "", *(name.public for name in public_names(room)), "```", ""]
     return "\n".join(lines)
@@ -172,8 +172,8 @@ def root() -> str:
     """Return the page of the curated namespace ``import stalegrad as sg``."""
     lines = [
         "# stalegrad", "",
-        "The names that most scripts need: `import stalegrad as sg`. Each is a name of a subpackage, too.", "",
-        "| name | what it is |", "|---|---|",
+        "The names that most scripts need: `import stalegrad as sg`. Each is also a name of a subpackage.", "",
+        "| name | description |", "|---|---|",
     ]  # fmt: skip
     named = {name.name: name for room in ROOMS for name in public_names(room)}
     for name in importlib.import_module("stalegrad").__all__:

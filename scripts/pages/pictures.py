@@ -1,4 +1,4 @@
-"""Pictures: those of ``docs/gallery.md``, whose code stands there, and a timeline of every synchrony."""
+"""Pictures of ``docs/gallery.md``, made by the code on that page, and a timeline of every synchrony."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n!\[[^\]]*\]\(generated/pictures/(.*?)\.png\))?", re.M | re.S)
-"""A block of code, and the name of the picture of the axes ``ax`` that it has made, if one follows."""
+"""A block of code, and the name of the picture of its axes ``ax``, if a picture follows."""
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "dylu": {"seconds": (1.0, 1.5, 2.0, 3.0), "local_steps": 6},
@@ -24,11 +24,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "delayed-averaging": {"tau": 4},
     "delayed-averaging-general": {"tau": 4},
 }
-"""Of the synchronies whose parameters have no defaults; k = 2 for all that have a k."""
+"""Arguments of synchronies whose parameters have no defaults; all synchronies with a k use k = 2."""
 
 
 def code_blocks(text: str) -> list[tuple[str, str | None]]:
-    """Return the code of a page, block by block, and the name of the picture that each makes."""
+    """Return the blocks of code of a page, each with the name of the picture that it makes, or None."""
     return [(code, picture or None) for code, picture in BLOCK.findall(text)]
 
 
@@ -44,7 +44,7 @@ def gallery(text: str) -> dict[str, bytes]:
 
 
 def timeline(synchrony: type) -> Any:
-    """Return the figure of a synchrony on four workers, of which no two are equally fast."""
+    """Return the figure of a synchrony with four workers of different speeds."""
     from dataclasses import fields
 
     import stalegrad as sg

@@ -1,4 +1,4 @@
-"""The page of the keys of a spec in TOML, from the classes that read them."""
+"""The page of the keys of a spec in TOML, generated from the classes that read them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from stalegrad.simulator.timing.availability import AVAILABILITIES
 from stalegrad.simulator.timing.delays import DELAYS
 
 TABLES = {"problem", "cluster", "method", "record"}
-"""Fields of an experiment that are tables of their own."""
+"""Fields of an experiment that are separate tables."""
 
 INTRODUCTION = """\
 # Keys of a spec (TOML)
 
-A spec is what `stalegrad run`, `trace` and `check record` read; `load_experiment` reads one in Python, and
-`experiment.to_toml()` writes one. `stalegrad init` writes a commented example. An unknown key, a missing one and a
-wrong value are errors that say what is allowed, before anything is simulated. Times are in seconds.
+The commands `stalegrad run`, `trace` and `check record` read a spec. In Python, `load_experiment` reads one and
+`experiment.to_toml()` writes one. `stalegrad init` writes a commented example. An unknown key, a missing key or a
+wrong value raises an error that says what is allowed, before anything is simulated. Times are in seconds.
 
 ```toml
 updates = 2000
@@ -53,42 +53,42 @@ learning_rate = 0.05
 METHOD = """\
 ## `[method]`
 
-| key | what it is |
+| key | description |
 |---|---|
-| `name` | a method by name: [the methods](methods/index.md), or one that was registered. Must be given. |
+| `name` | name of a method: [the methods](methods/index.md), or a registered one. Must be given. |
 | `learning_rate` | a number, the name of a paper's schedule, or a table: [schedules](#schedules). Default: 0.1. |
-| `synchrony` | another synchrony than the method's own, as a table: [synchronies](#synchronies). |
-| all others | the parameters of the method, on its page; `"none"` stands for None. |
+| `synchrony` | a table that replaces the method's synchrony: [synchronies](#synchronies). |
+| all others | parameters of the method, see its page; `"none"` stands for None. |
 """
 
 SWEEP = """\
 ## `[sweep]`
 
 Every other key is an axis: a field of the experiment (`seed`, `method`), or a key of one of its tables
-(`"cluster.workers"`, `"method.k"`, `"problem.partition.alpha"`), with a list of values, or with a range
-`{ low = 0.001, high = 1.0, log = true }` where `mode = "random"`.
+(`"cluster.workers"`, `"method.k"`, `"problem.partition.alpha"`), with a list of values, or, for `mode = "random"`,
+with a range `{ low = 0.001, high = 1.0, log = true }`.
 """
 
 
 def described(source: Any, names: Iterable[str] | None = None) -> list[str]:
-    """Return a table of the fields of a class, or the keyword arguments of a function, that a spec gives."""
+    """Return a table of the fields of a class, or of the keyword arguments of a function, that a spec may give."""
     takes = source.__init__ if source is Problem else source
     text, hints = all_arguments(source), get_type_hints(takes, include_extras=True)
     rows = []
     for name, default in (defaults(source) if names is None else {n: defaults(source)[n] for n in names}).items():
         said = " ".join([text.get(name, ""), allowed_by(hints.get(name)), _default(default)])
         rows.append(f"| `{name}` | {cell(said)} |")
-    return ["| key | what it is |", "|---|---|", *rows, ""] if rows else []
+    return ["| key | description |", "|---|---|", *rows, ""] if rows else []
 
 
 def all_arguments(source: Any) -> dict[str, str]:
-    """Return what docstrings say of arguments: a class's own, and those of its bases."""
+    """Return the descriptions of arguments in docstrings: those of a class and of its bases."""
     classes = reversed(source.__mro__) if isinstance(source, type) else [source]
     return {name: text for each in classes if each is not object for name, text in arguments_of(each).items()}
 
 
 def defaults(source: Any) -> Mapping[str, object]:
-    """Return the fields of a class, or the keyword arguments of a function, with their defaults."""
+    """Return the defaults of a class's fields, or of a function's keyword arguments, by name."""
     if hasattr(source, "__dataclass_fields__"):
         return {f.name: f.default for f in fields(source) if f.init}
     parameters = inspect.signature(source).parameters.values()
@@ -107,7 +107,7 @@ def _default(value: object) -> str:
 
 
 def kinds(title: str, registry: Mapping[str, Any], key: str | None, what: str) -> list[str]:
-    """Return a section of the things of one kind, each with its keys."""
+    """Return the section of the entries of one kind, each with its keys."""
     lines = [f"## {title}", "", what, ""]
     for name, source in registry.items():
         made = getattr(source, "make", source)
@@ -130,7 +130,7 @@ def text() -> str:
         METHOD,
         "## `[record]`", "", *described(Record),
         SWEEP, *described(Sampling), "A range:", "", *described(Range),
-        *kinds("Networks", NETWORKS, None, "Values of `model`; their keys go into `[problem]`."),
+        *kinds("Networks", NETWORKS, None, "Values of `model`; their keys belong to `[problem]`."),
         *kinds("Partitions", PARTITIONS, "partition", "Values of `partition` in `[problem]`."),
         *kinds("Delays", DELAYS, "delay", "Values of `compute`, `uplink`, `server` and so on, in seconds."),
         *kinds("Availability", AVAILABILITIES, "availability", "Values of `availability` in `[cluster]`."),

@@ -1,4 +1,4 @@
-"""Texts of docstrings (reStructuredText, mostly plain) as Markdown."""
+"""Conversion of docstrings (reStructuredText, mostly plain) to Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def inline(text: str) -> str:
-    """Return a text with its literals, roles and special characters as Markdown has them."""
+    """Return a text with literals, roles and special characters converted to Markdown."""
     parts = re.split(r"(``.+?``|:\w+:`[^`]+`|`[^`]+`|https?://\S+)", text)
     return "".join(_literal(part) if index % 2 else _escaped(part) for index, part in enumerate(parts))
 
@@ -23,7 +23,7 @@ def _escaped(part: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a text for a cell of a table: one line."""
+    """Return a text on one line, for a cell of a table."""
     return " ".join(inline(text).split())
 
 

@@ -1,6 +1,6 @@
 """Reproduce the claims of the papers on real images: ``make reproduce`` writes docs/reproduction.md.
 
-Every claim is tested as it stands; one that does not hold is reported as such.
+Every claim is tested as stated; a claim that does not hold is reported as such.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ bear. Nothing is tuned towards a verdict; a claim that does not hold here is sai
 
 
 def main() -> None:
-    """Run the sections asked for; the report holds the last text of each."""
+    """Run the chosen sections; the report contains the latest text of every section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="default: all")
-    parser.add_argument("--processes", type=int, default=2, help="sections at a time (default 2)")
+    parser.add_argument("--processes", type=int, default=2, help="number of sections at a time (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("docs/reproduction.md"))
     a = parser.parse_args()
     PARTS.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Where AdaSync gains: a map over rate, noise, workers, times, interval and floor, on three problems."""
+"""Map of AdaSync's gains over rate, noise, workers, times, interval and floor, on three problems."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LOOKS = ("on the way", "near the end", "excess at the end")
 
 
 class Place(NamedTuple):
-    """A row of the map: a problem, its least loss, how noisy it is, variant, workers and their times."""
+    """A row of the map: a problem, its least loss and noise, the variant, workers and their times."""
 
     problem: Problem
     least: float
@@ -52,21 +52,21 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the picture and the tables call it."""
+        """The name of the row in the picture and the tables."""
         return f"{self.variant}, {TIMES[self.times]}, P = {self.workers}, {self.noise}"
 
 
 class Plan(NamedTuple):
-    """The rows of one problem, the shares of the limit tried, and how far the targets are.
+    """The rows of one problem, the shares of the limit that are tried, and the targets.
 
     Attributes:
-        places: the rows.
+        places: rows of the map.
         shares: rates as shares of the limit.
         budget: rate times simulated seconds of a run.
-        targets: excess loss to reach, as multiples of the least that any fixed K has at the end.
-        floors: whether AdaSync is told the least loss; else it takes 0 for it.
-        train_examples: that the loss is taken over; None: all.
-        rows: of a history.
+        targets: excess losses to reach, as multiples of the least final excess loss of any fixed K.
+        floors: whether AdaSync is given the least loss; otherwise it uses 0.
+        train_examples: number of examples of the training loss; None: all.
+        rows: number of rows of a history.
     """
 
     places: list[Place]
@@ -91,7 +91,7 @@ def softmax(variant: str, times: Delay) -> Place:
 
 
 def plans() -> dict[str, Plan]:
-    """Return what is tried on each problem."""
+    """Return the plan of each problem."""
     corners = (("k-async", WIDE, 8), ("k-sync", WIDE, 8), ("k-async", NARROW, 8), ("k-async", WIDE, 16))
     return {
         "least squares": Plan(
@@ -110,14 +110,14 @@ def plans() -> dict[str, Plan]:
 
 
 class Cell(NamedTuple):
-    """What came of one row at one rate: fixed K, and AdaSync by interval and whether it knows the floor.
+    """The results of one row at one rate: fixed K, and AdaSync by interval and by whether the floor is known.
 
     Attributes:
-        place: the row.
+        place: row of the map.
         targets: training losses to reach.
         fixed: histories by K.
         adaptive: histories by (interval, floor known).
-        last: mean K at the end, by the same.
+        last: mean K at the end, by (interval, floor known).
     """
 
     place: Place
@@ -146,7 +146,7 @@ class Cell(NamedTuple):
         return min(self.fixed, key=lambda k: np.mean(ends(self.fixed[k], self.place.least)))
 
     def best(self) -> str:
-        """Return the K that is best for each target, and the one with the least excess at the end."""
+        """Return the K that is best for each target, and the K with the least excess loss at the end."""
         named = [soonest(self.fixed, target, "wallclock") for target in self.targets]
         return ", ".join("-" if k is None else str(k) for k in (*named, self.best_at_end))
 
@@ -196,12 +196,12 @@ def explore(plan: Plan, place: Place, share: float, intervals: Mapping[str, floa
 
 
 def floor_name(known: bool) -> str:
-    """Return what the tables call AdaSync's estimate of the least loss."""
+    """Return the name of AdaSync's estimate of the least loss in the tables."""
     return "floor known" if known else "floor 0"
 
 
 def claims(name: str, plan: Plan, cells: list[list[Cell]]) -> list[Claim]:
-    """Return what is asked of one problem."""
+    """Return the claims about one problem."""
     texts = [
         *(
             f"AdaSync reaches {c:g} times the excess loss that the best fixed K ends with, sooner than the fixed "
@@ -223,7 +223,7 @@ def claims(name: str, plan: Plan, cells: list[list[Cell]]) -> list[Claim]:
 
 
 def ratios_table(name: str, plan: Plan, cells: list[list[Cell]]) -> str:
-    """Return the ratios of every cell, with the K that were best and AdaSync's last."""
+    """Return a table of the ratios of every cell, with the best K and the last K of AdaSync."""
     rows = [
         [
             cell.place.name, share_name(share), cell.best(), f"{interval}, {floor_name(known)}",
@@ -242,7 +242,7 @@ def ratios_table(name: str, plan: Plan, cells: list[list[Cell]]) -> str:
 
 
 def factors(name: str, plan: Plan) -> str:
-    """Return AdaSync's ratios at every interval, in the first row at the middle rate."""
+    """Return a table of AdaSync's ratios at every interval, for the first row at the middle rate."""
     share = plan.shares[1]
     cell = explore(plan, plan.places[0], share, FURTHER)
     rows = [
@@ -258,7 +258,7 @@ def factors(name: str, plan: Plan) -> str:
 
 
 def when(found: dict[str, list[list[Cell]]]) -> str:
-    """Return when to use AdaSync, in one paragraph, with the counts that it rests on."""
+    """Return advice on when to use AdaSync, in one paragraph, with the supporting counts."""
     cells = [cell for rows in found.values() for line in rows for cell in line if (SELDOM, True) in cell.adaptive]
 
     def shown(interval: str, known: bool, look: int, long: bool = True) -> str:
@@ -281,7 +281,7 @@ def when(found: dict[str, list[list[Cell]]]) -> str:
 
 
 def picture(file: str, made: dict[str, Plan], found: dict[str, list[list[Cell]]]) -> str:
-    """Draw AdaSync against the best fixed K: one line of panels for each problem and interval."""
+    """Draw AdaSync against the best fixed K: one row of panels for each problem and interval."""
     panels = [
         [
             Panel(
@@ -300,7 +300,7 @@ def picture(file: str, made: dict[str, Plan], found: dict[str, list[list[Cell]]]
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     made = plans()
     found = {name: [[explore(p, place, s) for s in p.shares] for place in p.places] for name, p in made.items()}
     return Section(

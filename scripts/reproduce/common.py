@@ -1,4 +1,4 @@
-"""What the reproductions share: claims with a verdict, and runs over seeds on one embedded problem."""
+"""Shared code of the reproductions: claims with a verdict, and runs over seeds on one embedded problem."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SEEDS = (0, 1, 2)
 
 
 class Claim(NamedTuple):
-    """A statement of a paper and what became of it here.
+    """A claim of a paper and the result of its test.
 
     Attributes:
-        name: where it comes from, e.g. ``Q4``.
-        text: the statement, in the form in which it was tested.
-        holds: whether it does, or None if it is reported without a verdict.
-        numbers: what was measured.
+        name: short name of the claim, e.g. ``Q4``.
+        text: the claim, in the form in which it was tested.
+        holds: whether it holds, or None if it is reported without a verdict.
+        numbers: the measured numbers.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Claim(NamedTuple):
 
 
 class Section(NamedTuple):
-    """What one paper's reproduction gives: how it was set up, its claims and its tables, in Markdown."""
+    """The section on one paper: its title, setup, claims and tables, in Markdown."""
 
     title: str
     setup: str
@@ -44,7 +44,7 @@ class Section(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def once(method: Method, cluster: Cluster, seed: int, budget: tuple[tuple[str, Any], ...], record: Any) -> Result:
-    """Run an experiment on the problem, or return what it gave before."""
+    """Run an experiment on the problem, or return the cached result."""
     experiment = Experiment(PROBLEM, cluster, method, seed=seed, record=record, **dict(budget))
     return run(experiment, progress=False)
 
@@ -52,12 +52,12 @@ def once(method: Method, cluster: Cluster, seed: int, budget: tuple[tuple[str, A
 def runs(
     method: Method, cluster: Cluster, record: Any, seeds: Sequence[int] = SEEDS, **budget: Any
 ) -> list[Result]:
-    """Run over seeds; the timing of a seed is the same for all methods of one synchrony."""
+    """Run a method with each seed; the timing of a seed is the same for all methods with the same synchrony."""
     return [once(method, cluster, seed, tuple(budget.items()), record) for seed in seeds]
 
 
 def final(results: Sequence[Result], column: str = "test_error") -> Any:
-    """Return the last value of every run; a run that diverged has a test error of 0.9, that of guessing."""
+    """Return the last value of every run; a run that diverged has a test error of 0.9, as by guessing."""
     values = np.array([r.history[column].iloc[-1] for r in results], float)
     return (
         np.where([r.diverged_at is not None for r in results], 0.9, values) if column == "test_error" else values

@@ -30,14 +30,14 @@ GRIDS = {
 
 
 def done(method: Method, seed: int, worker_losses: bool = False) -> Result:
-    """Run a method."""
+    """Run a method with one seed and return its result."""
     record = Record(wallclock=TIME / 75, gap=False, worker_losses=worker_losses)
     experiment = Experiment(PROBLEM, CLUSTER, method, wallclock=TIME, seed=seed, record=record)
     return run(experiment, progress=False)
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     found, worst, last = {}, {}, {}
     for name, options in GRIDS.items():
         grid = [(f"rate {rate:g}", methods.method(name, {**options, "learning_rate": rate})) for rate in RATES]

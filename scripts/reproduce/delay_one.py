@@ -20,7 +20,7 @@ RECORD = Record(updates=UPDATES // 5, gap=False, train_examples=1_000)
 
 
 def method(optimizer: str, delay: int, rate: float) -> Method:
-    """Return an optimizer whose gradients are all ``delay`` updates old."""
+    """Return a method of this optimizer whose gradients are all ``delay`` updates old."""
     if optimizer == "Muon":
         return methods.async_muon(synchrony=ConstantDelay(delay), learning_rate=rate)
     return methods.constant_delay(delay=delay, optimizer="adamw", learning_rate=rate)
@@ -36,7 +36,7 @@ def loss(optimizer: str, delay: int, rate: float, seed: int) -> float:
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     tried, found = {}, {}
     for optimizer, rates in RATES.items():
         for delay in (0, 1):

@@ -31,7 +31,7 @@ RECORD = Record(gradients=1_280)
 
 
 def idle(synchrony: object, law: object, workers: int = 4) -> float:
-    """Return the share of time that workers wait, after the first tenth of the run."""
+    """Return the share of time during which workers wait, after the first tenth of the run."""
     trace = simulate(Cluster(workers, compute=law, uplink=LINK, downlink=LINK), synchrony, wallclock=2_000.0)
     g = trace.messages.query("fate == 'used' and read_time > 200")
     waits = [
@@ -42,7 +42,7 @@ def idle(synchrony: object, law: object, workers: int = 4) -> float:
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     idles = {label: {tau: idle(DelayedAveraging(tau=tau), law) for tau in TAUS} for label, law in LAWS.items()}
     general = {label: {t: idle(DelayedAveragingGeneral(tau=t), law) for t in TAUS} for label, law in LAWS.items()}
     waiting = {label: idle(Sync(), law) for label, law in LAWS.items()}

@@ -1,4 +1,4 @@
-"""DiLoCo against its asynchronous forms on workers of two speeds, by wallclock (Liu et al. 2024)."""
+"""DiLoCo and its asynchronous forms on workers of two speeds, compared by wallclock (Liu et al. 2024)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DyluWithGrace(KAsync):
     seconds: tuple[PositiveFloat, ...] = field(kw_only=True)
 
     def steps_of(self, worker: int) -> int:
-        """Return the local steps of a worker, as DyLU has them."""
+        """Return the number of local steps of a worker, as in DyLU."""
         return Dylu(seconds=self.seconds, local_steps=self.local_steps).steps_of(worker)
 
 
@@ -63,7 +63,7 @@ def final(method: Method, seed: int) -> float:
 
 
 def difference(found: dict[str, Histories], ours: str, theirs: str, x: str, at: float) -> Any:
-    """Return the paired difference of the test loss of two forms at one place, as a row."""
+    """Return the paired difference of the test loss of two forms at one point, as a row."""
     pair = {name: found[name] for name in (ours, theirs)}
     return paired_difference(pair, theirs, x, "test_loss", at).iloc[0]
 
@@ -89,7 +89,7 @@ def picture(file: str, found: dict[str, Histories]) -> str:
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     names = list(forms(0.1))
     tried = {name: {rate: final(forms(rate)[name], SEEDS[0]) for rate in RATES} for name in names}
     best = {name: min(RATES, key=lambda rate, name=name: tried[name][rate]) for name in names}

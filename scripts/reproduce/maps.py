@@ -1,4 +1,4 @@
-"""What the maps of regimes share: rates as shares of a stability limit, paired ratios with verdicts, pictures."""
+"""Shared code of the maps: rates as shares of a stability limit, paired ratios with verdicts, and pictures."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ DIMENSIONS, EXAMPLES = 20, 2_000
 PICTURES = Path("docs")
 
 Histories = dict[int, pd.DataFrame]
-"""Seed -> history."""
+"""Histories by seed."""
 
 
 class Ratio(NamedTuple):
-    """How many times sooner one method reaches the target than another, with its paired interval.
+    """The factor by which one method reaches the target sooner than another, with its paired interval.
 
     Attributes:
-        value: median over seeds; NaN if no seed of either method arrives.
+        value: median over seeds; NaN if no seed of either method reaches the target.
         low: lower end of the bootstrap's 95 % interval.
-        high: upper end.
+        high: upper end of this interval.
     """
 
     value: float
@@ -46,13 +46,13 @@ class Ratio(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """``sooner`` or ``later`` if the interval says so, ``open`` if not, ``neither`` if none arrives."""
+        """``sooner`` or ``later`` if the interval excludes 1, else ``open``; ``neither`` if none arrives."""
         if math.isnan(self.value):
             return "neither"
         return "sooner" if self.low > 1 else "later" if self.high < 1 else "open"
 
     def __str__(self) -> str:
-        """Return the ratio and its interval, as the tables show them."""
+        """Return the ratio and its interval in the format of the tables."""
         if math.isnan(self.value):
             return "-"
         return f"{_short(self.value)} ({_short(self.low)} to {_short(self.high)})"
@@ -63,7 +63,7 @@ def _short(value: float) -> str:
 
 
 def ratio(ours: Histories, theirs: Histories, target: float, x: str) -> Ratio:
-    """Return how many times sooner ``ours`` reaches the training loss than ``theirs``, in the unit of x."""
+    """Return the factor by which ``ours`` reaches the training loss sooner than ``theirs``, by the column x."""
     found = speedups({"ours": ours, "theirs": theirs}, target, "theirs", "train_loss", x).loc["ours"]
     return Ratio(found["speedup"], found["low"], found["high"])
 
@@ -87,10 +87,10 @@ def runs_of(base: Experiment, rates: Sequence[float], lanes: int = LANES) -> lis
 
 @functools.lru_cache
 def least_squares(noise: float, condition: float) -> tuple[Problem, float, float]:
-    """Return least squares on given examples, its least loss, and its loss at the start.
+    """Return a least-squares problem with fixed examples, its least loss, and its loss at the start.
 
-    Inputs are normal with variances from 1 to 1 / ``condition``, evenly spaced in logarithms; targets are those of
-    a normal vector, plus normal noise. Batches are of 4.
+    Inputs are normal with variances from 1 to 1 / ``condition``, evenly spaced in logarithms. Targets are linear,
+    with a normal vector of coefficients, plus normal noise. The batch size is 4.
     """
     rng = np.random.default_rng(0)
     scales = condition ** np.linspace(0, -0.5, DIMENSIONS)
@@ -108,7 +108,7 @@ def least_squares(noise: float, condition: float) -> tuple[Problem, float, float
 
 @functools.lru_cache
 def softmax_regression(images: int, l2: float) -> tuple[Problem, float]:
-    """Return softmax regression with L2 on the first images, batches of 4, and its least loss."""
+    """Return softmax regression with L2 on the first images, with batch size 4, and its least loss."""
     objective = Problem("softmax-regression", "fashion-mnist-small", l2=l2).objective()
     train = jax.tree.map(lambda leaf: leaf[:images], objective.train)
 
@@ -128,7 +128,7 @@ def softmax_regression(images: int, l2: float) -> tuple[Problem, float]:
 
 @functools.lru_cache
 def curvature(problem: Problem, examples: int = 500, steps: int = 30) -> float:
-    """Return the largest eigenvalue (in size) of the Hessian at the start, by power iteration on some examples."""
+    """Return the largest absolute eigenvalue of the Hessian at the start, by power iteration on some examples."""
     objective, key = problem.objective(), jax.random.key(0)
     params = objective.init(key)
     batch = jax.tree.map(lambda leaf: leaf[:examples], objective.train)
@@ -158,14 +158,14 @@ def limit(problem: Problem, workers: int) -> float:
 
 
 def count(ratios: Sequence[Ratio]) -> str:
-    """Return in how many cells of a map a method is sooner, later, or neither can be told."""
+    """Return the numbers of cells of a map by verdict, as text."""
     verdicts = [r.verdict for r in ratios]
     names = ("sooner", "later", "open", "neither")
     return ", ".join(f"{name} in {verdicts.count(name)}" for name in names) + f" of {len(verdicts)}"
 
 
 def mostly(name: str, text: str, ratios: Sequence[Ratio]) -> Claim:
-    """Return a claim that holds if the interval is above 1 in more than half of the cells where one arrives."""
+    """Return a claim that holds if the interval is above 1 in most of the cells in which a method arrives."""
     told = [r for r in ratios if r.verdict != "neither"]
     holds = 2 * sum(r.verdict == "sooner" for r in told) > len(told) if told else None
     middle = float(np.median([min(r.value, 1e6) for r in told])) if told else math.nan
@@ -183,7 +183,7 @@ class Panel(NamedTuple):
 
 @contextlib.contextmanager
 def picture_file(file: str, size: tuple[float, float], **grid: Any) -> Iterator[Any]:
-    """Give the axes of a new picture, which is then written."""
+    """Yield the axes of a new picture, and write the picture afterwards."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -197,7 +197,7 @@ def picture_file(file: str, size: tuple[float, float], **grid: Any) -> Iterator[
 
 
 def draw(file: str, panels: Sequence[Sequence[Panel]], x: str, colour: str) -> None:
-    """Draw rows of panels: the ratio in each cell as colour and number, bold where its interval excludes 1."""
+    """Draw rows of panels: the ratio in each cell as colour and number, in bold if its interval excludes 1."""
     heights = [max(len(panel.rows) for panel in row) + 1.8 for row in panels]
     across = max(len(row) for row in panels)
     names = max(1 + sum(panel.rows != row[0].rows for panel in row) for row in panels)
@@ -215,7 +215,7 @@ def draw(file: str, panels: Sequence[Sequence[Panel]], x: str, colour: str) -> N
 
 
 def heat_map(panel: Panel, ax: Any, *, named: bool) -> Any:
-    """Draw one panel, with the names of its rows if wanted; return its image."""
+    """Draw one panel, with the names of its rows if ``named``; return its image."""
     values = np.array([[r.value for r in line] for line in panel.ratios], float)
     with np.errstate(divide="ignore"):
         shown = np.clip(np.log2(values), -2, 2)

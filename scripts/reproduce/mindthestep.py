@@ -28,13 +28,13 @@ METHODS = {
 
 
 def updates_to_target(results: list[Any]) -> Any:
-    """Return the updates until the training loss is first at the target; inf if it never is."""
+    """Return the number of updates until the training loss first reaches the target; inf if it never does."""
     first = [r.history.query("train_loss <= @TARGET")["update"] for r in results]
     return np.array([rows.iloc[0] if len(rows) else np.inf for rows in first], float)
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     found = {
         label: {
             m: updates_to_target(runs(method, Cluster(m, compute=Gamma(1.0, 0.2)), RECORD, updates=UPDATES))

@@ -1,4 +1,4 @@
-"""Where MindTheStep-AsyncPSGD gains: a map over rate, noise, workers and times, on three problems."""
+"""Map of the gains of MindTheStep-AsyncPSGD over rate, noise, workers and times, on three problems."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CNN = Problem("cnn-mindthestep", "fashion-mnist-small", batch_size=8)
 
 
 class Place(NamedTuple):
-    """A row of the map: a problem, how noisy it is, workers, their times, and the training losses to reach."""
+    """A row of the map: a problem, its noise, workers, their times, and the training losses to reach."""
 
     problem: Problem
     noise: str
@@ -49,12 +49,12 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the picture and the tables call it."""
+        """The name of the row in the picture and the tables."""
         return f"{TIMES[self.times]}, m = {self.workers}, {self.noise}"
 
 
 class Plan(NamedTuple):
-    """The map of one problem: its rows, the shares of the limit and the methods tried, and how they are run."""
+    """The map of one problem: its rows, the shares of the limit, the methods, and the settings of the runs."""
 
     places: list[Place]
     shares: tuple[float, ...]
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
 
 def squares(noise: float, workers: int, times: Delay) -> Place:
-    """Return a row of least squares; its targets are shares of the way from the start to the least loss."""
+    """Return a row of least squares; at its targets, 3 % and 1 % of the initial excess loss remain."""
     problem, least, start = least_squares(noise, 100.0)
     return Place(
         problem,
@@ -99,24 +99,24 @@ PLANS = {
 
 
 class Found(NamedTuple):
-    """What came of one row: histories by method and share of the limit."""
+    """The results of one row: histories by method and share of the limit."""
 
     place: Place
     histories: dict[str, dict[float, Histories]]
 
     def at_same_rate(self, label: str, share: float, target: float) -> Ratio:
-        """Return how much sooner a method is than the constant step at the same rate."""
+        """Return the ratio of a method to the constant step at the same rate."""
         return ratio(self.histories[label][share], self.histories["constant"][share], target, "update")
 
     def against_best(self, label: str, share: float, target: float) -> Ratio:
-        """Return how much sooner a method is than the constant step at the rate that is best for the target."""
+        """Return the ratio of a method to the constant step at the rate that is best for the target."""
         best = soonest(self.histories["constant"], target, "update")
         if best is None:
             return Ratio(float("nan"), float("nan"), float("nan"))
         return ratio(self.histories[label][share], self.histories["constant"][best], target, "update")
 
     def tuned(self, label: str, target: float) -> tuple[Ratio, str]:
-        """Return the ratio of both at their own best rates, and these rates as shares of the limit."""
+        """Return the ratio of both methods at their own best rates, and these rates as shares of the limit."""
         ours, theirs = (soonest(self.histories[name], target, "update") for name in (label, "constant"))
         if ours is None:
             return self.against_best(label, next(iter(self.histories[label])), target), "-"
@@ -142,7 +142,7 @@ def explore(plan: Plan) -> list[Found]:
 
 
 def claims(name: str, plan: Plan, found: list[Found]) -> list[Claim]:
-    """Return what is asked of one problem."""
+    """Return the claims about one problem."""
     above = {True: [s for s in plan.shares if s > 1], False: [s for s in plan.shares if s <= 1]}
     made = []
     for fast, shares in above.items():
@@ -171,7 +171,7 @@ def claims(name: str, plan: Plan, found: list[Found]) -> list[Claim]:
 
 
 def tuned_table(name: str, plan: Plan, found: list[Found]) -> str:
-    """Return the ratios of tuned methods and the rates that were best."""
+    """Return a table of the ratios of tuned methods and their best rates."""
     rows = []
     for f in found:
         for target in f.place.targets:
@@ -186,7 +186,7 @@ def tuned_table(name: str, plan: Plan, found: list[Found]) -> str:
 
 
 def picture(file: str, found: dict[str, list[Found]]) -> str:
-    """Draw the Poisson step against the constant one at the same rate, and at its best rate."""
+    """Draw the Poisson step against the constant step at the same rate, and at the constant step's best rate."""
     panels = []
     for title, compare in (("same rate", Found.at_same_rate), ("best constant step", Found.against_best)):
         panels.append(
@@ -205,7 +205,7 @@ def picture(file: str, found: dict[str, list[Found]]) -> str:
 
 
 def when(found: dict[str, list[Found]]) -> str:
-    """Return when to use MindTheStep, in one paragraph, with the counts that it rests on."""
+    """Return advice on when to use MindTheStep, in one paragraph, with the supporting counts."""
     rows = [(name, f) for name, places in found.items() for f in places]
 
     def shown(ratios: list[Ratio]) -> str:
@@ -251,7 +251,7 @@ def when(found: dict[str, list[Found]]) -> str:
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     found = {name: explore(plan) for name, plan in PLANS.items()}
     return Section(
         "MindTheStep: where it gains",

@@ -24,7 +24,7 @@ METHODS = ("async", *OTHERS, *DANA, "staleness-aware", "gap-aware", "dana-sa", "
 
 
 def schedule(peak: float) -> StepDecay:
-    """Return the papers' schedule, 8 times as short: decays at 1/2 and 3/4, warm-up from eta / N."""
+    """Return the papers' schedule, 8 times shorter: decays at 1/2 and 3/4, warm-up from eta / N."""
     return StepDecay(peak, (EPOCHS / 2, EPOCHS * 3 / 4), 0.1, warmup=2.5, warmup_from="1/workers")
 
 
@@ -35,7 +35,7 @@ def cluster(workers: int, machine_cv: float = 0.0) -> Cluster:
 
 @functools.lru_cache
 def tuned() -> float:
-    """Return the learning rate that is best for one worker; it is never tuned again."""
+    """Return the learning rate that is best for one worker; all methods use it."""
     errors = {rate: final(one_worker(rate)).mean() for rate in RATES}
     return min(errors, key=lambda rate: errors[rate])
 
@@ -46,12 +46,12 @@ def one_worker(rate: float) -> list[Any]:
 
 
 def make(name: str, **options: Any) -> Method:
-    """Return a method at the tuned learning rate, everything else at its default."""
+    """Return a method with the tuned learning rate and defaults for all other parameters."""
     return REGISTRY[name](learning_rate=schedule(tuned()), **options)
 
 
 def trained(name: str, workers: int, machine_cv: float = 0.0, **options: Any) -> list[Any]:
-    """Run a method over the seeds."""
+    """Run a method with every seed."""
     return runs(make(name, **options), cluster(workers, machine_cv), RECORD, gradients=GRADIENTS)
 
 
@@ -92,7 +92,7 @@ def compare(first: str, second: str, workers: tuple[int, ...]) -> str:
 
 
 def claims() -> list[Claim]:
-    """Return the claims Q1 to Q17 that this size can bear."""
+    """Return the claims Q1 to Q17, which can be tested at this size."""
     base = float(final(one_worker(tuned())).mean())
     seen = {name: [r.trace.staleness for r in trained(name, 8)] for name in ("async", "gap-aware", "nag-asgd")}
     same = all(np.array_equal(a, b) for lags in seen.values() for a, b in zip(lags, seen["async"], strict=True))
@@ -273,7 +273,7 @@ def early(name: str) -> float:
 
 
 def async_gain(workers: int, machine_cv: float) -> float:
-    """Return how many more mini-batches a second the cluster makes without waiting, over 20 seeds of machines."""
+    """Return the throughput of async over that of sync, in mini-batches per second, over 20 seeds of machines."""
     rate = {"async": 0.0, "sync": 0.0}
     for seed in range(20):
         for name in rate:
@@ -283,7 +283,7 @@ def async_gain(workers: int, machine_cv: float) -> float:
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     rows = [[name, *(spread(final(trained(name, n))) for n in WORKERS)] for name in [*METHODS, "ssgd"]]
     base = final(one_worker(tuned()))
     return Section(

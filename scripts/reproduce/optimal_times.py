@@ -19,16 +19,16 @@ from stalegrad.simulator import Cluster, Experiment, Record, Recorded, run
 SIZE, WORKERS, NOISE = 100, 256, 0.01
 QUADRATIC_TIME = 8_000.0
 TARGET_GAP = 1e-4
-"""Of f - f*, as a share of that at the start."""
+"""Target of f - f*, as a share of its value at the start."""
 
 JOBS = tuple(f"alibaba-job-{number}" for number in range(1, 5))
 JOB_TARGET = 0.5
 JOB_STEPS = 400
-"""Mean steps of a worker in a run on a job."""
+"""Mean number of steps of a worker in a run on a job."""
 
 
 class Tuned(NamedTuple):
-    """The best of a grid: its label, and simulated seconds to the target by seed (inf: not reached)."""
+    """The best entry of a grid: its label, and simulated seconds to the target by seed (inf: not reached)."""
 
     label: str
     times: Any
@@ -63,7 +63,7 @@ def least() -> float:
 
 
 def reached(history: Any, target: float) -> float:
-    """Return when the training loss is first at the target; inf if it never is."""
+    """Return the wallclock at which the training loss first reaches the target; inf if it never does."""
     rows = history.query("train_loss <= @target")
     return float(rows["wallclock"].iloc[0]) if len(rows) else math.inf
 
@@ -71,7 +71,7 @@ def reached(history: Any, target: float) -> float:
 def best(
     grid: Sequence[tuple[str, Method]], times: Callable[[Method, int], float], seeds: Sequence[int] = SEEDS
 ) -> Tuned:
-    """Return the entry of a grid that is fastest with the first seed, run with all seeds."""
+    """Return the entry of a grid that is fastest with the first seed, and its times with all seeds."""
     first = {label: times(method, seeds[0]) for label, method in grid}
     label = min(first, key=lambda name: first[name])
     method = dict(grid)[label]
@@ -131,7 +131,7 @@ def ringmaster() -> tuple[list[Claim], str]:
 
 
 def steps(problem: Problem, cluster: Cluster, mean: float, method: Method, seed: int) -> float:
-    """Return the wallclock to the target on a job, in its mean step times."""
+    """Return the wallclock to the target on a job, in units of its mean step time."""
     budget = JOB_STEPS * mean
     record = Record(wallclock=budget / 80, gap=False)
     experiment = Experiment(problem, cluster, method, wallclock=budget, seed=seed, record=record)
@@ -199,7 +199,7 @@ def measured_jobs() -> tuple[list[Claim], str]:
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     first, first_table = ringmaster()
     second, second_table = measured_jobs()
     return Section(

@@ -1,4 +1,4 @@
-"""One paper's part of the report, in Markdown."""
+"""Section of the report on one paper, in Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ VERDICT = {True: "holds", False: "**does not hold**", None: "reported"}
 
 
 def section(name: str) -> str:
-    """Run the claims of a module of this folder."""
+    """Test the claims of a module of this folder and return its section."""
     start = time.perf_counter()
     done = importlib.import_module(name).section()
     lines = [f"## {done.title}", "", done.setup, "", "| | claim | verdict | measured |", "|---|---|---|---|"]

@@ -21,7 +21,7 @@ INTERVAL = {"k-sync": 2.0, "k-batch-sync": 2.0, "k-async": 6.0, "k-batch-async":
 
 
 def losses(results: list[Any]) -> Any:
-    """Return the training loss of every run at the times looked at."""
+    """Return the training loss of every run at ``TIMES``."""
     return np.array([np.interp(TIMES, r.history["wallclock"], r.history["train_loss"]) for r in results])
 
 
@@ -69,7 +69,7 @@ def variant(name: str) -> tuple[list[Claim], str]:
 
 
 def gap_limited() -> Claim:
-    """Run the setting of the paper's figure 9: its constants, on Fashion-MNIST."""
+    """Test the claim of the paper's figure 9, with its constants, on Fashion-MNIST."""
     problem = Problem("softmax-regression", "fashion-mnist-small", batch_size=250, l2=0.05)
     cluster, record = Cluster(40, compute=Exponential(20.0)), Record(updates=100)
     found = {}
@@ -93,7 +93,7 @@ def gap_limited() -> Claim:
 
 
 def section() -> Section:
-    """Return the whole."""
+    """Return the section of the report."""
     done = [variant(name) for name in VARIANTS]
     return Section(
         "Slow and Stale Gradients Can Win the Race",
