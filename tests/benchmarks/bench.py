@@ -1,10 +1,9 @@
-"""Speed, measured side by side: ``make bench``. Prints a table and writes results/bench.md.
+"""Benchmarks of speed: ``make bench`` prints tables and writes results/bench.md.
 
-Everything is real time, the median of several interleaved repeats after a warm-up that compiles; a ratio is the
-median of those within a repeat. *Plain SGD* is
-one ``lax.scan`` over pre-drawn mini-batches with the parameters as its carry; the *hand-written* slot scan adds
-to it the least that staleness needs (gather a version, write a version) and nothing else. Both get their
-mini-batch indices for free; stalegrad draws its own.
+Times are real times: medians of several interleaved repeats, after a warm-up that compiles. A ratio is the median
+of the ratios within a repeat. *Plain SGD* is one ``lax.scan`` over pre-drawn mini-batches with the parameters as
+its carry. The *hand-written* slot scan adds only what staleness needs: it gathers a version and writes a version.
+Both receive their mini-batch indices; stalegrad draws its own.
 """
 
 import argparse
@@ -77,7 +76,7 @@ def make_problem(model, features, batch_size, sampling="epochs", examples=10_000
 
 
 def without_evaluation(problem, objective=None):
-    """Return the problem (or with this objective), whose evaluation costs nothing."""
+    """Return the problem, with an evaluation that takes no time (and with this objective, if given)."""
     silent = (objective or problem.objective())._replace(
         evaluate=lambda params, stats, data: {"loss": jnp.zeros(())}
     )
@@ -86,7 +85,7 @@ def without_evaluation(problem, objective=None):
 
 
 def plain_sgd(problem, indices):
-    """Return a function that runs plain SGD over these mini-batches: the yardstick."""
+    """Return a function that runs plain SGD over these mini-batches, for comparison."""
     objective = problem.objective()
     train, rate = objective.train, jnp.float32(RATE)
 
@@ -103,7 +102,7 @@ def plain_sgd(problem, indices):
 
 
 def slot_scan(problem, indices, schedule):
-    """Return a function that runs the leanest asynchronous loop: plain SGD plus one gather and one write."""
+    """Return a function that runs a minimal asynchronous loop: plain SGD plus one gather and one write."""
     objective = problem.objective()
     train, rate, slots = objective.train, jnp.float32(RATE), schedule.slots + schedule.scratch
     read, write = jnp.asarray(schedule.read_slot), jnp.asarray(schedule.write_slot)
@@ -127,8 +126,7 @@ def slot_scan(problem, indices, schedule):
 
 
 def clock(functions, repeats):
-    """Return the seconds of each function in every repeat; they are run in turn, so that what else the machine
-    does meets all of them."""
+    """Return the seconds of each function in every repeat; they run in turn, so that other load affects all."""
     for function in functions.values():
         jax.block_until_ready(function())
     seconds = {name: [] for name in functions}
@@ -141,12 +139,12 @@ def clock(functions, repeats):
 
 
 def ratio(seconds, one, other):
-    """Return the median over repeats of how much longer one takes than another."""
+    """Return the median over repeats of the time of ``one`` over that of ``other``."""
     return median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
 
 
 def overhead(name, problem, workers, gradients, repeats):
-    """Compare one gradient of stalegrad, of the hand-written scan and of plain SGD."""
+    """Compare the time of one gradient in stalegrad, the hand-written scan and plain SGD."""
     trace = simulate(Cluster(workers, compute=Exponential()), Async(), updates=gradients, seed=0)
     schedule = lower(trace)
     draw = sampler(problem.sampling, problem.objective().examples, problem.batch_size, 0, schedule, workers)
@@ -170,7 +168,7 @@ def overhead(name, problem, workers, gradients, repeats):
 
 
 def workload_1(_, repeats):
-    """Softmax regression 60x10, 10,000 rows, i.i.d. batches of 32, 100 workers, 200,000 gradients."""
+    """Measure softmax regression 60x10: 10,000 rows, i.i.d. batches of 32, 100 workers, 200,000 gradients."""
     gradients = 200_000
     problem = make_problem(softmax_regression, 60, 32, sampling="iid")
     cluster, method = Cluster(100, compute=Exponential()), methods.async_(learning_rate=RATE)
@@ -201,7 +199,7 @@ def workload_1(_, repeats):
 
 
 def in_windows(gradients, repeats):
-    """Gradients a second with several of them computed at once and one at a time: what the choice rests on."""
+    """Measure gradients per second, computed several at once and one at a time, on which the choice is based."""
     rows = []
     for name, model, features, batch in [
         ("softmax 60x10", softmax_regression, 60, 8),
@@ -229,7 +227,7 @@ def in_windows(gradients, repeats):
 
 
 def many_workers(gradients, repeats):
-    """Cost of a gradient as the cluster grows: memory traffic, not bookkeeping."""
+    """Measure the time of a gradient as the cluster grows; it grows by memory traffic, not by bookkeeping."""
     problem = make_problem(mlp, 784, 32)
     method = methods.async_(learning_rate=RATE)
     functions = {}
@@ -244,7 +242,7 @@ def many_workers(gradients, repeats):
 
 
 def simulation_share(_, repeats):
-    """The simulation's share of a run (MLP, batch 32), and its cost per used gradient."""
+    """Measure the simulation's share of a run (MLP, batch 32), and its time per used gradient."""
     rows = []
     problem = make_problem(mlp, 784, 32)
     for workers, synchrony, method, updates in [
@@ -285,7 +283,7 @@ NEEDED = {
 
 
 def method_cost(gradients, repeats):
-    """Cost of every method's gradient against one of async, both replayed on their own traces (MLP, batch 32)."""
+    """Measure the time of a gradient of every method against async, each on its own trace (MLP, batch 32)."""
     problem, cluster = make_problem(mlp, 784, 32), Cluster(32, compute=Exponential())
 
     def prepared(name):
@@ -295,7 +293,7 @@ def method_cost(gradients, repeats):
         return lambda: replay(trace, problem, method, **SILENT).params
 
     rows, plain = [], prepared("async")
-    for name, info in REGISTRY.items():  # each beside async, for the machine's mood changes within a minute
+    for name, info in REGISTRY.items():  # each next to async, because the machine's speed changes within a minute
         if info.controller is None:
             seconds = clock({"async": plain, "method": prepared(name)}, repeats)
             us = median(seconds["method"]) / gradients * 1e6
@@ -304,7 +302,7 @@ def method_cost(gradients, repeats):
 
 
 def residual_network(_, repeats, gradients=8):
-    """ResNet-20, batch 128, 32 workers: a loop over a compiled step is the best form that this backend has."""
+    """Measure ResNet-20, batch 128, 32 workers, against a loop over a compiled step, the fastest form on CPU."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (1_024, 32, 32, 3), np.uint8)
     labels = rng.integers(0, 10, 1_024).astype(np.int32)
@@ -337,7 +335,7 @@ def residual_network(_, repeats, gradients=8):
 
 
 def groups(gradients, repeats):
-    """Gradients a second, all lanes together, of runs that differ in their seed."""
+    """Measure gradients per second, over all lanes, of runs that differ in their seed."""
     rows = []
     cnn = without_evaluation(Problem("cnn-mindthestep", "fashion-mnist-small", batch_size=32))
     cases = {
@@ -372,7 +370,7 @@ def table(title, columns, rows):
 
 
 def one_gradient(n, repeats):
-    """Overhead in four cases; the cheaper a gradient, the more of them, so that starting up does not count."""
+    """Measure the overhead in four cases, with more gradients if they are cheap, so that startup is negligible."""
     cases = [
         ("MLP 784-64-10", mlp, 32, n),
         ("MLP 784-64-10", mlp, 128, n),
@@ -440,7 +438,7 @@ SECTIONS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections (all)")
-    parser.add_argument("--repeats", type=int, default=5, help="medians of so many (default 5)")
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats of a median (default 5)")
     parser.add_argument("--gradients", type=int, default=4_096, help="length of a timed run (default 4096)")
     parser.add_argument("--out", type=Path, default=Path("results/bench.md"))
     a = parser.parse_args()

@@ -1,7 +1,7 @@
-"""What an event costs, against bare SimPy: ``timeout`` processes that do nothing else, in the same run.
+"""Cost of an event against bare SimPy, measured in the same run with processes that only wait for timeouts.
 
-A part of ``make bench`` (sections ``engine`` and ``crowd``); alone, and without JAX in the process:
-``python tests/benchmarks/engine.py``.
+It is a part of ``make bench`` (sections ``engine`` and ``crowd``). ``python tests/benchmarks/engine.py`` runs it
+alone, without JAX in the process.
 """
 
 import gc
@@ -31,8 +31,8 @@ from stalegrad.simulator.timing.delays import Exponential
 from stalegrad.simulator.timing.engine import Engine, simulate
 from stalegrad.simulator.timing.links import Network
 
-COLUMNS = ["synchrony", "workers", "links", "bare SimPy, us an event", "engine, us a gradient", "in bare events",
-           "in blocks, us a gradient", "in bare events"]  # fmt: skip
+COLUMNS = ["synchrony", "workers", "links", "bare SimPy, us per event", "engine, us per gradient", "ratio to bare",
+           "blocks, us per gradient", "ratio to bare"]  # fmt: skip
 WAYS = {
     "instant": {},
     "with time": {"uplink": 0.01, "downlink": 0.01, "server": 1e-6},
@@ -63,7 +63,7 @@ CASES = [
 
 
 def bare(workers, events):
-    """Return the CPU seconds that SimPy takes for so many timeouts of so many processes, which draw as ours do."""
+    """Return SimPy's CPU seconds for ``events`` timeouts of ``workers`` processes, which draw times in blocks."""
     env, left = simpy.Environment(), [events]
     done = env.event()
 
@@ -81,7 +81,7 @@ def bare(workers, events):
 
 
 def seconds(function):
-    """Return the CPU seconds of a call, without those of collecting the garbage of the one before."""
+    """Return the CPU seconds of a call, after collecting garbage."""
     gc.collect()
     start = time.process_time()
     function()
@@ -89,7 +89,7 @@ def seconds(function):
 
 
 def cost(synchrony, workers, links, updates, repeats):
-    """Cost of a used gradient: of the event engine, and of ``simulate``, which takes blocks where it can."""
+    """Measure the cost of a used gradient in the event engine and in ``simulate``, which prefers blocks."""
     cluster, budget = Cluster(workers, Exponential(), **links), Budget(updates=updates)
     used = len(simulate(cluster, synchrony, updates=updates).used)
     ways = {
@@ -121,7 +121,7 @@ CROWD_COLUMNS = ["workers", "updates", "links", "seconds", "peak memory, MB"]
 
 
 def crowd(repeats):
-    """Seconds and peak memory of a fresh process that simulates 100,000 workers, async."""
+    """Measure seconds and peak memory of a fresh process that simulates async with 100,000 workers."""
     rows = []
     for links in ({}, {"downlink": 0.01}):
         code = (
@@ -133,7 +133,7 @@ def crowd(repeats):
             "start = time.perf_counter()\n"
             f"simulate(Cluster(100_000, Exponential(), **{links!r}), Async(), updates=300_000)\n"
             "print(time.perf_counter() - start)\n"
-            # not ru_maxrss, which begins with the peak of the process that started this one
+            # not ru_maxrss, which starts from the peak of the parent process
             "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
         )
         found = [

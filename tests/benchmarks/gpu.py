@@ -1,7 +1,7 @@
-"""Correctness and speed on an accelerator: ``make bench-gpu``. Writes docs/benchmarks-gpu.md; needs no network.
+"""Correctness and speed on an accelerator: ``make bench-gpu`` writes docs/benchmarks-gpu.md, without a network.
 
-It runs with any Python that has a JAX for the accelerator (0.10 or newer) and the other dependencies; stalegrad
-itself need not be installed. ``--size tiny`` is a rehearsal for a CPU, without convolutions.
+It runs in any Python environment with JAX for the accelerator (0.10 or newer) and the other dependencies;
+stalegrad need not be installed. ``--size tiny`` is a test run for a CPU, without convolutions.
 """
 
 import argparse
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_importable():
-    """Let ``import stalegrad`` find this checkout, here and in processes started, if it is not installed."""
+    """Let ``import stalegrad`` find this checkout, also in child processes, if the package is not installed."""
     if importlib.util.find_spec("stalegrad") is not None:
         return
     place = Path(tempfile.mkdtemp()) / "stalegrad"
@@ -80,7 +80,8 @@ SIZES = {
         "images": 10_000,
     },
 }
-"""``agreement``: updates after which executions are compared: rounding has not grown much by then."""
+"""Settings by size. ``agreement``: number of updates after which executions are compared, few enough that rounding
+errors stay small."""
 
 
 def residual(images, batch, norm="batch"):
@@ -94,7 +95,7 @@ def residual(images, batch, norm="batch"):
 
 
 def problems(size, batch=32):
-    """Return the problems by name, evaluation left out."""
+    """Return the problems by name, without evaluation."""
     made = {
         "softmax 784x10": lambda: make_problem(softmax_regression, 784, batch),
         "MLP 784-64-10": lambda: make_problem(mlp, 784, batch),
@@ -127,7 +128,7 @@ def runs(size):
 
 
 def correctness(size):
-    """Compare executions with those on the CPU, and repeats to the byte; matrix products at full precision."""
+    """Compare executions with the CPU, and repeats byte for byte, with matrix products at full precision."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "reference.npz"
         command = [sys.executable, __file__, "--reference", str(file), "--size", size["name"]]
@@ -146,7 +147,7 @@ def correctness(size):
 
 
 def overheads(size):
-    """One gradient beside plain SGD, batch 32 and 128."""
+    """Compare the time of one gradient with plain SGD, for batches of 32 and 128."""
     return [
         overhead(
             name,
@@ -161,10 +162,10 @@ def overheads(size):
 
 
 def lanes(size):
-    """Gradients a second, all lanes together."""
+    """Measure gradients per second, over all lanes."""
     rows, method, record = [], methods.async_(learning_rate=RATE), Record(updates=10**9, gap=False)
     for name, problem in problems(size).items():
-        if name == "ResNet-20":  # fills a device by itself
+        if name == "ResNet-20":  # one run fills the device
             continue
         cluster, gradients = Cluster(size["workers"], Exponential()), max(size["gradients"] // 4, 8)
         traces = [simulate(cluster, Async(), updates=gradients, seed=seed) for seed in range(max(size["lanes"]))]
@@ -182,7 +183,7 @@ def lanes(size):
 
 
 def memory(size):
-    """Bytes that the versions are planned to take, and what the device says was in use at most."""
+    """Compare the planned memory of versions with the peak memory that the device reports."""
     device, rows = jax.devices()[0], []
     for name, problem in problems(size).items():
         trace = simulate(Cluster(size["workers"], Exponential()), Async(), updates=64, seed=0)
@@ -191,13 +192,13 @@ def memory(size):
         before = (device.memory_stats() or {}).get("bytes_in_use", 0)
         jax.block_until_ready(replay(trace, problem, methods.async_(learning_rate=RATE), **SILENT).params)
         stats = device.memory_stats() or {}
-        used = f"{(stats['peak_bytes_in_use'] - before) / 1e6:.1f}" if "peak_bytes_in_use" in stats else "not told"
+        used = f"{(stats['peak_bytes_in_use'] - before) / 1e6:.1f}" if "peak_bytes_in_use" in stats else "unknown"
         rows.append([name, lowered.bucket, f"{lowered.bucket * model / 1e6:.1f}", f"{data / 1e6:.1f}", used])
     return rows
 
 
 def launches(size):
-    """The part of a gradient's time that does not grow with the mini-batch: launches and latencies."""
+    """Measure the part of a gradient's time that does not grow with the mini-batch: launches and latencies."""
     rows = []
     for name in size["models"][1:]:
         times = []
@@ -279,7 +280,7 @@ def main():
         if a.only is None or name in a.only:
             lines.append(table(title, columns, measure(size)))
             print(lines[-1], flush=True)
-            a.out.write_text("\n".join(lines), encoding="utf-8")  # what is measured stays, whatever comes
+            a.out.write_text("\n".join(lines), encoding="utf-8")  # after every section, for interrupts
     print(f"wrote {a.out} after {time.perf_counter() - start:.0f} s")
 
 

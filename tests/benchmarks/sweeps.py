@@ -1,7 +1,8 @@
-"""Real time of sweeps: ``.venv/bin/python tests/benchmarks/sweeps.py``. Prints two tables.
+"""Real time of sweeps: ``.venv/bin/python tests/benchmarks/sweeps.py`` prints two tables.
 
-60 small runs (MLP, 2,000 gradients each; 5 methods x 4 K x 3 seeds) as one sweep, against the same runs one by
-one, each in a fresh process that ends when its result is saved; and opening a store of 1,000 runs and plotting it.
+The first compares 60 small runs (MLP, 2,000 gradients each; 5 methods x 4 K x 3 seeds) as one sweep with the same
+runs one by one, each in a fresh process that ends when its result is saved. The second measures opening and
+plotting a store of 1,000 runs.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def timed(action):
 
 
 def sixty(place, alone):
-    """Return real seconds by how the 60 runs were made; ``alone`` of them one by one, scaled up to all."""
+    """Return the real seconds of each way to make the 60 runs; one by one, ``alone`` of them are made, scaled up."""
     runs = plan(SIXTY, {"method": METHODS, "seed": range(3)})
     axes = {"method": METHODS, "seed": range(3), "progress": False}
     seconds = {"one sweep, in process": timed(lambda: sweep(SIXTY, store=place / "sweep", **axes))}
@@ -72,7 +73,7 @@ def sixty(place, alone):
 
 
 def thousand(place):
-    """Return real seconds of opening and plotting a store of 1,000 runs: 20 made, each kept under 50 seeds."""
+    """Return the real seconds of opening and plotting a store of 1,000 runs: 20 runs, saved under 50 seeds each."""
     made = sweep(SIXTY.but(gradients=200), progress=False, method=METHODS)
     store = Store(place)
     for result in made.results:
@@ -91,7 +92,7 @@ def thousand(place):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--alone", type=int, default=60, help="so many of the runs one by one; all by default")
+    parser.add_argument("--alone", type=int, default=60, help="number of runs made one by one; default: all")
     parser.add_argument("--only", choices=["sixty", "thousand"])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:

@@ -1,4 +1,4 @@
-"""The metric that APPFL's trainer computes after each training, from a file of its own."""
+"""The metric that APPFL's trainer computes after each training; APPFL requires a separate file."""
 
 import numpy as np
 

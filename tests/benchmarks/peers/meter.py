@@ -1,4 +1,4 @@
-"""What is measured of a contestant in its own process: times, peak memory, a fingerprint of what it learnt."""
+"""Measurements of a contestant in its own process: times, peak memory, and a fingerprint of its parameters."""
 
 import argparse
 import hashlib
@@ -13,13 +13,14 @@ import numpy as np
 
 
 class TimeIsUp(Exception):
-    """The limit of time has passed."""
+    """Error: the time limit has passed."""
 
 
 class Meter:
-    """Reads the arguments of a contestant, takes its times, and prints one line of JSON.
+    """A meter that reads the arguments of a contestant, measures its times, and prints one line of JSON.
 
-    ``gradients`` counts those that the server has applied; ``updates`` how often it has changed its parameters.
+    ``gradients`` is the number of gradients that the server has applied; ``updates`` is the number of changes of
+    its parameters.
     """
 
     def __init__(self) -> None:
@@ -36,14 +37,14 @@ class Meter:
         self.called = self.first = self.last = 0.0
 
     def call(self) -> None:
-        """Say that the work begins: what was done before is importing and loading."""
+        """Record the start of the work, after imports and loading of data."""
         self.called = time.monotonic()
 
     def update(self, gradients: int = 1, updates: int = 1) -> None:
-        """Say that gradients have been applied.
+        """Record that gradients have been applied.
 
         Raises:
-            TimeIsUp: if the limit of time has passed.
+            TimeIsUp: if the time limit has passed.
         """
         now = time.monotonic()
         self.gradients += gradients
@@ -57,7 +58,7 @@ class Meter:
     def done(
         self, parameters: Iterable[Any], loss: float, versions: dict[str, str], rate: float | None = None
     ) -> None:
-        """Print the result; ``rate``, gradients a second, is by default that from the first update on."""
+        """Print the result; ``rate``, in gradients per second, is by default that after the first update."""
         if rate is None and self.last > self.first:
             rate = (self.gradients - self.first_gradients) / (self.last - self.first)
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parameters))

@@ -1,8 +1,8 @@
-"""stalegrad beside other software: ``make bench-peers``. Prints tables and writes results/peers.md.
+"""Comparison of stalegrad with other software: ``make bench-peers`` prints tables and writes results/peers.md.
 
-Every contestant runs in a process of its own, one at a time, all of them in turn within a repeat. A rate is the
-median over repeats; a ratio is the median of those within a repeat. What a setting means is said at the top of the
-contestant's ``run_*.py``.
+Every contestant runs in its own process, one at a time, all of them in turn within a repeat. A rate is the median
+over repeats; a ratio is the median of the ratios within a repeat. The docstring of the contestant's ``run_*.py``
+describes its settings.
 """
 
 import argparse
@@ -23,7 +23,7 @@ YARDSTICK = ("stalegrad", "fastest")
 
 
 class Case(NamedTuple):
-    """Contestant, setting, and the gradients of a timed run on each workload (none: not run)."""
+    """Contestant, setting, and the number of gradients of a timed run on each workload (missing: not run)."""
 
     contestant: str
     setting: str
@@ -50,7 +50,7 @@ AT_SIZE = {
     ("flgo", "fastest"): 200,
     ("appfl", "fastest"): 200,
 }
-"""Gradients for the table of memory: every worker has read a version once the first is applied."""
+"""Numbers of gradients for the table of memory: every worker has read a version when the first one is applied."""
 
 Result = dict[str, Any]
 
@@ -58,7 +58,7 @@ Result = dict[str, Any]
 def run(
     python: dict[str, str], limit: float, case: tuple[str, str], workload: str, workers: int, gradients: int
 ) -> Result:
-    """Run one contestant; return what it prints, or ``{}`` if it made no update within the limit.
+    """Run one contestant; return its printed result, or ``{}`` if it made no update within the limit.
 
     Raises:
         RuntimeError: if it fails.
@@ -85,7 +85,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number in three digits, or whole."""
+    """Return a number with three digits, or a whole number."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -95,7 +95,7 @@ def middle(results: list[Result], key: str) -> str:
 
 
 def race(workload: str, workers: int, repeats: int, start: Any, limit: float) -> tuple[str, dict[str, str]]:
-    """Return the table of one workload, and the versions met."""
+    """Return the table of one workload, and the versions of the packages."""
     cases = [case for case in CASES if workload in case.gradients]
     results: dict[tuple[str, str], list[Result]] = {case[:2]: [] for case in cases}
     for repeat in range(repeats):
@@ -133,7 +133,7 @@ def race(workload: str, workers: int, repeats: int, start: Any, limit: float) ->
         "setting",
         "gradients/s",
         "range",
-        "stalegrad (fastest) makes so many times as many",
+        "rate of stalegrad (fastest) over this rate",
         "first update, s from start",
         "s from call",
         "updates / gradients",
@@ -145,7 +145,7 @@ def race(workload: str, workers: int, repeats: int, start: Any, limit: float) ->
 
 
 def memory(start: Any, limit: float) -> str:
-    """Return the table of peak memory against workers."""
+    """Return the table of peak memory by number of workers."""
     rows = []
     for case, gradients in AT_SIZE.items():
         row = [*case]
@@ -159,7 +159,7 @@ def memory(start: Any, limit: float) -> str:
 
 
 def large_model(start: Any) -> str:
-    """Return what the MLP costs stalegrad with 10,000 workers, once nearly as many versions are alive."""
+    """Return the memory and rate of stalegrad for the MLP with 10,000 workers and nearly as many versions alive."""
     result = start(YARDSTICK, "mlp", 10_000, 100_000)
     peak = f"{result['peak_bytes'] / 2**20:,.0f}" if result else "none"
     return table(
@@ -168,13 +168,13 @@ def large_model(start: Any) -> str:
 
 
 def same(results: list[Result]) -> str:
-    """Return whether runs of one seed, each in its own process, learnt the same parameters, bit for bit."""
+    """Return whether runs with one seed, each in its own process, have the same parameters, bit for bit."""
     prints = [r["fingerprint"] for r in results if r.get("complete")]
     return "" if len(prints) < 2 else "yes" if len(set(prints)) == 1 else "no"
 
 
 def repeatable(start: Any) -> str:
-    """Return the same of what is too slow to be repeated: W1 with 10 workers and 20 gradients, twice."""
+    """Return the same for contestants too slow to be repeated, with W1, 10 workers and 20 gradients, twice."""
     rows = []
     for case in CASES:
         if case.once:
@@ -185,7 +185,7 @@ def repeatable(start: Any) -> str:
 
 
 def processor() -> str:
-    """Return the processor's name, where the system tells it."""
+    """Return the processor's name, if the system provides it."""
     info = Path("/proc/cpuinfo")
     names = (
         [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -197,10 +197,10 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", required=True, help="a Python that has torch, flgo and appfl")
-    parser.add_argument("--repeats", type=int, default=3, help="medians of so many (default 3)")
-    parser.add_argument("--workers", type=int, default=100, help="of the timed runs (default 100)")
-    parser.add_argument("--limit", type=float, default=300, help="seconds that one process may take (default 300)")
+    parser.add_argument("--peers", required=True, help="a Python interpreter with torch, flgo and appfl")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repeats of a median (default 3)")
+    parser.add_argument("--workers", type=int, default=100, help="workers of the timed runs (default 100)")
+    parser.add_argument("--limit", type=float, default=300, help="seconds allowed for one process (default 300)")
     parser.add_argument("--out", type=Path, default=Path("results/peers.md"))
     a = parser.parse_args()
     python = {"stalegrad": sys.executable, "peers": a.peers}

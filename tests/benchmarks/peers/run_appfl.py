@@ -1,9 +1,9 @@
 """APPFL's virtual-time simulator ``appfl.vsim``, asynchronous, every client always busy, times exponential.
 
-Settings: ``defaults``; ``fastest``, with ``optimize_memory`` off in all five configurations (on, it collects
-garbage several times per training), logging off and PyTorch on one thread. A client holds 100 of the rows, for
-its loader shuffles all it has before each mini-batch. Aggregation is FedAsync of gradients with weights that make
-it plain asynchronous SGD.
+Settings: ``defaults``; ``fastest``, with ``optimize_memory`` off in all five configurations (if it is on, garbage
+    is collected several times per training), logging off and PyTorch on one thread. A client holds 100 of the
+    rows, because its loader shuffles all its rows before each mini-batch. Aggregation is FedAsync of gradients,
+    with weights that make it plain asynchronous SGD.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
-"""A bare loop: a heap of finish times and PyTorch on one thread, nothing recorded, nothing checked.
+"""A bare loop: a heap of finish times and PyTorch on one thread, without records and checks.
 
-Setting ``autograd``: the gradient by ``torch.autograd.grad``, without modules or an optimiser object. An update
-makes new parameters, so that what a worker holds is a reference and nothing is copied. Setting ``by-hand`` (W1 and
-MLP): the gradient written out and fused with the update, no autograd at all: the best that PyTorch can do. Delays
-and mini-batches are drawn in blocks beforehand.
+Setting ``autograd``: the gradient by ``torch.autograd.grad``, without modules or an optimizer object. An update
+makes new parameters, so that a worker holds a reference and nothing is copied. Setting ``by-hand`` (W1 and MLP):
+the gradient written out and fused with the update, without autograd, as fast as possible in PyTorch. Delays and
+mini-batches are drawn in blocks beforehand.
 """
 
 import heapq
@@ -20,7 +20,7 @@ from workloads import CLASSES, WORKLOADS, data
 BLOCK = 10_000
 Parameters = list[Tensor]
 Step = Callable[[Parameters, Parameters, Tensor], Parameters]
-"""``step(now, read, rows)``: the parameters now, after the gradient at those that were read is applied."""
+"""``step(now, read, rows)`` applies the gradient at parameters ``read`` to ``now`` and returns new parameters."""
 
 
 def softmax_logits(p: Parameters, x: Tensor) -> Tensor:

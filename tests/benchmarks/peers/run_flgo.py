@@ -1,9 +1,9 @@
 """FLGo: FedAsync under its simulator, every client always busy, latencies exponential.
 
-Its clock counts whole ticks and merges what arrives in one tick into one update; ``MEAN`` is the mean latency in
-ticks. Settings: ``defaults``, evaluating and logging after every update; ``fastest``, neither; ``faithful``, as
-fastest, with latencies so long that nearly every arrival is an update of its own. Mini-batches are drawn
-with replacement from the rows that all clients share, which spares FLGo its DataLoader.
+Its clock counts whole ticks, and messages that arrive in one tick form one update; ``MEAN`` is the mean latency in
+ticks. Settings: ``defaults``, with evaluation and logging after every update; ``fastest``, without both;
+``faithful``, as fastest, with latencies so long that nearly every message is a separate update. Mini-batches are
+drawn with replacement from the rows that all clients share, so that FLGo needs no DataLoader.
 """
 
 import contextlib
@@ -116,7 +116,7 @@ def main() -> None:
     }
     home = Path(__file__).resolve().parent
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # a task's module is named by its path from here
+        os.chdir(folder)  # the module of a task is named by its path relative to this folder
         sys.path.insert(0, folder)
         config = CONFIG.format(here=str(home), workload=a.workload, workers=a.workers)
         Path("given.py").write_text(config)

@@ -1,9 +1,9 @@
-"""stalegrad itself, through its Python interface, with nothing kept from earlier processes.
+"""stalegrad through its Python interface, without caches of earlier processes.
 
-Settings: ``defaults``, the gap of every gradient and a history of 50 evaluations; ``fastest``, neither;
-``replay``, as fastest, for a trace that exists already. Times to the first update are those of the first call,
-which compiles; an update counts as made when the caller is told of it. The rate is that of a second, whole call
-(simulation, lowering, replay) in the same process.
+Settings: ``defaults``, with the gap of every gradient and a history of 50 evaluations; ``fastest``, without both;
+    ``replay``, as fastest, for an existing trace. Times to the first update are those of the first call, which
+    compiles; an update counts when the progress callback reports it. The rate is that of a second, complete call
+    (simulation, lowering, replay) in the same process.
 """
 
 import time
@@ -22,7 +22,7 @@ IMAGES = {"mlp": "mlp", "cnn": "cnn-mindthestep"}
 
 
 def softmax_regression(batch_size: int) -> Problem:
-    """Return W1's problem, made of functions, as its rows are none of the package's data sets."""
+    """Return W1's problem, made of functions, because its rows are not a data set of the package."""
     rows, labels = data("w1")
 
     def init(key: jax.Array) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""The networks in PyTorch, with the widths of those in stalegrad, for all contestants that need them."""
+"""The networks in PyTorch, with the same widths as in stalegrad, for the contestants that use PyTorch."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""The work and its data, for every contestant alike: numpy and the standard library only."""
+"""The workloads and their data, the same for every contestant; needs only NumPy and the standard library."""
 
 import gzip
 from pathlib import Path
@@ -11,7 +11,7 @@ CLASSES = 10
 
 
 class Workload(NamedTuple):
-    """Asynchronous SGD: every worker always computes one mini-batch gradient; delays are exponential."""
+    """A workload of asynchronous SGD: every worker computes gradients all the time; delays are exponential."""
 
     title: str
     model: str
