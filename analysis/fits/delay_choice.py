@@ -180,7 +180,7 @@ def _doubt(step: SynchronousStep) -> str:
     )
     if step.uncertainty > USABLE / 2:
         return f"{text}, which few long times make uncertain by {step.uncertainty:.0%}."
-    return f"{text}, as the times of a step depend on one another."
+    return f"{text}, because the times of a step depend on each other."
 
 
 def _of_each(delays: Sequence[Delay]) -> str:

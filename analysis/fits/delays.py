@@ -212,10 +212,10 @@ def _frame(
     if measured[seconds].dtype.kind not in "iuf":
         raise ValueError(f"column {seconds!r} holds {measured[seconds].dtype}: give seconds as numbers")
     if measured[worker].isna().any():
-        raise ValueError(f"column {worker!r} has gaps: every time belongs to a worker")
+        raise ValueError(f"column {worker!r} has missing values: every time needs a worker")
     if (measured[worker] == ALL).any():
         raise ValueError(
-            f"column {worker!r} names a worker {ALL!r}: that stands for all of them; choose another name"
+            f"column {worker!r} names a worker {ALL!r}: this name stands for all workers; choose another one"
         )
     return measured
 
@@ -241,7 +241,7 @@ def _check_times(grouped: dict[Hashable, Floats]) -> None:
 def _steps(frame: pd.DataFrame, worker: str, seconds: str, step: str) -> pd.DataFrame:
     """Return times as (steps, workers), for steps that at least two workers made; NaN where a worker did not."""
     if frame[step].isna().any():
-        raise ValueError(f"column {step!r} has gaps: every time belongs to a step")
+        raise ValueError(f"column {step!r} has missing values: every time needs a step")
     twice = frame.duplicated([worker, step])
     if twice.any():
         who, when = (frame.loc[twice, column].iloc[0] for column in (worker, step))
@@ -256,5 +256,5 @@ def _steps(frame: pd.DataFrame, worker: str, seconds: str, step: str) -> pd.Data
         )
     alone = shared.columns[shared.notna().sum() == 0]
     if len(alone):
-        raise ValueError(f"worker {alone[0]} has made no step that another has made, too: leave step out")
+        raise ValueError(f"worker {alone[0]} has no step in common with another worker: leave step out")
     return shared

@@ -191,7 +191,7 @@ def _tie(constraint: str, workers: int | None) -> Tie:
 def _samples(observed: Any, per_worker: bool) -> dict[int | str, npt.ArrayLike]:
     if not hasattr(observed, "staleness"):
         if per_worker:
-            raise ValueError("per_worker needs a Trace, which knows the workers: fit the values of each one alone")
+            raise ValueError("per_worker needs a Trace: fit the values of each worker separately")
         return {ALL: observed}
     samples: dict[int | str, npt.ArrayLike] = {ALL: observed.staleness}
     if per_worker:
@@ -218,7 +218,7 @@ def _checked(worker: int | str, observed: npt.ArrayLike, models: Sequence[str]) 
         raise ValueError(f"{of}: value {at} is {values[at]}; allowed are whole numbers of at least 0")
     if (values == values[0]).all():
         raise ValueError(
-            f"{of} is {values[0]:g} in all {len(values)} messages: a constant has no distribution to fit "
+            f"{of} is {values[0]:g} in all {len(values)} messages: no distribution can be fitted to a constant "
             "(cmp and negative-binomial would have no best parameters)"
         )
     for model in models:

@@ -64,8 +64,8 @@ def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
     trace.verify()
     if not trace.end * 1e6 <= LATEST:
         raise ValueError(
-            f"the trace reaches to {trace.end:g} s: trace events are in microseconds, of which 2^53 "
-            f"({LATEST / 1e6:g} s) can be told apart"
+            f"the trace ends at {trace.end:g} s: trace events are in microseconds, of which 2^53 "
+            f"({LATEST / 1e6:g} s) can be distinguished"
         )
     events = [*_names(trace), *_worker_events(trace), *_absence_events(trace), *_server_events(trace)]
     content = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"spec": json.dumps(trace.spec)}}

@@ -120,4 +120,4 @@ def _span(rows: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
 
 def _check_some(used: Mapping[str, pd.DataFrame]) -> None:
     if all(rows.empty for rows in used.values()):
-        raise ValueError(f"no message of {', '.join(used)} was used: there is no staleness to draw")
+        raise ValueError(f"no message of {', '.join(used)} was used: no staleness can be drawn")

@@ -40,7 +40,7 @@ def check_histories(histories: object, columns: Sequence[str], label: str | None
         if not len(x):
             raise ValueError(f"history {index}{of} has no rows: a history has at least the row of the start")
         if not np.isfinite(x).all() or (np.diff(x) < 0).any():
-            raise ValueError(f"{columns[0]!r} of history {index}{of} must be finite and not go backwards")
+            raise ValueError(f"{columns[0]!r} of history {index}{of} must be finite and must not decrease")
 
 
 def check_all_histories(histories: Mapping[str, Sequence[pd.DataFrame]], columns: Sequence[str]) -> None:
@@ -86,4 +86,4 @@ def check_bootstrap(level: object, resamples: object) -> None:
     if not isinstance(level, float) or not 0 < level < 1:
         raise ValueError(f"level is {level!r}: give a number between 0 and 1, such as 0.95")
     if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:
-        raise ValueError(f"resamples is {resamples!r}: give a whole number from 1 on, such as 2000")
+        raise ValueError(f"resamples is {resamples!r}: give a whole number of at least 1, such as 2000")

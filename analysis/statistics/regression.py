@@ -68,7 +68,7 @@ def paired_test(differences: npt.ArrayLike, margin: float, step: float = 0.0) ->
     """
     d = np.asarray(differences, float)
     if d.ndim != 1 or len(d) < 2:
-        raise ValueError(f"{d.size} pairs are too few: statistics need the differences of 2 seeds at least")
+        raise ValueError(f"{d.size} pairs are too few: statistics need the differences of at least 2 seeds")
     if not np.isfinite(d).all():
         raise ValueError(f"differences must be finite; they are {d.tolist()}")
     freedom, mean = len(d) - 1, float(d.mean())
@@ -163,7 +163,7 @@ def compare_runs(
                 _judged(label, metric, measures, lattice(np.concatenate(both)) if both else 0.0, tolerance)
             )
     if not rows:
-        raise ValueError(f"none of the metrics {list(metrics)} is known of {list(before)}: choose others")
+        raise ValueError(f"none of the metrics {list(metrics)} can be computed for {list(before)}: choose others")
     table = pd.DataFrame(rows)
     tested = table["p"].notna()
     for p in ("p", "p_better"):
@@ -303,6 +303,6 @@ def check_pairs(before: Runs, after: Runs) -> None:
 def check_settings(tolerance: float, alpha: float) -> None:
     """Raise ValueError unless the tolerance and alpha of a check are in range."""
     if not 0 <= tolerance < np.inf:
-        raise ValueError(f"tolerance = {tolerance} is not allowed: a number from 0 on, such as {TOLERANCE}")
+        raise ValueError(f"tolerance = {tolerance} is not allowed: a number of at least 0, such as {TOLERANCE}")
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha = {alpha} is not allowed: a number above 0 and below 0.5, such as {ALPHA}")

@@ -21,7 +21,7 @@ def check_regular(path: Path) -> os.stat_result:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
     if not stat.S_ISREG(about.st_mode):
-        raise ValueError(f"{path} is not a regular file, and no other is read.")
+        raise ValueError(f"{path} is not a regular file; only regular files are read.")
     return about
 
 

@@ -110,8 +110,8 @@ class ClassesPerWorker(Partition):
         sizes = np.bincount(labels)
         if not len(sizes) / workers <= self.classes <= len(sizes):
             raise ValueError(
-                f"classes of classes-per-worker = {self.classes} is not allowed: {len(sizes)} classes and "
-                f"{workers} workers take {-(-len(sizes) // workers)} to {len(sizes)}"
+                f"classes of classes-per-worker = {self.classes} is not allowed: for {len(sizes)} classes and "
+                f"{workers} workers, give {-(-len(sizes) // workers)} to {len(sizes)}"
             )
         holders = -(-workers * self.classes // len(sizes))
         smallest = int(np.sort(sizes // holders)[: self.classes].sum())

@@ -53,7 +53,7 @@ def timed(action):
 
 
 def sixty(place, alone):
-    """Return the real seconds of each way to make the 60 runs; one by one, ``alone`` of them are made, scaled up."""
+    """Return the real seconds of each way to make the 60 runs; only ``alone`` runs are made one by one."""
     runs = plan(SIXTY, {"method": METHODS, "seed": range(3)})
     axes = {"method": METHODS, "seed": range(3), "progress": False}
     seconds = {"one sweep, in process": timed(lambda: sweep(SIXTY, store=place / "sweep", **axes))}
@@ -73,7 +73,7 @@ def sixty(place, alone):
 
 
 def thousand(place):
-    """Return the real seconds of opening and plotting a store of 1,000 runs: 20 runs, saved under 50 seeds each."""
+    """Return the real seconds of opening and plotting a store of 1,000 runs: 20 runs saved under 50 seeds each."""
     made = sweep(SIXTY.but(gradients=200), progress=False, method=METHODS)
     store = Store(place)
     for result in made.results:

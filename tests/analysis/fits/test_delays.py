@@ -435,17 +435,17 @@ GOOD = pd.DataFrame(
         (GOOD, {"seconds": "second"}, "unknown column 'second'. Did you mean 'seconds'"),
         (GOOD, {"step": "steps"}, "unknown column 'steps'. Did you mean 'step'"),
         (GOOD.assign(seconds="1 s"), {}, "column 'seconds' holds .*: give seconds as numbers"),
-        (GOOD.assign(worker=[None, *[0.0] * 9]), {}, "column 'worker' has gaps"),
+        (GOOD.assign(worker=[None, *[0.0] * 9]), {}, "column 'worker' has missing values"),
         (GOOD.assign(worker="all"), {}, "column 'worker' names a worker 'all'"),
         (GOOD.assign(step=0), {"step": "step"}, "worker 0 has several times in step 0"),
         (GOOD[:5], {"step": "step"}, "needs at least 2 workers"),
-        (GOOD.assign(step=[0.0, np.nan] * 5), {"step": "step"}, "column 'step' has gaps"),
+        (GOOD.assign(step=[0.0, np.nan] * 5), {"step": "step"}, "column 'step' has missing values"),
         (
             pd.DataFrame(
                 {"worker": np.repeat([0, 1, 2], 4), "step": [0, 1, 2, 3] * 2 + [4, 5, 6, 7], "seconds": 1.0}
             ),
             {"step": "step"},
-            "worker 2 has made no step that another has made",
+            "worker 2 has no step in common with another worker",
         ),
         (GOOD.assign(step=range(10)), {"step": "step"}, "0 of 10 steps were made by several workers"),
     ],

@@ -283,7 +283,7 @@ def test_runs_that_cannot_be_paired_are_refused(before, after, said):
 
 @pytest.mark.parametrize("metrics", [(), ("final_test_error",)])
 def test_metrics_that_cannot_be_had_are_refused(metrics):
-    with pytest.raises(ValueError, match=r"none of the metrics .* is known of \['a'\]"):
+    with pytest.raises(ValueError, match=r"none of the metrics .* can be computed for \['a'\]"):
         compare_runs({"a": runs([1, 2])}, {"a": runs([1, 2])}, metrics=metrics)
 
 

@@ -159,7 +159,7 @@ def memory(start: Any, limit: float) -> str:
 
 
 def large_model(start: Any) -> str:
-    """Return the memory and rate of stalegrad for the MLP with 10,000 workers and nearly as many versions alive."""
+    """Return the memory and rate of stalegrad for the MLP with 10,000 workers and nearly as many live versions."""
     result = start(YARDSTICK, "mlp", 10_000, 100_000)
     peak = f"{result['peak_bytes'] / 2**20:,.0f}" if result else "none"
     return table(
