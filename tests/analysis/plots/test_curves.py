@@ -123,7 +123,7 @@ def test_log_ticks_are_plain_numbers() -> None:
         ({"sync": [3]}, "history 0 of 'sync' is a int"),
         ({"sync": [TWO[0][["wallclock"]]]}, "history 0 of 'sync' has no column 'test_error': it has wallclock"),
         ({"sync": [TWO[0].iloc[:0]]}, "history 0 of 'sync' has no rows"),
-        ({"sync": [TWO[0].iloc[::-1]]}, "'wallclock' of history 0 of 'sync' must be finite and not go back"),
+        ({"sync": [TWO[0].iloc[::-1]]}, "'wallclock' of history 0 of 'sync' must be finite and must not decrease"),
         (
             {"sync": [TWO[0].assign(test_error=NAN)]},
             "'test_error' holds no finite value in any history: choose one of wallclock, train_loss",

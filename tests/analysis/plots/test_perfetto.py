@@ -142,7 +142,7 @@ def test_a_spec_of_numpy_numbers_can_be_written(fresh: Trace, tmp_path: Path) ->
 
 
 def test_a_trace_that_viewers_cannot_show_is_refused_before_writing(fresh: Trace, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"reaches to 1e\+16 s: trace events are in microseconds"):
+    with pytest.raises(ValueError, match=r"ends at 1e\+16 s: trace events are in microseconds"):
         to_perfetto(simulate(Cluster(1, 1e16), Async(), updates=1), tmp_path / "far.json")
     wrong = Trace(fresh.messages.assign(steps=0), fresh.updates)
     with pytest.raises(ValueError, match="breaks a law: steps >= 1"):
