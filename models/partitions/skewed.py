@@ -64,7 +64,7 @@ class Dirichlet(Partition):
         return _filled([np.concatenate(own) for own in zip(*parts, strict=True)], least)
 
     def _equal(self, sizes: Ints, workers: int, rng: np.random.Generator) -> Ints:
-        """Return how many examples of each class each worker takes, (classes, workers)."""
+        """Return the number of examples of each class that each worker takes, (classes, workers)."""
         left, prior = sizes.copy(), sizes / sizes.sum()
         counts = np.zeros((len(sizes), workers), np.int64)
         wanted = [len(part) for part in np.array_split(np.arange(sizes.sum()), workers)]
