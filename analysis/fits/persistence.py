@@ -34,7 +34,7 @@ alone then slows every synchronous step by this share. Smaller significant diffe
 
 AT_LEAST = 0.03
 """Least share by which the lower confidence limit of a slow worker's typical time exceeds the median worker's. It
-prevents that workers with small differences are called slow by chance."""
+prevents workers with small differences from being called slow by chance."""
 
 
 def compare_in_steps(steps: pd.DataFrame) -> pd.DataFrame:

@@ -99,7 +99,7 @@ def _counts(late: Floats, most: int, first: Floats | None = None) -> Floats:
     shape = 2 * len(late)
     ends, first_ends = (fft.rfft(-np.diff(sf), shape) for sf in (late, first))
     for n in range(1, most):
-        # Convolution of the end of the first interval (n = 1), or of one more interval, with the state before it.
+        # The end of the first interval (n = 1) or of one more interval, convolved with the counts without it.
         before = late if n == 1 else counts[n - 1]
         middle = fft.rfft((before[1:] + before[:-1]) / 2, shape)
         counts[n, 1:] = fft.irfft((first_ends if n == 1 else ends) * middle, shape)[: len(late) - 1]
