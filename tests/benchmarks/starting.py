@@ -1,6 +1,6 @@
-"""How soon there is something to see: entrances of the package, and the first result of a run, in fresh processes.
+"""Startup times: entrances of the package, and the first result of a run, in fresh processes.
 
-Sections ``start`` and ``first`` of ``make bench``.
+They are the sections ``start`` and ``first`` of ``make bench``.
 """
 
 import os
@@ -26,7 +26,7 @@ ENTRANCES = {
 
 
 def entrances(repeats):
-    """CPU seconds of fresh processes, and their ratios to ``import jax``."""
+    """Measure the CPU seconds of fresh processes, and their ratios to ``import jax``."""
 
     def cpu(code):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -69,11 +69,11 @@ start = time.perf_counter()
 sg.run(experiment, progress=False)
 print(times[0], times[2], time.perf_counter() - start)
 """
-"""Print when the start of a run is evaluated, when it has its first row of updates, and when it ends."""
+"""Program that prints the times at which a run has evaluated its start, has its first row of updates, and ends."""
 
 
 def first_result(repeats):
-    """Seconds of fresh processes from ``run(...)`` on, without and with compiled code from an earlier one."""
+    """Measure the seconds after ``run(...)`` in fresh processes, without and with compiled code of an earlier one."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
         for label, cache in (("cold", ""), ("compiled code kept", place)):

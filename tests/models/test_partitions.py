@@ -273,7 +273,11 @@ def test_a_wrong_partition_is_refused_when_the_problem_is_made(options, said):
     ("partition", "workers", "said"),
     [
         (Dirichlet(0.1), 400, "batch_size = 32 is not allowed: 10000 examples sharded over 400 workers leave 25"),
-        (ClassesPerWorker(11), 4, "classes of classes-per-worker = 11 is not allowed: for 10 classes .* give 3 to 10"),
+        (
+            ClassesPerWorker(11),
+            4,
+            "classes of classes-per-worker = 11 is not allowed: for 10 classes .* give 3 to 10",
+        ),
         (ClassesPerWorker(2), 4, "classes of classes-per-worker = 2 is not allowed: for 10 classes and 4 workers"),
         (Assigned((0, 1)), 2, "workers of assigned has 2 entries, but there are 10000 training examples"),
         (Assigned((0, 3) * 5000), 2, r"workers of assigned \[1\] = 3 is not allowed: workers are 0 to 1"),
