@@ -73,7 +73,7 @@ print(times[0], times[2], time.perf_counter() - start)
 
 
 def first_result(repeats):
-    """Measure the seconds after ``run(...)`` in fresh processes, without and with compiled code of an earlier one."""
+    """Measure the seconds from ``run(...)`` on in fresh processes, without and with cached compiled code."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
         for label, cache in (("cold", ""), ("compiled code kept", place)):
