@@ -218,7 +218,7 @@ def _checked(worker: int | str, observed: npt.ArrayLike, models: Sequence[str]) 
         raise ValueError(f"{of}: value {at} is {values[at]}; allowed are whole numbers of at least 0")
     if (values == values[0]).all():
         raise ValueError(
-            f"{of} is {values[0]:g} in all {len(values)} messages: no distribution can be fitted to a constant "
+            f"{of} is {values[0]:g} in all {len(values)} messages: a constant has no distribution to fit "
             "(cmp and negative-binomial would have no best parameters)"
         )
     for model in models:
