@@ -173,8 +173,8 @@ def rounds() -> tuple[list[str], bool]:
     lines = [
         "Ringleader with fixed times. *Delay* is the largest delay of a row of its table, which is 2n - 2.",
         "*Rounds* and *sliding windows* are the longest ones of n updates, divided by 2 tau_n, which bounds",
-        "rounds only. *B* is the smallest harmonic mean of the numbers of gradients in the rows of its table, with",
-        "its lower bound.",
+        "rounds only. *B* is the smallest harmonic mean of the numbers of gradients in the rows of its table,",
+        "with its lower bound.",
         "",
         "| tau_i | n | delay | 2n - 2 | rounds | sliding windows | B | bound of B |",
         "|---|---|---|---|---|---|---|---|",

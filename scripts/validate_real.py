@@ -195,8 +195,9 @@ their computing times, and a server process with a `TraceRecorder` applies real 
 Bhattacharyya distances between histograms of staleness. *Same times* compares the real run with a simulation of
 exactly the times that its workers were told to sleep. *Measured times* compares it with simulations that draw from
 the measured times (of computing, and of the server per message), mean of {SEEDS}. *Two seeds* compares two
-simulations, mean and range. *Replayed* is the largest difference between a parameter of the server and that of a replay of the recorded
-trace, in float64. *Load* is the load of the machine (1 minute) at the end of the run: other jobs ran on it.
+simulations, mean and range. *Replayed* is the largest difference between a parameter of the server and that of a
+replay of the recorded trace, in float64. *Load* is the load of the machine (1 minute) at the end of the run: other
+jobs ran on it.
 
 | {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}
