@@ -112,8 +112,8 @@ def availability_section(limit: float) -> tuple[list[str], bool]:
     lines = [
         "### Workers that leave and return",
         "",
-        f"{WORKERS} workers, {SECONDS:,.0f} s, async, jobs in progress lost; names say the times up and down. z",
-        f"is the distance in standard errors over workers, of which {limit} are allowed.",
+        f"Async with {WORKERS} workers for {SECONDS:,.0f} s; jobs in progress are lost. Names give the times",
+        f"up and down. z is the distance in standard errors over workers; {limit} are allowed.",
         "",
         "| what | theory | found | z |",
         "|---|---|---|---|",

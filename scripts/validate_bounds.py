@@ -129,9 +129,9 @@ def ringleader_rounds(tau: Floats, cluster: Cluster, seed: int, rounds: int = 60
 def time_bounds() -> tuple[list[str], bool]:
     lines = [
         f"Worker i takes at most tau_i seconds for a gradient. {SETTINGS} clusters per row: 1 to 32 workers, tau",
-        "over two decades, S and R from 1 to 64. The largest quotients of what was found and its bound, which",
-        "may not exceed 1: Rennala's longest iteration over t'(S), Ringmaster's longest window of R updates over",
-        "t(R), Ringleader's longest round of n updates over 2 tau_n.",
+        "over two decades, S and R from 1 to 64. The table shows the largest ratio of a simulated time to its",
+        "bound, which may not exceed 1: Rennala's longest iteration divided by t'(S), Ringmaster's longest",
+        "window of R updates divided by t(R), Ringleader's longest round of n updates divided by 2 tau_n.",
         "",
         "| times | Rennala | Ringmaster | with stops | Ringleader |",
         "|---|---|---|---|---|",
@@ -150,7 +150,7 @@ def time_bounds() -> tuple[list[str], bool]:
 
 def example() -> tuple[list[str], bool]:
     lines = [
-        "Ringmaster without stops, tau_i = i, n = 16, 20,000 updates, beside an independent simulation:",
+        "Ringmaster without stops, tau_i = i, n = 16, 20,000 updates, compared with an independent simulation:",
         "",
         "| R | t(R) | m* | longest window | independent | discarded | independent |",
         "|---|---|---|---|---|---|---|",
@@ -171,9 +171,10 @@ def example() -> tuple[list[str], bool]:
 
 def rounds() -> tuple[list[str], bool]:
     lines = [
-        "Ringleader with fixed times: the largest delay of a row of its table, which is 2n - 2; rounds and",
-        "sliding windows of n updates over 2 tau_n, which bounds rounds only; and the least harmonic mean B of",
-        "the gradients in the rows of its table, with its lower bound.",
+        "Ringleader with fixed times. *Delay* is the largest delay of a row of its table, which is 2n - 2.",
+        "*Rounds* and *sliding windows* are the longest ones of n updates, divided by 2 tau_n, which bounds",
+        "rounds only. *B* is the smallest harmonic mean of the numbers of gradients in the rows of its table,",
+        "with its lower bound.",
         "",
         "| tau_i | n | delay | 2n - 2 | rounds | sliding windows | B | bound of B |",
         "|---|---|---|---|---|---|---|---|",
@@ -269,9 +270,9 @@ def parameters() -> tuple[list[str], bool]:
         f"Parameters from constants: a quadratic of ten dimensions, L = 1, sigma^2 = {CONSTANTS.noise:g}, Delta = "
         f"{GAP:g},",
         f"target E||∇F||^2 <= {EPSILON}; {WORKERS} workers, exponential times, means over {SEEDS} seeds. Every",
-        "method runs with the learning rate and for the updates of its own theorem, or of that of the tree",
-        "distance R of its traces. The last column is the mean squared gradient over the target; it may not",
-        "exceed 1.",
+        "method runs with the learning rate and the number of updates of its own theorem, or of the theorem about",
+        "the tree distance R of its traces. The last column is the mean squared gradient divided by the target;",
+        "it may not exceed 1.",
         "",
         "| theorem; method | R | learning rate | updates | found / target |",
         "|---|---|---|---|---|",

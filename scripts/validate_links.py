@@ -88,11 +88,12 @@ def links_section() -> tuple[list[str], bool]:
     lines = [
         "### Links and servers that take time",
         "",
-        f"Async, {UPDATES:,} updates: N workers, Z = 1 s computing + {UP} s up + {DOWN} s down, D = {DEMAND} s a",
-        "message at what is shared. Gradients per second against exact mean value analysis of the closed network,",
-        "1 % of difference allowed; the last column is the mean staleness less N - 1, 0.01 allowed.",
+        f"Async, {UPDATES:,} updates: N workers, Z = 1 s computing + {UP} s up + {DOWN} s down, D = {DEMAND} s",
+        "per message at the shared server. Gradients per second are compared with exact mean value analysis of",
+        "the closed network; a difference of 1 % is allowed. The last column is the mean staleness minus N - 1;",
+        "0.01 is allowed.",
         "",
-        "| what is shared, how long things take | N | theory | found | difference | staleness |",
+        "| shared resource; times | N | theory | found | difference | staleness |",
         "|---|---|---|---|---|---|",
         *(
             f"| {c.what} | {c.workers} | {c.theory:.4f} | {c.found:.4f} | {100 * (c.found / c.theory - 1):+.2f} % "

@@ -128,8 +128,9 @@ def memory_section(limit: float) -> tuple[list[str], bool]:
     lines = [
         "### Times with memory",
         "",
-        f"{DRAWS:,} draws or more each. z is the distance in standard errors that count the memory, of which",
-        f"{limit} are allowed; tests of a distribution take {DRAWS:,} draws {APART} apart and need p = {LEAST_P}.",
+        f"Each row uses at least {DRAWS:,} draws. z is the distance in standard errors that account for the",
+        f"memory; {limit} are allowed. Tests of a distribution use {DRAWS:,} draws, {APART} apart, and require",
+        f"p >= {LEAST_P}.",
         "",
         "| what | theory | found | holds |",
         "|---|---|---|---|",

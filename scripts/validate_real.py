@@ -190,13 +190,14 @@ COLUMNS = (
 HEAD = f"""\
 {TITLE}
 
-Printed by `make validate-real` on {os.cpu_count()} shared cores: worker processes on loopback that sleep for
-their computing times, and a server process that applies real gradients, with a `TraceRecorder` in it. *Distances*
-are those of Bhattacharyya between histograms of staleness: of the real run and a simulation of the very times that
-its workers were told to sleep; of the real run and simulations that draw from the times that were measured
-(computing, and the server's per message), mean of {SEEDS}; of two seeds, mean and range. *Replayed*
-is the largest difference between a parameter of the server and that of a replay of the recorded trace, in float64.
-*Load* is that of the machine (1 minute) at the end of the run: it had other work to do.
+`make validate-real` printed this section on {os.cpu_count()} shared cores. Worker processes on loopback sleep for
+their computing times, and a server process with a `TraceRecorder` applies real gradients. *Distances* are
+Bhattacharyya distances between histograms of staleness. *Same times* compares the real run with a simulation of
+exactly the times that its workers were told to sleep. *Measured times* compares it with simulations that draw from
+the measured times (of computing, and of the server per message), mean of {SEEDS}. *Two seeds* compares two
+simulations, mean and range. *Replayed* is the largest difference between a parameter of the server and that of a
+replay of the recorded trace, in float64. *Load* is the load of the machine (1 minute) at the end of the run: other
+jobs ran on it.
 
 | {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}
@@ -209,14 +210,14 @@ def summary(found: Sequence[Found]) -> str:
     told, measured = (max(abs(getattr(run, name)) for run in found) for name in ("told", "measured"))
     return f"""
 * In {within} of {len(found)} runs the distance between the real run and simulations with measured times does not
-  exceed the largest one between two seeds.
+  exceed the largest distance between two seeds.
 * Throughput differs by up to {told:.0%} from that of simulations with the times that workers were told to sleep:
-  waking up and sending take their time on a busy machine, and count most where sleeps are short (job 4: fast
-  workers sleep for less than 20 ms). With measured times it differs by up to {measured:.0%}: fit what was
-  measured (`fit_delays(trace)`), not what was meant.
-* The emulated link saves up 4 ms of tokens, which a fair link does not: some messages arrive close together, so
-  that more of them are fresh, and it carries a little more.
-* Parameters are those of the replay up to {max(run.replayed for run in found):.0e}.
+  waking up and sending take time on a busy machine, and matter most if sleeps are short (job 4: fast workers
+  sleep for less than 20 ms). With measured times it differs by up to {measured:.0%}: fit the measured times
+  (`fit_delays(trace)`), not the intended ones.
+* The emulated link accumulates up to 4 ms of tokens, unlike a fair link: some messages arrive close together, so
+  that more of them are fresh, and the throughput is a little higher.
+* Parameters equal those of the replay up to {max(run.replayed for run in found):.0e}.
 """
 
 

@@ -82,8 +82,9 @@ def compare(
 def closed_form() -> tuple[list[str], bool]:
     found = [compare(*setting, LENGTHS) for setting in SETTINGS]
     lines = [
-        f"Log-normal lengths of coefficient of variation 0.5, {UPDATES:,} updates, of which the first quarter is",
-        f"left out. The closed form takes slots and trainer to run at even speeds; {NEAR:.0%} are allowed.",
+        f"Log-normal lengths with coefficient of variation 0.5, {UPDATES:,} updates; the first quarter is left",
+        f"out. The closed form assumes that slots and trainer run at constant speeds; a difference of {NEAR:.0%}",
+        "is allowed.",
         "",
         "| slots | batch | group | queue | load | closed form | simulated | miss | 99th percentile |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -107,10 +108,10 @@ def synchronous(limit: float) -> tuple[list[str], bool]:
     theory = expected_update_time(Sync(), lengths, slots).value + train
     z = (times.mean() - theory) / (times.std(ddof=1) / math.sqrt(len(times)))
     lines = [
-        f"`admission=0`, batch = slots = {slots}, no groups, exponential lengths, {train} s of training: updates",
-        f"come when those of `Sync` with {train} s more for each do, up to {apart:.0e} (relative) of rounding.",
-        f"The largest staleness is {trace.staleness.max()}. An update takes {times.mean():.4f} s, by theory "
-        f"{theory:.4f} s (z = {z:+.2f}).",
+        f"With `admission=0`, batch = slots = {slots}, no groups, exponential lengths and {train} s of training,",
+        f"updates happen at the same times as those of `Sync` with {train} s added to each, up to a relative",
+        f"difference of {apart:.0e}. The largest staleness is {trace.staleness.max()}. An update takes "
+        f"{times.mean():.4f} s; theory gives {theory:.4f} s (z = {z:+.2f}).",
         "",
     ]
     return lines, apart < 1e-12 and not trace.staleness.any() and abs(z) <= limit
@@ -126,9 +127,9 @@ def begun_beyond(trace: Trace, batch: int) -> int:
 
 def bounds() -> tuple[list[str], bool]:
     lines = [
-        "Samples accepted and in progress, at most, beyond those of the versions that have appeared.",
-        "`admission=0` allows one batch, and every unit one more. Above 0 it does not bound the staleness of",
-        "every sample.",
+        "*Found* is the largest number of samples accepted or in progress beyond those of the versions that have",
+        "appeared. `admission=0` allows one batch, and every unit one batch more. Above 0 it does not bound the",
+        "staleness of every sample.",
         "",
         "| slots | batch | group | admission | found | allowed | largest staleness |",
         "|---|---|---|---|---|---|---|",
@@ -153,9 +154,9 @@ def with_factor(factor: float) -> LogNormal:
 
 def measured() -> Iterator[str]:
     yield from [
-        "Runs of an 8-billion-parameter model (Applied Compute, July 2026) as quoted, not judged. The quotation",
-        f"omits the size of groups, for which we take {GROUP}, with log-normal lengths that have the M quoted.",
-        "The 4th and 5th prediction do not follow from the formula, which gives the column *closed form*.",
+        "Published runs of an 8-billion-parameter model (Applied Compute, July 2026), for comparison only. The",
+        f"source omits the size of groups; we assume {GROUP}, and log-normal lengths with the published M. The",
+        "4th and 5th prediction do not follow from the formula, which gives the column *closed form*.",
         "",
         "| slots | batch | queue | load | M | predicted | measured | closed form | simulated | 99th percentile |",
         "|---|---|---|---|---|---|---|---|---|---|",

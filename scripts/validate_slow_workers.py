@@ -64,14 +64,14 @@ def summary(rows: pd.DataFrame) -> str:
     slow, alike = rows[rows["slow"]], rows[~rows["slow"]]
     off = rows[rows["error"].abs() > 0.1]
     return (
-        f"* The slow worker, and nobody else, is named in {slow['right'].sum()} of {len(slow)} logs.\n"
+        f"* The slow worker, and no other, is named in {slow['right'].sum()} of {len(slow)} logs.\n"
         f"* A worker is called slow in {(~alike['right']).sum()} of {len(alike)} logs without one.\n"
         f"* The synchronous step of the fitted cluster (simulated) is within 10 % of the measured one in "
         f"{(slow['error'].abs() <= 0.1).sum()} of {len(slow)} logs with a slow worker and "
         f"{(alike['error'].abs() <= 0.1).sum()} of {len(alike)} without.\n"
-        f"* Of the {len(off)} others the fit itself says so in {off['said'].sum()}; it doubts its step in "
-        f"{rows['said'].sum() - off['said'].sum()} more.\n"
-        f"* A law fits in {rows['fits'].sum()} of {len(rows)} logs."
+        f"* In {off['said'].sum()} of the {len(off)} other logs the fit reports that its step disagrees; it "
+        f"reports the same in {rows['said'].sum() - off['said'].sum()} logs more.\n"
+        f"* A delay fits in {rows['fits'].sum()} of {len(rows)} logs."
     )
 
 

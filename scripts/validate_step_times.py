@@ -21,15 +21,16 @@ UPDATES = 2_000
 HEAD = """\
 ## Measured step times
 
-Compute seconds per data-parallel rank and step (stage 0) of three large-model training jobs, from the artefact of
-"Understanding Stragglers in Large Model Training Using What-if Analysis" (ByteDance Seed, Apache-2.0).
-`fit_delays` is given the times and told nothing else. *Slowdown* is the time of a synchronous step over the mean
-time of its ranks, averaged over steps: as measured, of the best law of all times (of each rank if the imbalance is
-persistent), and of `Cluster(compute=fit.compute)`, which draws from the measured times where no law fits; the last
-two simulated, in {updates:,} synchronous updates of one seed. The times are not part of this repository;
-`scripts/validate_step_times.py` printed this.
+The data are the compute seconds per data-parallel rank and step (stage 0) of three large-model training jobs, from
+the artefact of "Understanding Stragglers in Large Model Training Using What-if Analysis" (ByteDance Seed,
+Apache-2.0).
+`fit_delays` receives the times and nothing else. *Slowdown* is the time of a synchronous step divided by the mean
+time of its ranks, averaged over steps. The table shows it as measured, for the best delay for all times (for the
+times of each rank if the imbalance is persistent), and for `Cluster(compute=fit.compute)`, which draws from the
+measured times if no delay fits. The last two are simulated, in {updates:,} synchronous updates with one seed. The
+times are not part of this repository; `scripts/validate_step_times.py` printed this section.
 
-| job | ranks x steps | cv | verdict | slow ranks | slowdown measured | best law | compute |
+| job | ranks x steps | cv | verdict | slow ranks | slowdown measured | best delay | compute |
 |---|---|---|---|---|---|---|---|
 """
 
@@ -44,9 +45,9 @@ def slowdown(compute: Delay | Sequence[Delay], workers: int) -> float:
 def line(job: str, times: pd.DataFrame, fit: DelayFit) -> str:
     ranks, steps = times["dp_rank"].nunique(), times["step"].nunique()
     best = fit.table.drop_duplicates("worker")["delay"].tolist()
-    laws = best[1:] if fit.verdict == "persistent" else best[0]
+    delays = best[1:] if fit.verdict == "persistent" else best[0]
     slow = ", ".join(map(str, fit.slow)) or "none"
-    factors = (fit.imbalance.slowdown, slowdown(laws, ranks), slowdown(fit.compute, ranks))
+    factors = (fit.imbalance.slowdown, slowdown(delays, ranks), slowdown(fit.compute, ranks))
     cells = (job, f"{ranks} x {steps}", f"{fit.workers['cv'].iloc[0]:.2f}", fit.verdict, slow)
     return "| " + " | ".join([*cells, *(f"{factor:.2f}" for factor in factors)]) + " |"
 

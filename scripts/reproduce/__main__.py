@@ -19,8 +19,8 @@ SECTIONS = (
 )  # fmt: skip
 HEAD = """# Reproduction of the papers' claims
 
-Written by `make reproduce`: every claim with its verdict and the numbers it rests on, at a size that two cores can
-bear. Nothing is tuned towards a verdict; a claim that does not hold here is said not to.
+`make reproduce` writes this page. It lists every claim with its verdict and the measured numbers, at a size that
+two cores can compute. Nothing is tuned to obtain a verdict. If a claim does not hold here, the page says so.
 """
 
 

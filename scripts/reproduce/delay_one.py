@@ -56,9 +56,10 @@ def section() -> Section:
     return Section(
         "A delay of one update: AdamW and Muon",
         f"Transformer of 2 layers of width 64 on shakespeare, context 32, batch 8, {UPDATES} updates, constant "
-        f"learning rate, {len(SEEDS)} seeds, paired; rates are the best of four for seed 0, for each optimizer "
-        "and delay. Scaled down: the paper, of which only the abstract was read, is about pretraining of "
-        "language models; here there are 106,000 parameters, 128,000 tokens and no schedule of the rate.",
+        f"learning rate, {len(SEEDS)} seeds, paired. Rates are the best of four for seed 0, for each optimizer "
+        "and delay. The experiment is scaled down: the paper, of which only the abstract was read, is about "
+        "pretraining of language models; here there are 106,000 parameters, 128,000 tokens and no schedule of "
+        "the rate.",
         [
             Claim(
                 "AdamW",
@@ -68,7 +69,7 @@ def section() -> Section:
             ),
             Claim(
                 "Muon",
-                "With Muon it does not (interval not above 0).",
+                "With Muon a delay of one update does not raise it (interval not above 0).",
                 bool(interval["Muon"][0] <= 0),
                 shown("Muon"),
             ),

@@ -101,14 +101,14 @@ def section() -> Section:
     ]
     return Section(
         "DiLoCo and its asynchronous forms",
-        "Transformer of 2 layers of width 32 on shakespeare, context 32, batch 8; 4 workers, two of which need "
-        f"1 s for a local step and two 4 s (gamma, CV 0.1), links take no time; {STEPS} local steps of AdamW "
-        f"with rate {INNER:g}, Nesterov momentum 0.9 outside, delayed Nesterov with N = 4, weights (1 + "
-        f"tau)^-1/2; grace {GRACE:g} s after the first arrival; {BUDGET:g} simulated seconds, {len(SEEDS)} "
-        f"seeds, paired. The outer rate is the best of {RATES} for seed 0, form by form. Scaled down: the "
-        "papers pretrain language models of millions of parameters with up to 500 local steps; here there are "
-        "29,000 parameters and no time on links, so that waiting for slow workers is all that asynchrony can "
-        "save.",
+        "Transformer of 2 layers of width 32 on shakespeare, context 32, batch 8. There are 4 workers: two need "
+        f"1 s for a local step, and two need 4 s (gamma, CV 0.1). Links take no time. {STEPS} local steps of "
+        f"AdamW with rate {INNER:g}, Nesterov momentum 0.9 outside, delayed Nesterov with N = 4, weights (1 + "
+        f"tau)^-1/2, a grace period of {GRACE:g} s after the first arrival; {BUDGET:g} simulated seconds, "
+        f"{len(SEEDS)} seeds, paired. The outer rate is the best of {RATES} for seed 0, for each form. The "
+        "experiment is scaled down: the papers pretrain language models of millions of parameters with up to "
+        "500 local steps; here there are 29,000 parameters and links take no time, so that asynchrony can save "
+        "only the waiting for slow workers.",
         [
             lower(
                 "wallclock",
@@ -124,17 +124,17 @@ def section() -> Section:
             lower(
                 "delayed Nesterov",
                 "With the momentum updated at every fourth message only, the test loss after the same time is "
-                "lower than at every message.",
+                "lower than with an update at every message.",
                 difference(found, "async-local-sgd", "async-local-sgd, N = 1", "wallclock", BUDGET),
             ),
             lower(
                 "DyLU",
-                "With fewer local steps at slow workers it is lower still.",
+                "With fewer local steps at slow workers the test loss is lower than with delayed Nesterov alone.",
                 difference(found, "dylu", "async-local-sgd", "wallclock", BUDGET),
             ),
             Claim(
                 "grace",
-                "A grace period changes the test loss after the same time by (negative: lowers it).",
+                "Change of the test loss after the same time by a grace period (negative: lower).",
                 None,
                 ", ".join(
                     f"{name}: {row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})"

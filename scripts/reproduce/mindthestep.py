@@ -50,9 +50,9 @@ def section() -> Section:
     adaptive = [label for label in METHODS if label.startswith(("mindthestep, P", "mindthestep, C"))]
     return Section(
         "MindTheStep-AsyncPSGD",
-        f"MLP 784-64-10 on fashion-mnist-small, batch 32, alpha_c = {RATE} (the authors' value), "
-        f"m workers with gamma times of CV 0.2 (staleness near Poisson), {len(SEEDS)} seeds; steps normalised to "
-        "the same mean, clipped at 5 alpha_c, damping K / alpha = 1 (their K is not known).",
+        f"MLP 784-64-10 on fashion-mnist-small, batch 32, alpha_c = {RATE} (the authors' value), m workers with "
+        f"gamma times of CV 0.2 (staleness near Poisson), {len(SEEDS)} seeds. Steps are normalised to the same "
+        "mean and clipped at 5 alpha_c; the damping is K / alpha = 1 (the authors' K is not known).",
         [
             Claim(
                 f"m = {m}, {label.removeprefix('mindthestep, ')}",

@@ -49,17 +49,17 @@ def variant(name: str) -> tuple[list[Claim], str]:
     return [
         Claim(
             f"AdaSync, {name}",
-            "AdaSync's training loss is no worse than that of the best fixed K of each wallclock looked at, "
-            "within a standard error (K_0 by a grid search, as the authors do).",
+            "At each wallclock considered, the training loss of AdaSync is no worse than that of the best fixed "
+            "K, within a standard error (K_0 from a grid search, as in the paper).",
             bool(good.all()),
             f"{ours}, growing to {grown[ours]}: holds at {good.sum()} of {len(TIMES)} times; "
             f"best fixed: {', '.join(winners)}",
         ),
         Claim(
             f"trade-off, {name}",
-            "The best fixed K of some wallclock is neither 1 nor P.",
+            "At some wallclock the best fixed K is neither 1 nor P.",
             any(w not in ("K = 1", f"K = {WORKERS}") for w in winners),
-            f"no single K is best at more than {single} of {len(TIMES)} times",
+            f"the K that is best most often is best at {single} of {len(TIMES)} times",
         ),
     ], table(
         f"{name}: mean training loss at simulated seconds",
@@ -86,7 +86,7 @@ def gap_limited() -> Claim:
     return Claim(
         "figure 9",
         "Asynchronous SGD with learning rate 0.01 is unstable with 40 workers; with min(C / gap^2, 0.01), "
-        "C = 5e-5, it is less so: lower mean and lower peak of the training loss in the second half.",
+        "C = 5e-5, it is more stable: lower mean and lower peak of the training loss in the second half.",
         mean["gap-limited"] < mean["constant"] and worst["gap-limited"] < worst["constant"],
         ", ".join(f"{label}: mean {mean[label]:.3f}, peak {worst[label]:.3f}" for label in found),
     )
@@ -97,12 +97,12 @@ def section() -> Section:
     done = [variant(name) for name in VARIANTS]
     return Section(
         "Slow and Stale Gradients Can Win the Race",
-        f"MLP 784-64-10 on fashion-mnist-small, P = {WORKERS}, batch 32, learning rate {RATE}, "
-        f"exponential times of mean {MEAN_TIME} s, {BUDGET:g} simulated seconds, {len(SEEDS)} seeds. AdaSync "
-        f"decides every {INTERVAL['k-sync']} s (K-sync, K-batch-sync) or {INTERVAL['k-async']:g} s. The authors "
-        "train a small CNN on CIFAR-10 ten times as long. Here the network can fit its 10,000 images, so that the "
-        "training loss has no floor above 0 for a larger K to lower: growing K then costs updates and gains "
-        "little. Figure 9: softmax regression with L2 0.05, batch 250, exponential times.",
+        f"MLP 784-64-10 on fashion-mnist-small, P = {WORKERS}, batch 32, learning rate {RATE}, exponential times "
+        f"of mean {MEAN_TIME} s, {BUDGET:g} simulated seconds, {len(SEEDS)} seeds. AdaSync decides every "
+        f"{INTERVAL['k-sync']} s (K-sync, K-batch-sync) or {INTERVAL['k-async']:g} s (the others). The authors "
+        "train a small CNN on CIFAR-10 for ten times as long. Here the network can fit its 10,000 images. The "
+        "training loss therefore has no floor above 0 that a larger K could lower: a growing K costs updates "
+        "and gains little. Figure 9: softmax regression with L2 0.05, batch 250, exponential times.",
         [claim for claims, _ in done for claim in claims] + [gap_limited()],
         [text for _, text in done],
     )
