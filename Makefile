@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := -p stalegrad
 
-# A strict editable install links the files it finds, so it is made anew when their list changes.
+# A strict editable install links the files that it finds, so it is repeated when their list changes.
 FILES := $(shell find root simulator models policies analysis -type f -not -path '*/__pycache__/*' | LC_ALL=C sort)
 LIST := $(shell printf '%s\n' $(FILES) | cksum | cut -d ' ' -f 1)
 READY := $(VENV)/ready-$(LIST)

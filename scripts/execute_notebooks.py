@@ -1,15 +1,13 @@
 """Execute the notebooks from top to bottom, in full, and keep their outputs in the files.
 
-python scripts/execute_notebooks.py [NAME ...]     # e.g. 04_dana; by default all
-
 Progress bars and execution times are left out, so that a file changes only if its outputs change.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,7 +52,13 @@ def is_progress_bar(output: nbformat.NotebookNode) -> bool:
 
 
 if __name__ == "__main__":
-    for path in [NOTEBOOKS / f"{name}.ipynb" for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb")):
+    known = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; by default all")
+    names = parser.parse_args().names
+    if unknown := set(names) - set(known):
+        parser.error(f"no such notebook: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    for path in [NOTEBOOKS / f"{name}.ipynb" for name in names or known]:
         start = time.perf_counter()
         execute(path)
         print(f"{path.name}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1e3:.0f} KB", flush=True)
