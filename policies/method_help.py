@@ -42,7 +42,7 @@ def help_of(
         synchrony: who waits for whom.
         parts: the rule, whose docstring holds the recurrence; scaling by staleness and controller, or None.
         parameters: all of them, by name.
-        annotations: of the parameters of synchrony and parts.
+        annotations: annotations of the parameters of synchrony and parts.
         references: the papers.
     """
     rule, *further = [part for part in parts if part is not None]

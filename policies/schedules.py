@@ -71,7 +71,7 @@ class StepDecay(Schedule):
 
     Args:
         milestones: positions, in the unit.
-        factor: of each, above 0.
+        factor: factor at each milestone, above 0.
     """
 
     milestones: tuple[NonNegativeFloat, ...]
@@ -121,8 +121,8 @@ class FromFunction(Schedule):
     """A user's ``function(position) -> learning rate``, times the warm-up: for example any optax schedule.
 
     Args:
-        function: of the update's index (an int), or with ``unit = "epochs"`` of the epochs passed (a float); the
-            learning rate must be finite and at least 0.
+        function: function of the update's index (an int), or with ``unit = "epochs"`` of the epochs passed (a
+            float); the learning rate must be finite and at least 0.
     """
 
     peak: PositiveFloat = field(default=1.0, init=False)

@@ -91,7 +91,7 @@ def dana_ga(
         workers: filled in by the run.
         momentum: gamma.
         granularity: ``elementwise``, ``layer`` or ``global``.
-        gap_decay: of the mean square behind the typical step.
+        gap_decay: decay of the mean square behind the typical step.
         running_peak: see ``gap-aware``.
         weight_decay: L2 decay, penalised.
     """

@@ -20,7 +20,7 @@ def buffered(*, server_rate: PositiveFloat = 1.0, server_momentum: Momentum | No
 
     Args:
         server_rate: the server's learning rate.
-        server_momentum: of the server's SGD (heavy ball); None: none.
+        server_momentum: momentum of the server's SGD (heavy ball); None: none.
     """
     import optax
 

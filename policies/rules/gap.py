@@ -43,7 +43,7 @@ def gap_aware_momentum(
         optimizer: ``sgd``, or ``adam`` with b1 = momentum and b2 = gap_decay.
         momentum: gamma; None: none.
         granularity: ``elementwise``, ``layer`` or ``global``.
-        gap_decay: of the mean square behind the typical step.
+        gap_decay: decay of the mean square behind the typical step.
         running_peak: measure in steps of the largest learning rate so far, instead of the schedule's peak (with
             Adam the steps really taken hold the learning rate).
         penalise_weight_decay: divide the weight decay too.

@@ -50,7 +50,7 @@ def muon(
         beta: decay of the momentum.
         ns_steps: Newton-Schulz steps.
         nesterov: Nesterov's form.
-        weight_decay: of matrices, decoupled from the gradient.
+        weight_decay: decay of matrices, decoupled from the gradient.
     """
     from stalegrad.policies.optimizers import Optimizer
 

@@ -66,8 +66,8 @@ def dc_asgd(
         workers: filled in by the run.
         strength: lambda; 0.04 for the constant rule of its paper, 2 as DANA uses it.
         adaptive: lambda / sqrt(mean square of g, per worker).
-        mean_square_decay: of that mean square.
-        momentum: at the server; None: none, as in its paper.
+        mean_square_decay: decay of that mean square.
+        momentum: momentum at the server; None: none, as in its paper.
         buffer: one momentum for all, or one per worker.
         nesterov: Nesterov's form.
         weight_decay: L2 decay, added after the compensation.

@@ -21,10 +21,9 @@ class Rule(NamedTuple):
     """A rule's parts; see the folder.
 
     Attributes:
-        optimizer: of the mean message: an optax transformation with learning rate 1, by which its step is
-            multiplied, or an :class:`~stalegrad.policies.optimizers.Optimizer`, built or not; None: gradient
-            descent.
-        correction: of each message.
+        optimizer: an optax transformation of the mean message, whose step the learning rate multiplies, or an
+            :class:`~stalegrad.policies.optimizers.Optimizer`, built or not; None: gradient descent.
+        correction: transformation of each message.
         weight: factors from staleness alone, computed on the host.
         look_ahead: what is sent; None: the parameters.
         single: takes updates of one message only (it keeps state per worker, or looks ahead for one).
@@ -32,7 +31,7 @@ class Rule(NamedTuple):
             that made it only.
         work: what workers do that keep their own state; None: gradients at what they read.
         displaces: messages are displacements, not gradients: the learning rate has acted already.
-        table: of rows per worker, whose mean takes the place of the mean message; None: none.
+        table: rows per worker, whose mean takes the place of the mean message; None: none.
     """
 
     optimizer: optax.GradientTransformation | Optimizer | Built | None = None

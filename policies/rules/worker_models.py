@@ -69,7 +69,7 @@ def downpour(*, workers: int, fetch_every: PositiveInt = 1, optimizer: Optimizer
     Args:
         workers: filled in by the run.
         fetch_every: pushes between two fetches.
-        optimizer: at the server; DistBelief uses ``adagrad``.
+        optimizer: optimizer at the server; DistBelief uses ``adagrad``.
     """
     from stalegrad.policies.optimizers import Optimizer
 

@@ -32,7 +32,7 @@ class Dylu(Async):
     speed), at least ``least``.
 
     Args:
-        seconds: of a local step, a list of one per worker.
+        seconds: seconds of a local step, a list of one per worker.
         least: local steps at least.
 
     Reference: Liu et al., Asynchronous Local-SGD Training for Language Modeling, 2024,

@@ -30,7 +30,7 @@ class MindFlayer(Synchrony):
     begins. An update takes the gradients of all trials that succeeded; if none did, the round is repeated.
 
     Args:
-        trials: of a round, for each worker: a number, or a list of one per worker (0: it takes no part).
+        trials: trials of each worker in a round: a number, or a list of one per worker (0: it takes no part).
         limit: seconds of a trial, or a list of one per worker.
 
     Reference: Maranjyan, Shaikh Omar, Richtarik, MindFlayer SGD, UAI 2025, https://arxiv.org/abs/2410.04285.

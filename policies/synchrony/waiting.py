@@ -62,7 +62,7 @@ class Window:
         """Record an event; a message is one that is kept.
 
         Args:
-            event: of the server program.
+            event: event of the server program.
             complete: whether nothing more can come, so that the window closes now.
         """
         before = self.kept

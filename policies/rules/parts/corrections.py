@@ -145,7 +145,7 @@ def gap_aware(
 
     Args:
         buffer: ``(message, optimizer state, worker) -> b``.
-        decay: of the mean square.
+        decay: decay of the mean square.
         granularity: ``elementwise``; ``layer``: L2 norms of each array; ``global``: L2 norms of everything.
         running_peak: eta_max is the largest learning rate so far, instead of the schedule's peak.
         fresh_is_free: G = 1 for a message of staleness 0 (for methods that send theta itself).

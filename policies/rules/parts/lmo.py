@@ -27,7 +27,7 @@ def lmo_descent(
 
     Args:
         averaging: a, or ``sqrt``: 1 / sqrt(k) at the k-th update.
-        norm: of the ball.
+        norm: norm of the ball.
         nesterov: lmo of (1 - a) m + a d instead of m, m the new one.
 
     Reference: Pethick et al., Training Deep Learning Models with Norm-Constrained LMOs, 2025,

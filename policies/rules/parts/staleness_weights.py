@@ -102,8 +102,8 @@ class StalenessDecay:
 
     Args:
         decay: ``constant``, ``polynomial`` or ``hinge``.
-        a: of the polynomial (default 0.5) or of the hinge (default 10).
-        b: of the hinge.
+        a: exponent of the polynomial (default 0.5), or slope of the hinge (default 10).
+        b: staleness up to which the hinge is 1.
 
     Reference: Xie, Koyejo, Gupta, Asynchronous Federated Optimization (FedAsync), 2019.
     """

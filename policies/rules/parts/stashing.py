@@ -42,7 +42,7 @@ def stashed(
     Args:
         at: ``learning rate -> optimizer``.
         stages: P.
-        learning_rate: of the update.
+        learning_rate: learning rate of the update.
     """
     inner = at(learning_rate)
 

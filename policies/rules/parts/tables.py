@@ -96,7 +96,7 @@ def mean_of_workers(workers: int, *, updates: int) -> Table:
 
     Args:
         workers: their number n.
-        updates: of a round; at its beginning the table is emptied.
+        updates: updates in a round; the table is emptied when a round begins.
     """
 
     def init(params: Params) -> MeanRows:

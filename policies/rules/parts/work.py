@@ -131,7 +131,7 @@ def inner_optimizer(workers: int, optimizer: Built) -> Work:
 
     Args:
         workers: their number.
-        optimizer: of the local steps; the learning rate is theirs.
+        optimizer: optimizer of the local steps; the learning rate is theirs.
 
     Reference: Douillard et al., DiLoCo: Distributed Low-Communication Training of Language Models, 2023,
     https://arxiv.org/abs/2311.08105.
