@@ -1,8 +1,8 @@
-"""Mechanism: time, workers and events, and the replay of what they did. Knows no algorithm by name.
+"""The simulation of workers, server and events, and the replay of their traces. No algorithm is named here.
 
-``timing`` simulates when everything happens, ``replays`` computes what it does to a model, ``experiments`` puts
-both together, ``sweeps`` runs many, ``regression`` compares convergence with a baseline. ``cli`` and ``testing``
-are for the command line and pytest.
+``timing`` simulates when everything happens, ``replays`` computes the effect on a model, ``experiments`` combines
+both, ``sweeps`` executes many runs, ``whatif`` compares synchronies on measured step times, ``regression``
+compares convergence with a baseline. ``cli`` is the command line, ``testing`` the plugin for pytest.
 """
 
 import lazy_loader

@@ -127,7 +127,7 @@ def _results(runs: Runs) -> Sequence[Result]:
 def _kinds(results: Sequence[Result], name: str) -> Kinds:
     """Return the results that differ in the seed only together, by their settings."""
     if not len(results):
-        raise ValueError(f"{name} has no results: give one at least")
+        raise ValueError(f"{name} has no results: give at least one")
     kinds: dict[Hashable, tuple[Settings, dict[int, Result]]] = {}
     for result in results:
         settings = _settings(result)

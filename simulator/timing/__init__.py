@@ -1,1 +1,1 @@
-"""Timing: clusters, random delays, the SimPy engine and the trace it leaves. No JAX, no model in here."""
+"""Timing: clusters, random delays, the SimPy engine and the trace that it returns. No JAX and no model."""

@@ -1,4 +1,4 @@
-"""The anatomy of staleness: when the updates that a gradient lacks were made, and whose work counts."""
+"""The anatomy of staleness: when the updates that a gradient lacks were made, and which work was used."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from stalegrad._core.protocols import TraceLike
 from stalegrad.simulator.timing.columns import Fate
 
 PARTS = ("before_reading", "computing", "travelling", "waiting")
-"""Parts of staleness, in the order in which a message lives through them."""
+"""Parts of staleness, in the order in which a message passes through them."""
 
 FATES = tuple(str(fate) for fate in Fate if fate is not Fate.PENDING)
 """Fates of messages that are closed."""
 
 ENDED = (Fate.USED, Fate.DISCARDED, Fate.PENDING)
-"""Fates of messages whose computation came to its own end, if it has a finish time; others were cut off."""
+"""Fates of messages whose computation was completed, if it has a finish time; others were cut off."""
 
 
 class Anatomy:
-    """What the staleness of the used messages of a trace consists of, and which work was used.
+    """The parts of the staleness of a trace's used messages, and the work that was used.
 
     A message that was read at version v and consumed by update j has staleness j - v. Each update i with
     v <= i < j, which made version i + 1, belongs to one part, by its time e:
 
-    * **before_reading**, e <= read_time: the version read was not the newest, because the model was under way or
-      the worker went on at the one it held;
+    * **before_reading**, e <= read_time: the version read was not the newest, because the model was in transit or
+      the worker continued at the version that it held;
     * **computing**, read_time < e <= finish_time;
-    * **travelling**, finish_time < e <= receive_time, the time that a worker holds a message back included;
-    * **waiting**, later: the message had arrived, and waited for the server or for other messages.
+    * **travelling**, finish_time < e <= receive_time, including the time that a worker holds a message back;
+    * **waiting**, receive_time < e: the message had arrived, and waited for the server or for other messages.
 
-    The four add up to the staleness of every message. Equal float64 times belong to the earlier part, whichever
-    event was first: an update of the very instant of a read counts as before reading, even where the simulation
-    made it after the read (events of one instant happen in the order of the workers' indices).
+    The four add up to the staleness of every message. Equal float64 times belong to the earlier part: an update at
+    the instant of a read counts as before reading, even if the simulation made it after the read (events of one
+    instant happen in the order of the workers' indices).
 
-    Asynchronous reinforcement learning calls the first three **pre_queue** staleness and the waiting **in_queue**.
+    Asynchronous reinforcement learning calls the first three **pre_queue** staleness and the last **in_queue**.
 
     Args:
         trace: a trace that passes ``verify()``, simulated or measured.
 
     Attributes:
-        fates: columns of :attr:`workers` that hold shares of gradients, by fate.
+        fates: names of the columns of :attr:`workers` that hold shares of gradients, by fate.
 
     Example::
 
@@ -77,36 +77,37 @@ class Anatomy:
 
     @cached_property
     def workers(self) -> pd.DataFrame:
-        """One row per worker; NaN where there is nothing to take a mean or share of.
+        """One row per worker; NaN where a mean or a share is undefined.
 
         Columns:
-            ``messages``: used ones.
-            ``staleness``, its parts, ``pre_queue``, ``in_queue``: means over them, in updates.
-            ``gradients``: mini-batch gradients of all closed messages; pending ones are left out. One that was cut
-                off counts the gradients that it would have had.
-            ``effective``: effective gradients, those of them that an update has used.
+            ``messages``: number of used messages.
+            ``staleness``, its parts, ``pre_queue``, ``in_queue``: means over used messages, in updates.
+            ``gradients``: mini-batch gradients of all closed messages; pending ones are left out. A message that
+                was cut off counts the gradients that it would have had.
+            ``effective``: effective gradients: those that an update has used.
             ``used``, ``discarded``, ``cancelled`` and so on: shares of ``gradients``, by fate.
-            ``work_used``: share of the seconds spent on closed messages that was spent on used ones.
+            ``work_used``: share of used messages in the seconds spent on closed messages.
             ``speed``: mini-batch gradients per second of computing. Jobs that were cut off, by a cancellation or
                 the end of the trace, count as censored (the mean job time is that of Kaplan and Meier, up to the
                 longest job seen); without such jobs it is gradients over seconds.
-            ``at_most``: whether the speed is, up to chance, an upper bound, as the longest job was cut off.
+            ``at_most``: whether the speed is an upper bound, up to chance, because the longest job was cut off.
         """
         table = self._table(np.arange(self._trace.workers), self._trace.workers)
         return table.rename_axis("worker")
 
     @cached_property
     def pooled(self) -> pd.Series[Any]:
-        """The columns of :attr:`workers` for all workers together: means over messages, shares of all work."""
+        """The columns of :attr:`workers` for all workers together: means over messages and shares of all work."""
         everybody = np.zeros(self._trace.workers, int)
         return self._table(everybody, 1).astype(object).iloc[0].rename("all")
 
     def table(self, most: int = 16) -> pd.DataFrame:
-        """Return one row per worker, and a last one, ``all``, for all of them together.
+        """Return one row per worker, and a last row, ``all``, for all of them together.
 
         Args:
-            most: rows for workers. More workers than that are taken together in groups of equal size (or one
-                less), by speed; each group is named by the ranks of its workers, from 1, the slowest.
+            most: largest number of rows for workers. More workers than that are divided by speed into this number
+                of groups, whose sizes differ by at most one. Each group is named by the ranks of its workers; the
+                slowest has rank 1.
         """
         workers = self._trace.workers
         if workers <= most:
@@ -129,7 +130,7 @@ class Anatomy:
 
     @cached_property
     def _work(self) -> dict[str, Any]:
-        """Worker, steps, fate and seconds of computing of every message, and whether it came to its own end."""
+        """Worker, steps, fate and seconds of computing of every message, and whether it was completed."""
         trace = self._trace
         work = {name: trace.column(name) for name in ("worker", "steps", "fate")}
         finish = trace.column("finish_time")
@@ -141,8 +142,8 @@ class Anatomy:
         """Return the columns of :attr:`workers` for groups of workers.
 
         Args:
-            group: of every worker (workers,), from 0.
-            groups: their number.
+            group: group of every worker, (workers,), from 0.
+            groups: number of groups.
         """
         used, work = self.messages, self._work
         of_used, of_work = group[used["worker"]], group[work["worker"]]
@@ -160,18 +161,18 @@ class Anatomy:
         return pd.DataFrame(table)
 
     def _speeds(self, group: Any, groups: int) -> tuple[Any, Any]:
-        """Return gradients per second of computing of groups, and whether they are upper bounds.
+        """Return gradients per second of computing for every group, and whether these are upper bounds.
 
-        The reciprocal of the mean time of a gradient by Kaplan and Meier, each job weighed by its steps: the area
-        under their estimate of how many jobs take longer than t.
+        The speed is the reciprocal of the mean time of a gradient, with each job weighted by its steps. This mean
+        is the area under the Kaplan-Meier estimate of the share of jobs that take longer than t.
 
         Args:
-            group: of every message (messages,).
-            groups: their number.
+            group: group of every message, (messages,).
+            groups: number of groups.
         """
         steps, ended = self._work["steps"], self._work["ended"]
         times = self._work["seconds"] / steps
-        order = np.lexsort((~ended, times, group))  # at a tie, those that were cut off are last
+        order = np.lexsort((~ended, times, group))  # at a tie, jobs that were cut off are last
         group, times, steps, ended = group[order], times[order], steps[order].astype(float), ended[order]
         first = np.diff(group, prepend=-1) > 0
         last = np.roll(first, -1)

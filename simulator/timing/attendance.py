@@ -1,4 +1,4 @@
-"""Workers that leave and return while a simulation goes on."""
+"""Departures and returns of workers during a simulation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stalegrad.simulator.timing.worker import Worker
 
 
 class Engine(Calendar, Protocol):
-    """What is used of the engine."""
+    """The part of the engine that is used here."""
 
     cluster: Cluster
     workers: dict[int, Worker]
@@ -26,11 +26,11 @@ class Engine(Calendar, Protocol):
 
 
 class Attendance:
-    """Lets the workers of a cluster with availability come and go, and keeps a list of their absences.
+    """The attendance of a cluster with availability: departures and returns of workers, and a list of absences.
 
     Attributes:
         absences: worker, departure and return (NaN: not yet), in the order of departures.
-        open: where in that list the present absence of a worker is.
+        open: position in that list of the current absence of each absent worker.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -41,7 +41,7 @@ class Attendance:
         self.changes: dict[int, Iterator[float]] = {}
 
     def start(self) -> None:
-        """Let those join who are there at the start."""
+        """Let the workers that are present at the start join."""
         engine, there = self.engine, []
         for index, worker in engine.workers.items():
             at_start, self.changes[index] = engine.cluster.presence(engine.seed, index)
@@ -62,12 +62,12 @@ class Attendance:
             return
         check_advance(now, time - now, f"availability of worker {index}")
         delay = time - now
-        delay += time - (now + delay)  # now + delay is then the time, or in one case of a hundred next to it
+        delay += time - (now + delay)  # now + delay is then the time, or in 1 % of cases a neighbour of it
         rank, what = (DEPARTURE_RANK, self.depart) if there else (RETURN_RANK, self.come_back)
         self.engine.at(delay, rank + index, what, index)
 
     def depart(self, index: int) -> None:
-        """It is time for a worker to leave."""
+        """Let a worker leave, after its current job where departures are graceful."""
         worker = self.engine.workers[index]
         if self.drains and worker.job is not None:
             worker.draining = True
@@ -76,12 +76,12 @@ class Attendance:
         self.await_change(index, there=False)
 
     def departed(self, worker: Worker) -> None:
-        """A worker leaves now."""
+        """Let a worker leave now."""
         self.absent(worker.index)
         worker.depart(deliver=self.drains)
 
     def come_back(self, index: int) -> None:
-        """It is time for a worker to return; one that is still at its last job stays."""
+        """Let a worker return; a worker that is still at its last job stays."""
         worker = self.engine.workers[index]
         if worker.draining:
             worker.draining = False
@@ -93,7 +93,7 @@ class Attendance:
         self.await_change(index, there=True)
 
     def absent(self, index: int) -> None:
-        """Note that a worker is absent from now on."""
+        """Record that a worker is absent from now on."""
         self.open[index] = len(self.absences)
         self.absences.append((index, self.engine.now, math.nan))
 

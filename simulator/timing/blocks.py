@@ -1,9 +1,9 @@
-"""Many updates at once, in NumPy: the runs of synchronies that follow a :class:`Pattern`.
+"""Fast simulation in NumPy, many updates at once, of synchronies that follow a :class:`Pattern`.
 
-Where neither links nor server take time, a run of K-sync is a sequence of order statistics, and one of async a
-merge of renewal processes. The trace is the event engine's to the byte, for times are added in the same order: a
-worker's next job ends at ``time + duration`` in float64, and ties go to the lower index. Whatever is out of the
-ordinary (a late joiner, a time of 0, a clock that would not advance, a delay of users) is left to the engine.
+Where neither links nor server take time, a run of K-sync is a sequence of order statistics, and a run of async is
+a merge of renewal processes. The trace equals that of the event engine to the byte, because times are added in
+the same order: a worker's next job ends at ``time + duration`` in float64, and ties go to the lower index. The
+engine simulates every special case (a late joiner, a time of 0, a clock that would not advance, a user's delay).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from stalegrad.simulator.timing.delays import DELAYS, Delay
 from stalegrad.simulator.timing.log import CANCELLED, PENDING, columns_of
 
 MOST_TIMES = 1 << 27
-"""Compute times in memory at once: 1 GB."""
+"""Largest number of compute times in memory at once: 1 GB."""
 MOST_LOCAL_STEPS = 64
-"""Local steps of a message: of so many at least four jobs are drawn at once."""
+"""Largest number of local steps of a message: up to it, at least four jobs are drawn at once."""
 LEAST = 4
-"""One in so many workers must have a message, on average, for looking at all of them to be worth it."""
+"""One worker in ``LEAST`` must have a message, on average, for a pass over all workers to be worthwhile."""
 ROWS = 1 << 18
-"""Rows that are worked out at once."""
+"""Rows that are computed at once."""
 
 
 class Blocks(NamedTuple):
-    """A run: what :meth:`Trace.of` takes."""
+    """A run, as the arguments of :meth:`Trace.of`."""
 
     columns: Columns
     update_times: list[float]
@@ -44,11 +44,11 @@ class Blocks(NamedTuple):
 
 
 class _OutOfTheOrdinaryError(Exception):
-    """The engine has to do it."""
+    """A special case that only the engine simulates."""
 
 
 def run(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> Blocks | None:
-    """Return a run of a synchrony in blocks, or None if that is a matter for the engine."""
+    """Return a run of a synchrony in blocks, or None if only the engine can simulate it."""
     pattern = pattern_of(synchrony, cluster.size)
     small = synchrony.local_steps <= MOST_LOCAL_STEPS and cluster.size * BLOCK <= MOST_TIMES
     always_there = cluster.join is None and cluster.availability is None
@@ -57,17 +57,17 @@ def run(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> Bl
     jobs = _Jobs(cluster, synchrony.local_steps, seed)
     follow = _rounds if isinstance(pattern, Rounds) else _free
     try:
-        with np.errstate(over="ignore"):  # found by what is not finite
+        with np.errstate(over="ignore"):  # an overflow is found as a value that is not finite
             return follow(jobs, pattern.k, budget)
     except (_OutOfTheOrdinaryError, ValueError):
         return None
 
 
 def pattern_of(synchrony: Synchrony, workers: int) -> Pattern | None:
-    """Return the pattern of a synchrony, unless its programs are not those of the class that states it.
+    """Return the pattern of a synchrony, or None if a subclass replaces the programs that the pattern describes.
 
     Raises:
-        ValueError: if what it states is no pattern.
+        ValueError: if its ``pattern`` method returns anything but a pattern or None.
     """
     made: Any = type(synchrony)
     owner: Any = next(cls for cls in made.__mro__ if "pattern" in vars(cls))
@@ -88,7 +88,7 @@ def pattern_of(synchrony: Synchrony, workers: int) -> Pattern | None:
 
 
 def _known(cluster: Cluster) -> bool:
-    """Whether times do not depend on who draws when."""
+    """Whether times do not depend on the order in which workers draw."""
     computes = cluster.compute if isinstance(cluster.compute, tuple) else (cluster.compute,)
     delays = [delay for delay in (*computes, cluster.speeds) if isinstance(delay, Delay)]
     inner = [part for delay in delays if delay.remembers for part in delay.parts()]
@@ -115,7 +115,7 @@ class _Jobs:
         return total
 
     def draws(self, worker: int) -> npt.NDArray[np.float64]:
-        """Return the next times of single gradients, as many as ``count`` jobs have."""
+        """Return the next times of single gradients: those of ``count`` jobs."""
         if self.left is None:
             return next(self.blocks[worker])
         draws, wanted = self.left[worker], self.count * self.steps
@@ -126,7 +126,7 @@ class _Jobs:
 
 
 def _updates(budget: Budget, gradients: int) -> float:
-    """Return how many updates of so many gradients each a budget has."""
+    """Return the number of updates in a budget, if each update uses ``gradients`` gradients."""
     if budget.gradients is not None:
         return -(-budget.gradients // gradients)
     return math.inf if budget.updates is None else budget.updates
@@ -171,11 +171,11 @@ def _round_rows(durations: np.ndarray, times: np.ndarray, k: int, last: float, f
     """Return the messages of these rounds: in each, one of every worker.
 
     Args:
-        durations: (rounds, workers).
-        times: when each round began, and the last one ended.
+        durations: seconds of every job, (rounds, workers).
+        times: start of each round, and end of the last one, in seconds, (rounds + 1,).
         k: messages of an update.
-        last: when the run ends; a round that ends later makes no update.
-        first: rounds before.
+        last: end of the run, in seconds; a round that ends later makes no update.
+        first: number of earlier rounds.
     """
     begin, end = times[:-1, None], times[1:, None]
     finish = begin + durations
@@ -198,7 +198,7 @@ def _round_rows(durations: np.ndarray, times: np.ndarray, k: int, last: float, f
     return {name: values.reshape(-1) for name, values in rows.items()}
 
 
-# Free: nobody waits; every k-th message received makes an update
+# Free: no worker waits; every k-th message received makes an update
 
 
 def _free(jobs: _Jobs, k: int, budget: Budget) -> Blocks:
@@ -211,10 +211,10 @@ def _free(jobs: _Jobs, k: int, budget: Budget) -> Blocks:
     worker, read_time, finish, before = (np.concatenate(part) for part in zip(*merged.parts, strict=True))
     received = int(min(wanted, len(worker)))
     made = int(min(updates, received // k))
-    # What is computed at the end: one more message of every worker.
+    # At the end every worker is computing one more message.
     latest = np.full(jobs.workers, -1)
     np.maximum.at(latest, worker[:received], np.arange(received))
-    since = np.append(finish, 0.0)[latest]  # -1: from the beginning
+    since = np.append(finish, 0.0)[latest]  # -1: since 0 s
     columns = {
         "worker": np.concatenate([worker[:received], np.arange(jobs.workers)]).astype(np.int32),
         "read_version": (np.concatenate([before[:received], latest]) + 1) // k,
@@ -237,19 +237,19 @@ class _Merge:
     """The messages of all workers in the order in which they are received: by time, then worker.
 
     Attributes:
-        parts: of the messages so far: worker, when it was read, when it was received, how many had been received
-            before its worker read (less one).
-        count: how many there are.
-        until: the time up to which they are all there.
+        parts: arrays of the messages so far: worker, read time, receive time, and number of messages received
+            before the worker read, less one.
+        count: number of messages so far.
+        until: time in seconds up to which all messages are in ``parts``.
     """
 
     def __init__(self, jobs: _Jobs) -> None:
         self.jobs, workers = jobs, jobs.workers
         self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self.count, self.until, self.looks = 0, 0.0, 0
-        self.finish = np.empty((workers, jobs.count))  # of every worker's next jobs
-        self.began = np.zeros(workers)  # when the first of these did
-        self.taken = np.zeros(workers, int)  # how many of these are in parts
+        self.finish = np.empty((workers, jobs.count))  # finish times of every worker's next jobs
+        self.began = np.zeros(workers)  # start of the first of these
+        self.taken = np.zeros(workers, int)  # number of these that are in parts
         self.latest = np.full(workers, -1)  # the number of a worker's last message in parts
         self.draw(np.arange(workers))
 
@@ -265,10 +265,10 @@ class _Merge:
             self.finish[chunk] = times
 
     def go_on(self, wanted: float, last: float) -> None:
-        """Take the messages up to the time to which those of all workers are known, or as many as are wanted."""
+        """Take all messages up to the time to which every worker's are known, or up to the number wanted."""
         until = min(float(self.finish[:, -1].min()), last)
         left = wanted - self.count
-        width = 2 * left // len(self.finish) + 8  # columns that hold as many as are wanted, or nearly
+        width = 2 * left // len(self.finish) + 8  # columns that hold about the number wanted
         known = self.finish[:, : int(width)] if self.count == 0 and width < self.jobs.count else self.finish
         if known.size > left:
             known = known[known > self.until]
@@ -280,7 +280,7 @@ class _Merge:
         first = np.cumsum(new) - new
         job = np.arange(len(worker)) - np.repeat(first - self.taken, new)
         time = self.finish[worker, job]
-        order = np.argsort(time, kind="stable")  # ties: the lower worker is first, as it is here
+        order = np.argsort(time, kind="stable")  # ties: the lower worker first, as in the rows here
         number = np.empty(len(worker), int)
         number[order] = np.arange(self.count, self.count + len(worker))
         before = np.concatenate([[-1], number[:-1]])[: len(number)]

@@ -1,4 +1,4 @@
-"""When a run ends."""
+"""The budget of a run: when it ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from stalegrad._core.specs import PositiveFloat, PositiveInt, spec
 
 @spec
 class Budget:
-    """When a run ends: exactly one of ``updates``, ``wallclock`` (seconds) and ``gradients``.
+    """The budget of a run: exactly one of ``updates``, ``wallclock`` (seconds) and ``gradients``.
 
     A wallclock of w keeps the updates at times up to w (1 + 1e-12), so that three jobs of 0.1 s, which end at
     0.30000000000000004 s, fit into 0.3 s. Rows of a history follow the same rule

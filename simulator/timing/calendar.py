@@ -1,4 +1,4 @@
-"""What is on SimPy's calendar, and in which order the events of one instant happen."""
+"""Calls on SimPy's calendar, and the order of the events of one instant."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WORKER_RANK = 2
 DEPARTURE_RANK = WORKER_RANK + MOST_WORKERS
 TIMEOUT_RANK = DEPARTURE_RANK + MOST_WORKERS
 RETURN_RANK, LAST_RANK = TIMEOUT_RANK + 1, math.inf
-"""SimPy priorities, after URGENT and NORMAL, 0 and 1: worker i's events have 2 + i, so that those of one instant
-happen in the order of indices; then come departures, timeouts, returns, and the end of a wallclock."""
+"""SimPy priorities, after URGENT (0) and NORMAL (1). Worker i's events have 2 + i, so that events of one instant
+happen in the order of indices; then follow departures, timeouts, returns, and the end of a wallclock."""
 
 
 class Ranks(NamedTuple):
@@ -32,7 +32,7 @@ DOWNLOAD_RANKS = Ranks(simpy.events.NORMAL, 0)
 
 
 class Call(simpy.Event):
-    """Something on the calendar, to be called at its time; without ``callbacks`` nothing happens then."""
+    """A call of ``what(whom)`` at a time on the calendar; without ``callbacks`` nothing happens then."""
 
     __slots__ = ("callbacks", "what", "whom")
 
@@ -47,13 +47,13 @@ class Call(simpy.Event):
 
 
 class Calendar(Protocol):
-    """What has the clock, and calls at a time.
+    """A clock that calls functions at given times.
 
     Attributes:
-        now: simulated seconds.
+        now: simulated time in seconds.
     """
 
     now: float
 
     def at(self, delay: float, rank: float, what: Callable[[T], None], whom: T) -> Call:
-        """Call ``what(whom)`` after ``delay`` seconds, among the events of that instant by its rank."""
+        """Call ``what(whom)`` after ``delay`` seconds; ``rank`` orders the events of that instant."""

@@ -1,4 +1,4 @@
-"""The clock of a simulation: float64 seconds, which of them count as equal, and when the clock stands still."""
+"""The clock of a simulation: float64 seconds, which times count as equal, and when the clock cannot advance."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TOLERANCE = 1e-12
-"""Times that differ by at most this part of their magnitude count as equal where a budget ends, where a row of the
-history is due and where a trace is verified: sums of float64 times differ from what was meant by rounding only."""
+"""Relative difference up to which times count as equal where a budget ends, where a row of the history is due and
+where a trace is verified: sums of float64 times differ from the exact ones by rounding."""
 
 NEGLIGIBLE = 1e-9
-"""A random compute time that is lost in the clock's rounding counts as 0 up to this part of the worker's mean."""
+"""Fraction of a worker's mean compute time: a random time up to it may be lost in the clock's rounding."""
 
 READS = 512
-"""A worker reads at most this many times at one moment: beyond that, simulated time does not advance."""
+"""Reads of a worker at one moment, at most: beyond that, simulated time does not advance."""
 
 
 def reach(wallclock: float) -> float:
-    """Return the last moment that counts as ``wallclock`` (seconds): that, and :data:`TOLERANCE` of it."""
+    """Return the last time that counts as ``wallclock``, in seconds: ``wallclock * (1 + TOLERANCE)``."""
     return min(wallclock * (1.0 + TOLERANCE), sys.float_info.max)
 
 
 def are_seconds(value: object) -> bool:
-    """Return whether a number of Python is finite seconds of at least 0."""
+    """Return whether a value is a Python number of finite seconds, at least 0."""
     return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= sys.float_info.max
 
 
@@ -34,13 +34,13 @@ def check_advance(now: float, delay: float, what: str, negligible: float = 0.0) 
     """Check that the clock can represent a delay.
 
     Args:
-        now: simulated seconds.
-        delay: seconds until something happens; 0 is allowed.
-        what: whose delay it is, for the error, e.g. ``uplink of cluster``.
+        now: simulated time in seconds.
+        delay: seconds from now to the event; 0 is allowed.
+        what: name of the delay in the error, e.g. ``uplink of cluster``.
         negligible: seconds up to which a delay may be lost in rounding and then counts as 0.
 
     Raises:
-        ValueError: if ``now + delay`` overflows, or is ``now`` although the delay is longer than negligible.
+        ValueError: if ``now + delay`` overflows, or equals ``now`` although the delay exceeds ``negligible``.
     """
     later = now + delay
     if later == now and delay > negligible:
@@ -56,7 +56,7 @@ def check_advance(now: float, delay: float, what: str, negligible: float = 0.0) 
 
 
 class _Collector:
-    """How many simulations of this process ask for no full garbage collections, and what held before."""
+    """Number of simulations in this process without full garbage collections, and the thresholds before them."""
 
     lock = threading.Lock()
     simulations = 0
@@ -65,10 +65,10 @@ class _Collector:
 
 @contextmanager
 def no_full_collections() -> Iterator[None]:
-    """Let the garbage collector look at young objects only, among which a simulation's garbage is.
+    """Restrict the garbage collector to young objects; a simulation's garbage is among them.
 
-    To walk over all that JAX and pandas hold, again and again, can take as long as the simulation itself. Threads
-    may simulate at the same time: the first to begin changes the thresholds, the last to end restores them.
+    Repeated passes over all objects of JAX and pandas can take as long as the simulation itself. Threads may
+    simulate at the same time: the first to begin changes the thresholds, the last to end restores them.
     """
     with _Collector.lock:
         if _Collector.simulations == 0:

@@ -1,4 +1,4 @@
-"""The cluster: how many workers, how fast, how far from the server, and when they join."""
+"""The cluster: its workers, their speeds, links and availability, and its server."""
 
 from __future__ import annotations
 
@@ -43,31 +43,31 @@ class Cluster:
     """A parameter server and its workers.
 
     Args:
-        workers: how many, at most 10,000,000; may be left out where a list has one entry per worker.
-        compute: delay of the time of one mini-batch gradient, for all workers or a list of one per worker
-            (see :mod:`stalegrad.simulator.timing.delays`; a number, a frozen ``scipy.stats`` distribution
-            or a function ``f(rng, size)`` will do). Times may depend on earlier ones, be measured ones in order,
-            or slow down together: ``Correlated``, ``MarkovModulated``, ``Recorded``, ``Shared``.
-        speeds: a worker of speed 2 needs half the time; a list of one per worker, or a delay that is drawn
-            once per run and worker. Default: all 1.
+        workers: number of workers, at most 10,000,000; may be left out where a list has one entry per worker.
+        compute: delay of one mini-batch gradient, for all workers, or a list of one delay per worker (see
+            :mod:`stalegrad.simulator.timing.delays`). A number, a frozen ``scipy.stats`` distribution and a
+            function ``f(rng, size)`` are allowed, too. Times may depend on earlier ones, be measured ones in
+            order, or slow down together: ``Correlated``, ``MarkovModulated``, ``Recorded``, ``Shared``.
+        speeds: relative speeds (a worker of speed 2 needs half the time): a list of one per worker, or a delay
+            that is drawn once per run and worker. Default: all 1.
         uplink: latency of the links to the server in seconds: a number or a delay, for all workers or a list of
-            one per worker. What is sent on a link arrives in the order in which it was sent, whatever is drawn.
-        downlink: the same of the links to the workers, for models.
-        server: seconds, a number or a delay, that the server spends on each message that it keeps; one at a time,
-            first in, first out.
-        join: when each worker joins (it reads the version of that moment): a list, or a delay drawn once
-            per run and worker. Default: all at 0.
+            one per worker. Messages on a link arrive in the order in which they were sent, whatever is drawn.
+        downlink: latency of the links to the workers, for models; in the same forms.
+        server: seconds that the server spends on each message that it keeps: a number or a delay. It handles one
+            message at a time, first in, first out.
+        join: seconds at which each worker joins and reads the current version: a list, or a delay that is drawn
+            once per run and worker. Default: all at 0.
         availability: when workers leave and return: :class:`Renewal`, :class:`Events` or :class:`Counts`. A worker
-            that returns reads the version of that moment. Default: nobody ever leaves.
-        server_update: seconds, a number or a delay, of one update (an optimizer or training step). The server does
+            that returns reads the current version. Default: no worker ever leaves.
+        server_update: seconds of one update (an optimizer or training step): a number or a delay. The server does
             nothing else meanwhile; the new version appears at the end.
         network: sizes of messages and bandwidths: a :class:`Network`. Default: transfers take no time.
 
     The clock is a float64: at t seconds it counts in steps of about t / 10^16. A positive delay that is lost in
-    such a step (t + delay == t) is refused when it occurs, and so is one at which the clock overflows. A random
-    compute time may be lost, and then counts as 0, if it is below 10^-9 of the worker's mean over the block of 256
-    draws that it is one of. Compute times may be 0, but not those of a whole block, and not so often that a worker
-    reads more than 512 times at one moment.
+    such a step (t + delay == t) raises an error when it occurs, and so does a delay at which the clock overflows.
+    A random compute time may be lost, and then counts as 0, if it is below 10^-9 of the mean of its block of 256
+    draws. Compute times may be 0, but not those of a whole block, and not so often that a worker reads more than
+    512 times at one moment.
 
     Raises:
         ValueError: naming the field, its value and what is allowed.
@@ -85,7 +85,7 @@ class Cluster:
     network: Any = None
 
     def check_fields(self) -> None:
-        """Agree on the number of workers and turn every delay into one."""
+        """Determine the number of workers and convert what stands for a delay into a delay."""
         if self.network is not None:
             object.__setattr__(self, "network", as_network(self.network))
         workers = self._agreed_workers()
@@ -114,7 +114,7 @@ class Cluster:
             object.__setattr__(self, "join", self._join_times() if _is_list(self.join) else self._delays("join"))
         if self.availability is not None:
             if self.join is not None:
-                raise ValueError("cluster takes join or availability, not both: a first join is an event, too")
+                raise ValueError("cluster takes join or availability, not both: availability includes joining")
             object.__setattr__(self, "availability", as_availability(self.availability))
             self.availability.check(workers)
 
@@ -162,7 +162,7 @@ class Cluster:
 
     def _join_times(self) -> tuple[float, ...]:
         if all(time == math.inf for time in self.join):
-            raise ValueError("join of cluster: all workers are absent for ever; at least one must join")
+            raise ValueError("join of cluster: all workers are always absent; at least one must join")
         for worker, time in enumerate(self.join):
             if time == math.inf:
                 raise ValueError(
@@ -175,7 +175,7 @@ class Cluster:
         """Return the cluster that a table describes, e.g. ``{"workers": 4, "compute": {"delay": "exponential"}}``.
 
         Raises:
-            ValueError: for an unknown key or a wrong value, naming it and what is allowed.
+            ValueError: for an unknown key or a wrong value; it names the key or value and what is allowed.
         """
         check_keys("cluster", table, [field.name for field in fields(cls)])
         return cls(**table)
@@ -190,13 +190,13 @@ class Cluster:
 
     @property
     def instant(self) -> bool:
-        """Whether nothing takes time but computing: neither links nor the server."""
+        """Whether only computing takes time: neither links nor the server do."""
         unknown = self.network is not None and self.network.unresolved
         travels = self.travels("uplink") or self.travels("downlink")
         return not (travels or unknown or self.server or self.server_update)
 
     def travels(self, direction: str) -> bool:
-        """Return whether it takes time to send something ``uplink`` or ``downlink``."""
+        """Return whether transfers in a direction, ``uplink`` or ``downlink``, take time."""
         return bool(getattr(self, direction)) or (self.network is not None and self.network.limits(direction))
 
     @property
@@ -206,28 +206,28 @@ class Cluster:
         return self.workers
 
     def delay_of(self, worker: int) -> Delay:
-        """Return the compute delay of a worker, before its machine and its speed are drawn.
+        """Return the compute delay of a worker, without this run's draws of its machine and its speed.
 
         Raises:
-            ValueError: if a delay of several workers has none for this one.
+            ValueError: if the delay gives each worker its own times and has none for this worker.
         """
         delay: Delay = self.compute[worker] if isinstance(self.compute, tuple) else self.compute
         return delay.of_worker(worker)
 
     def compute_times(self, seed: int, worker: int) -> Iterator[float]:
-        """Yield a worker's compute times, one per gradient, for ever.
+        """Yield a worker's compute times in seconds, one per gradient, without end.
 
         Raises:
-            ValueError: as :meth:`compute_blocks`.
+            ValueError: in the same cases as :meth:`compute_blocks`.
         """
         for block in self.compute_blocks(seed, worker):
             yield from block.tolist()
 
     def compute_blocks(self, seed: int, worker: int) -> Iterator[npt.NDArray[np.float64]]:
-        """Yield a worker's compute times in blocks of 256, for ever.
+        """Yield a worker's compute times in seconds, in blocks of 256, without end.
 
         Raises:
-            ValueError: if a user's delay yields a negative or non-finite time, or a block of zeros, or a record
+            ValueError: if a user's delay yields a negative or non-finite time or a block of zeros, or if a record
                 has ended; it names the worker and the draw. Also if the times depend on the clock.
         """
         delay, speed = self._machine(seed, worker)
@@ -247,10 +247,10 @@ class Cluster:
             raise ValueError(f"{what}: draw {first} does not exist: {error}") from None
 
     def compute_timer(self, seed: int, worker: int) -> Timer:
-        """Return a function that draws a worker's compute times one by one, told at which second each job begins.
+        """Return a function ``begin -> time`` that draws a worker's compute times one by one, in seconds.
 
-        Raises:
-            ValueError: the function, as :meth:`compute_blocks`.
+        ``begin`` is the time in seconds at which the job begins. The function raises ValueError in the same cases
+        as :meth:`compute_blocks`.
         """
         delay, speed = self._machine(seed, worker)
 
@@ -282,21 +282,21 @@ class Cluster:
         return delay, speed
 
     def draws(self, name: str, seed: int, worker: int) -> Draws:
-        """Return the times that the server takes, ``server`` or ``server_update``, for messages of a worker."""
+        """Return the draws of a time that the server takes, ``server`` or ``server_update``, for a worker."""
         value, what = getattr(self, name), f"{name} of cluster"
         if isinstance(value, Delay) and name == "server":
             what = f"{what}, worker {worker}"
         return Draws(value, seed, Purpose[name.upper()], worker, what)
 
     def presence(self, seed: int, worker: int) -> Presence:
-        """Return when a worker is there, of a cluster with availability."""
+        """Return when a worker is present, for a cluster with availability."""
         presence: Presence = self.availability.presence(
             worker, self.size, stream(seed, Purpose.AVAILABILITY, worker)
         )
         return presence
 
     def join_time(self, seed: int, worker: int) -> float:
-        """Return when a worker joins, in seconds."""
+        """Return the time at which a worker joins, in seconds."""
         return self._once(self.join, "join", seed, Purpose.JOIN, worker, default=0.0)
 
     def _once(self, value: Any, name: str, seed: int, purpose: Purpose, worker: int, default: float) -> float:

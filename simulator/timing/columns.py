@@ -1,4 +1,4 @@
-"""What a trace is built from, whoever gives it: columns, numbers and a spec, checked and converted."""
+"""The parts of a trace, checked and converted: columns, numbers and a spec."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ MESSAGE_COLUMNS: dict[str, type | str] = {
 ABSENCE_COLUMNS: dict[str, type | str] = {"worker": np.int32, "leave_time": np.float64, "return_time": np.float64}
 UPDATE_COLUMNS: dict[str, type | str] = {"time": np.float64, "messages": np.int64, "gradients": np.int64}
 START_COLUMN: dict[str, type | str] = {"start": np.float64}
-"""A column of the updates that is there only if updates take time."""
+"""The column of the updates that exists only if updates take time."""
 
 DEEPEST = 32
-"""Levels of nested tables and lists that the spec of a trace may have."""
+"""Largest number of levels of nested tables and lists in the spec of a trace."""
 
 
 class TraceError(ValueError):
-    """A trace that cannot be read, or that contradicts itself."""
+    """A trace that cannot be read or is inconsistent."""
 
 
 class Fate(StrEnum):
-    """What became of a message."""
+    """The fate of a message."""
 
     USED = "used"
     DISCARDED = "discarded"
@@ -52,12 +52,13 @@ def checked_columns(table: object, dtypes: Mapping[str, type | str], name: str) 
     """Return the columns of a DataFrame, or of a mapping of sequences, as arrays of these dtypes.
 
     Args:
-        table: the table; further columns are ignored.
-        dtypes: column -> dtype; a string dtype stands for fates.
-        name: what the table is called in errors.
+        table: the table; other columns are ignored.
+        dtypes: dtype of each column, by name; a string dtype stands for fates.
+        name: name of the table in errors.
 
     Raises:
-        TraceError: naming the column, and the row (counted from 0) and value that are not allowed.
+        TraceError: if a column is missing or has a wrong type or value; it names the column, and the row (counted
+            from 0) and value that are not allowed.
     """
     if not isinstance(table, pd.DataFrame | Mapping):
         raise TraceError(f"the {name} table is a {type(table).__name__}: give a DataFrame or a mapping of columns")
@@ -123,7 +124,7 @@ def _fates(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def read_only(columns: Columns) -> Columns:
-    """Return columns whose arrays cannot be written to."""
+    """Make the arrays of columns read-only and return the columns."""
     for name, values in columns.items():
         columns[name] = values.view()
         columns[name].flags.writeable = False
@@ -131,7 +132,7 @@ def read_only(columns: Columns) -> Columns:
 
 
 def labels_of(table: object) -> pd.Index | None:
-    """Return the index of a DataFrame whose rows are not simply numbered."""
+    """Return the index of a DataFrame, or None if its rows are numbered from 0 or the table is none."""
     if not isinstance(table, pd.DataFrame) or table.index.equals(pd.RangeIndex(len(table))):
         return None
     return table.index

@@ -14,17 +14,17 @@ from stalegrad.simulator.timing.clock import READS, TOLERANCE
 from stalegrad.simulator.timing.columns import Fate, TraceError
 
 After = Callable[[np.ndarray | float, np.ndarray | float], np.ndarray]
-"""Returns where times are later than others, beyond rounding."""
+"""A function that returns where the first times are later than the second, beyond rounding."""
 
 
 class Table(NamedTuple):
-    """A table, and which row of the table that was given each of its rows is.
+    """A table, and the positions of its rows in the table that the user gave.
 
     Attributes:
-        name: ``messages`` or ``updates``.
-        columns: column -> array (rows,).
-        given: row of the given table (rows,), or None if the order is the given one.
-        labels: index of the given table, if its rows are labelled otherwise than 0, 1, ...
+        name: ``messages``, ``updates`` or ``absences``.
+        columns: arrays by name of column, (rows,).
+        given: row of the user's table, (rows,); None if the order is the same.
+        labels: index of the user's table; None if its rows are labelled 0, 1, ...
     """
 
     name: str
@@ -36,12 +36,12 @@ class Table(NamedTuple):
         """Check a law in every row.
 
         Args:
-            holds: array (rows,) of truth values.
+            holds: whether the law holds, (rows,) of truth values.
             law: the law, for the error.
-            shown: columns whose values the error tells.
+            shown: columns whose values appear in the error.
 
         Raises:
-            TraceError: naming the first row of the given table that breaks the law, and the law.
+            TraceError: if a row breaks the law; it names the law and the first such row of the user's table.
         """
         if np.all(holds):
             return
@@ -57,21 +57,21 @@ class Table(NamedTuple):
 def verify(
     messages: Table, updates: Table, absences: Table, *, workers: int, end: float, resolution: float
 ) -> None:
-    """Check that a trace can have happened.
+    """Check that a trace is possible: that it obeys every law.
 
-    Times are compared with a tolerance: a law holds if it is broken by no more than ``TOLERANCE`` times the larger
-    magnitude (float64 sums) plus twice the resolution (a start and a duration that were both rounded).
+    Times are compared with a tolerance: ``TOLERANCE`` times the larger magnitude (float64 sums) plus twice the
+    resolution (a start and a duration that were both rounded).
 
     Args:
-        messages: the table of messages, rows of one worker and one ``read_time`` in the order in which they were.
-        updates: the table of updates.
-        absences: the table of absences.
-        workers: their number.
-        end: when the observation ended, in seconds.
+        messages: table of messages; rows of one worker with the same ``read_time`` are in the order of computing.
+        updates: table of updates.
+        absences: table of absences.
+        workers: number of workers.
+        end: end of the observation, in seconds.
         resolution: seconds to which the times were rounded.
 
     Raises:
-        TraceError: naming the first row that breaks a law, the law, and what the row holds.
+        TraceError: if a row breaks a law; it names the law, the first such row, and its values.
     """
     m, times = messages.columns, updates.columns["time"]
     worker, version, update, fate = m["worker"], m["read_version"], m["update"], m["fate"]
@@ -119,7 +119,7 @@ def verify(
     _while_there(messages, absences, after, workers, end)
 
     ended = np.full(len(times), True) & ~after(times, end)
-    updates.require(ended, f"the end is not before them: it is {end!r} s", "time")
+    updates.require(ended, f"time is not after the end, {end!r} s", "time")
     count = np.bincount(update[used], minlength=len(times))
     steps = np.bincount(update[used], m["steps"][used], minlength=len(times))
     updates.require(count > 0, "every update consumes at least one message", "time")
@@ -130,7 +130,7 @@ def verify(
 
 
 def _one_at_a_time(messages: Table, after: After) -> None:
-    """Check that the messages of a worker follow one another."""
+    """Check that a worker computes its messages one after another."""
     m = messages.columns
     order = np.argsort(m["worker"], kind="stable")  # a worker's rows, in the order in which they happened
     worker, read, finish = (m[name][order] for name in ("worker", "read_time", "finish_time"))
@@ -158,7 +158,7 @@ def _one_at_a_time(messages: Table, after: After) -> None:
 
 
 def _while_there(messages: Table, absences: Table, after: After, workers: int, end: float) -> None:
-    """Check that workers leave and return in turn, and compute while they are there."""
+    """Check that every worker leaves and returns in turn, and computes only while it is present."""
     away = absences.columns
     worker, leave, back = away["worker"], away["leave_time"], away["return_time"]
     gone = np.isnan(back)
@@ -178,7 +178,7 @@ def _while_there(messages: Table, absences: Table, after: After, workers: int, e
     lost = m["fate"] == Fate.LOST
     law = messages.require
     if len(worker):
-        # The first absence that ends after a message was begun must not begin before that has finished.
+        # The first absence that ends after a message was begun must not begin before the message has finished.
         times = np.concatenate([back[order], m["read_time"]])
         rank = np.unique(times, return_inverse=True)[1]
         keys = worker[order].astype(np.int64) * (len(times) + 1) + rank[: len(order)]

@@ -1,9 +1,9 @@
 """The discrete-event engine: SimPy decides when every gradient is read, finished, received and applied.
 
-Nothing here knows an algorithm by name. What a worker does is its program (``worker.py``), what the server does
-about an event is the :class:`~stalegrad.policies.synchrony.Decision` of the server program (``server.py``).
+No algorithm is named here. A worker executes its program (``worker.py``). The server executes the
+:class:`~stalegrad.policies.synchrony.Decision` of the server program about each event (``server.py``).
 
-Ties: what happens to workers at one and the same instant (float64) happens in the order of their indices, then
+Ties: workers' events of one instant (equal float64 times) happen in the order of the workers' indices; then follow
 departures, timeouts, returns and the end of the budget.
 """
 
@@ -46,10 +46,10 @@ def simulate(
     Args:
         cluster: the workers and their server.
         synchrony: who waits for whom, e.g. ``KAsync(4)``.
-        updates: stop after this number of server updates.
-        wallclock: keep the updates up to this time in simulated seconds, up to rounding (see
-            :class:`~stalegrad.simulator.timing.budget.Budget`).
-        gradients: stop after the first update with at least this number of used mini-batch gradients in all.
+        updates: number of server updates after which the run ends.
+        wallclock: simulated seconds after which the run ends; updates up to this time are kept, up to rounding
+            (see :class:`~stalegrad.simulator.timing.budget.Budget`).
+        gradients: number of used mini-batch gradients in all; the first update that reaches it ends the run.
         seed: 0 to 2^64 - 1; every random stream is spawned from it.
 
     Returns:
@@ -57,9 +57,9 @@ def simulate(
 
     Raises:
         ValueError: unless exactly one budget is given and is positive; if the synchrony cannot work with
-            this cluster; if a delay draws a negative or non-finite time, or a record ends (before anything is
-            simulated, if the budget tells); as soon as the clock would no longer
-            advance or overflow (see :class:`~stalegrad.simulator.timing.cluster.Cluster`).
+            this cluster; if a delay draws a negative or non-finite time; if a record ends (before the simulation,
+            if the budget shows it); if the clock would not advance, or would overflow (see
+            :class:`~stalegrad.simulator.timing.cluster.Cluster`).
     """
     budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
     synchrony.check(cluster.size)
@@ -75,11 +75,11 @@ class Engine:
     """The server, its workers and the links between them in one SimPy environment.
 
     Attributes:
-        now: simulated seconds.
+        now: simulated time in seconds.
         instant: whether messages take no time from the worker to the end of the server's work.
-        messages_travel: whether it takes time to carry a message to the server.
-        send_up: does that.
-        send_down: carries a model to a worker.
+        messages_travel: whether the transfer of a message to the server takes time.
+        send_up: function that transfers a message to the server.
+        send_down: function that transfers a model to a worker.
     """
 
     def __init__(self, cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> None:
@@ -121,7 +121,7 @@ class Engine:
         return self.trace()
 
     def start(self) -> None:
-        """Let the workers join, each at its time."""
+        """Let every worker join at its time."""
         self.started = True
         if self.budget.wallclock is not None:
             self.end(LAST_RANK, reach(self.budget.wallclock))
@@ -138,7 +138,7 @@ class Engine:
                 worker.join()
 
     def advance(self, wallclock: float) -> bool:
-        """Go on to that moment, its own events included (those of a budget's end); tell if the budget is spent."""
+        """Simulate up to a time, inclusive, or to the end of the budget; return whether the run has ended."""
         last = reach(wallclock)
         with no_full_collections():
             if not self.started:
@@ -150,10 +150,10 @@ class Engine:
         return spent
 
     def check_going_on(self) -> bool:
-        """Return whether the run ends here, its budget not spent: it waits for workers that are absent for ever.
+        """Return whether the run ends before its budget is spent, because it waits for workers that never return.
 
         Raises:
-            ValueError: if nothing will ever happen again, and nobody is absent.
+            ValueError: if no event is left and no worker is absent.
         """
         if self.done.processed or self.env.peek() < math.inf:
             return False
@@ -180,7 +180,7 @@ class Engine:
         )  # fmt: skip
 
     def live_versions(self) -> set[int]:
-        """Return the versions that may still be read: the current one, and those held or on their way down."""
+        """Return the versions that may still be read: the current one, and those held or in transit."""
         held = {worker.version for worker in self.workers.values() if worker.present}
         pending = {self.log.read_version[number] for number in self.log.pending()}
         return {self.server.version} | held | pending | set(self.downloads)
@@ -188,37 +188,37 @@ class Engine:
     # The calendar
 
     def at(self, delay: float, rank: float, what: Callable[[Any], None], whom: Any) -> Call:
-        """Call ``what(whom)`` after ``delay`` seconds, among the events of that instant by its rank."""
+        """Call ``what(whom)`` after ``delay`` seconds; ``rank`` orders the events of that instant."""
         call = Call(self.on_call, what, whom)
         self.env.schedule(call, rank, delay)  # type: ignore[arg-type]
         return call
 
     def occur(self, call: Call) -> None:
-        """It is time for a call."""
+        """Set the clock and make a call whose time has come."""
         self.now = self.env.now
         call.what(call.whom)
 
     def end(self, rank: float = simpy.events.NORMAL, delay: float = 0.0) -> None:
-        """Let the run end after ``delay`` seconds."""
+        """End the run after ``delay`` seconds."""
         self.done._ok, self.done._value = True, None
         self.env.schedule(self.done, rank, delay)  # type: ignore[arg-type]
 
     # Links
 
     def upload(self, message: Message) -> None:
-        """Carry up what was sent as one."""
+        """Transfer messages that were sent as one upload to the server."""
         if self.messages_travel:
             self.send_up(message.worker, message)
         else:
             self.server.tell(message)
 
     def download(self, worker: Worker, version: int, cancel: bool) -> None:
-        """Carry a model down to a worker."""
+        """Transfer a model to a worker."""
         self.downloads[version] += 1
         self.send_down(worker.index, (worker, worker.stay, version, cancel))
 
     def arrive(self, model: tuple[Worker, int, int, bool]) -> None:
-        """A model has reached a worker, unless that has left meanwhile."""
+        """Deliver a model to a worker, unless the worker has left meanwhile."""
         worker, stay, version, cancel = model
         self.downloads[version] -= 1
         if not self.downloads[version]:
@@ -227,7 +227,7 @@ class Engine:
             worker.take(version, cancel)
 
     def superfluous(self, model: tuple[Worker, int, int, bool]) -> bool:
-        """Return whether a model that has waited for its link comes too late, as its worker has left."""
+        """Return whether a model that has waited for its link is no longer needed, because its worker has left."""
         worker, stay, *_ = model
         if worker.stay == stay:
             return False
@@ -235,13 +235,13 @@ class Engine:
         return True
 
     def departed(self, worker: Worker) -> None:
-        """A worker that was to finish its job first has done so, and leaves."""
+        """Let a worker leave that has finished its last job first."""
         assert self.attendance is not None
         self.attendance.departed(worker)
 
 
 def describe(cluster: Cluster, synchrony: Synchrony, budget: Budget, seed: int) -> dict[str, Any]:
-    """Return the spec of a trace; of a cluster with delays of this process only, its number of workers."""
+    """Return the spec of a trace; a cluster with delays of this process only is replaced by a short text."""
     try:
         table: Any = cluster.table()
     except ValueError:

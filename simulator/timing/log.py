@@ -1,4 +1,4 @@
-"""The messages of a simulation as they come into being, and the columns that they become."""
+"""The log of a simulation's messages, and its conversion to the columns of a trace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stalegrad.policies.synchrony import Received
 from stalegrad.simulator.timing.columns import MESSAGE_COLUMNS, Fate
 
 PENDING, CANCELLED, DISCARDED, LOST, USED = range(5)
-"""Fates as the log notes them; that a message is used, it tells by its update."""
+"""Codes of fates in the log. The log writes no USED: a message is used if its ``update`` is at least 0."""
 
 _NAMES = np.array([Fate.PENDING, Fate.CANCELLED, Fate.DISCARDED, Fate.LOST, Fate.USED], MESSAGE_COLUMNS["fate"])
 _COLUMNS = (
@@ -27,11 +27,11 @@ _BLOCK = 4096
 
 
 class Message(simpy.Event, Received):
-    """A message in the making; it is the SimPy event that ends its computation, and what the server is told of.
+    """A message of the simulation: the SimPy event that ends its computation, and the event that the server gets.
 
     Attributes:
-        number: messages begun before it, in the whole run.
-        earlier: the one before it that was sent with it, as one upload; None: no other.
+        number: number of messages begun before it, in the whole run.
+        earlier: message before it in the same upload; None if there is none.
     """
 
     __slots__ = ("callbacks", "earlier", "number")
@@ -50,7 +50,7 @@ class Message(simpy.Event, Received):
     __repr__ = Received.__repr__
 
     def gather(self) -> None:
-        """Let ``steps`` count the gradients of all that are sent with it."""
+        """Add the gradients of the earlier messages of the same upload to ``steps``."""
         message = self.earlier
         while message is not None:
             self.steps += message.steps
@@ -58,9 +58,13 @@ class Message(simpy.Event, Received):
 
 
 class Log:
-    """Columns of the messages begun so far, in that order; beyond ``count`` they hold what a new one has.
+    """Columns of the messages begun so far, in the order in which they began; the rest holds default values.
 
-    The engine writes into the arrays itself: they are its innermost loop.
+    The engine writes into the arrays directly: this is its innermost loop.
+
+    Attributes:
+        count: number of messages begun.
+        room: number of rows of the arrays.
     """
 
     worker: array[int]
@@ -78,13 +82,13 @@ class Log:
             setattr(self, name, array(code))
 
     def grow(self) -> None:
-        """Make room for further messages."""
+        """Add rows for more messages."""
         for name, code, default in _COLUMNS:
             getattr(self, name).extend(array(code, [default]) * _BLOCK)
         self.room += _BLOCK
 
     def note(self, column: array[Any], message: Message | None, value: float) -> None:
-        """Write a value into the column of a message, and of those sent with it."""
+        """Write a value into a column, for a message and for the earlier ones of the same upload."""
         while message is not None:
             column[message.number] = value
             message = message.earlier
@@ -94,16 +98,16 @@ class Log:
         return np.flatnonzero((_view(self.fate, self.count) == PENDING) & (_view(self.update, self.count) < 0))
 
     def columns(self, end: float) -> Columns:
-        """Return the columns of the trace, whose end is known."""
+        """Return the columns of a trace that ends at ``end``, in seconds."""
         return columns_of({name: _view(getattr(self, name), self.count) for name, *_ in _COLUMNS}, end)
 
 
 def columns_of(found: Columns, end: float) -> Columns:
-    """Return the columns of a trace, without the messages that were begun at its end.
+    """Return the columns of a trace, without pending messages that were begun at its end.
 
     Args:
-        found: the columns of a log, as arrays: ``fate`` is a code, and the staleness is missing.
-        end: of the trace, in seconds.
+        found: columns of a log, as arrays: ``fate`` is a code, and the staleness is missing.
+        end: end of the trace, in seconds.
     """
     used = found["update"] >= 0
     rows = np.flatnonzero(used | (found["fate"] != PENDING) | (found["read_time"] < end))

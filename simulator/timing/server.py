@@ -1,4 +1,4 @@
-"""The server of the simulation: it asks the server program about every event, and does what that decides."""
+"""The server of the simulation: it passes every event to the server program and executes the decisions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stalegrad.simulator.timing.worker import Worker
 
 
 class Engine(Calendar, Protocol):
-    """What the server uses of the engine."""
+    """The part of the engine that the server uses."""
 
     cluster: Cluster
     workers: dict[int, Worker]
@@ -31,32 +31,32 @@ class Engine(Calendar, Protocol):
     seed: int
 
     def end(self) -> None:
-        """Let the run end now."""
+        """End the run now."""
 
     def download(self, worker: Worker, version: int, cancel: bool) -> None:
-        """Carry a model to a worker."""
+        """Transfer a model to a worker."""
 
 
 IDLE_MESSAGES, IDLE_TIMEOUTS = 5_000_000, 1_000_000
-"""Messages and timeouts without an update, after which a run that is to end after updates is given up."""
+"""Messages and timeouts without an update after which a run with a budget of updates or gradients is an error."""
 
 
 class Server:
-    """The server. It deals with one event at a time; others wait for their turn, first in, first out.
+    """The server. It handles one event at a time; others wait for their turn, first in, first out.
 
     Attributes:
-        version: updates made so far.
-        update_times: when they were made, in seconds.
-        update_starts: when they were begun; None: they take no time.
-        spent: whether the budget is, in updates or in gradients: then nothing happens any more.
+        version: number of updates made so far.
+        update_times: times of the updates, in seconds.
+        update_starts: times at which the updates began; None if updates take no time.
+        spent: whether the budget of updates or gradients is spent; then nothing more happens.
         kept: messages kept and not yet used, by number.
         inbox: events that wait for their turn.
-        busy: whether the server is at an event, or at a message or an update that takes time (``serving``).
-        begun: messages begun before the last update.
-        timeouts: timers that have run out since.
-        models_travel: whether they take time.
-        draws: the times that messages take, by worker.
-        update_draws: those that updates take; None: they take none.
+        busy: whether the server handles an event, or a message or update that takes time (``serving``).
+        begun: number of messages begun before the last update.
+        timeouts: number of timers that have run out since the last update.
+        models_travel: whether transfers of models take time.
+        draws: draws of the times that messages take, by worker.
+        update_draws: draws of the times that updates take; None if they take none.
     """
 
     def __init__(self, engine: Engine, synchrony: Synchrony, budget: Budget) -> None:
@@ -82,12 +82,12 @@ class Server:
     # Its program
 
     def change(self, synchrony: Synchrony) -> None:
-        """Let another synchrony's server program decide, from the next update on.
+        """Replace the server program by that of another synchrony, from the next update on.
 
-        Workers keep their programs, and learn of other local steps.
+        Workers keep their programs and adopt the synchrony's number of local steps.
 
         Raises:
-            ValueError: if it cannot work with this number of workers.
+            ValueError: if the synchrony cannot work with this number of workers.
         """
         synchrony.check(self.engine.cluster.size)
         self.next_synchrony = synchrony if synchrony != self.synchrony else None
@@ -98,7 +98,7 @@ class Server:
                 self.serve_all()
 
     def take_up(self, synchrony: Synchrony) -> None:
-        """Let the server program of a synchrony decide from now on; it begins without timers."""
+        """Start the server program of a synchrony, in place of the current one and of its timers."""
         program = synchrony.serve(self.engine.cluster.size)
         if not isinstance(program, Generator):
             raise ValueError(
@@ -121,14 +121,14 @@ class Server:
             self.timers.set(None, first)
 
     def refuse(self, event: Event | None, decision: Any, why: str) -> NoReturn:
-        """Raise ValueError about a decision; None stands for the start of the program."""
+        """Raise ValueError about a decision on an event; an event of None stands for the start of the program."""
         answered = "began" if event is None else f"answered {event!r}"
         raise ValueError(
             f"synchrony {self.synchrony.name!r} {answered} at {self.engine.now!r} s with {decision!r}: {why}"
         )
 
     def check_idle(self) -> None:
-        """Raise ValueError if there has been no update for so long that there will be none."""
+        """Raise ValueError if there have been too many messages or timeouts without an update."""
         idle = self.log.count - self.begun - len(self.kept)
         if not self.ends_by_itself and (idle > IDLE_MESSAGES or self.timeouts > IDLE_TIMEOUTS):
             raise ValueError(
@@ -139,7 +139,7 @@ class Server:
     # Events
 
     def tell(self, event: Event) -> None:
-        """Deal with an event: now, or after those that have come before."""
+        """Handle an event: now, or after earlier ones."""
         if type(event) is Message:
             self.log.receive_time[event.number] = self.engine.now
             if event.earlier is not None:
@@ -155,7 +155,7 @@ class Server:
             self.busy = False
 
     def serve_all(self) -> None:
-        """Deal with what has come meanwhile, until there is nothing left or a message takes time."""
+        """Handle the events in the inbox, until it is empty or a message or update takes time."""
         for _ in range(len(self.inbox) + READS * (len(self.workers) + 1)):
             if self.serving or self.spent:
                 return
@@ -164,14 +164,20 @@ class Server:
                 return
             self.serve(self.inbox.popleft())
         raise ValueError(
-            f"synchrony {self.synchrony.name!r}: server and workers tell one another more and more at "
+            f"synchrony {self.synchrony.name!r}: server and workers send each other events without end at "
             f"{self.engine.now!r} s; time would never advance"
         )
 
     def serve(
         self, event: Event, decision: Decision | None = None, chosen: Collection[Message] | None = None
     ) -> None:
-        """Ask the program about an event and do what it says, or go on after time spent on message or update."""
+        """Pass an event to the program and execute its decision, or continue after time spent on either.
+
+        Args:
+            event: the event.
+            decision: decision on the event, if the program has made it already.
+            chosen: messages of the update, if its time is over.
+        """
         message, program = event if type(event) is Message else None, self.program
         if decision is None:
             if message is not None:
@@ -182,7 +188,7 @@ class Server:
                 self.refuse(event, None, "its server program has ended; it must answer every event")
             if type(decision) is not Decision:
                 self.refuse(event, decision, "give a Decision")
-            if self.takes_time and message is not None and decision.keep:  # what is not kept takes no work
+            if self.takes_time and message is not None and decision.keep:  # others take no time
                 draws = self.draws.get(message.worker) or self.draws_of(message.worker)
                 self.spend(draws, self.served, (message, decision))
                 return
@@ -231,7 +237,7 @@ class Server:
             sender.seen()
 
     def take_out(self, event: Event, decision: Decision, field: Literal["apply", "drop"]) -> list[Message]:
-        """Return the messages that a field of a decision names; they are kept no longer."""
+        """Remove the messages that a field of a decision names from those kept, and return them."""
         try:
             return [self.kept.pop(message.number) for message in getattr(decision, field)]
         except (TypeError, AttributeError):
@@ -240,7 +246,7 @@ class Server:
             self.refuse(event, decision, f"{field} names a message that is not among those kept and not yet used")
 
     def ask(self, event: Event, decision: Decision) -> None:
-        """Ask workers for what they have announced."""
+        """Ask workers for the messages that they have announced."""
         try:
             asked = [self.workers[index] for index in decision.ask]
         except (KeyError, TypeError) as error:
@@ -255,7 +261,7 @@ class Server:
         self.refuse(event, decision, f"{field}: {what} 0 to {len(self.workers) - 1}")
 
     def some_cancelled(self, event: Event, decision: Decision) -> tuple[Collection[Any], Collection[Any]]:
-        """Return ``send`` and ``cancel`` of a decision, where these are not the same."""
+        """Return ``send`` and ``cancel`` of a decision in which the two differ."""
         try:
             send, cancel = tuple(decision.send), frozenset(decision.cancel)
         except TypeError:
@@ -265,18 +271,18 @@ class Server:
         return send, cancel
 
     def served(self, job: tuple[Message, Decision]) -> None:
-        """The time is over that the server spends on a message."""
+        """Continue after the time that the server spends on a message."""
         self.serving = False
         self.serve(*job)
         self.serve_all()
 
     def draws_of(self, worker: int) -> Draws:
-        """Return the times that messages of a worker take."""
+        """Return the draws of the times that messages of a worker take."""
         self.draws[worker] = draws = self.engine.cluster.draws("server", self.engine.seed, worker)
         return draws
 
     def spend(self, draws: Draws, what: Callable[[T], None], whom: T) -> None:
-        """Do nothing else for a time, then call ``what(whom)``."""
+        """Let the server do nothing else for a drawn time, then call ``what(whom)``."""
         now, time = self.engine.now, draws.next()
         if not now < now + time < math.inf:
             check_advance(now, time, draws.what, draws.negligible)
@@ -284,7 +290,7 @@ class Server:
         self.engine.at(time, simpy.events.NORMAL, what, whom)
 
     def updated(self, job: tuple[Event, Decision, Collection[Message], float]) -> None:
-        """The time is over that the server spends on an update."""
+        """Continue after the time that the server spends on an update."""
         event, decision, chosen, start = job
         assert self.update_starts is not None
         self.update_starts.append(start)
@@ -293,13 +299,13 @@ class Server:
         self.serve_all()
 
     def time_out(self, tag: Hashable) -> None:
-        """A timer has run out."""
+        """Handle a timer that has run out."""
         self.timeouts += 1
         self.check_idle()
         self.tell(Timeout(tag))
 
     def update(self, messages: Collection[Message]) -> None:
-        """Make one update out of these messages."""
+        """Make one update of these messages."""
         version, log = self.version, self.log
         for message in messages:
             self.gradients += message.steps

@@ -1,4 +1,4 @@
-"""Records that end too soon for a budget, found before a simulation begins."""
+"""A check before the simulation: whether recorded times suffice for the budget."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stalegrad.simulator.timing.delays import Recorded
 
 
 def check_records(cluster: Cluster, synchrony: Synchrony, budget: Budget) -> None:
-    """Check that records that do not wrap round have as many times as a run is known to need.
+    """Check that records that do not wrap round have the number of times that a run is known to need.
 
-    Whatever the synchrony, all workers together compute what is used. In rounds every worker computes a message
-    per update, if all are there. Where nobody waits and nothing else takes time, every worker computes for the
-    whole wallclock. A record that is too short for another reason is an error when it ends.
+    Under any synchrony, all workers together compute the used gradients. In rounds every worker computes one
+    message per update, if all are present. Where no worker waits and nothing else takes time, every worker
+    computes for the whole wallclock. A record that is too short for another reason raises an error when it ends.
 
     Raises:
-        ValueError: naming the worker, how many times there are, and how many are needed.
+        ValueError: if a record is too short; it names the worker, the number of times, and the number needed.
     """
     records = {}
     delays = cluster.compute if isinstance(cluster.compute, tuple) else (cluster.compute,)

@@ -1,4 +1,4 @@
-"""A trace on disk: a directory of Parquet files and their checksums. Nothing in it can be executed."""
+"""Storage of a trace: a directory of Parquet files and their checksums. Nothing in it can be executed."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ FORMAT = "stalegrad-trace-3"
 
 TABLES = {"messages": MESSAGE_COLUMNS, "updates": UPDATE_COLUMNS, "absences": ABSENCE_COLUMNS}
 OPTIONAL = ("absences",)
-"""Tables that are there only if they have rows."""
+"""Tables that exist only if they have rows."""
 
 
 ROW_BYTES = 128
-"""Bytes of a row, uncompressed, that a table may announce: twice what those of a trace have."""
+"""Largest number of uncompressed bytes per row that a file may announce: twice those of a trace."""
 
 FIELDS = ("workers", "end", "resolution", "spec")
-"""What the files say of a trace beside its tables."""
+"""Fields of a trace in the files' metadata, besides its tables."""
 
 
 def write(path: Path, tables: Mapping[str, Columns], about: Table) -> None:
-    """Write a trace to a directory; it appears whole or not at all, in place of a trace that may be there.
+    """Write a trace to a directory, completely or not at all; an existing trace is replaced.
 
     Args:
         path: the directory.
         tables: columns of ``messages``, ``updates`` and, if there are any, ``absences``.
-        about: the other fields of the trace, plain values.
+        about: other fields of the trace, as plain values.
 
     Raises:
-        FileExistsError: if something else than a trace is there already.
+        FileExistsError: if the path exists and is not a trace.
     """
     if path.exists() and not (path / "updates.parquet").exists():
         raise FileExistsError(f"{path} exists and is not a trace: choose another place")
@@ -77,16 +77,16 @@ def write(path: Path, tables: Mapping[str, Columns], about: Table) -> None:
 def read(path: str | os.PathLike[str], at_most: int) -> tuple[dict[str, Columns], Table]:
     """Return the tables and the other fields of a trace.
 
-    Checksums are verified before anything is decoded, and what a file announces is compared with the limits before
-    anything is decompressed.
+    Checksums are verified before anything is decoded, and the sizes that a file announces are compared with the
+    limits before anything is decompressed.
 
     Args:
         path: the directory.
-        at_most: rows that a table may hold.
+        at_most: largest number of rows of a table.
 
     Raises:
         FileNotFoundError: if there is no trace.
-        TraceError: if a file is damaged, foreign, of another format, or too large.
+        TraceError: if a file is damaged, not of a trace, of another format, or too large.
     """
     path = Path(path)
     names = [name for name in TABLES if name not in OPTIONAL or (path / f"{name}.parquet").exists()]
@@ -102,7 +102,7 @@ def read(path: str | os.PathLike[str], at_most: int) -> tuple[dict[str, Columns]
     found = {name: _read(path / f"{name}.parquet", TABLES[name], at_most) for name in names}
     (tables, abouts) = zip(*found.values(), strict=True)
     if any(about != abouts[0] for about in abouts):
-        raise TraceError(f"the files of {path} say different things of their trace: they are of two traces")
+        raise TraceError(f"the files of {path} contradict each other: they are of two traces")
     about = abouts[0]
     fields = {"workers": checked_workers(about["workers"]), "spec": checked_spec(about["spec"])}
     fields |= {field: checked_seconds(field, about[field]) for field in ("end", "resolution")}
@@ -138,7 +138,7 @@ def _about(parquet: Any, file: Path) -> Table:
 
 
 def _check_schema(parquet: Any, columns: Mapping[str, type | str], file: Path, at_most: int) -> None:
-    """Raise TraceError unless a file announces the columns, in types that can be read, and not too much."""
+    """Raise TraceError unless a file announces the columns, types that can be read, and an allowed size."""
     schema, metadata = parquet.schema_arrow, parquet.metadata
     if missing := set(columns) - set(schema.names):
         raise TraceError(f"{file} lacks the columns {sorted(missing)}")
@@ -164,7 +164,7 @@ def _kind(dtype: type | str) -> str:
 
 
 def _values(column: Any, file: Path) -> np.ndarray:
-    """Return a column as an array; text is looked at once per distinct value, whatever it would take in full."""
+    """Return a column as an array; text is checked once per distinct value, before it takes its full memory."""
     if not pa.types.is_dictionary(column.type):
         return np.asarray(column.to_numpy())
     parts = [np.empty(0, MESSAGE_COLUMNS["fate"])]

@@ -1,4 +1,4 @@
-"""Random streams: one per worker and purpose, and what is drawn from them in blocks."""
+"""Random streams, one per worker and purpose, and the values drawn from them in blocks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from stalegrad.simulator.timing.clock import NEGLIGIBLE
 from stalegrad.simulator.timing.delays import Deterministic, as_delay
 
 Amount: TypeAlias = Any
-"""A number, or a delay that it is drawn from; what may stand for a delay is turned into one."""
+"""A number, or a delay from which it is drawn; values that stand for a delay are converted."""
 
 
 class Purpose(IntEnum):
-    """What a random stream is for. Every worker has its own stream per purpose, but SHARED ones are common."""
+    """The purpose of a random stream. Every worker has its own stream per purpose; SHARED streams are common."""
 
     COMPUTE = 0
     MACHINE = 1
@@ -39,7 +39,7 @@ class Purpose(IntEnum):
 
 
 def stream(seed: int, purpose: Purpose, worker: int) -> np.random.Generator:
-    """Return the random stream of one worker for one purpose; nobody else ever draws from it."""
+    """Return the random stream of one worker for one purpose; nothing else draws from it."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, worker)))
 
 
@@ -48,11 +48,11 @@ def checked_draws(block: npt.ArrayLike, what: str, first: int) -> Floats:
 
     Args:
         block: the draws.
-        what: what they are, for the error, e.g. ``compute of worker 3``.
-        first: the number of the first.
+        what: name of the draws in the error, e.g. ``compute of worker 3``.
+        first: number of the first draw.
 
     Raises:
-        ValueError: naming the first draw that is negative or not finite.
+        ValueError: if a draw is negative or not finite; it names the first such draw.
     """
     block = np.asarray(block, float)
     if not 0.0 <= block.min(initial=0.0) <= block.max(initial=0.0) < math.inf:  # NaN compares false
@@ -63,14 +63,14 @@ def checked_draws(block: npt.ArrayLike, what: str, first: int) -> Floats:
 
 
 def number_or_delay(where: str, value: object) -> float | Delay:
-    """Return a number of at least 0, or a delay that is not always the same number.
+    """Return a number of at least 0, or a delay; a deterministic delay becomes a number.
 
     Args:
-        where: what it is, for the error.
-        value: a number, or what may stand for a delay.
+        where: name of the value in the error.
+        value: a number, or a value that stands for a delay.
 
     Raises:
-        ValueError: for anything else, or a delay that depends on the clock, naming it.
+        ValueError: for any other value, or a delay that depends on the clock; it names the value.
     """
     value = builtin(value)
     if isinstance(value, Real):
@@ -86,7 +86,7 @@ def number_or_delay(where: str, value: object) -> float | Delay:
 
 
 def check_workers(where: str, value: float | Delay, workers: int) -> None:
-    """Raise ValueError, naming the worker, if a delay of several workers has none for one of them."""
+    """Raise ValueError, naming the worker, if a delay gives each worker its own times and lacks those of one."""
     if isinstance(value, Delay) and type(value).of_worker is not Delay.of_worker:
         for worker in range(workers):
             try:
@@ -96,20 +96,20 @@ def check_workers(where: str, value: float | Delay, workers: int) -> None:
 
 
 class Draws:
-    """The values of one worker for one purpose, one after the other.
+    """The values of one worker for one purpose, one after another.
 
     Args:
-        value: a number, which is always the value, or a delay.
-        seed: of the run.
-        purpose: of the stream that a delay is drawn from.
-        worker: whose.
-        what: what they are, for errors.
+        value: a number, which is the constant value, or a delay.
+        seed: seed of the run.
+        purpose: purpose of the stream from which a delay is drawn.
+        worker: index of the worker.
+        what: name of the values in errors.
 
     Attributes:
-        what: as given.
-        next: returns the next value.
-        negligible: a random value up to this, 10^-9 of the mean of the block that it is one of, may be lost in the
-            rounding of the clock; a number may not.
+        what: name of the values in errors.
+        next: function that returns the next value.
+        negligible: largest value that may be lost in the rounding of the clock: 10^-9 of the mean of the current
+            block of draws; 0 for a number.
     """
 
     __slots__ = ("_block", "_blocks", "_first", "negligible", "next", "what")

@@ -13,27 +13,27 @@ from stalegrad.simulator.timing.clock import READS, are_seconds, check_advance
 
 
 class Server(Protocol):
-    """What timers use of the server."""
+    """The part of the server that timers use."""
 
     synchrony: Synchrony
     inbox: deque[Event]
 
     @property
     def workers(self) -> Sized:
-        """All of them."""
+        """All workers."""
 
     def refuse(self, event: Event | None, decision: object, why: str) -> NoReturn:
-        """Raise ValueError about a decision; None stands for the start of the program."""
+        """Raise ValueError about a decision on an event; an event of None stands for the start of the program."""
 
     def time_out(self, tag: Hashable) -> None:
-        """A timer has run out."""
+        """Handle a timer that has run out."""
 
 
 class Timers:
-    """Timers by tag.
+    """The timers by tag.
 
     Attributes:
-        instant: a moment, and how many timers of no time have been set at it.
+        instant: a time in seconds, and the number of timers of 0 s that have been set at it.
     """
 
     def __init__(self, calendar: Calendar, server: Server) -> None:
@@ -42,12 +42,12 @@ class Timers:
         self.instant = (-1.0, 0)
 
     def set(self, event: Event | None, decision: Decision) -> None:
-        """Set the timer that a decision asks for, in place of one with the same tag."""
+        """Set the timer that a decision requests; it replaces a timer with the same tag."""
         server, seconds, tag, now = self.server, builtin(decision.wake_after), decision.tag, self.calendar.now
         if not are_seconds(seconds):
             server.refuse(event, decision, "wake_after must be finite seconds of at least 0")
         if not isinstance(tag, Hashable):
-            server.refuse(event, decision, "tag must be hashable: a text or a number, say")
+            server.refuse(event, decision, "tag must be hashable: for example a text or a number")
         check_advance(now, seconds, f"wake_after of synchrony {server.synchrony.name!r}")
         if seconds == 0:
             moment, count = self.instant
@@ -59,17 +59,17 @@ class Timers:
                 )
         if tag in self.calls:
             self.calls.pop(tag).callbacks = ()
-        elif server.inbox:  # it may have run out, and wait for its turn
+        elif server.inbox:  # the timer may have run out, with its timeout in the inbox
             server.inbox = deque(waiting for waiting in server.inbox if waiting != Timeout(tag))
         self.calls[tag] = self.calendar.at(seconds, TIMEOUT_RANK, self.run_out, tag)
 
     def run_out(self, tag: Hashable) -> None:
-        """It is time for a timer."""
+        """Remove a timer that has run out, and tell the server."""
         del self.calls[tag]
         self.server.time_out(tag)
 
     def stop(self) -> None:
-        """Stop all timers, those included that have run out and wait for their turn."""
+        """Stop all timers, and remove timeouts from the inbox."""
         for call in self.calls.values():
             call.callbacks = ()
         self.calls.clear()

@@ -1,4 +1,4 @@
-"""The trace: what happened when. It is all that the replay knows of time."""
+"""The trace: the tables of all events with their times. The replay knows nothing else about time."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from stalegrad.simulator.timing.limits import ROWS
 
 
 class Trace:
-    """Columnar tables of messages, updates and absences, and the spec they came from. It cannot be changed.
+    """Columnar tables of messages, updates and absences, and the spec of the simulation. It is immutable.
 
     Args:
         messages: columns ``worker, read_version, read_time, finish_time, receive_time, update,
             staleness, steps, fate``, one row per message, times in seconds. ``update`` is the index j of
-            the update j -> j + 1 that consumed it (the first is 0), -1 (as ``staleness``) if none did; ``steps``
-            counts its local mini-batch gradients, 1 without local steps; ``fate`` is ``used``, ``discarded``,
-            ``cancelled``, ``lost`` (its worker left before it was sent) or ``pending``. Rows are sorted by
-            (read_time, worker); those in which both are equal keep the order given, which is that in which the
-            worker computed them.
+            the update j -> j + 1 that consumed the message (the first is 0); it and ``staleness`` are -1 if none
+            did. ``steps`` counts the local mini-batch gradients, 1 without local steps. ``fate`` is ``used``,
+            ``discarded``, ``cancelled``, ``lost`` (the worker left before it was sent) or ``pending``. Rows are
+            sorted by (read_time, worker); rows in which both are equal must be in the order in which the worker
+            computed them, and keep it.
         updates: columns ``time, messages, gradients``, one row per update, and ``start`` if updates take time: an
-            update is under way from ``start`` to ``time``, when the new version appears.
-        workers: their number, at most 10,000,000; by default one more than the largest that occurs.
-        end: when the observation ended, in seconds; by default the time of the last update.
-        spec: where the trace came from: a mapping of what JSON can hold.
-        absences: columns ``worker, leave_time, return_time``, one row for each time that a worker was away: from
-            when to when, in seconds; ``return_time`` is NaN if it was away at the end. Default: nobody ever was.
-        resolution: seconds to which measured times are rounded, e.g. 0.001: :meth:`verify` then lets times
-            contradict one another by up to twice that.
+            update lasts from ``start`` to ``time``, when the new version appears.
+        workers: number of workers, at most 10,000,000; by default one more than the largest that occurs.
+        end: end of the observation, in seconds; by default the time of the last update.
+        spec: origin of the trace: a mapping of values that JSON can hold.
+        absences: columns ``worker, leave_time, return_time``, in seconds, one row for each absence of a worker;
+            ``return_time`` is NaN if the worker was absent at the end. Default: no absences.
+        resolution: seconds to which measured times are rounded, e.g. 0.001; :meth:`verify` allows contradictions
+            between times up to twice that.
 
-    A log of a real cluster becomes a trace by :meth:`from_log`.
+    :meth:`from_log` makes a trace of a real cluster's log.
 
     Raises:
-        TraceError: if a column or another argument has a wrong type or range, naming it; that the rows go together
-            is checked by :meth:`verify`.
+        TraceError: if a column or another argument has a wrong type or range; it names the argument. Whether the
+            rows are consistent is checked by :meth:`verify`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Trace:
         absences: Columns | None = None,
         update_starts: Sequence[float] | None = None,
     ) -> Self:
-        """Build the trace of a simulation from the columns of its messages, in the order in which they began."""
+        """Build the trace of a simulation from its messages' columns, in the order in which the messages began."""
         used = columns["update"] >= 0
         count = np.bincount(columns["update"][used], minlength=len(update_times))
         steps = np.bincount(columns["update"][used], columns["steps"][used], minlength=len(update_times))
@@ -111,7 +111,7 @@ class Trace:
         if update_starts is not None:
             updates["start"] = np.asarray(update_starts, float)
         trace = cls(columns, updates, workers=workers, end=end, spec=spec, absences=absences)
-        trace._given = None  # nobody else has seen the order of the rows
+        trace._given = None  # a user has not seen the order of these rows
         return trace
 
     @classmethod
@@ -127,20 +127,20 @@ class Trace:
         resolution: float = 0.0,
         **about: Any,
     ) -> Self:
-        """Build the trace of a parameter server's log, and verify it; ``docs/logs.md`` says what is derived.
+        """Build and verify the trace of a parameter server's log; ``docs/logs.md`` lists the columns derived.
 
         Args:
-            source: a DataFrame or a file (CSV, the same in gzip, Parquet): one row per message.
-            columns: what a column is -> its name in the log. One column may stand for several moments.
-            unit: of times that are numbers: ``s``, ``ms``, ``us`` or ``ns``; default: as columns say, or seconds.
+            source: a DataFrame or a file (CSV, gzipped CSV, Parquet): one row per message.
+            columns: names of columns in the log, by meaning. One column may stand for several moments.
+            unit: unit of numeric times: ``s``, ``ms``, ``us`` or ``ns``; default: as columns' names say, or ``s``.
             read_version: ``newest`` if the log has no versions, and workers read the newest one.
-            per_update: without a column ``update``: messages of an update, or ``equal times`` of applying.
-            origin: the time that becomes 0 s, as the log has it; default: the earliest read.
+            per_update: without a column ``update``: messages per update, or ``equal times`` of applying.
+            origin: time in the log that becomes 0 s; default: the earliest read.
             resolution: seconds to which times are rounded.
-            **about: ``workers``, ``end`` (default: the last time) and ``absences``, as of the class.
+            **about: ``workers``, ``end`` (default: the last time) and ``absences``, as for the class.
 
         Raises:
-            ValueError: naming the row, or the column that is missing and cannot be derived.
+            ValueError: if a row is wrong, or a column is missing and cannot be derived; it names it.
             FileNotFoundError: if there is no such file.
 
         Example:
@@ -163,17 +163,17 @@ class Trace:
 
     @property
     def end(self) -> float:
-        """When the observation ended, in seconds."""
+        """The end of the observation, in seconds."""
         return self._end
 
     @property
     def resolution(self) -> float:
-        """Seconds to which the times are rounded, 0 if they are exact."""
+        """The number of seconds to which times are rounded; 0 if they are exact."""
         return self._resolution
 
     @cached_property
     def messages(self) -> pd.DataFrame:
-        """One row per message, in the order of (read_time, worker, which the worker computed first)."""
+        """One row per message, sorted by read_time, then worker, then the order in which the worker computed."""
         return pd.DataFrame(self._messages)
 
     @cached_property
@@ -183,16 +183,16 @@ class Trace:
 
     @cached_property
     def absences(self) -> pd.DataFrame:
-        """One row for each time that a worker was away."""
+        """One row per absence of a worker."""
         return pd.DataFrame(self._absences)
 
     def column(self, name: str) -> np.ndarray:
-        """Return a column of the message table as a numpy array that cannot be written to."""
+        """Return a column of the message table as a read-only NumPy array."""
         return self._messages[name]
 
     @property
     def update_times(self) -> npt.NDArray[np.float64]:
-        """Return the time of every update, in seconds, as a numpy array."""
+        """The time of every update, in seconds, as a NumPy array."""
         return self._updates["time"]
 
     @cached_property
@@ -206,7 +206,7 @@ class Trace:
 
     @property
     def staleness(self) -> npt.NDArray[np.int64]:
-        """Return the staleness of every used message, in the order of gradient ids."""
+        """The staleness of every used message, in the order of gradient ids."""
         return self._messages["staleness"][self.used]
 
     def staleness_histogram(self) -> pd.Series[float]:
@@ -224,10 +224,10 @@ class Trace:
         }
 
     def busy(self) -> pd.DataFrame:
-        """Return how each worker spent its time, as fractions of the time that it was there, from its joining on.
+        """Return how each worker spent its time, as fractions of the time in which it was present.
 
-        Columns: ``used`` (computing what was used, or still may be), ``wasted`` (cancelled, discarded or lost),
-        ``idle``; NaN for a worker that never joined.
+        Columns: ``used`` (computing messages that were used or may still be), ``wasted`` (computing messages that
+        were cancelled, discarded or lost), ``idle``; NaN for a worker that never joined.
         """
         g = self._messages
         finish = np.where(np.isnan(g["finish_time"]), self.end, np.minimum(g["finish_time"], self.end))
@@ -236,7 +236,7 @@ class Trace:
         present = np.full(self.workers, np.nan)
         for worker, time in zip(g["worker"][::-1], g["read_time"][::-1], strict=True):
             present[worker] = self.end - time
-        for worker, leave, back in zip(*self._absences.values(), strict=True):  # those before joining do not count
+        for worker, leave, back in zip(*self._absences.values(), strict=True):  # not those before joining
             since = max(leave, self.end - present[worker])
             present[worker] -= max((self.end if math.isnan(back) else back) - since, 0.0)
         present[present <= 0] = np.nan
@@ -250,11 +250,11 @@ class Trace:
         return table
 
     def idle_fraction(self) -> pd.Series[float]:
-        """Return the fraction of its time that each worker neither computes nor is absent."""
+        """Return the fraction of the time of its presence in which each worker does not compute."""
         return self.busy()["idle"]
 
     def anatomy(self) -> Anatomy:
-        """Return what staleness consists of (computing, travelling, waiting, ...), and whose work is used.
+        """Return the parts of staleness (computing, travelling, waiting, ...), and which work was used.
 
         Raises:
             TraceError: if the trace fails :meth:`verify`.
@@ -262,7 +262,7 @@ class Trace:
         return Anatomy(self.verify())
 
     def summary(self) -> dict[str, float]:
-        """Return the trace in a few numbers."""
+        """Return a summary of the trace in a few numbers."""
         staleness, busy = self.staleness, self.busy().mean()
         some = len(staleness) > 0
         return {
@@ -291,15 +291,15 @@ class Trace:
     # Checks
 
     def verify(self) -> Self:
-        """Check that the trace can have happened: simulated or measured, the same laws hold.
+        """Check that the trace is consistent; simulated and measured traces obey the same laws.
 
-        Times may contradict one another by rounding: by 1e-12 of their magnitude
+        Times may contradict each other by rounding: by 1e-12 of their magnitude
         (:data:`~stalegrad.simulator.timing.clock.TOLERANCE`) plus twice the ``resolution`` of the trace. A trace
         that has been verified is not verified again.
 
         Raises:
-            TraceError: naming the first row that breaks a law, counted from 0 in the table that was given, and the
-                law.
+            TraceError: if a row breaks a law; it names the law and the first such row of the table that was given,
+                counted from 0.
         """
         if not self._verified:
             consistency.verify(
@@ -314,10 +314,10 @@ class Trace:
     # Storage
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the trace to a directory of Parquet files and their checksums; it appears whole or not at all.
+        """Write the trace to a directory of Parquet files and checksums, completely or not at all.
 
         Raises:
-            FileExistsError: if something else than a trace is there already.
+            FileExistsError: if the path exists and is not a trace.
         """
         path = Path(path)
         about = {"workers": self.workers, "end": self.end, "resolution": self.resolution}
@@ -334,12 +334,12 @@ class Trace:
         """Read a trace that :meth:`save` wrote.
 
         Args:
-            path: its directory.
-            at_most: rows that each table may hold (100 bytes each), so that a foreign file cannot take all memory.
+            path: directory of the trace.
+            at_most: largest number of rows of each table (100 bytes each), so that no file can take all memory.
 
         Raises:
-            FileNotFoundError: if there is none.
-            TraceError: if a file is damaged, foreign, of another format or too large, or the trace fails
+            FileNotFoundError: if there is no trace.
+            TraceError: if a file is damaged, not of a trace, of another format or too large, or the trace fails
                 :meth:`verify`.
         """
         from stalegrad.simulator.timing import storage

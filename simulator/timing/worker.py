@@ -1,4 +1,4 @@
-"""A worker of the simulation: it carries out its program."""
+"""A worker of the simulation: it executes its program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stalegrad.simulator.timing.log import CANCELLED, LOST, Log, Message
 
 
 class Server(Protocol):
-    """What a worker uses of the server."""
+    """The part of the server that a worker uses."""
 
     membership: bool
     version: int
@@ -27,14 +27,14 @@ class Server(Protocol):
     busy: bool
 
     def tell(self, event: Event) -> None:
-        """Let the server deal with an event."""
+        """Let the server handle an event."""
 
     def check_idle(self) -> None:
-        """Raise ValueError if there will never be an update."""
+        """Raise ValueError if there have been too many messages without an update."""
 
 
 class Engine(Protocol):
-    """What a worker uses of the engine."""
+    """The part of the engine that a worker uses."""
 
     env: simpy.Environment
     cluster: Cluster
@@ -44,31 +44,31 @@ class Engine(Protocol):
     instant: bool
 
     def upload(self, message: Message) -> None:
-        """Carry messages to the server."""
+        """Transfer messages to the server."""
 
     def departed(self, worker: Worker) -> None:
-        """A worker that was to finish its job first has done so."""
+        """Let a worker leave that has finished its last job first."""
 
 
 class Worker:
     """One worker.
 
     Attributes:
-        index: which.
-        version: the version held; meaningless unless ``present``.
+        index: index of the worker.
+        version: version that it holds; undefined unless ``present``.
         present: whether it has joined and its program has not ended.
-        unanswered: uploads that no model has answered yet; ``asked`` questions and ``models`` have come so far.
-        local_steps: mini-batch gradients of a message.
-        job: the message that it computes.
-        task: what its program asked for then: ``steps`` gradients, ``at_most`` so many seconds, and whether it
-            ``sends`` them; ``simple``: one gradient, however long it takes.
-        finished: the last message computed and not yet sent.
+        unanswered: number of uploads not yet answered; ``asked`` and ``models``: questions and models received.
+        local_steps: number of mini-batch gradients of a message.
+        job: message that it is computing.
+        task: last action ``Compute`` of its program: ``steps`` gradients in ``at_most`` seconds, and whether it
+            ``sends`` them; ``simple``: one gradient, without a limit of time.
+        finished: last message computed and not yet sent.
         waiting: whether its program waits for a model or a question.
-        suspended: the message that its program waits for the server to see.
-        stay: how often it has left: models on their way to an earlier stay do not reach it.
-        draining: whether it leaves as soon as its job is done and sent.
-        resume: sends its program a value and returns the next action.
-        timer: draws times that depend on the clock, ``timed`` so far, of mean ``usual``; None: see ``blocks``.
+        suspended: message that the server must handle before its program continues.
+        stay: number of times that it has left; models sent during an earlier stay do not reach it.
+        draining: whether it leaves as soon as its job is finished and sent.
+        resume: function that sends its program a value and returns the next action.
+        timer: function that draws times that depend on the clock, ``timed`` so far, of mean ``usual``, or None.
     """
 
     __slots__ = (
@@ -113,14 +113,14 @@ class Worker:
         self.go_on(None)
 
     def leave(self) -> None:
-        """The program has ended: this worker takes part no longer."""
+        """Stop taking part, because the program has ended."""
         self.drop()
         self.present = False
         if self.server.membership:
             self.server.tell(Left(self.index))
 
     def depart(self, *, deliver: bool) -> None:
-        """Leave: what it is at is lost, and what it has not sent is lost or delivered."""
+        """Leave: the job in progress is lost, and messages not yet sent are lost or delivered."""
         job, log, unsent = self.job, self.log, self.finished
         if deliver and unsent is not None:
             self.finished = None
@@ -138,11 +138,11 @@ class Worker:
             self.server.tell(Left(self.index))
 
     def go_on(self, value: int | None, behind: tuple[Message, ...] = ()) -> None:
-        """Let the program go on until it computes or waits.
+        """Let the program continue until it computes or waits.
 
         Args:
-            value: what its last ``yield`` gives.
-            behind: what is sent after that.
+            value: result of its last ``yield``.
+            behind: messages that are sent after that.
         """
         server = self.server
         if server.spent:
@@ -200,12 +200,12 @@ class Worker:
             self.engine.departed(self)
 
     def drop(self) -> None:
-        """Cancel what has been computed and not yet sent."""
+        """Cancel the messages computed and not yet sent."""
         self.log.note(self.log.fate, self.finished, CANCELLED)
         self.finished = None
 
     def take_on(self, task: Compute) -> None:
-        """Let the jobs be such ones from now on."""
+        """Check a task and use it for the jobs from now on."""
         steps, at_most = builtin(task.steps), builtin(task.at_most)
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
             self.refuse(task, f"steps must be a whole number from 1 to {MOST_STEPS}")
@@ -216,7 +216,7 @@ class Worker:
         self.simple = steps == 1 and at_most is None
 
     def refuse(self, action: Any, why: str) -> NoReturn:
-        """Raise ValueError about what the program asks for."""
+        """Raise ValueError about an action of the program."""
         raise ValueError(
             f"synchrony {self.engine.synchrony.name!r} lets worker {self.index} do {action!r} at "
             f"{self.engine.now!r} s: {why}"
@@ -253,7 +253,7 @@ class Worker:
         engine.env.schedule(message, WORKER_RANK + index, duration)  # type: ignore[arg-type]
 
     def draw(self, begin: float) -> float:
-        """Return the next compute time, that of a gradient which is begun at this moment."""
+        """Return the next compute time, for a gradient that begins at ``begin``, in seconds."""
         if self.timer is not None:
             duration = self.timer(begin)
             self.timed += 1
@@ -267,7 +267,7 @@ class Worker:
         return next(self.times)
 
     def duration(self) -> tuple[float, int]:
-        """Draw how long the job takes, and how many whole gradients it then has."""
+        """Draw the duration of the job in seconds, and the number of gradients completed in it."""
         now = self.engine.now
         total, done = self.draw(now), 0
         while total <= self.at_most:
@@ -278,7 +278,7 @@ class Worker:
         return self.at_most, done
 
     def check_reads(self, now: float) -> None:
-        """Raise ValueError if this worker has read so often at this moment that time will never advance."""
+        """Raise ValueError if this worker has read too often at this moment: time would never advance."""
         self.reads = self.reads + 1 if now == self.reads_time else 2
         self.reads_time = now
         if self.reads > READS:
@@ -288,7 +288,7 @@ class Worker:
             )
 
     def finish(self, message: Message) -> None:
-        """End a job."""
+        """End a job and let the program continue."""
         engine, log = self.engine, self.log
         self.job = None
         log.finish_time[message.number] = engine.now = engine.env.now
@@ -317,7 +317,7 @@ class Worker:
     # What comes from the server
 
     def take(self, version: int, cancel: bool) -> None:
-        """Have a model: drop the job, if it is to be; go on, if the program waits."""
+        """Receive a model; cancel the job if asked to, or continue a program that waits."""
         self.version = version
         self.models += 1
         if self.unanswered:
@@ -338,13 +338,13 @@ class Worker:
                 self.compute()
 
     def ask(self) -> None:
-        """Hear a question."""
+        """Receive a question from the server."""
         self.asked += 1
         if self.waiting:
             self.waiting = False
             self.go_on(None)
 
     def seen(self) -> None:
-        """Go on, now that the server has dealt with what was sent."""
+        """Continue, after the server has handled the message sent."""
         self.suspended = None
         self.go_on(None)

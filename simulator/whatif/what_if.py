@@ -199,7 +199,7 @@ def _labelled(contestants: Contestants) -> dict[str, Synchrony | Method]:
             raise ValueError(f"synchronies has {twice} twice: give a mapping, label -> synchrony")
         contestants = dict(named)
     if not contestants:
-        raise ValueError("synchronies is empty: give one at least, e.g. [KAsync(4)]")
+        raise ValueError("synchronies is empty: give at least one, e.g. [KAsync(4)]")
     for contestant in contestants.values():
         if not isinstance(contestant, Synchrony | Method):
             raise ValueError(

@@ -1,6 +1,6 @@
-"""Availability: when the workers of a cluster are there.
+"""Availability: when the workers of a cluster are present.
 
-A new kind is a class in a file of its own and a line in ``registry.py``.
+A new kind is a class in its own file and a line in ``registry.py``.
 """
 
 import lazy_loader

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Presence(NamedTuple):
-    """When one worker is there.
+    """The times at which one worker is present.
 
     Attributes:
-        at_start: whether it is there at 0 s.
-        changes: the times, in seconds, rising, at which it leaves or returns, in turn; it may never end.
+        at_start: whether it is present at 0 s.
+        changes: times at which it leaves or returns, in turn, in seconds, ascending; the iterator may be endless.
     """
 
     at_start: bool
@@ -29,22 +29,22 @@ class Availability:
     """Base of all kinds of availability.
 
     Args:
-        departure: what becomes of the job in progress when its worker leaves. ``lost``: it ends there, and what
-            has been computed and not yet begun to travel is lost; ``delivered``: the worker finishes the job and
-            sends the message first (a graceful drain), and stays if it is to be back by then.
+        departure: fate of the job in progress when its worker leaves. ``lost``: the job ends, and messages whose
+            transfer has not begun are lost; ``delivered``: the worker first finishes the job and sends the message
+            (a graceful drain), and stays if its return is due by then.
     """
 
     departure: Literal["lost", "delivered"] = field(default="lost", kw_only=True)
 
     def presence(self, worker: int, workers: int, rng: np.random.Generator) -> Presence:
-        """Return when a worker is there.
+        """Return when a worker is present.
 
         Args:
-            worker: which.
-            workers: how many there are.
-            rng: its random stream for this purpose.
+            worker: index of the worker.
+            workers: number of workers.
+            rng: random stream of the worker for its availability.
         """
-        raise TypeError(f"{type(self).__name__} does not say when workers are there: define presence()")
+        raise TypeError(f"{type(self).__name__} does not say when workers are present: define presence()")
 
     def check(self, workers: int) -> None:
-        """Raise ValueError if that many workers do not go together with it, or nobody is ever there."""
+        """Raise ValueError if it does not fit this number of workers, or no worker is ever present."""

@@ -1,4 +1,4 @@
-"""Counts: how many workers are there, and from when."""
+"""Availability by counts: how many workers are present, and from when."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from stalegrad._core.specs import NonNegativeFloat, NonNegativeInt, PositiveFloa
 from stalegrad.simulator.timing.availability.base import Availability, Presence
 
 MOST_COUNTS = 100_000
-"""Counts at most: they stand in the spec."""
+"""Largest number of counts: they are part of the spec."""
 
 
 @spec
 class Counts(Availability):
-    """The number of workers that are there, from given times on: with k of them, workers 0 to k - 1.
+    """The number k of workers that are present, from given times on: they are workers 0 to k - 1.
 
     Args:
-        time: seconds from which a count holds, rising; the first is 0.
-        count: how many workers are there.
+        time: seconds from which each count holds, ascending; the first is 0.
+        count: number of workers that are present.
 
     Raises:
-        ValueError: naming the row (counted from 0) that is not allowed.
+        ValueError: for a row that is not allowed; it names the row, counted from 0.
 
     Example:
         >>> from stalegrad.simulator import Cluster, Counts
@@ -39,7 +39,7 @@ class Counts(Availability):
     count: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=MOST_COUNTS)]
 
     def check_fields(self) -> None:
-        """Raise ValueError unless times rise from 0 and somebody is there at some time."""
+        """Raise ValueError unless times ascend from 0 and some count is above 0."""
         if len(self.time) != len(self.count):
             lengths = f"{len(self.time)} times and {len(self.count)} counts"
             raise ValueError(f"counts has {lengths}: give one per time")
@@ -51,11 +51,11 @@ class Counts(Availability):
                 raise ValueError(f"row {row} of counts has time {times} of the row before")
         if not any(self.count):
             raise ValueError(
-                "availability of cluster: all workers are absent for ever; at least one must be there"
+                "availability of cluster: all workers are always absent; at least one must be present"
             )
 
     def check(self, workers: int) -> None:
-        """Raise ValueError if more workers are there than the cluster has."""
+        """Raise ValueError if a count exceeds the number of workers."""
         for row, count in enumerate(self.count):
             if count > workers:
                 raise ValueError(
@@ -68,7 +68,7 @@ class Counts(Availability):
         return max(self.count)
 
     def presence(self, worker: int, workers: int, rng: np.random.Generator) -> Presence:
-        """Return when the count passes this worker."""
+        """Return the times at which the count rises above this worker's index or falls to it."""
         there = np.asarray(self.count) > worker
         changes = np.flatnonzero(there[1:] != there[:-1]) + 1
         return Presence(bool(there[0]), iter(np.asarray(self.time)[changes].tolist()))
@@ -77,14 +77,14 @@ class Counts(Availability):
     def read(cls, file: str | os.PathLike[str], *, departure: Literal["lost", "delivered"] = "lost") -> Self:
         """Read a JSON file of counts at equal intervals.
 
-        ``{"metadata": {"gap_seconds": 600}, "data": [3, 4, 0, ...]}``: how many machines were there, every 600 s.
+        ``{"metadata": {"gap_seconds": 600}, "data": [3, 4, 0, ...]}``: number of machines present, every 600 s.
 
         Args:
-            file: at most 16 MiB.
+            file: path of the file, at most 16 MiB.
             departure: see :class:`Availability`.
 
         Raises:
-            ValueError: if it has another form, or an entry that is no count, naming it.
+            ValueError: if the file has another form, or an entry that is no count; it names the entry.
         """
         text = read_regular(Path(file), 1 << 24, "a file of counts")
         try:

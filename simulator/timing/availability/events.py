@@ -1,4 +1,4 @@
-"""Tables of events: who joins and who leaves, and when; importers of such tables."""
+"""Availability by events: which worker joins or leaves, and when; importers of such tables."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_EVENTS = 100_000
-"""Events of a table at most: they stand in the spec."""
+"""Largest number of events of a table: they are part of the spec."""
 
 LARGEST_FILE = 1 << 24
-"""Bytes of a file of events at most."""
+"""Largest number of bytes of a file of events."""
 
 WHAT = "a log of events"
 ALLOWED = (
     "a table with the columns time, worker and event, a header first, or rows of milliseconds, event, machine"
 )
-"""What a file of events may hold."""
+"""Allowed content of a file of events."""
 
 WORDS = {"join": "join", "add": "join", "leave": "leave", "remove": "leave"}
-"""Words of files, and what they stand for."""
+"""Events by the words used for them in files."""
 
 Event = Literal["join", "leave"]
 
 
 @spec
 class Events(Availability):
-    """A table of who joins and who leaves, and when.
+    """A table of the times at which workers join and leave.
 
-    A worker whose first event is a departure, or who has none, is there at the start.
+    A worker whose first event is a departure, or that has no event, is present at the start.
 
     Args:
-        time: seconds at which an event happens, finite and at least 0, in any order.
-        worker: who it happens to, 0 to the number of workers - 1.
-        event: ``join`` or ``leave``.
+        time: time of each event in seconds, finite and at least 0, in any order.
+        worker: worker of each event, 0 to the number of workers - 1.
+        event: ``join`` or ``leave``, for each event.
 
     Raises:
-        ValueError: naming the row (counted from 0) of an event that cannot have happened.
+        ValueError: for an event that is impossible; it names the row, counted from 0.
 
     Example:
         >>> from stalegrad.policies import Sync
@@ -80,20 +80,22 @@ class Events(Availability):
             time, worker, event = self.time[row], self.worker[row], self.event[row]
             before = last.get(worker)
             if before is not None and self.event[before] == event:
-                is_there = "is there" if event == "join" else "is absent"
+                is_there = "present" if event == "join" else "absent"
                 raise ValueError(
-                    f"row {row} of events: worker {worker} cannot {event} at {time!r} s: it {is_there} since row "
-                    f"{before}, {self.time[before]!r} s"
+                    f"row {row} of events: worker {worker} cannot {event} at {time!r} s: it has been {is_there} "
+                    f"since row {before}, {self.time[before]!r} s"
                 )
             if before is not None and self.time[before] == time:
-                raise ValueError(f"row {row} of events: worker {worker} joins and leaves at once, at {time!r} s")
+                raise ValueError(
+                    f"row {row} of events: worker {worker} joins and leaves at the same time, {time!r} s"
+                )
             last[worker] = row
 
     def _order(self) -> list[int]:
         return sorted(range(len(self.time)), key=lambda row: self.time[row])  # stable
 
     def check(self, workers: int) -> None:
-        """Raise ValueError for an unknown worker, or if nobody is ever there."""
+        """Raise ValueError for an unknown worker, or if no worker is ever present."""
         for row, worker in enumerate(self.worker):
             if worker >= workers:
                 raise ValueError(
@@ -103,12 +105,12 @@ class Events(Availability):
         never -= {w for w, e in zip(self.worker, self.event, strict=True) if e == "join"}
         if len(never) == workers:
             raise ValueError(
-                "availability of cluster: all workers are absent for ever; at least one must be there"
+                "availability of cluster: all workers are always absent; at least one must be present"
             )
 
     @property
     def workers(self) -> int:
-        """One more than the largest worker that has an event."""
+        """One more than the largest index of a worker with an event."""
         return max(self.worker, default=-1) + 1
 
     def presence(self, worker: int, workers: int, rng: np.random.Generator) -> Presence:
@@ -139,20 +141,21 @@ class Events(Availability):
     ) -> Self:
         """Read a log of machines that are added and removed.
 
-        Either with columns ``time``, ``worker`` and ``event`` (``join`` or ``add``, ``leave`` or ``remove``), rows
-        in any order, or a CSV file without a header, as spot-market traces have it: milliseconds, ``add`` or
-        ``remove``, name of the machine. Workers are 0, 1, ... or names of machines; a machine that is added takes
-        the lowest worker that is free. Empty lines and lines that begin with ``#`` are skipped.
+        The log is either a table with columns ``time``, ``worker`` and ``event`` (``join`` or ``add``, ``leave``
+        or ``remove``), rows in any order, or a CSV file without a header in the form of spot-market traces:
+        milliseconds, ``add`` or ``remove``, name of the machine. Workers are 0, 1, ... or names of machines; a
+        machine that is added takes the lowest free worker. Empty lines and lines that begin with ``#`` are
+        skipped.
 
         Args:
-            source: a DataFrame, or a file: CSV, the same in gzip, Parquet.
-            columns: what a column is -> its name in the log; ``timestamp``, ``node`` and others are known.
-            unit: of times that are numbers: ``s``, ``ms``, ``us`` or ``ns``; default: what the column says, or
-                seconds, from the start of the run. Of dates (ISO 8601), the first event is the start.
+            source: a DataFrame or a file (CSV, gzipped CSV, Parquet).
+            columns: names of columns in the log, by meaning; ``timestamp``, ``node`` and others are known.
+            unit: unit of numeric times: ``s``, ``ms``, ``us`` or ``ns``, from the start of the run; default: that
+                in the column's name, or seconds. If times are dates (ISO 8601), the first event is the start.
             departure: see :class:`Availability`.
 
         Raises:
-            ValueError: naming the row or line that cannot be read.
+            ValueError: if a row or line cannot be read; it names the row or line.
             FileNotFoundError: if there is no such file.
         """
         if not hasattr(source, "columns") and not starts_with(Path(os.fspath(source)), b"PAR1", WHAT):
@@ -169,10 +172,10 @@ class Events(Availability):
 
     @classmethod
     def measured(cls, name: str, *, departure: Literal["lost", "delivered"] = "lost") -> Self:
-        """Return preemptions of spot machines that come with the package.
+        """Return measured preemptions of spot machines that are part of the package.
 
         ``spot-p3``: 32 machines of AWS (p3) over 11.4 h; ``spot-g4dn``: 24 machines (g4dn) over 10.6 h; a machine
-        is there for about an hour (median). ``.workers`` tells how many workers they keep at most.
+        is present for about an hour (median). ``.workers`` is the largest number of machines present at once.
 
         Raises:
             ValueError: for an unknown name, with a suggestion.
@@ -203,7 +206,7 @@ Rows = tuple[list[float], list[int], list[str]]
 
 
 def _rows(text: str, file: str) -> list[Row]:
-    """Return the cells of a CSV text, with the number of their line."""
+    """Return the rows of a CSV text: number of the line, and cells."""
     rows = [
         (line, [cell.strip() for cell in cells])
         for line, cells in enumerate(csv.reader(io.StringIO(text)), 1)
@@ -230,7 +233,7 @@ def _named(table: LogTable, given: Mapping[str, str] | None, unit: str | None) -
 
 
 def _machines(file: str, rows: list[Row]) -> Rows:
-    """Return the events of a spot-market trace: milliseconds, what happens, which machine."""
+    """Return the events of a spot-market trace with columns milliseconds, event, machine."""
     events: list[tuple[str, float, str, str]] = []
     for line, cells in rows:
         place = f"{file}, line {line}"
@@ -244,16 +247,16 @@ def _machines(file: str, rows: list[Row]) -> Rows:
 
 
 def _lowest(events: list[tuple[str, float, str, str]]) -> Rows:
-    """Return the events of named machines, each of which takes the lowest worker that is free."""
+    """Return the events of named machines; a machine takes the lowest free worker."""
     columns: Rows = [], [], []
     taken: dict[str, int] = {}
     for place, time, word, machine in events:
         if word == "join":
             if machine in taken:
-                raise ValueError(f"{place}: {machine!r:.60} is added, but it is there already")
+                raise ValueError(f"{place}: {machine!r:.60} is added, but it is present already")
             taken[machine] = _lowest_free(taken.values())
         elif machine not in taken:
-            raise ValueError(f"{place}: {machine!r:.60} is removed, but it is not there")
+            raise ValueError(f"{place}: {machine!r:.60} is removed, but it is not present")
         columns[0].append(time)
         columns[1].append(taken[machine] if word == "join" else taken.pop(machine))
         columns[2].append(word)

@@ -17,14 +17,14 @@ AVAILABILITIES: Registry[type[Availability]] = Registry(
     },
     key="availability",
 )
-"""The kinds of availability by name; ``AVAILABILITIES.register`` adds one of your own."""
+"""The kinds of availability by name; ``AVAILABILITIES.register`` adds your own."""
 
 
 def as_availability(value: Any) -> Availability:
-    """Return the availability that a value stands for: itself, or a table as in TOML.
+    """Return the availability that a value stands for: an availability, or a table as in TOML.
 
     Raises:
-        ValueError: for anything else, naming it.
+        ValueError: for any other value; it names the value.
     """
     if isinstance(value, Availability):
         return value

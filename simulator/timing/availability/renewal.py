@@ -1,4 +1,4 @@
-"""Alternating renewal: every worker is up for a random time, down for another, and so on."""
+"""Availability as alternating renewal: every worker is up for a random time, down for another, and so on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stalegrad.simulator.timing.availability.base import Availability, Presence
 from stalegrad.simulator.timing.delays import as_delay, as_table
 
 PERIODS = 256
-"""Periods are drawn so many at once; a constant, because it is part of what a seed means."""
+"""Periods drawn at once; a constant, because it is part of what a seed means."""
 
 SAMPLE = 4_096
-"""Periods out of which the one is chosen that is under way at 0 s."""
+"""Periods drawn to choose the period in progress at 0 s."""
 
 
 @spec
@@ -25,11 +25,11 @@ class Renewal(Availability):
     """Every worker is up for a random time, then down for one, then up again, independently of the others.
 
     Args:
-        up: delay of the time that a worker is there, in seconds.
-        down: delay of the time until it returns.
-        start: ``up``: all workers are there at 0 s, at the beginning of a period. ``stationary``: each is there
-            with probability E[up] / (E[up] + E[down]), within a period chosen in proportion to its length out of
-            4,096 that are drawn.
+        up: delay of the time for which a worker is present, in seconds.
+        down: delay of the time until it returns, in seconds.
+        start: state at 0 s. ``up``: all workers are present, at the beginning of a period. ``stationary``: each
+            is present with probability E[up] / (E[up] + E[down]), within a period that is chosen out of 4,096
+            drawn ones with probability proportional to its length.
 
     Example:
         >>> from stalegrad.policies import Async
@@ -45,7 +45,7 @@ class Renewal(Availability):
     start: Literal["up", "stationary"] = "up"
 
     def check_fields(self) -> None:
-        """Raise ValueError unless both are delays, of finite means where these are needed."""
+        """Raise ValueError unless ``up`` and ``down`` are delays, with finite means if these are needed."""
         for name in ("up", "down"):
             try:
                 delay = as_delay(getattr(self, name))
@@ -63,7 +63,7 @@ class Renewal(Availability):
                 )
 
     def share(self) -> float:
-        """Return the share of the time that a worker is there in the long run, E[up] / (E[up] + E[down])."""
+        """Return the long-run share of time for which a worker is present, E[up] / (E[up] + E[down])."""
         up, down = _mean(self.up, "up"), _mean(self.down, "down")
         return up / (up + down)
 
@@ -81,7 +81,7 @@ class Renewal(Availability):
     def _changes(
         self, worker: int, rng: np.random.Generator, first: Delay, second: Delay, now: float
     ) -> Iterator[float]:
-        """Yield the ends of periods, the first of which begins now."""
+        """Yield the ends of periods in seconds; the first period begins at ``now``."""
         what = f"worker {worker}"
         while True:
             for one, other in zip(
@@ -106,7 +106,7 @@ def _times(delay: Delay, rng: np.random.Generator, size: int, what: str) -> Any:
     """Return periods of a delay.
 
     Raises:
-        ValueError: for one that is not a finite time above 0, naming the worker.
+        ValueError: for a period that is not a finite time above 0; it names the worker.
     """
     times = np.asarray(delay.sample(rng, size), float)
     wrong = ~((times > 0) & (times < np.inf))

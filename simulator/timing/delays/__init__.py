@@ -1,6 +1,6 @@
 """Delays: distributions of random times.
 
-A new one is a class in a file of its family and a line in ``registry.py``.
+A new delay is a class in the file of its family and a line in ``registry.py``.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The values that may stand for a delay."""
+"""Conversions of delays: from the values that may stand for a delay, and to tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stalegrad.simulator.timing.delays.registry import DELAYS
 
 
 def as_table(value: Any) -> Any:
-    """Return a field of a spec as TOML holds it: delays as tables, tuples as lists, all else as it is.
+    """Return a field of a spec in the form of TOML: delays as tables, tuples as lists, others unchanged.
 
     Raises:
         ValueError: if a delay exists in this process only.
@@ -33,7 +33,7 @@ def as_delay(value: Any) -> Delay:
             function ``f(rng, size)``; or a table as in TOML, ``{"delay": "exponential", "scale": 1.0}``.
 
     Raises:
-        ValueError: for anything else, naming it.
+        ValueError: for any other value; it names the value.
     """
     if isinstance(value, Delay):
         return value
@@ -58,7 +58,7 @@ def as_delay(value: Any) -> Delay:
 
 
 def always_zero(delay: Delay) -> bool:
-    """Return whether a delay is known to take 0 seconds always."""
+    """Return whether a delay is known to be always 0 seconds."""
     if isinstance(delay, Scipy):
         return bool(delay.distribution().sf(0.0) == 0)
     return isinstance(delay, Deterministic) and delay.value == 0

@@ -1,4 +1,4 @@
-"""Delays of other libraries and of users: distributions of scipy.stats, functions."""
+"""Delays of other libraries and of users: distributions of scipy.stats, and functions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from stalegrad._core.specs import builtin, spec, unknown_name
 class Scipy(Delay):
     """A ``scipy.stats`` distribution by name, e.g. ``Scipy("invgauss", {"mu": 0.5})``.
 
-    Passing the frozen distribution itself, ``compute=scipy.stats.invgauss(0.5)``, means the same.
+    A frozen distribution, ``compute=scipy.stats.invgauss(0.5)``, means the same.
 
     Args:
-        name: of a distribution of ``scipy.stats``.
-        parameters: its parameters by name, finite numbers.
+        name: name of a distribution of ``scipy.stats``.
+        parameters: parameters of the distribution by name, finite numbers.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Scipy(Delay):
             raise ValueError(f"scipy.stats.{self.name} has support from {low}: a time must not be negative")
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw."""
+        """Draw times."""
         return np.asarray(self.distribution().rvs(size=size, random_state=rng), float)
 
     def distribution(self) -> Any:
@@ -83,24 +83,24 @@ def _named_numbers(where: str, parameters: Any) -> tuple[tuple[str, float], ...]
 
 @spec
 class Function(Delay):
-    """A user's own ``function(rng, size) -> times``, given as itself or as ``"module:function"``.
+    """A user's ``function(rng, size) -> times``, given directly or by its name, ``"module:function"``.
 
-    A name is imported, and so executed, when the first time is drawn.
+    The module of a name is imported, and so executed, when the first time is drawn.
 
     Args:
-        function: takes a ``numpy.random.Generator`` and a number of times, and returns that many, in seconds. In a
-            spec its name, ``"module:function"``.
+        function: function that takes a ``numpy.random.Generator`` and a size, and returns an array of times,
+            (size,), in seconds; or its name, ``"module:function"``, as in a spec.
     """
 
     function: Any
 
     @property
     def ahead(self) -> bool:
-        """False: it may count its calls."""
+        """False: the function may depend on the number of its calls."""
         return False
 
     def check_fields(self) -> None:
-        """Raise ValueError unless it is a function or the name of one."""
+        """Raise ValueError unless ``function`` is callable or the name of a function."""
         if isinstance(self.function, str):
             check_function_name("function", self.function)
         elif not callable(self.function):
@@ -123,9 +123,9 @@ class Function(Delay):
         return times
 
     def settings(self) -> dict[str, Any]:
-        """Return the function by its name.
+        """Return the name of the function.
 
         Raises:
-            ValueError: if it has none.
+            ValueError: if the function has no name that can be imported.
         """
         return {"function": name_of(self.function)}

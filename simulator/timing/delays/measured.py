@@ -1,4 +1,4 @@
-"""Measured times: a delay that draws from them, text files of them, and factors that come with the package."""
+"""Measured times: a delay that draws from them, text files of them, and factors that are part of the package."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stalegrad._core.specs import PositiveFloat, PositiveInt, spec, unknown_name
 from stalegrad.simulator.timing.delays.reading import checksum, numbers, path_of, read
 
 INLINE_SAMPLES = 1_000
-"""Largest number of measured values that stand in a spec itself; more live in a file beside it."""
+"""Largest number of measured values in a spec; more are kept in a file."""
 
 ALLOWED = "one time a line, a finite number of seconds of at least 0; a comment starts with #"
-"""What a file of times may hold."""
+"""Allowed content of a file of times."""
 
 
 @spec
@@ -26,14 +26,14 @@ class Empirical(Delay):
     """Draws with replacement from measured times.
 
     Args:
-        samples: the times, in seconds: a list, an array, a column of a DataFrame.
-        file: instead, a regular text file (UTF-8, at most 64 MiB) with one time a line; blank lines and what
-            follows a ``#`` are skipped.
-        sha256: its checksum, if you want it verified; filled in when the file is read.
-        weights: how often each of ``samples`` counts, in any unit; by default all alike.
+        samples: measured times in seconds: a list, an array, or a column of a DataFrame.
+        file: path of a text file in place of ``samples`` (UTF-8, at most 64 MiB), with one time per line; blank
+            lines and the text after a ``#`` are skipped.
+        sha256: checksum of the file, if it is to be verified; filled in when the file is read.
+        weights: relative weight of each of ``samples``; by default equal.
 
     Raises:
-        ValueError: for a value that is not allowed, naming the sample, or the file and its line.
+        ValueError: for a value that is not allowed; it names the sample, or the file and its line.
         FileNotFoundError: if there is no such file.
     """
 
@@ -44,10 +44,10 @@ class Empirical(Delay):
 
     @classmethod
     def measured(cls, name: str, median: PositiveFloat = 1.0) -> Self:
-        """Return a delay that comes with the package, scaled to ``median`` seconds.
+        """Return a measured delay that is part of the package, scaled to ``median`` seconds.
 
-        ``nn-training-times``: times of 995,328 trainings of a network over the median of four repetitions, in
-        346 weighted values that keep mean and maximum exactly and the quantiles to 0.2 % (its file says more).
+        ``nn-training-times``: times of 995,328 trainings of a network, divided by the median of four repetitions,
+        as 346 weighted values that keep mean and maximum exactly and the quantiles to 0.2 % (see its file).
         """
         factors, weights = load_factors(name)
         scale = validate("median", PositiveFloat, median)
@@ -55,15 +55,15 @@ class Empirical(Delay):
 
     @classmethod
     def thinned(cls, samples: npt.ArrayLike, most: PositiveInt = 1_000) -> Self:
-        """Return a delay of at most ``most`` weighted values that stand for any number of measured times.
+        """Return a delay of at most ``most`` weighted values that represent any number of measured times.
 
-        Up to 1,000 times (what a spec can hold) are kept as they are. Of more, neighbours in order of size become
-        one value, their mean, in groups that grow from single times at either end towards the middle: the mean,
-        the minimum and the maximum stay, and a quantile moves by the width of its group at most.
+        Up to 1,000 times (the limit of a spec) are kept unchanged. If there are more, the sorted times are divided
+        into groups, and each group becomes its mean. Groups are single times at either end and grow towards the
+        middle: mean, minimum and maximum are kept, and a quantile changes by at most the width of its group.
 
         Args:
-            samples: the times, in seconds.
-            most: number of values, 64 to 1,000.
+            samples: measured times, in seconds.
+            most: largest number of values, 64 to 1,000.
         """
         if isinstance(most, bool) or not isinstance(most, int) or not 64 <= most <= INLINE_SAMPLES:
             raise ValueError(f"most = {most!r} is not allowed: a whole number of 64 to {INLINE_SAMPLES}")
@@ -76,7 +76,7 @@ class Empirical(Delay):
         return cls(samples=np.clip(means, times[edges[:-1]], times[edges[1:] - 1]), weights=sizes)
 
     def check_fields(self) -> None:
-        """Read the file, if one is given; raise ValueError if there is nothing to draw from."""
+        """Read the file, if one is given; raise ValueError if there are no times to draw from."""
         if self.file is None:
             if self.sha256 is not None:
                 raise ValueError(f"sha256 of empirical = {self.sha256!r} is not allowed without a file")
@@ -102,7 +102,7 @@ class Empirical(Delay):
             raise ValueError(f"weights of empirical sum to {sum(self.weights)}: allowed is a finite sum")
 
     def times(self) -> Floats:
-        """Return the measured times (of the file as it was when the delay was made)."""
+        """Return the measured times in seconds (those of the file at the time when the delay was made)."""
         return load_times(self.file, self.sha256) if self.file is not None else np.asarray(self.samples, float)
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
@@ -114,7 +114,7 @@ class Empirical(Delay):
         return float(np.average(self.times(), weights=self.weights or None))
 
     def ppf(self, q: npt.ArrayLike) -> Floats:
-        """Return the least sample that at least a (weighted) fraction ``q`` does not exceed."""
+        """Return the smallest sample t such that at least a (weighted) fraction ``q`` of samples is <= t."""
         times = self.times()
         order = np.argsort(times)
         upto = np.cumsum(self._shares()[order])
@@ -147,10 +147,10 @@ class Empirical(Delay):
 
 @functools.lru_cache(maxsize=4_096)
 def load_times(file: str, sha256: str) -> Floats:
-    """Return the times of a file, one a line; read once per checksum.
+    """Return the times of a file with one time per line; the file is read once per checksum.
 
     Raises:
-        ValueError: if a line is no time, or the checksum is another.
+        ValueError: if a line is not a time, or the checksum differs.
     """
     text = read("empirical", file, sha256, ALLOWED)
     times = [_time(file, number, line) for number, line in enumerate(text.splitlines(), 1) if _stripped(line)]
@@ -160,10 +160,10 @@ def load_times(file: str, sha256: str) -> Floats:
 
 
 def load_factors(name: str) -> tuple[list[float], list[float]]:
-    """Return slow-down factors (time / median) and how many measurements each of them stands for.
+    """Return slow-down factors (time / median), and the number of measurements that each represents.
 
     Args:
-        name: ``nn-training-times``.
+        name: name of the measured delay: ``nn-training-times``.
 
     Raises:
         ValueError: for an unknown name, with a suggestion.
@@ -193,7 +193,7 @@ def _time(file: str, number: int, line: str) -> float:
             f"{file}, line {number}: {text!r:.80} is not a number; allowed is {ALLOWED}{hint}"
         ) from None
     if not 0 <= time < math.inf:
-        raise ValueError(f"{file}, line {number}: {text!r:.80} is not allowed, but only {ALLOWED}")
+        raise ValueError(f"{file}, line {number}: {text!r:.80} is not allowed: give {ALLOWED}")
     return time
 
 
@@ -203,10 +203,10 @@ def _empty(values: Any) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _group_edges(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Return where ``count`` sorted times are cut: into single ones at the ends, ever larger groups inwards.
+    """Return the edges of groups of ``count`` sorted times: single times at both ends, larger groups inwards.
 
-    A group that begins r times from its end holds floor(1 + r / s) of them, with the largest s that makes at most
-    ``most`` groups.
+    A group that begins r times away from its end holds floor(1 + r / s) times, with the largest s that gives at
+    most ``most`` groups.
     """
     half = count // 2
 

@@ -1,4 +1,4 @@
-"""Delays whose times depend on each other: a chain of states, correlation from job to job."""
+"""Delays whose times depend on each other: a Markov chain of states, and correlation between successive jobs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from stalegrad._core.specs import Correlation, PositiveFloat, kebab, plain, spec
 from stalegrad.simulator.timing.delays.convert import always_zero, as_delay, as_table
 
 MOST_PARTS = 100
-"""Delays that a delay may be made of, in all."""
+"""Largest number of delays that a delay may consist of, in all."""
 
 FORGOTTEN = 1_000
-"""Mean stays of all states after which a Markov chain has forgotten its state: it begins again."""
+"""Mean stays of all states together after which a Markov chain restarts, as independent of its past."""
 
 Common = Callable[..., np.random.Generator]
 
@@ -33,30 +33,30 @@ class Memory(Delay):
     remembers = True
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Raise TypeError: times in order are what ``blocks`` or ``timer`` give."""
+        """Raise TypeError: ``blocks`` or ``timer`` return the times in order."""
         raise TypeError(f"{type(self).__name__} gives times that depend on each other: draw no independent ones")
 
     def settings(self) -> dict[str, Any]:
-        """Return the fields as plain tables, those of inner delays, too."""
+        """Return the fields, including inner delays, as plain tables."""
         return plain({name: as_table(value) for name, value in super().settings().items()})
 
 
 @spec
 class MarkovModulated(Memory):
-    """Every worker switches between delays: fast and slow, say.
+    """A delay that switches between the delays of several states, for example fast and slow ones.
 
-    A worker stays in a state for a random time, then goes to one of the others, each as likely. It begins in the
-    stationary distribution: in a state with probability proportional to its mean stay.
+    A worker stays in a state for a random time, then changes to one of the other states with equal probability. It
+    begins in the stationary distribution: in a state with probability proportional to its mean stay.
 
     Args:
-        states: the delay of each state, two or more.
-        mean_stay: of each state, in ``unit``.
-        unit: ``jobs``: stays are geometric, in gradients computed, at least 1. ``seconds``: stays are exponential,
-            in simulated seconds, which pass while a worker waits, too; the state in which a gradient begins
-            decides how long it takes. At each second a worker's state is then the same under every synchrony.
+        states: delay of each state, two or more.
+        mean_stay: mean stay in each state, in ``unit``.
+        unit: unit of stays. ``jobs``: stays are geometric, in gradients computed, at least 1. ``seconds``: stays
+            are exponential, in simulated seconds, and pass while a worker waits, too; a gradient takes a time of
+            the state in which it begins. The state at each second is then the same under every synchrony.
 
     Raises:
-        ValueError: for a value that is not allowed, naming it.
+        ValueError: for a value that is not allowed; it names the value.
 
     Example:
         >>> from stalegrad.simulator import Exponential, MarkovModulated
@@ -97,7 +97,7 @@ class MarkovModulated(Memory):
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """The stationary share of every state: of jobs, or of seconds."""
+        """The stationary share of every state, in jobs or in seconds."""
         return tuple(stay / sum(self.mean_stay) for stay in self.mean_stay)
 
     @property
@@ -115,11 +115,11 @@ class MarkovModulated(Memory):
         return changed(self, states=tuple(state.of_worker(worker) for state in self.states))
 
     def realise(self, rng: np.random.Generator) -> Delay:
-        """Draw the machines of the states."""
+        """Return the delay with this run's draw of the machine in every state."""
         return changed(self, states=tuple(state.realise(rng) for state in self.states))
 
     def blocks(self, rng: np.random.Generator) -> Iterator[Floats]:
-        """Yield the times of one worker in order; one by one, if those of a state cannot be drawn ahead."""
+        """Yield the times of one worker in order; one by one if the times of a state cannot be drawn ahead."""
         if self.clocked:
             raise TypeError("markov-modulated depends on when a job begins: use timer")
         draw, size = self.timer(rng, _no_stream), BLOCK if self.ahead else 1
@@ -127,7 +127,7 @@ class MarkovModulated(Memory):
             yield np.array([draw(0.0) for _ in range(size)])
 
     def timer(self, rng: np.random.Generator, common: Common) -> Timer:
-        """Return a function that draws from the state of the moment."""
+        """Return a function that draws a time from the current state."""
         chain, *own = rng.spawn(1 + len(self.states))
         draw = [state.timer(stream, common) for state, stream in zip(self.states, own, strict=True)]
         state_at = self._by_jobs(chain) if self.unit == "jobs" else self._by_seconds(chain)
@@ -147,11 +147,11 @@ class MarkovModulated(Memory):
     def _check_marginal(self) -> None:
         if self.clocked:
             raise TypeError(
-                "MarkovModulated by the clock has no distribution of its own: it depends on when jobs begin"
+                "MarkovModulated by the clock has no distribution: its times depend on when jobs begin"
             )
 
     def _visits(self, rng: np.random.Generator) -> Iterator[int]:
-        """Yield the states in the order in which they are visited."""
+        """Yield the states in the order of their visits."""
         state = int(rng.choice(len(self.states), p=self.shares))
         while True:
             yield state
@@ -165,7 +165,7 @@ class MarkovModulated(Memory):
 
     def _by_seconds(self, rng: np.random.Generator) -> Callable[[float], int]:
         visits, long, shortest = self._visits(rng), FORGOTTEN * sum(self.mean_stay), min(self.mean_stay)
-        ends, states = [0.0], [0]  # of the stays so far: a job that is cancelled lets time go back
+        ends, states = [0.0], [0]  # of the stays so far; begin decreases after a cancelled job
 
         def state_at(begin: float) -> int:
             nonlocal visits
@@ -189,12 +189,12 @@ class Correlated(Memory):
     """A delay whose successive times are correlated: an autoregressive Gaussian copula of order 1.
 
     z_0 ~ N(0, 1), z_{n+1} = phi z_n + sqrt(1 - phi^2) e_n with e_n ~ N(0, 1), and the time of job n is
-    F^{-1}(Phi(z_n)), F being the distribution of ``base``. Times have that distribution whatever phi is; the lag-1
-    autocorrelation of z is phi, and that of the times somewhat less.
+    F^{-1}(Phi(z_n)), where F is the distribution of ``base``. Times have that distribution for every phi. The
+    lag-1 autocorrelation of z is phi; that of the times is somewhat smaller.
 
     Args:
-        base: the delay of a single time; it needs quantiles (``ppf``).
-        phi: between -1 and 1.
+        base: delay of a single time, with quantiles (``ppf``).
+        phi: lag-1 autocorrelation of z, between -1 and 1.
 
     Raises:
         ValueError: for a value that is not allowed, or a base without quantiles.
@@ -228,17 +228,17 @@ class Correlated(Memory):
             raise ValueError(f"base of correlated = {self.base!r:.200} is not allowed: its median is {middle}")
 
     def realise(self, rng: np.random.Generator) -> Delay:
-        """Draw the machine of the base."""
+        """Return the delay with this run's draw of the machine of the base."""
         return changed(self, base=self.base.realise(rng))
 
     def blocks(self, rng: np.random.Generator) -> Iterator[Floats]:
         """Yield the times of one worker in order."""
         for normals in self.normals(rng):
-            shares = np.minimum(scipy.special.ndtr(normals), 1 - 2**-53)  # 1 would be an infinite time
+            shares = np.minimum(scipy.special.ndtr(normals), 1 - 2**-53)  # 1 would give an infinite time
             yield self.base.ppf(shares)
 
     def normals(self, rng: np.random.Generator) -> Iterator[Floats]:
-        """Yield the copula's normals z, 256 at once."""
+        """Yield the copula's normal values z, in blocks of 256."""
         last, rest = float(rng.standard_normal()), math.sqrt(1 - self.phi**2)
         while True:
             fresh = (rest * rng.standard_normal(BLOCK)).tolist()
@@ -247,20 +247,20 @@ class Correlated(Memory):
             last = found[-1]
 
     def distribution(self) -> Any:
-        """Return that of the base."""
+        """Return the distribution of the base."""
         return self.base.distribution()
 
     def expectation(self) -> float:
-        """Return that of the base."""
+        """Return the expectation of the base."""
         return float(self.base.expectation())
 
     def sf(self, t: npt.ArrayLike) -> Floats:
-        """Return that of the base."""
+        """Return the survival function of the base."""
         return np.asarray(self.base.sf(t))
 
 
 def inner_delay(where: str, value: Any) -> Delay:
-    """Return an inner delay, which may be given as a table, a number and so on."""
+    """Return an inner delay, given in any form that :func:`as_delay` takes."""
     try:
         delay = as_delay(value)
     except RecursionError:
@@ -271,14 +271,14 @@ def inner_delay(where: str, value: Any) -> Delay:
 
 
 def check_parts(delay: Delay) -> None:
-    """Raise ValueError if a delay is made of more than :data:`MOST_PARTS` others."""
+    """Raise ValueError if a delay consists of more than :data:`MOST_PARTS` delays."""
     if sum(1 for _ in itertools.islice(delay.parts(), MOST_PARTS + 1)) > MOST_PARTS:
         kind = kebab(type(delay).__name__)
-        raise ValueError(f"{kind} is made of more than {MOST_PARTS} delays: at most so many are allowed")
+        raise ValueError(f"{kind} consists of more than {MOST_PARTS} delays: at most {MOST_PARTS} are allowed")
 
 
 def changed(delay: Any, **changes: Any) -> Delay:
-    """Return a delay with some fields changed, or itself if none is another."""
+    """Return a delay with some fields changed, or the delay itself if no field differs."""
     same = all(getattr(delay, name) == value for name, value in changes.items())
     found: Delay = delay if same else replace(delay, **changes)
     return found

@@ -1,7 +1,7 @@
-"""Delays given by parameters. All times are simulated seconds.
+"""Parametric delays. All times are simulated seconds.
 
-A simulation calls :meth:`Delay.sample`; theory uses :meth:`Delay.expectation` and :meth:`Delay.sf`. The two sides
-are written independently (numpy draws, scipy knows the distribution) and the tests compare them.
+A simulation calls :meth:`Delay.sample`; theory uses :meth:`Delay.expectation` and :meth:`Delay.sf`. The two are
+written independently (NumPy draws, SciPy computes the distribution), and the tests compare them.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Spread = Annotated[PositiveFloat, Field(ge=1e-150, le=1e150)]
 
 @spec
 class Deterministic(Delay):
-    """Always ``value`` seconds.
+    """Deterministic: always ``value`` seconds.
 
     Args:
-        value: every time, in seconds.
+        value: seconds of every time, at least 0.
     """
 
     value: NonNegativeFloat
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Return a constant array; no draw is made."""
+        """Return a constant array; nothing is drawn."""
         return np.full(size, self.value)
 
     def expectation(self) -> float:
@@ -40,7 +40,7 @@ class Deterministic(Delay):
         return self.value
 
     def sf(self, t: npt.ArrayLike) -> Floats:
-        """Return 1 before the value, 0 from it on."""
+        """Return 1 below the value and 0 from it on."""
         return (np.asarray(t) < self.value).astype(float)
 
 
@@ -49,13 +49,13 @@ class Exponential(Delay):
     """Exponential with mean ``scale``: memoryless, the delay of most closed forms.
 
     Args:
-        scale: the mean, in seconds.
+        scale: mean, in seconds.
     """
 
     scale: PositiveFloat = 1.0
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw."""
+        """Draw times."""
         return rng.exponential(self.scale, size)
 
     def distribution(self) -> Any:
@@ -65,18 +65,18 @@ class Exponential(Delay):
 
 @spec
 class ShiftedExponential(Delay):
-    """``shift`` + exponential with mean ``scale``: a fixed amount of work plus a random straggle.
+    """``shift`` + exponential with mean ``scale``: a fixed amount of work plus a random delay.
 
     Args:
-        shift: the least time, in seconds.
-        scale: mean of what comes on top, in seconds.
+        shift: smallest time, in seconds.
+        scale: mean of the exponential part, in seconds.
     """
 
     shift: NonNegativeFloat = 1.0
     scale: PositiveFloat = 1.0
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw."""
+        """Draw times."""
         return self.shift + rng.exponential(self.scale, size)
 
     def distribution(self) -> Any:
@@ -89,15 +89,15 @@ class Pareto(Delay):
     """Pareto type I: P(X > t) = (scale / t)^shape for t >= scale. Infinite mean if ``shape`` <= 1.
 
     Args:
-        shape: the tail index: moments of this order and above are infinite.
-        scale: the least time, in seconds.
+        shape: tail index: moments of this order and above are infinite.
+        scale: smallest time, in seconds.
     """
 
     shape: PositiveFloat
     scale: PositiveFloat = 1.0
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw."""
+        """Draw times."""
         return self.scale * (1.0 + rng.pareto(self.shape, size))
 
     def distribution(self) -> Any:
@@ -107,18 +107,18 @@ class Pareto(Delay):
 
 @spec
 class Gamma(Delay):
-    """Gamma by its ``mean`` and coefficient of variation ``cv`` (shape 1/cv^2).
+    """Gamma with ``mean`` and coefficient of variation ``cv`` (shape 1/cv^2).
 
     Args:
-        mean: in seconds.
-        cv: standard deviation over mean.
+        mean: mean, in seconds.
+        cv: coefficient of variation: standard deviation over mean.
     """
 
     mean: PositiveFloat
     cv: Spread
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw."""
+        """Draw times."""
         return rng.gamma(self.cv**-2, self.mean * self.cv**2, size)
 
     def distribution(self) -> Any:
@@ -128,18 +128,18 @@ class Gamma(Delay):
 
 @spec
 class Erlang(Delay):
-    """Sum of ``shape`` exponential stages, of mean ``mean`` in all.
+    """Sum of ``shape`` exponential stages, with mean ``mean`` in all.
 
     Args:
         shape: number of stages.
-        mean: of their sum, in seconds.
+        mean: mean of the sum, in seconds.
     """
 
     shape: Annotated[PositiveInt, Field(le=2**53)]
     mean: PositiveFloat = 1.0
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw."""
+        """Draw times."""
         return rng.gamma(self.shape, self.mean / self.shape, size)
 
     def distribution(self) -> Any:
@@ -149,18 +149,18 @@ class Erlang(Delay):
 
 @spec
 class HyperExponential(Delay):
-    """With probability ``weights[i]`` exponential of mean ``means[i]``: new-shorter-than-used.
+    """Exponential with mean ``means[i]``, with probability ``weights[i]``: new-shorter-than-used.
 
     Args:
-        weights: probabilities, which sum to 1.
-        means: in seconds, one for each weight.
+        weights: probabilities of the branches; they sum to 1.
+        means: means of the branches, in seconds, one per weight.
     """
 
     weights: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
     means: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 
     def check_fields(self) -> None:
-        """Raise ValueError unless the weights belong to the means and sum to 1."""
+        """Raise ValueError unless there is one weight per mean and the weights sum to 1."""
         if len(self.weights) != len(self.means):
             raise ValueError(
                 f"hyper-exponential has {len(self.weights)} weights and {len(self.means)} means: "
@@ -186,10 +186,10 @@ class HyperExponential(Delay):
 
 @spec
 class LogNormal(Delay):
-    """exp(Normal): median ``median`` seconds, standard deviation ``sigma`` of the logarithm.
+    """Log-normal, exp(Normal): median ``median`` seconds, standard deviation ``sigma`` of the logarithm.
 
     Args:
-        median: in seconds.
+        median: median, in seconds.
         sigma: standard deviation of the logarithm.
     """
 
@@ -197,7 +197,7 @@ class LogNormal(Delay):
     sigma: PositiveFloat = 1.0
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw."""
+        """Draw times."""
         return rng.lognormal(math.log(self.median), self.sigma, size)
 
     def distribution(self) -> Any:
@@ -210,15 +210,16 @@ class Weibull(Delay):
     """Weibull: P(X > t) = exp(-(t / scale)^shape).
 
     Args:
-        shape: below 1 the longer a gradient has taken, the longer it still takes; 1 is exponential.
-        scale: the time that a share 1 / e of all exceeds, in seconds.
+        shape: shape parameter; 1 is exponential; below 1, the longer a gradient has taken, the longer it still
+            takes.
+        scale: time that a share 1 / e of all times exceeds, in seconds.
     """
 
     shape: PositiveFloat
     scale: PositiveFloat = 1.0
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw."""
+        """Draw times."""
         return self.scale * rng.weibull(self.shape, size)
 
     def distribution(self) -> Any:
@@ -231,8 +232,8 @@ class Uniform(Delay):
     """Uniform on [low, high].
 
     Args:
-        low: the least time, in seconds.
-        high: the greatest, above ``low``.
+        low: smallest time, in seconds.
+        high: largest time, in seconds, above ``low``.
     """
 
     low: NonNegativeFloat
@@ -244,7 +245,7 @@ class Uniform(Delay):
             raise ValueError(f"high of uniform = {self.high} is not allowed: it must exceed low = {self.low}")
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw."""
+        """Draw times."""
         return rng.uniform(self.low, self.high, size)
 
     def distribution(self) -> Any:
@@ -257,14 +258,14 @@ class TwoLevelGamma(Delay):
     """Random machines times random tasks: the cluster model of DANA and Gap-Aware.
 
     With ``machine_cv`` > ``task_cv`` every worker draws its own mean once per run, Gamma(mean,
-    machine_cv), and each gradient takes Gamma(that mean, task_cv); otherwise each gradient draws its mean
-    first (Gamma(mean, task_cv)), then its time around it with ``machine_cv``. ``machine_cv = 0`` is
-    the papers' homogeneous cluster; 0.6 (task 0.1) their heterogeneous one.
+    machine_cv), and each gradient takes Gamma(that mean, task_cv). Otherwise each gradient draws its mean
+    first, Gamma(mean, task_cv), then its time around that mean with ``machine_cv``. ``machine_cv = 0`` is
+    the papers' homogeneous cluster; 0.6 (task 0.1) is their heterogeneous one.
 
     Args:
-        mean: of all times, in seconds.
+        mean: mean of all times, in seconds.
         task_cv: coefficient of variation between the gradients of a worker.
-        machine_cv: coefficient of variation between workers; 0: they are alike.
+        machine_cv: coefficient of variation between workers; 0 if all are equal.
 
     Reference: the CVB method of Ali et al., Task execution time modeling for heterogeneous computing
     systems, 2000.
@@ -275,12 +276,12 @@ class TwoLevelGamma(Delay):
     machine_cv: Annotated[NonNegativeFloat, Field(le=1e150)] = 0.6
 
     def check_fields(self) -> None:
-        """Raise ValueError for a coefficient of variation whose square is no number."""
+        """Raise ValueError for a coefficient of variation whose square overflows or underflows."""
         if self.machine_cv != 0:
             validate("machine_cv of two-level-gamma", Spread, self.machine_cv)
 
     def realise(self, rng: np.random.Generator) -> Delay:
-        """Draw this worker's machine, if machines vary more than tasks."""
+        """Return the delay on this worker's machine, drawn if machines vary more than tasks."""
         if self.machine_cv == 0:
             return Gamma(self.mean, self.task_cv)
         if self.machine_cv > self.task_cv:
@@ -289,7 +290,7 @@ class TwoLevelGamma(Delay):
         return self
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
-        """Draw tasks, each on a machine of its own."""
+        """Draw tasks, each on its own machine."""
         outer, inner = sorted((self.task_cv, self.machine_cv), reverse=True)
         means = Gamma(self.mean, outer).sample(rng, size)
         return means if inner == 0 else means * Gamma(1.0, inner).sample(rng, size)

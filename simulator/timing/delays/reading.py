@@ -1,4 +1,4 @@
-"""Files and lists of measured times, as users give them: checked, or refused by what is wrong with them."""
+"""Checks of the files and lists of measured times that users give."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stalegrad._core.files import read_regular
 from stalegrad.simulator.timing.logs.sources import decoded
 
 LARGEST_FILE = 2**26
-"""Largest number of bytes of a file of times: about six million of them."""
+"""Largest number of bytes of a file of times, enough for about six million times."""
 
 LARGEST = float(np.finfo(float).max)
 
@@ -28,7 +28,7 @@ def path_of(owner: str, value: Any) -> str:
         value: a text or a path.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other value.
     """
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str) or not path or "\0" in path:
@@ -40,7 +40,7 @@ def checksum(owner: str, file: str, expected: str | None) -> str:
     """Return the SHA-256 of a file.
 
     Raises:
-        ValueError: if it is not the expected one, or the file cannot be read.
+        ValueError: if the checksum is not the expected one, or the file cannot be read.
         FileNotFoundError: if there is no such file.
     """
     found = hashlib.sha256(_content(owner, file)).hexdigest()
@@ -53,13 +53,13 @@ def read(owner: str, file: str, sha256: str, allowed: str) -> str:
     """Return the text of a file, which must have this checksum.
 
     Args:
-        owner: name of the delay that has the file.
-        file: its path.
-        sha256: its checksum.
-        allowed: what the file may hold, for errors.
+        owner: name of the delay that has the file, for errors.
+        file: path of the file.
+        sha256: checksum of the file.
+        allowed: allowed content of the file, for errors.
 
     Raises:
-        ValueError: if the checksum is another, or it is no text in UTF-8.
+        ValueError: if the checksum differs, or the file is not text in UTF-8.
     """
     content = _content(owner, file)
     if hashlib.sha256(content).hexdigest() != sha256:
@@ -80,12 +80,12 @@ def numbers(where: str, values: Any, above_zero: bool = False) -> Floats:
     """Return numbers as an array.
 
     Args:
-        where: what they are, for errors, e.g. ``samples of empirical``.
+        where: name of the numbers in errors, e.g. ``samples of empirical``.
         values: a list or a one-dimensional array of finite numbers of at least 0.
-        above_zero: whether 0 is refused, too.
+        above_zero: whether 0 is an error, too.
 
     Raises:
-        ValueError: naming the first number that is not allowed.
+        ValueError: for a number that is not allowed; it names the first such number.
     """
     least = "greater than 0" if above_zero else "of at least 0"
     array = isinstance(getattr(values, "ndim", None), int) and hasattr(values, "tolist")

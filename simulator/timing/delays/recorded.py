@@ -1,4 +1,4 @@
-"""Measured times in their order: a user's own, and those of four production jobs that come with the package."""
+"""Measured times in their order: a user's times, and those of four production jobs in the package."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from stalegrad.simulator.timing.delays.reading import checksum, numbers, path_of
 from stalegrad.simulator.timing.delays.step_times import ALLOWED, StepTimes, from_csv, from_frame
 
 JOBS = tuple(f"alibaba-job-{number}" for number in range(1, 5))
-"""Measured jobs that come with the package."""
+"""Measured jobs that are part of the package."""
 
 
 @spec
 class Recorded(Memory):
     """Measured times in the order in which they were measured.
 
-    Worker i replays record i, from its first time on, so that step n of all workers is what it was; at the end it
-    begins again.
+    Worker i replays record i from its first time on, so that the times of step n of all workers belong together. A
+    record begins again at its end.
 
     Args:
         times: seconds: a list for all workers, a list of one list per worker, or a DataFrame with columns
             ``worker``, ``step`` and ``seconds``, rows in any order (without ``worker``: one record for all;
             without ``step``: rows in order). Columns may be called ``rank``, ``iteration``, ``duration`` etc.
-        file: instead, a CSV file with such columns (UTF-8, at most 64 MiB).
-        sha256: its checksum, if you want it verified; filled in when the file is read.
-        job: instead, a measured job, see :meth:`measured`.
-        scale: every time is multiplied by it: seconds per unit of the record.
-        worker: the one record that is replayed, whoever has this delay.
-        start: ``first``, or ``random``: every worker begins at a random place of its record.
-        wrap: whether a record begins again at its end; if not, a worker that needs more is an error, raised before
-            the simulation where the budget tells.
+        file: path of a CSV file with such columns, in place of ``times`` (UTF-8, at most 64 MiB).
+        sha256: checksum of the file, if it is to be verified; filled in when the file is read.
+        job: name of a measured job, in place of ``times``; see :meth:`measured`.
+        scale: factor on every time: seconds per unit of the record.
+        worker: index of the one record that every worker with this delay replays.
+        start: place where a worker begins: ``first``, or ``random`` for a random place of its record.
+        wrap: whether a record begins again at its end. If not, a worker that needs more times raises an error,
+            before the simulation if the budget shows it.
 
     Raises:
-        ValueError: for a value that is not allowed, naming the worker and number, or the row or line.
+        ValueError: for a value that is not allowed; it names the worker and number, or the row or line.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -68,10 +68,11 @@ class Recorded(Memory):
         """Return the mini-batch times of ten workers of a production training job.
 
         Args:
-            name: ``alibaba-job-1`` (a straggler emerges; 300 steps), ``-2`` (lasting differences; 238), ``-3``
-                (several stragglers; 248) or ``-4`` (fluctuation; 2,182). Every tenth iteration was logged.
-            scale: the median time, in seconds: the record holds ratios to the job's median.
-            settings: ``worker``, ``start`` and ``wrap``, as of the class.
+            name: ``alibaba-job-1`` (one worker becomes a straggler; 300 steps), ``-2`` (lasting differences; 238
+                steps), ``-3`` (several stragglers; 248 steps) or ``-4`` (fluctuation; 2,182 steps). Every tenth
+                iteration was logged.
+            scale: median time, in seconds: the record holds ratios to the job's median.
+            settings: ``worker``, ``start`` and ``wrap``, as for the class.
 
         Raises:
             ValueError: for an unknown name, with a suggestion.
@@ -88,7 +89,7 @@ class Recorded(Memory):
         return cls(job=name, scale=scale, **settings)
 
     def check_fields(self) -> None:
-        """Read what is given; raise ValueError if a worker would have nothing to replay."""
+        """Read the times; raise ValueError if a record has no time above 0."""
         given = [name for name in ("times", "file", "job") if not _missing(getattr(self, name))]
         if len(given) != 1:
             raise ValueError(f"recorded takes one of times, file and job, but got {' and '.join(given) or 'none'}")
@@ -116,7 +117,7 @@ class Recorded(Memory):
 
     @property
     def ahead(self) -> bool:
-        """Whether times may be drawn before they are needed: not if they may end."""
+        """Whether times may be drawn before they are needed: not if the record may end."""
         return self.wrap
 
     @functools.cached_property
@@ -138,7 +139,7 @@ class Recorded(Memory):
         if self.worker is not None or not self.records.own:
             return self
         self._check_worker(worker)
-        own = copy.copy(self)  # what is in it has been checked
+        own = copy.copy(self)  # its fields have been checked
         object.__setattr__(own, "worker", worker)
         return own
 
@@ -146,7 +147,7 @@ class Recorded(Memory):
         """Return the times of the one record that is replayed, in seconds.
 
         Raises:
-            ValueError: if there are several.
+            ValueError: if there are several records.
         """
         if self.worker is None and self.records.own:
             raise ValueError("recorded has one record per worker: say which, of_worker(0) for example")
@@ -164,11 +165,11 @@ class Recorded(Memory):
             place = (place + BLOCK) % len(times)
 
     def expectation(self) -> float:
-        """Return the mean of the times; of all workers' times, if there are several records."""
+        """Return the mean of the times, over all workers if there are several records."""
         return float(self._pooled().mean())
 
     def sf(self, t: npt.ArrayLike) -> Floats:
-        """Return the fraction of times above ``t``; of all workers' times, if there are several records."""
+        """Return the fraction of times above ``t``, over all workers if there are several records."""
         times = np.sort(self._pooled())
         return np.asarray((len(times) - np.searchsorted(times, np.asarray(t), side="right")) / len(times))
 
@@ -201,16 +202,16 @@ class Recorded(Memory):
 
 
 def measured_cv(quantile: npt.ArrayLike) -> Any:
-    """Return how much production jobs vary: a quantile of the coefficient of variation over 100 jobs.
+    """Return a quantile of the coefficient of variation of times over 100 production jobs.
 
-    It is the coefficient of variation of mini-batch times over the ten workers of an iteration, mean over the
-    iterations of a job. A sweep over it asks how a method does on clusters from calm to rough.
+    The coefficient of variation of a job is that of mini-batch times over the ten workers of an iteration,
+    averaged over its iterations. A sweep over quantiles compares methods on clusters from uniform to irregular.
 
     Args:
-        quantile: one or several shares of the jobs, 0 to 1; between multiples of 0.05 it is interpolated.
+        quantile: one or several shares of the jobs, 0 to 1; values between multiples of 0.05 are interpolated.
 
     Returns:
-        A number; of several, a list.
+        A number, or a list of numbers for several quantiles.
 
     Raises:
         ValueError: for a share outside 0 to 1.
@@ -236,7 +237,7 @@ def _missing(value: Any) -> bool:
 
 
 def _inline(times: Any) -> tuple[Any, ...]:
-    """Return times that are given as a list, lists or a DataFrame as one tuple, or one per worker."""
+    """Convert times given as a list, lists or a DataFrame to one tuple, or one tuple per worker."""
     if hasattr(times, "columns"):
         found = from_frame(times)
         tuples = tuple(tuple(own.tolist()) for own in found.times)

@@ -33,4 +33,4 @@ DELAYS: Registry[type[Delay]] = Registry(
     },
     key="delay",
 )
-"""The delays by name; ``DELAYS.register`` adds one of your own, ``DELAYS.to_table`` writes one to a spec."""
+"""The delays by name; ``DELAYS.register`` adds your own, ``DELAYS.to_table`` writes one to a spec."""

@@ -1,4 +1,4 @@
-"""Slow-downs that workers feel together: a delay that depends on the clock."""
+"""Slow-downs that workers share: a delay that depends on the clock."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from stalegrad.simulator.timing.delays.memory import Common, Memory, changed, ch
 
 @spec
 class Shared(Memory):
-    """A delay times a slow-down that all workers of a group feel in the same period.
+    """A delay times a slow-down that all workers of a group share in the same period.
 
-    Time is cut into periods of ``period`` simulated seconds. In each a group has one factor, drawn independently;
-    a gradient that begins in it takes that many times as long.
+    Time is divided into periods of ``period`` simulated seconds. In each period a group has one factor, drawn
+    independently; the time of a gradient that begins in the period is multiplied by it.
 
     Args:
-        base: the delay of a single time without the slow-down.
+        base: delay of a single time without the slow-down.
         factor: distribution of the factors, e.g. ``Empirical([1, 1, 1, 4])``; any delay without memory.
-        period: seconds, of all groups from 0 on.
-        group: a whole number, the group of all who have this delay; or a list of one per worker of the cluster.
-            Groups are the same wherever they have the same number; a Shared inside another one has its own.
+        period: length of a period in simulated seconds; the first begins at 0 s, for all groups.
+        group: group of all workers that have this delay, a whole number; or a list of one group per worker of the
+            cluster. Delays with the same group number share the factors; a Shared inside another one has its own
+            groups.
 
     Raises:
-        ValueError: for a value that is not allowed, naming it.
+        ValueError: for a value that is not allowed; it names the value.
 
     Example:
         >>> from stalegrad.simulator import Cluster, Empirical, Gamma, Shared
@@ -60,14 +61,14 @@ class Shared(Memory):
 
     @property
     def clocked(self) -> bool:
-        """True: the period in which a job begins decides."""
+        """True: times depend on the period in which a job begins."""
         return True
 
     def of_worker(self, worker: int) -> Delay:
-        """Return the delay of one worker, of its group.
+        """Return the delay of one worker, with the group of this worker.
 
         Raises:
-            ValueError: if the list of groups has none for this worker.
+            ValueError: if the list of groups has no entry for this worker.
         """
         group = self.group
         if isinstance(group, tuple):
@@ -77,11 +78,11 @@ class Shared(Memory):
         return changed(self, base=self.base.of_worker(worker), group=group)
 
     def realise(self, rng: np.random.Generator) -> Delay:
-        """Draw the machine of the base."""
+        """Return the delay with this run's draw of the machine of the base."""
         return changed(self, base=self.base.realise(rng))
 
     def timer(self, rng: np.random.Generator, common: Common) -> Timer:
-        """Return a function that draws from the base, times the factor of the moment."""
+        """Return a function that draws from the base and multiplies by the factor of the period."""
         if isinstance(self.group, tuple):
             raise ValueError("shared has a group per worker: say which worker, of_worker(0) for example")
         level = sum(isinstance(part, Shared) for part in self.parts())
@@ -105,11 +106,11 @@ class Shared(Memory):
 
     def expectation(self) -> float:
         """Raise TypeError: the times depend on when jobs begin."""
-        raise TypeError("Shared has no distribution of its own: that of its times depends on when jobs begin")
+        raise TypeError("Shared has no distribution: its times depend on when jobs begin")
 
     def sf(self, t: npt.ArrayLike) -> Floats:
         """Raise TypeError: the times depend on when jobs begin."""
-        raise TypeError("Shared has no distribution of its own: that of its times depends on when jobs begin")
+        raise TypeError("Shared has no distribution: its times depend on when jobs begin")
 
     def _period_at(self, begin: float) -> int:
         periods = begin / self.period

@@ -16,15 +16,15 @@ from stalegrad.simulator.timing.logs.times import durations
 COLUMNS = ("worker", "step", "seconds")
 
 ALLOWED = "a table with the columns worker, step and seconds, comma-separated, a header first; # starts a comment"
-"""What a CSV file of step times may hold."""
+"""Allowed content of a CSV file of step times."""
 
 
 class StepTimes(NamedTuple):
     """Times in the order of their steps.
 
     Attributes:
-        times: of every worker, in seconds.
-        own: whether workers have their own; else there is one record for all.
+        times: one array per worker, in seconds.
+        own: whether every worker has its own times; otherwise one record is for all.
     """
 
     times: tuple[Floats, ...]
@@ -36,10 +36,10 @@ def from_csv(text: str, file: str) -> StepTimes:
 
     Args:
         text: a header, then rows; comma, semicolon or tab between columns.
-        file: where it comes from, for errors.
+        file: path of the file, for errors.
 
     Raises:
-        ValueError: naming the file, the line and the value that is not allowed.
+        ValueError: for a value that is not allowed; it names the file, the line and the value.
     """
     return step_times(csv_table(text, file, ALLOWED))
 
@@ -48,16 +48,16 @@ def from_frame(frame: Any) -> StepTimes:
     """Return the step times of a DataFrame; rows are counted from 0 in errors.
 
     Raises:
-        ValueError: naming the row and the value that is not allowed.
+        ValueError: for a value that is not allowed; it names the row and the value.
     """
     return step_times(frame_table(frame, "step times"))
 
 
 def step_times(table: LogTable) -> StepTimes:
-    """Return the step times of a table, as :func:`sorted_steps` reads it; workers are 0, 1, ... or names.
+    """Return the step times of a table, read by :func:`sorted_steps`; workers are 0, 1, ... or names.
 
     Raises:
-        ValueError: naming the row and the value that is not allowed, or the worker that is missing.
+        ValueError: for a value that is not allowed or a missing worker; it names the row and value, or the worker.
     """
     found = sorted_steps(table)
     check_workers(found.worker, table)
@@ -66,15 +66,15 @@ def step_times(table: LogTable) -> StepTimes:
 
 
 class SortedSteps(NamedTuple):
-    """Steps by worker, then step.
+    """Steps sorted by worker, then step.
 
     Attributes:
-        worker: index of the worker (rows,).
-        step: its number (rows,); counted from 0 for every worker if the table has none.
-        seconds: what it took (rows,).
+        worker: index of the worker, (rows,).
+        step: number of the step, (rows,); counted from 0 for every worker if the table has no such column.
+        seconds: duration of the step in seconds, (rows,).
         own: whether the table has a column of workers.
-        names: of the workers, if they are no whole numbers.
-        column: what the times were.
+        names: names of the workers, if these are not whole numbers.
+        column: column of the times in the table.
     """
 
     worker: Ints
@@ -88,25 +88,25 @@ class SortedSteps(NamedTuple):
 def sorted_steps(
     table: LogTable, columns: Mapping[str, str] | None = None, unit: str | None = None
 ) -> SortedSteps:
-    """Return the steps of a table, whose rows may be in any order.
+    """Return the steps of a table whose rows may be in any order.
 
-    Without a column of workers it is one record for all. Without a column of steps rows are in order. Workers that
-    are whole numbers are counted from 0; others are numbered in the order of their names. So that steps belong
-    together, every worker has the first of them: it may end before others, but lacks none in between.
+    Without a column of workers the table is one record for all. Without a column of steps the rows are in order.
+    Workers that are whole numbers are counted from 0; others are numbered in the order of their names. Every
+    worker must have the first steps without a gap, so that equal steps belong together; it may end before others.
 
     Args:
-        table: with the columns ``worker``, ``step`` and ``seconds``, or aliases of them.
-        columns: what a column is -> its name in the table.
-        unit: of the times; by default that in the column's name, or else seconds.
+        table: table with the columns ``worker``, ``step`` and ``seconds``, or aliases of them.
+        columns: names of columns in the table, by meaning.
+        unit: unit of the times; by default that in the column's name, or else seconds.
 
     Raises:
-        ValueError: naming the row and the value that is not allowed.
+        ValueError: for a value that is not allowed; it names the row and the value.
     """
     named = Columns(table, columns, unit, COLUMNS)
     column = named.require("seconds", ALLOWED)
     seconds = durations(column, table)
     if not len(seconds):
-        raise ValueError(f"{table.name} has no rows: give one at least")
+        raise ValueError(f"{table.name} has no rows: give at least one")
     numbered, own = named.find("step"), named.find("worker")
     worker, names = workers(own, table) if own else (np.zeros(len(seconds), np.int64), [])
     step = np.zeros(len(seconds)) if numbered is None else numbers(numbered, table)
@@ -117,21 +117,21 @@ def sorted_steps(
 
 
 def place_of(worker: Ints) -> Ints:
-    """Return how many rows of its worker are before each row, of rows sorted by worker."""
+    """Return the number of earlier rows of the same worker for each row, of rows sorted by worker."""
     return np.arange(len(worker)) - np.searchsorted(worker, worker)
 
 
 def check_steps(worker: Ints, step: Floats, rows: Ints, table: LogTable) -> None:
-    """Check that no worker has a step twice, or lacks one before its last.
+    """Check that no worker has a step twice or lacks a step before its last.
 
     Args:
-        worker: of every step, in ascending order.
-        step: numbers, ascending for each worker.
-        rows: where they are in the table.
+        worker: worker of every step, in ascending order, (rows,).
+        step: number of every step, ascending for each worker, (rows,).
+        rows: row of every step in the table, (rows,).
         table: the table.
 
     Raises:
-        ValueError: naming the row.
+        ValueError: for a step that is given twice or missing; it names the row.
     """
     twice = np.flatnonzero((worker[1:] == worker[:-1]) & (step[1:] == step[:-1]))
     if len(twice):

@@ -1,7 +1,7 @@
-"""Links: how long messages and models travel between the workers and the server.
+"""Links: the times of transfers of messages and models between the workers and the server.
 
-``network.py`` says what a network is, ``sharing.py`` divides its capacity, ``direction.py`` carries messages in a
-simulation. Latencies of regions are in ``regions.py``.
+``network.py`` describes sizes and bandwidths, ``sharing.py`` divides capacity, and ``latency.py`` and
+``transfers.py`` execute the transfers of a simulation. Measured latencies of regions are in ``regions.py``.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Latency: what is sent on a link arrives a time later, in the order in which it was sent."""
+"""Latencies of links: things that are sent on a link arrive later, in the order in which they were sent."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from stalegrad.simulator.timing.streams import Draws, Purpose
 
 Thing = TypeVar("Thing")
 Seconds: TypeAlias = "float | Delay | tuple[float | Delay, ...]"
-"""A number, a delay, or one of them per worker."""
+"""Seconds: a number, a delay, or one of them per worker."""
 
 
 class Latency(Generic[Thing]):
     """The latencies of all links of one direction.
 
     Args:
-        calendar: of the engine.
-        seed: of the run.
+        calendar: calendar of the engine.
+        seed: seed of the run.
         name: ``uplink`` or ``downlink``.
-        value: seconds.
-        ranks: of the workers' events among those of one instant.
-        deliver: takes what arrives.
+        value: latency in seconds.
+        ranks: ranks of the workers' events among the events of one instant.
+        deliver: function that receives what arrives.
 
     Attributes:
-        same: the latency of all links, if it is one number.
-        draws: those of each worker otherwise.
-        latest: when the last thing that was sent on a link arrives, by worker.
+        same: latency of all links in seconds, if it is one number, else None.
+        draws: draws of each worker's latencies otherwise.
+        latest: arrival time of the last thing that was sent on a link, by worker.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Latency(Generic[Thing]):
         self.latest: dict[int, float] = {}
 
     def send(self, worker: int, thing: Thing) -> None:
-        """Let a thing arrive."""
+        """Send a thing, which arrives after the latency of the link."""
         calendar, latency = self.calendar, self.same
         if latency == 0:
             self.deliver(thing)

@@ -1,4 +1,4 @@
-"""The links of one direction of a simulation, put together."""
+"""The links of one direction of a simulation: transfers, then latency."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ def link(
     deliver: Callable[[Thing], None],
     dropped: Callable[[Thing], bool],
 ) -> Callable[[int, Thing], None]:
-    """Return what sends a thing on the link of a worker.
+    """Return a function ``(worker, thing)`` that sends a thing on the link of a worker.
 
     Args:
-        calendar: of the engine.
-        seed: of the run.
+        calendar: calendar of the engine.
+        seed: seed of the run.
         name: ``uplink`` or ``downlink``.
-        latency: of the links, in seconds.
-        network: sizes and bandwidths, if any.
-        ranks: of the workers' events among those of one instant.
-        deliver: takes what arrives.
-        dropped: whether a thing that has waited for its turn is no longer to be transferred, and is forgotten.
+        latency: latency of the links, in seconds.
+        network: sizes and bandwidths; None if transfers take no time.
+        ranks: ranks of the workers' events among the events of one instant.
+        deliver: function that receives what arrives.
+        dropped: function that returns whether a thing that has waited for its turn is no longer needed; it is then
+            not transferred.
     """
     travels = Latency(calendar, seed, name, latency, ranks, deliver)
     if network is None or not network.limits(name):

@@ -1,4 +1,4 @@
-"""The network: how large messages are, and how many bytes a second the links and the server carry."""
+"""The network: sizes of messages, and bandwidths of the links and the server."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from stalegrad.simulator.timing.delays import as_table
 from stalegrad.simulator.timing.streams import Amount, check_workers, number_or_delay
 
 MODEL = "model"
-"""Stands for the bytes of the model's parameters, until the problem is known."""
+"""A size that stands for the bytes of the model's parameters, until the problem is known."""
 
 SIZES = ("message_bytes", "model_bytes")
 LINKS = ("upload", "download")
 SERVER = ("ingress", "egress")
 
 Rate: TypeAlias = Any
-"""Bytes per second: a number, a tuple of one per worker, or None."""
+"""Bytes per second: a number, a tuple of one per worker, or None for no limit."""
 
 
 @spec
 class Network:
     """Sizes of messages and bandwidths: a transfer takes bytes / rate seconds, before the latency of the link.
 
-    A link carries one message at a time in each direction, first in, first out. The server's capacity is divided
+    A link transfers one message at a time in each direction, first in, first out. The server's capacity is divided
     among all transfers in progress in that direction; the rates change whenever a transfer starts or ends. A
     transfer that has started is never cancelled.
 
     Args:
-        message_bytes: size of a message to the server: bytes, a delay that is read in bytes
+        message_bytes: size of a message to the server: bytes, a delay whose values are bytes
             (``Exponential(1e6)``), or ``"model"``: the bytes of the model's parameters, as soon as the problem is
-            known. Several messages that are sent as one have this size together.
-        model_bytes: the same of a model that a worker is sent. Default: as ``message_bytes``.
+            known. Several messages that are sent as one upload have this size together.
+        model_bytes: size of a model sent to a worker, in the same forms. Default: ``message_bytes``.
         upload: bandwidth of a worker's link to the server in bytes per second, for all workers or a list of one
             per worker. Default, or ``inf``: no limit.
-        download: the same of the link from the server.
-        ingress: bytes per second that the server can receive, from all workers together. Default: no limit.
-        egress: bytes per second that it can send.
-        sharing: how the server's capacity is divided. ``fair``: all transfers at once at max-min fair rates, that
-            is, equal ones but for those whose own link is slower, which leave the rest to the others (processor
-            sharing where no link is). ``fifo``: one transfer at a time, in the order in which they were requested.
+        download: bandwidth of the link from the server, in the same forms.
+        ingress: bytes per second that the server can receive from all workers together. Default: no limit.
+        egress: bytes per second that the server can send to all workers together. Default: no limit.
+        sharing: how the server's capacity is divided. ``fair``: all transfers at once at max-min fair rates: a
+            transfer whose own link is slower than an equal share has the rate of its link, and the others divide
+            the rest equally (processor sharing if no link is slower). ``fifo``: one transfer at a time, in the
+            order of requests.
 
     Raises:
-        ValueError: naming the field, worker and value that is not allowed.
+        ValueError: for a value that is not allowed; it names the field, the worker and the value.
 
     Example:
         >>> from stalegrad.policies import Async
@@ -66,7 +67,7 @@ class Network:
     sharing: Literal["fair", "fifo"] = "fair"
 
     def check_fields(self) -> None:
-        """Check every field, and give equal networks equal fields."""
+        """Check every field and normalize it, so that equal networks have equal fields."""
         if self.message_bytes is None:
             raise ValueError("message_bytes of network is missing: give a number of bytes, or 'model'")
         for name in SIZES:
@@ -88,7 +89,7 @@ class Network:
 
     @property
     def lengths(self) -> dict[str, int]:
-        """The lengths of the fields that have one entry per worker, by ``FIELD of network``."""
+        """The lengths of the fields with one entry per worker, by ``FIELD of network``."""
         values = {name: getattr(self, name) for name in LINKS}
         return {f"{name} of network": len(value) for name, value in values.items() if isinstance(value, tuple)}
 
@@ -99,21 +100,21 @@ class Network:
 
     @property
     def unresolved(self) -> bool:
-        """Whether sizes wait for a model."""
+        """Whether a size is that of a model that is not yet known."""
         return MODEL in (self.message_bytes, self.model_bytes)
 
     def check(self, workers: int) -> None:
-        """Raise ValueError if a size is measured for fewer workers than there are."""
+        """Raise ValueError if a size has values for fewer workers than the cluster has."""
         for name in SIZES:
             check_workers(f"{name} of network", getattr(self, name), workers)
 
     def check_sizes(self) -> None:
-        """Raise ValueError if a size waits for a model."""
+        """Raise ValueError if a size is that of a model that is not yet known."""
         for name in SIZES:
             if getattr(self, name) == MODEL:
                 raise ValueError(
-                    f'{name} of network = "model" is not allowed without a problem, whose parameters have so many '
-                    "bytes: give a number, or an Experiment"
+                    f'{name} of network = "model" is not allowed without a problem, which determines the bytes of '
+                    "the parameters: give a number, or an Experiment"
                 )
 
     def resolved(self, model_bytes: int) -> Self:
@@ -122,7 +123,7 @@ class Network:
         return replace(self, **sizes)  # type: ignore[type-var]
 
     def of_part(self, workers: int, share: float) -> Self:
-        """Return the network of the first so many workers, who have a share of what the server carries."""
+        """Return the network of the first ``workers`` workers, with a share of the server's capacity."""
         lists = {name: getattr(self, name)[:workers] for name in LINKS if isinstance(getattr(self, name), tuple)}
         server = {name: share * rate for name in SERVER if (rate := getattr(self, name)) is not None}
         return replace(self, **lists, **server)  # type: ignore[type-var]
@@ -137,10 +138,10 @@ class Network:
 
 
 def as_network(value: object) -> Network:
-    """Return the network that a value stands for: itself, or a table as in TOML.
+    """Return the network that a value stands for: a network, or a table as in TOML.
 
     Raises:
-        ValueError: for anything else, naming it.
+        ValueError: for any other value; it names the value.
     """
     if isinstance(value, Network):
         return value

@@ -1,4 +1,4 @@
-"""Links between regions of a cloud, as they were measured."""
+"""Measured links between regions of a cloud."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Pair(NamedTuple):
     """A link between two regions.
 
     Attributes:
-        latency: one way, in seconds.
-        bandwidth: bytes per second.
+        latency: latency in one direction, in seconds.
+        bandwidth: bandwidth, in bytes per second.
     """
 
     latency: float
@@ -53,17 +53,17 @@ def regions() -> tuple[str, ...]:
 def between_regions(workers: Sequence[str], server: str, **network: Rate) -> Table:
     """Return the arguments of :class:`Cluster` for workers and a server in regions of AWS.
 
-    Latencies are half of the round trips that were measured; the bandwidth is that of a worker's link, in either
-    direction. Within a region a round trip takes 10 ms and the bandwidth is 2 Gbit/s, as the authors assume.
+    Latencies are half of the measured round trips; the bandwidth is that of a worker's link, in each direction.
+    Within a region a round trip takes 10 ms and the bandwidth is 2 Gbit/s, as the authors assume.
 
     Args:
-        workers: the region of each worker: ``Oregon``, ``Virginia``, ``Ohio``, ``Tokyo``, ``Seoul``,
+        workers: region of each worker: ``Oregon``, ``Virginia``, ``Ohio``, ``Tokyo``, ``Seoul``,
             ``Singapore``, ``Sydney``, ``London``, ``Frankfurt`` or ``Ireland``.
-        server: the region of the server.
-        **network: the other arguments of :class:`Network`: ``message_bytes``, ``ingress`` and so on.
+        server: region of the server.
+        **network: other arguments of :class:`Network`: ``message_bytes``, ``ingress`` and so on.
 
     Raises:
-        ValueError: for an unknown region, with a suggestion, or if :class:`Network` refuses an argument.
+        ValueError: for an unknown region, with a suggestion, or for a wrong argument of :class:`Network`.
 
     Reference: Yuan et al., Decentralized Training of Foundation Models in Heterogeneous Environments, NeurIPS
     2022, https://arxiv.org/abs/2206.01288; the table is under the MIT licence.

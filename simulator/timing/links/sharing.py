@@ -1,4 +1,4 @@
-"""How transfers in progress divide bandwidth. A worker has at most one of them."""
+"""The ways to divide bandwidth among the transfers in progress. A worker has at most one transfer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from stalegrad._core.types import Floats
 from stalegrad.simulator.timing.calendar import Calendar, Call, Ranks
 
 Limits: TypeAlias = "float | tuple[float, ...]"
-"""Bytes per second of the links: of all of them, or one per worker; ``inf``: no limit."""
+"""Bytes per second of the links: one number for all, or one per worker; ``inf``: no limit."""
 
 
 class Sharing:
     """Base of all ways to divide bandwidth.
 
     Args:
-        calendar: of the engine.
+        calendar: calendar of the engine.
         limits: bytes per second of the links.
-        capacity: bytes per second of all together; ``inf``: no limit.
-        ranks: of the workers' events among those of one instant.
-        ended: is told the worker whose transfer has ended.
+        capacity: bytes per second of all links together; ``inf``: no limit.
+        ranks: ranks of the workers' events among the events of one instant.
+        ended: function that receives the worker whose transfer has ended.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Sharing:
         self.prepare()
 
     def prepare(self) -> None:
-        """Set up what a way needs beside the arguments."""
+        """Set up the state of this way of sharing."""
 
     def start(self, worker: int, size: float) -> None:
         """Begin a transfer of ``size`` bytes."""
@@ -53,18 +53,18 @@ class Sharing:
         raise NotImplementedError
 
     def expect(self, delay: float, worker: int) -> None:
-        """Let the next transfer end after ``delay`` seconds, in place of what was expected."""
+        """Let the next transfer end after ``delay`` seconds; this replaces the end expected before."""
         if self.expected is not None:
             self.expected.callbacks = ()
         self.expected = self.calendar.at(delay, self.first + self.step * worker, self.end, worker)
 
     def end(self, worker: int) -> None:
-        """It is time for a transfer to end."""
+        """End a transfer whose time has come."""
         raise NotImplementedError
 
 
 class Separate(Sharing):
-    """Nothing is shared: every transfer has its link for itself, at most at the server's capacity."""
+    """No sharing: every transfer has the bandwidth of its link, at most the server's capacity."""
 
     def start(self, worker: int, size: float) -> None:
         """Begin a transfer, whose end is known."""
@@ -73,10 +73,10 @@ class Separate(Sharing):
 
 
 class EqualShares(Sharing):
-    """Processor sharing: n transfers have 1/n of the capacity each, or all the same limit.
+    """Processor sharing: each of n transfers has 1/n of the capacity, or the common limit if that is smaller.
 
-    In virtual time, the bytes that each transfer has moved since the server was last idle, a transfer ends a fixed
-    number of bytes after its start, whatever else comes and goes: a heap holds these ends.
+    Virtual time counts the bytes that each transfer has moved since the server was last idle. In virtual time, the
+    end of a transfer does not depend on other transfers; a heap holds these ends.
 
     Reference: Parekh and Gallager, A Generalized Processor Sharing Approach to Flow Control in Integrated Services
     Networks, IEEE/ACM Transactions on Networking 1993, section III, https://doi.org/10.1109/90.234856.
@@ -94,7 +94,7 @@ class EqualShares(Sharing):
         return min(self.limit, self.capacity / len(self.ends))
 
     def rates(self) -> dict[int, float]:
-        """Return the same rate for everybody."""
+        """Return the same rate for all transfers."""
         return {worker: self.rate() for _, worker in self.ends}
 
     def start(self, worker: int, size: float) -> None:
@@ -106,7 +106,7 @@ class EqualShares(Sharing):
         self.look_ahead()
 
     def end(self, worker: int) -> None:
-        """End the transfer that is first."""
+        """End the transfer with the earliest end."""
         self.virtual, worker = heapq.heappop(self.ends)
         self.last, self.expected = self.calendar.now, None
         if self.ends:
@@ -114,13 +114,13 @@ class EqualShares(Sharing):
         self.ended(worker)
 
     def look_ahead(self) -> None:
-        """Expect the end of the transfer that is first."""
+        """Expect the earliest end of a transfer."""
         end, worker = self.ends[0]
         self.expect(max(0.0, end - self.virtual) / self.rate(), worker)
 
 
 class MaxMin(Sharing):
-    """Max-min fairness: all rates rise together, and those stop that reach the limit of their link.
+    """Max-min fairness: all rates rise together; a rate stops when it reaches the limit of its link.
 
     Reference: Bertsekas and Gallager, Data Networks, 1992, section 6.5.2,
     https://web.mit.edu/dimitrib/www/datanets.html.
@@ -145,7 +145,7 @@ class MaxMin(Sharing):
         self.share()
 
     def end(self, worker: int) -> None:
-        """End a transfer; others that end at this instant have nothing left, whatever rounding says."""
+        """End a transfer; for others that end at the same instant, set the rest that is left by rounding to 0."""
         self.go_on()
         self.left[self.ends == self.ends[worker]] = 0.0
         self.busy[worker], self.rate[worker], self.ends[worker] = False, 0.0, math.inf
@@ -154,21 +154,21 @@ class MaxMin(Sharing):
         self.ended(worker)
 
     def go_on(self) -> None:
-        """Move bytes up to now."""
+        """Subtract the bytes moved up to now."""
         now = self.calendar.now
         if now != self.last:
             self.left -= self.rate * (now - self.last)
             self.last = now
 
     def share(self) -> None:
-        """Divide the capacity, and expect the end of the transfer that is first."""
+        """Divide the capacity, and expect the earliest end of a transfer."""
         busy = self.order[self.busy[self.order]]
         if not len(busy):
             return
         rate = max_min_rates(self.limit[busy], self.capacity)
         delay = np.maximum(self.left[busy], 0.0) / rate
         self.rate[busy], self.ends[busy] = rate, self.calendar.now + delay
-        first = int(self.ends.argmin())  # of those that tie, the lowest worker
+        first = int(self.ends.argmin())  # ties: the lowest worker
         self.expect(float(max(0.0, self.left[first]) / self.rate[first]), first)
 
 
@@ -176,8 +176,8 @@ def max_min_rates(limits: Floats, capacity: float) -> Floats:
     """Return max-min fair rates of transfers.
 
     Args:
-        limits: of each, rising (transfers,).
-        capacity: of all together, in the same unit.
+        limits: largest rate of each transfer, ascending, (transfers,).
+        capacity: largest rate of all together, in the same unit.
     """
     smaller = np.concatenate([[0.0], np.cumsum(limits)[:-1]])
     level = (capacity - smaller) / np.arange(len(limits), 0, -1)
@@ -190,7 +190,7 @@ def max_min_rates(limits: Floats, capacity: float) -> Floats:
 
 
 def sharing_of(limits: Limits, capacity: float) -> type[Sharing]:
-    """Return the simplest way that gives the rates of max-min fairness."""
+    """Return the simplest way of sharing that gives the rates of max-min fairness."""
     if capacity == math.inf:
         return Separate
     unequal = isinstance(limits, tuple) and min(limits) < capacity and min(limits) < max(limits)

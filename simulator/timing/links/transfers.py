@@ -1,4 +1,4 @@
-"""Transfers: the bytes of what is sent, over links and a server of limited bandwidth."""
+"""Transfers of messages and models over links and a server of limited bandwidth."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from stalegrad.simulator.timing.streams import Draws, Purpose
 
 
 class Transfers(Generic[Thing]):
-    """The transfers of one direction. Each link carries one at a time, first in, first out; the server may, too.
+    """The transfers of one direction. Each link, or with ``fifo`` the server, transfers one thing at a time.
 
     Args:
-        calendar: of the engine.
-        seed: of the run.
-        network: its sizes are known.
+        calendar: calendar of the engine.
+        seed: seed of the run.
+        network: network whose sizes are known.
         name: ``uplink`` or ``downlink``.
-        ranks: of the workers' events among those of one instant.
-        onward: is given a worker and what has been transferred.
-        dropped: whether a thing that has waited for its turn is no longer to be transferred, and is forgotten.
+        ranks: ranks of the workers' events among the events of one instant.
+        onward: function that receives a worker and the thing that has been transferred.
+        dropped: function that returns whether a thing that has waited for its turn is no longer needed; it is then
+            not transferred.
 
     Attributes:
-        lines: what waits for the link of a worker, the first of which is being transferred; with one transfer at a
-            time in all, there is one line.
+        lines: queue for the link of each worker, first in, first out, beginning with the thing in transfer; with
+            ``fifo``, one queue for all.
     """
 
     def __init__(
@@ -58,14 +59,14 @@ class Transfers(Generic[Thing]):
         self.lines: dict[int, deque[tuple[int, Thing]]] = defaultdict(deque)
 
     def send(self, worker: int, thing: Thing) -> None:
-        """Transfer a thing as soon as it is its turn."""
+        """Transfer a thing when its turn comes."""
         line = self.lines[0 if self.one_line else worker]
         line.append((worker, thing))
         if len(line) == 1:
             self.begin(worker)
 
     def begin(self, worker: int) -> None:
-        """Begin a transfer."""
+        """Begin the transfer of the first thing in a worker's queue."""
         draws = self.draws.get(worker) or self._draws_of(worker)
         now, size = self.calendar.now, draws.next()
         limit = self.limits[worker] if isinstance(self.limits, tuple) else self.limits
@@ -75,7 +76,7 @@ class Transfers(Generic[Thing]):
         self.sharing.start(worker, size)
 
     def end(self, worker: int) -> None:
-        """A transfer has ended: begin the next one of its line, and let the thing go on."""
+        """Begin the next transfer of a queue after one has ended, and pass the transferred thing on."""
         line = self.lines[0 if self.one_line else worker]
         _, thing = line.popleft()
         while line and self.dropped(line[0][1]):

@@ -1,6 +1,6 @@
 """Logs of real runs: step times, intervals, parameter servers and profilers, read or recorded.
 
-``sources`` reads files, ``cells`` their columns; a new kind of log is a function in a file of its own.
+``sources`` reads files, ``cells`` reads their columns; a new kind of log is a function in its own file.
 """
 
 import lazy_loader

@@ -17,14 +17,14 @@ from stalegrad.simulator.timing.logs.sources import LogTable
 Unit = Literal["s", "ms", "us", "ns"]
 
 UNITS: dict[str, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-"""Units of time, and how many of them a second has."""
+"""Units of time, and the number of them in a second."""
 
 SPELT = {
     "s": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s", "ms": "ms", "msec": "ms", "millis": "ms",
     "milliseconds": "ms", "us": "us", "µs": "us", "usec": "us", "micros": "us", "microseconds": "us", "ns": "ns",
     "nanos": "ns", "nanoseconds": "ns",
 }  # fmt: skip
-"""Units as the names of columns end: ``duration_ms``, ``start (us)``."""
+"""Units by the endings of column names: ``duration_ms``, ``start (us)``."""
 
 ALIASES = {
     "worker": (
@@ -47,16 +47,16 @@ ALIASES = {
     "steps": ("steps", "local_steps"),
     "fate": ("fate",),
 }  # fmt: skip
-"""What a column may be called; those of times may end with a unit, too."""
+"""Allowed names of each column; names of times may also end with a unit."""
 
 UNTIMED = ("worker", "step", "event", "read_version", "update", "staleness", "steps", "fate")
 """Columns that hold no times."""
 
 STEMS = {"seconds": ("step", "iteration", "batch", "")}
-"""What a column may be called besides, if a unit follows: ``step_ms``, ``ms``."""
+"""Further names of a column, if a unit follows: ``step_ms``, ``ms``."""
 
 MISSING = ("", "nan", "NaN", "None", "NaT", "<NA>", "null")
-"""Texts of cells that hold nothing."""
+"""Texts of empty cells."""
 
 _BOOLS = (bool, np.bool_)
 
@@ -65,11 +65,11 @@ class Column(NamedTuple):
     """A column of a log.
 
     Attributes:
-        name: what it is.
-        spelt: its name in the log.
-        cells: the values, one per row.
-        unit: of its times, if its name or the user says so.
-        sure: whether the user says so.
+        name: meaning of the column, e.g. ``read_time``.
+        spelt: name of the column in the log.
+        cells: values, one per row.
+        unit: unit of its times, if its name or the user gives one.
+        sure: whether the user gives the unit.
     """
 
     name: str
@@ -80,16 +80,16 @@ class Column(NamedTuple):
 
 
 class Columns:
-    """The columns of a log, by what they are.
+    """The columns of a log, by their meaning.
 
     Args:
         table: the log.
-        given: what a column is -> its name in the log, as the user says.
-        unit: of its times, as the user says.
-        known: what the columns of such a log may be.
+        given: names of columns in the log, by meaning, as given by the user.
+        unit: unit of times, as given by the user.
+        known: meanings of the columns of such a log.
 
     Raises:
-        ValueError: for a column or a unit that is not known.
+        ValueError: for an unknown column or unit.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Columns:
                 raise ValueError(f"{table.name}: {unknown_name('column', spelt, table.columns)}")
 
     def find(self, name: str) -> Column | None:
-        """Return a column: as the user says, else by its name, else by its only alias, else None."""
+        """Return a column by the user's choice, else by its name, else by its only alias, else None."""
         table = self.table
         if name in self.given:
             spelt = self.given[name]
@@ -122,7 +122,7 @@ class Columns:
         best = found[min(found)]
         if len(best) > 1:
             names = " and ".join(spelt for spelt, _ in best)
-            raise ValueError(f"{table.name} has the columns {names}: call the one that is meant {name}")
+            raise ValueError(f"{table.name} has the columns {names}: rename the right one to {name}")
         return self._column(name, *best[0])
 
     def require(self, name: str, allowed: str) -> Column:
@@ -158,7 +158,7 @@ def _parts(spelt: str) -> tuple[str, Unit | None]:
 
 
 def refused(column: Column, table: LogTable, row: int, allowed: str) -> ValueError:
-    """Return the error for a cell."""
+    """Return the error for a cell that is not allowed."""
     return ValueError(
         f"{table.place(row)}: {column.spelt} = {shown(builtin(column.cells[row]))} is not allowed: give {allowed}"
     )
@@ -168,7 +168,7 @@ def numbers(column: Column, table: LogTable, *, least: float = -math.inf, missin
     """Return a column of numbers; NaN where a cell is empty, if that is allowed.
 
     Raises:
-        ValueError: naming the row whose cell is no finite number of at least ``least``.
+        ValueError: for a cell that is not a finite number of at least ``least``; it names the row.
     """
     values = column.cells
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
@@ -197,7 +197,7 @@ def _float(value: object) -> float:
 
 
 def is_missing(value: object) -> bool:
-    """Return whether a cell holds nothing."""
+    """Return whether a cell is empty."""
     return str(value).strip() in MISSING
 
 
@@ -205,7 +205,7 @@ def whole(column: Column, table: LogTable, *, least: int, missing: int | None = 
     """Return a column of whole numbers; ``missing`` where a cell is empty, if that is allowed.
 
     Raises:
-        ValueError: naming the row.
+        ValueError: for a cell that is not a whole number of at least ``least``; it names the row.
     """
     found = numbers(column, table, least=least, missing=missing is not None)
     if missing is not None:
@@ -217,10 +217,10 @@ def whole(column: Column, table: LogTable, *, least: int, missing: int | None = 
 
 
 def names(column: Column, table: LogTable) -> list[int] | list[str]:
-    """Return the names of the workers of all rows: whole numbers if all are, else texts.
+    """Return the names of the workers of all rows: whole numbers if all are whole numbers, else texts.
 
     Raises:
-        ValueError: naming the row whose cell is empty.
+        ValueError: for an empty cell; it names the row.
     """
     texts = [str(value).strip() for value in column.cells]
     for row, text in enumerate(texts):
@@ -233,7 +233,7 @@ def names(column: Column, table: LogTable) -> list[int] | list[str]:
 
 
 def workers(column: Column, table: LogTable) -> tuple[Ints, list[str]]:
-    """Return the index of the worker of every row, and the workers' names if these are no whole numbers.
+    """Return the index of the worker of every row, and the workers' names if these are not whole numbers.
 
     Workers that are whole numbers are counted from 0; others are numbered in the order of their names.
     """

@@ -1,4 +1,4 @@
-"""JSON of profilers, read an event at a time: files of gigabytes need little memory."""
+"""JSON files of profilers, read one event at a time, so that files of gigabytes need little memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGEST = 2**34
 """Largest number of bytes of a file of events, uncompressed."""
 
 LARGEST_VALUE = 2**24
-"""Largest number of characters of one event, or of another value of the file."""
+"""Largest number of characters of one event, or of another value in the file."""
 
 KEY = "traceEvents"
 
@@ -29,23 +29,23 @@ class EventFile:
     """A file of trace events.
 
     Args:
-        file: its path; it may be compressed with gzip.
+        file: path of the file; it may be compressed with gzip.
 
     Attributes:
-        about: the small values beside the events, by name, as far as they have been read.
+        about: values of the file besides the events, by name, as far as the file has been read.
     """
 
     def __init__(self, file: Path) -> None:
         self.file, self.about = file, dict[str, object]()
         self._blocks = self._texts()
         self._text, self._at, self._more, self._count = "", 0, True, 0
-        self._decode = json.JSONDecoder(parse_float=str).raw_decode  # all digits of a time count
+        self._decode = json.JSONDecoder(parse_float=str).raw_decode  # texts keep all digits of a time
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yield the events, then read on to the end of the file.
+        """Yield the events, and read the file to its end.
 
         Raises:
-            ValueError: naming the event that is not allowed, or the file if it is damaged or too large.
+            ValueError: for an event that is not allowed, or a file that is damaged or too large; it names it.
             FileNotFoundError: if there is no such file.
         """
         if self._next() == "[":
@@ -71,7 +71,7 @@ class EventFile:
             raise self._error(f"it has no list {KEY}")
 
     def _list(self, closed: bool) -> Iterator[dict[str, Any]]:
-        """Yield the events of a list; a list that is the whole file need not be closed, by the format."""
+        """Yield the events of a list; the format allows a list that is the whole file to lack its end."""
         self._at += 1
         while (mark := self._next()) != "]":
             if mark == "" and not closed:
@@ -88,7 +88,7 @@ class EventFile:
         self._at += 1
 
     def _next(self) -> str:
-        """Return the next character that is no blank, without reading it; empty at the end of the file."""
+        """Return the next character that is not blank, without consuming it; empty at the end of the file."""
         while True:
             self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text):
@@ -117,7 +117,7 @@ class EventFile:
                 pass
 
     def _read(self) -> bool:
-        """Read a further block; return whether there was one."""
+        """Read the next block; return whether there was one."""
         block = next(self._blocks, None)
         self._more = block is not None
         self._text, self._at = self._text[self._at :] + (block or ""), 0

@@ -1,4 +1,4 @@
-"""Logs of parameter servers: when messages were read, finished, received and applied, and what follows."""
+"""Logs of parameter servers: the moments of messages, and the columns of a trace that are derived from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KNOWN = (
 )  # fmt: skip
 TIMES = ("read_time", "finish_time", "receive_time", "apply_time", "apply_start")
 ALLOWED = f"a table with one row per message and the columns {', '.join(KNOWN[:6])} or aliases, a header first"
-"""What a log of messages may hold."""
+"""Allowed content of a log of messages."""
 
 PerUpdate = PositiveInt | Literal["equal times"]
 
@@ -39,10 +39,10 @@ def tables_of(
     origin: float | None = None,
     resolution: float = 0.0,
 ) -> Table:
-    """Return what :class:`Trace` takes, of a log that :meth:`Trace.from_log` takes: see there.
+    """Return the arguments of :class:`Trace` for a log; see :meth:`Trace.from_log`.
 
     Raises:
-        ValueError: naming the row that is not allowed, or the column that cannot be derived.
+        ValueError: for a row that is not allowed or a column that cannot be derived; it names the row or column.
         FileNotFoundError: if there is no such file.
     """
     table = load(source, "a log of messages", ALLOWED)
@@ -53,7 +53,7 @@ def tables_of(
     _check_there(named, set(found), read_version)
     worker, names = workers(named.require("worker", ALLOWED), table)
     if not len(worker):
-        raise ValueError(f"{table.name} has no rows: give one at least")
+        raise ValueError(f"{table.name} has no rows: give at least one")
     times = moments(list(found.values()), table, optional=TIMES[1:], origin=origin, first="read_time")
     check_plausible(
         times["finish_time"] - times["read_time"], found["read_time"], table, "time from read to finish"
@@ -67,7 +67,7 @@ def tables_of(
 
 
 def _check_there(named: Columns, times: set[str], read_version: str | None) -> None:
-    """Raise ValueError for what is missing and cannot be derived, naming it."""
+    """Raise ValueError for a column that is missing and cannot be derived; it names the column."""
     table = named.table.name
     named.require("read_time", ALLOWED)
     for name, instant in (("finish_time", "receive_time"), ("receive_time", "finish_time")):
@@ -76,18 +76,18 @@ def _check_there(named: Columns, times: set[str], read_version: str | None) -> N
             spelt = other.spelt if other else instant
             raise ValueError(
                 f"{table} has no column {name}, but {named.names}, and it cannot be derived: if messages take no "
-                f'time to travel, say columns={{"{name}": "{spelt}"}}'
+                f'time to travel, give columns={{"{name}": "{spelt}"}}'
             )
     if "apply_time" not in times and named.find("update") is None:
         raise ValueError(
             f"{table} has neither a column apply_time nor update, but {named.names}, and they cannot be derived: "
-            f'if every message is applied when it is received, say columns={{"apply_time": '
+            f'if every message is applied when it is received, give columns={{"apply_time": '
             f'"{named.require("receive_time", ALLOWED).spelt}"}}'
         )
     if named.find("read_version") is None and read_version is None:
         raise ValueError(
             f"{table} has no column read_version, but {named.names}, and it cannot be derived: if workers read "
-            'the newest version at their read_time, say read_version="newest"'
+            'the newest version at their read_time, give read_version="newest"'
         )
 
 
@@ -96,10 +96,10 @@ class _Log:
 
     Args:
         table: the log.
-        named: its columns.
-        worker: index of the worker (rows,).
-        times: seconds (rows,) by name; NaN where something did not happen.
-        resolution: seconds to which they are rounded.
+        named: columns of the log.
+        worker: index of the worker, (rows,).
+        times: seconds by name of the moment, (rows,); NaN for a moment that did not happen.
+        resolution: seconds to which times are rounded.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class _Log:
         self._read_version = whole(numbered, table, least=0) if numbered else None
 
     def find_updates(self, per_update: int | str | None) -> None:
-        """Find which update consumed each message, -1 for none, and when every update was made."""
+        """Find the update that consumed each message, -1 for none, and the time of every update."""
         numbered = self.named.find("update")
         if numbered is None:
             self.update = self._in_order_of_times(per_update)
@@ -139,7 +139,7 @@ class _Log:
         self.update_times = self._times_of_updates()
 
     def _in_order_of_times(self, per_update: int | str | None) -> Ints:
-        """Return the updates by the order of ``apply_time``; rows of equal times are in the order of the log."""
+        """Return the updates in the order of ``apply_time``; rows of equal times are in the order of the log."""
         assert self.apply is not None
         update = np.full(len(self.read), -1, np.int64)
         rows = np.flatnonzero(~np.isnan(self.apply))
@@ -150,7 +150,7 @@ class _Log:
             one, other = (self.table.place(int(row)) for row in rows[at : at + 2])
             raise ValueError(
                 f"{other} has the apply_time of {one}: whether that is one update or two cannot be derived; give "
-                'a column update, or say per_update=1 (or another number of messages), or per_update="equal times"'
+                'a column update, or per_update=1 (or another number of messages), or per_update="equal times"'
             )
         if per_update == "equal times":
             update[rows] = np.cumsum(np.concatenate([[False], ~same])) if len(rows) else 0
@@ -159,7 +159,7 @@ class _Log:
         return update
 
     def _times_of_updates(self) -> Floats:
-        """Return the time of every update: of its messages, or else when the last of them was received."""
+        """Return the time of every update: the apply time of its messages, or else the last receive time."""
         used = np.flatnonzero(self.update >= 0)
         moment = self.receive if self.apply is None else self.apply
         name = "receive_time" if self.apply is None else "apply_time"
@@ -168,7 +168,7 @@ class _Log:
         times = np.zeros(int(self.update.max(initial=-1)) + 1)
         np.maximum.at(times, self.update[used], moment[used])
         if self.apply is None:
-            return np.maximum.accumulate(times)  # a version cannot appear before the one that it follows
+            return np.maximum.accumulate(times)  # a version cannot appear before an earlier one
         order = used[np.lexsort((moment[used], self.update[used]))]
         tolerance = TOLERANCE * moment[order[1:]] + 2.0 * self.resolution
         same = np.diff(self.update[order]) == 0
@@ -177,8 +177,8 @@ class _Log:
             one, other = (self.table.place(int(row)) for row in order[wrong[0] : wrong[0] + 2])
             law = "both are of one update" if same[wrong[0]] else "its update is the later one"
             raise ValueError(
-                f"{other}: apply_time contradicts that of {one} by more than rounding, as {law}; if times are "
-                "rounded, give a resolution"
+                f"{other}: apply_time contradicts that of {one} by more than rounding, because {law}; if times "
+                "are rounded, give a resolution"
             )
         return np.maximum.accumulate(times)
 
@@ -199,10 +199,10 @@ class _Log:
         self.version = read - self.first
 
     def _newest(self) -> Ints:
-        """Return the newest version at the time of reading; a worker has always seen its own updates.
+        """Return the newest version at the time of reading; it includes all earlier updates of the same worker.
 
-        A worker that reads as soon as its message was applied reads the new version, though rounded times may say
-        that it came later.
+        A worker that reads as soon as its message was applied reads the new version, even if rounded times say
+        that the version appeared later.
         """
         last = self.update_times.searchsorted(self.read * (1.0 + TOLERANCE), side="right")
         order = np.lexsort((self.read, self.worker))
@@ -215,7 +215,7 @@ class _Log:
         return last.astype(np.int64)
 
     def find_fates(self) -> None:
-        """Find what became of each message: as the log says, or else as its times imply."""
+        """Find the fate of each message: that in the log, or else that implied by its times."""
         said = self.named.find("fate")
         used = self.update >= 0
         if said is not None:
@@ -253,7 +253,7 @@ class _Log:
             if len(wrong := np.flatnonzero(used & (logged != staleness))):
                 row = int(wrong[0])
                 raise refused(said, self.table, row, f"update - read_version, which is {staleness[row]}")
-        # Of equal times, what was finished, then applied, first was computed first.
+        # At equal times, the message that was finished first, then applied first, was computed first.
         place = np.where(used, self.update, len(self.update_times))
         order = np.lexsort((place, self.finish, self.worker, self.read))
         worker, read = self.worker[order], self.read[order]

@@ -1,4 +1,4 @@
-"""The recorder of a parameter server of one's own: four calls at four moments make a trace."""
+"""A recorder for a user's parameter server: four calls at four moments make a trace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stalegrad.simulator.timing.trace import Trace
 
 
 class Moments(NamedTuple):
-    """What is known of the messages: one entry per token, NaN or -1 where something has not happened."""
+    """The records of the messages: one entry per token, NaN or -1 for an event that has not happened."""
 
     worker: list[int | str]
     version: list[int]
@@ -26,16 +26,16 @@ class Moments(NamedTuple):
 
 
 class TraceRecorder:
-    """A recorder of what a parameter server does, in any framework; threads may use it at the same time.
+    """A recorder of the events of a parameter server, in any framework; threads may use it at the same time.
 
-    The server calls it at the four moments of a message. A token is a whole number, which may travel with the
-    model and come back with the gradient. The version that a worker reads is the number of updates recorded
-    before: hold the server's own lock while parameters are copied and ``read`` is called, and while they are
-    changed and ``apply`` is called.
+    The server calls it at the four moments of a message. A token is a whole number that can be sent with the model
+    and returned with the gradient. The version that a worker reads is the number of updates recorded before: hold
+    the server's own lock while parameters are copied and ``read`` is called, and while they are changed and
+    ``apply`` is called.
 
     Args:
-        clock: returns seconds; it must not go backwards. The default is the same in all processes of a machine, so
-            that a process may note a moment and the server pass it as ``at``.
+        clock: function that returns seconds and does not go backwards. The default clock is the same in all
+            processes of a machine: a worker's process may take a time, and the server may pass it as ``at``.
 
     Example:
         >>> from stalegrad.simulator import TraceRecorder
@@ -61,21 +61,21 @@ class TraceRecorder:
     def read(
         self, worker: int | str, *, steps: int = 1, version: int | None = None, at: float | None = None
     ) -> int:
-        """Record that a worker is given a model, from which it computes one message.
+        """Record that a worker reads a model, from which it computes one message.
 
-        A message of it that was not finished counts as cancelled.
+        An earlier message of the worker that is not finished counts as cancelled.
 
         Args:
-            worker: a number from 0 on, or a name.
-            steps: mini-batch gradients that the message will consist of.
-            version: that it is given, if it is not the newest.
-            at: when, in seconds of the clock; default: now.
+            worker: number of the worker, from 0 on, or its name.
+            steps: number of mini-batch gradients of the message.
+            version: version that the worker reads; default: the newest.
+            at: time, in seconds of the clock; default: now.
 
         Returns:
             The token of the message.
 
         Raises:
-            ValueError: for a value that is not allowed, a time before the worker's latest.
+            ValueError: for a value that is not allowed, or a time before the worker's latest one.
         """
         worker = worker if isinstance(worker, str) and worker else validate("worker", NonNegativeInt, worker)
         steps = validate("steps", PositiveInt, steps)
@@ -95,7 +95,7 @@ class TraceRecorder:
                 latest = m.read[before] if math.isnan(m.finish[before]) else m.finish[before]
                 if moment < latest:
                     raise ValueError(
-                        f"worker {worker} cannot read at {moment!r} s: it was at work at {latest!r} s"
+                        f"worker {worker} cannot read at {moment!r} s: it was computing until {latest!r} s"
                     )
                 if math.isnan(m.finish[before]):
                     m.finish[before] = moment
@@ -107,47 +107,47 @@ class TraceRecorder:
             return token
 
     def finish(self, token: int, *, at: float | None = None) -> None:
-        """Record that a message has been computed; without this call, it was when it was received.
+        """Record that a message has been computed; without this call, it finishes when it is received.
 
         Raises:
-            ValueError: for a token that is not known, or of which this was recorded already.
+            ValueError: for an unknown token, or a message that has finished already.
         """
         with self._lock:
             self._finish(self._known(token), self._at(at))
 
     def receive(self, token: int, *, at: float | None = None) -> None:
-        """Record that the server has a message; without this call, it was when it was applied.
+        """Record that the server has received a message; without this call, it is received when it is applied.
 
         Raises:
-            ValueError: for a token that is not known, or of which this was recorded already.
+            ValueError: for an unknown token, or a message that has been received already.
         """
         with self._lock:
             self._receive(self._known(token), self._at(at))
 
     def apply(self, tokens: Iterable[int], *, at: float | None = None) -> int:
-        """Record an update: that the server has changed the parameters by these messages.
+        """Record an update of the parameters by these messages.
 
         Messages that are never applied count as discarded if an update was made after they were received.
 
         Args:
-            tokens: of the messages, one at least.
-            at: when the new version appeared, in seconds of the clock; default: now.
+            tokens: tokens of the messages, at least one.
+            at: time at which the new version appeared, in seconds of the clock; default: now.
 
         Returns:
             The index of the update: 0, 1, ...
 
         Raises:
-            ValueError: for no tokens, a token that is not known, twice the same, or one that was applied before.
+            ValueError: if there are no tokens, or for a token that is unknown, repeated, or applied already.
         """
         with self._lock:
             moment, m, given = self._at(at), self._moments, [self._known(token) for token in tokens]
             if not given or len(set(given)) < len(given):
-                raise ValueError(f"tokens = {shown(given)} is not allowed: give one at least, each of them once")
+                raise ValueError(f"tokens = {shown(given)} is not allowed: give at least one, each of them once")
             if self._updates and moment < self._updates[-1]:
                 raise ValueError(
                     f"at = {moment!r} s is not allowed: the last update was at {self._updates[-1]!r} s"
                 )
-            for token in given:  # all are checked before any is changed
+            for token in given:  # all are checked before one is changed
                 self._check_open(token, moment)
             for token in given:
                 if math.isnan(m.receive[token]):
@@ -157,10 +157,10 @@ class TraceRecorder:
             return len(self._updates) - 1
 
     def trace(self) -> Trace:
-        """Return the trace so far, verified; the first read is at 0 s.
+        """Return the verified trace so far; its first read is at 0 s.
 
         Raises:
-            ValueError: if nothing was read.
+            ValueError: if no read was recorded.
         """
         import pandas as pd
 
@@ -174,7 +174,7 @@ class TraceRecorder:
     def used(self) -> list[int]:
         """Return the tokens of the messages that were applied, in the order of gradient ids.
 
-        That is by (update, receive_time, worker): the order of mini-batches that ``replay(batches=...)`` takes.
+        The order is by (update, receive_time, worker), as for the mini-batches of ``replay(batches=...)``.
         """
         m = self._snapshot()
         keys = zip(m.update, m.receive, m.worker, range(len(m.worker)), strict=True)
@@ -185,7 +185,7 @@ class TraceRecorder:
             return Moments(*([*column] for column in self._moments))  # type: ignore[arg-type]
 
     def _at(self, at: float | None) -> float:
-        """Return a moment: now, or as given."""
+        """Return a time in seconds of the clock: ``at``, or now."""
         moment = builtin(self._clock() if at is None else at)
         if isinstance(moment, bool) or not isinstance(moment, int | float) or not math.isfinite(moment):
             raise ValueError(f"at = {shown(moment)} is not allowed: give finite seconds of the clock")
@@ -198,18 +198,18 @@ class TraceRecorder:
         return token
 
     def _check_open(self, token: int, moment: float) -> None:
-        """Raise ValueError if a message was given up, was applied, or was not yet there at a moment."""
+        """Raise ValueError if a message was given up or applied, or has an event later than a moment."""
         m = self._moments
         if token in self._given_up:
             raise ValueError(
-                f"token {token} was given up when its worker {m.worker[token]} read again: give workers that "
-                "compute at the same time names of their own"
+                f"token {token} was given up when its worker {m.worker[token]} read again: give different names "
+                "to workers that compute at the same time"
             )
         if m.update[token] >= 0:
             raise ValueError(f"token {token} was applied already, by update {m.update[token]}")
         latest = max(t for t in (m.read[token], m.finish[token], m.receive[token]) if not math.isnan(t))
         if moment < latest:
-            raise ValueError(f"token {token} cannot be there at {moment!r} s: it was last seen at {latest!r} s")
+            raise ValueError(f"token {token}: at = {moment!r} s is not allowed: its last event is at {latest!r} s")
 
     def _finish(self, token: int, moment: float) -> None:
         self._check_open(token, moment)

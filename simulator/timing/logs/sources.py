@@ -1,4 +1,4 @@
-"""Tables of logs: CSV, gzip, Parquet or a DataFrame, as columns and a name for every row."""
+"""Tables of logs: from CSV, gzip, Parquet or a DataFrame, as columns and a name for every row."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class LogTable(NamedTuple):
     """A table of a log.
 
     Attributes:
-        columns: name as in the log -> values, a list or a one-dimensional array.
-        place: row, from 0 -> where it is in the log, for errors.
-        name: what the table is called in errors.
+        columns: values by name in the log, lists or one-dimensional arrays.
+        place: function from a row, counted from 0, to its place in the log, for errors.
+        name: name of the table in errors.
     """
 
     columns: Mapping[str, Sequence[object] | np.ndarray]
@@ -42,13 +42,13 @@ def load(source: object, what: str, allowed: str) -> LogTable:
 
     Args:
         source: a DataFrame; or the path of a CSV file (comma, semicolon or tab between columns, a header first,
-            ``#`` starts a comment line), of the same compressed with gzip, or of a Parquet file.
-        what: what it is, for errors, e.g. ``a log of intervals``.
-        allowed: what it may hold, for errors.
+            ``#`` starts a comment line), of a gzipped CSV file, or of a Parquet file.
+        what: name of the log in errors, e.g. ``a log of intervals``.
+        allowed: allowed content, for errors.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is too large, damaged or no table, naming the line.
+        ValueError: if the file is too large, damaged or not a table; it names the line.
     """
     if hasattr(source, "columns"):
         return frame_table(source, what)
@@ -65,7 +65,7 @@ def frame_table(frame: Any, what: str) -> LogTable:
     """Return the table of a DataFrame; rows are counted from 0 in errors.
 
     Raises:
-        ValueError: if two columns have one name.
+        ValueError: if two columns have the same name.
     """
     names = [str(name) for name in frame.columns]
     _check_header(names, f"the table of {what}")
@@ -74,7 +74,7 @@ def frame_table(frame: Any, what: str) -> LogTable:
 
 
 def _values(column: Any) -> Sequence[object] | np.ndarray:
-    """Return the values of a Series: times of any zone as those of UTC, numbers as arrays, all else as a list."""
+    """Return the values of a Series: times with a zone in UTC, numbers as arrays, others as a list."""
     if getattr(column.dtype, "tz", None) is not None:
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
     plain = isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufM"
@@ -87,11 +87,11 @@ def csv_table(text: str, file: str, allowed: str) -> LogTable:
 
     Args:
         text: a header, then rows; comma, semicolon or tab between columns.
-        file: where it comes from, for errors.
-        allowed: what it may hold, for errors.
+        file: path of the file, for errors.
+        allowed: allowed content, for errors.
 
     Raises:
-        ValueError: naming the line whose number of columns is wrong.
+        ValueError: for a line whose number of columns is wrong; it names the line.
     """
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and line.strip()[0] != "#"]
     if not lines:
@@ -128,11 +128,11 @@ def starts_with(file: Path, magic: bytes, what: str) -> bool:
     """Return whether a regular file begins with these bytes.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no such file.
         ValueError: if it is a device, a pipe or a directory, or cannot be read.
     """
     try:
-        check_regular(file, what)  # before it is opened: a pipe without a writer would block that
+        check_regular(file, what)  # before opening, which a pipe without a writer would block
         with file.open("rb") as opened:
             return opened.read(len(magic)) == magic
     except FileNotFoundError:
@@ -142,16 +142,16 @@ def starts_with(file: Path, magic: bytes, what: str) -> bool:
 
 
 def blocks(file: Path, at_most: int, what: str) -> Iterator[bytes]:
-    """Yield the bytes of a file, decompressed if it is gzip, a block at a time.
+    """Yield the bytes of a file in blocks, decompressed if it is gzip.
 
     Args:
-        file: its path.
-        at_most: bytes that it may hold, uncompressed.
-        what: what it is, for errors.
+        file: path of the file.
+        at_most: largest number of bytes, uncompressed.
+        what: name of the log in errors.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no regular file, too large or damaged.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a regular file, too large or damaged.
     """
     zipped = starts_with(file, b"\x1f\x8b", what)
     size = check_regular(file, what)
@@ -166,13 +166,13 @@ def blocks(file: Path, at_most: int, what: str) -> Iterator[bytes]:
             total += len(block)
             if total > at_most:
                 raise ValueError(
-                    f"{file} has more than {at_most} bytes uncompressed: {what} may have at most that"
+                    f"{file} has more than {at_most} bytes uncompressed: {what} may have at most {at_most}"
                 )
             yield block
 
 
 def _unzipped(raw: Iterator[bytes], file: Path) -> Iterator[bytes]:
-    """Yield what gzip members hold, at most a block at a time: a member may be a bomb."""
+    """Yield the content of gzip members, at most one block at a time: a member may expand to any size."""
     unpack = zlib.decompressobj(wbits=31)
     try:
         for block in raw:
@@ -188,10 +188,10 @@ def _unzipped(raw: Iterator[bytes], file: Path) -> Iterator[bytes]:
 
 
 def decoded(content: bytes, file: str, allowed: str) -> str:
-    """Return bytes as the UTF-8 text that they are.
+    """Return bytes decoded as UTF-8 text.
 
     Raises:
-        ValueError: naming the line that is none.
+        ValueError: for a line that is not UTF-8; it names the line.
     """
     try:
         return content.decode("utf-8-sig")
@@ -201,7 +201,7 @@ def decoded(content: bytes, file: str, allowed: str) -> str:
 
 
 def _parquet(file: Path, what: str) -> LogTable:
-    """Return the table of a Parquet file; text is kept once per distinct value, whatever it would take in full."""
+    """Return the table of a Parquet file; text is read once per distinct value, to bound the memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Logs of steps: how long each took (step times), or when each began and ended (intervals)."""
+"""Logs of steps: the duration of each (step times), or its start and end (intervals)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 INTERVALS = "a table with the columns worker, start and end (or seconds), a header first"
-"""What a log of intervals may hold."""
+"""Allowed content of a log of intervals."""
 
 
 def read_step_times(
@@ -34,26 +34,26 @@ def read_step_times(
 ) -> pd.DataFrame:
     """Read a log of step times.
 
-    Rows may be in any order. A worker may end before others but lacks no step in between, so that steps belong
-    together.
+    Rows may be in any order. A worker may end before others, but must have all earlier steps, so that equal steps
+    belong together.
 
     Args:
-        source: a DataFrame, or a file: CSV (at most 64 MiB), the same compressed with gzip, or Parquet. Columns:
-            the time, called ``seconds``, ``duration``, ``time``, ``compute_seconds``, ``step_ms``, ...;
-            ``worker``, also ``rank``, ``worker_id``, ``device``, ... (without it: one worker); ``step``, also
-            ``iteration`` (without it: rows in order). Names that end with a unit (``duration_ms``) say it.
-        columns: what a column is -> its name in the log, e.g. ``{"worker": "host", "seconds": "fwd_bwd"}``.
-        unit: of the times: ``s``, ``ms``, ``us`` or ``ns``. Default: what the column says, or else seconds.
-        skip: first steps of every worker that are left out: warm-up.
-        whole_steps: leave out the last steps, which not all workers have made.
+        source: a DataFrame or a file (CSV of at most 64 MiB, gzipped CSV, Parquet). Columns: the time, called
+            ``seconds``, ``duration``, ``time``, ``compute_seconds``, ``step_ms``, ...; ``worker``, also ``rank``,
+            ``worker_id``, ``device``, ... (without it: one worker); ``step``, also ``iteration`` (without it: rows
+            in order). A name may end with the unit of the column (``duration_ms``).
+        columns: names of columns in the log, by meaning, e.g. ``{"worker": "host", "seconds": "fwd_bwd"}``.
+        unit: unit of the times: ``s``, ``ms``, ``us`` or ``ns``. Default: that in the column's name, or seconds.
+        skip: number of first steps of every worker that are left out as warm-up.
+        whole_steps: whether to leave out the last steps that not all workers have made.
 
     Returns:
-        Columns ``worker`` (whole numbers, or names), ``step`` and ``seconds``, by worker and step: what
-        :class:`Recorded` and ``fit_delays`` take.
+        Columns ``worker`` (whole numbers, or names), ``step`` and ``seconds``, sorted by worker and step, as
+        :class:`Recorded` and ``fit_delays`` take them.
 
     Raises:
-        ValueError: naming the row of a cell that is not allowed, a step that is given twice or missing; for a
-            missing column; or if the median step is not between 1e-6 and 1e5 s and ``unit`` is not given.
+        ValueError: for a cell that is not allowed, or a step that is given twice or missing (it names the row);
+            for a missing column; if the median step is not between 1e-6 and 1e5 s and ``unit`` is not given.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -81,26 +81,27 @@ def read_intervals(
     whole_steps: bool = False,
     resolution: float = 0.0,
 ) -> pd.DataFrame:
-    """Read a log of intervals: when each worker began and ended each step.
+    """Read a log of intervals: the start and end of each step of each worker.
 
     Args:
         source: a DataFrame or a file, as for :func:`read_step_times`. Columns: ``worker``; ``start``, also
             ``begin``, ``start_time``, ``ts``, ...; ``end``, or else ``seconds``, ``duration``, ``dur``, ...;
             ``step``, if steps have numbers. Times are ISO 8601 texts or datetimes, or numbers with any origin.
-        columns: what a column is -> its name in the log.
-        unit: of times that are numbers: ``s``, ``ms``, ``us`` or ``ns``. Default: what the columns say, or else
+        columns: names of columns in the log, by meaning.
+        unit: unit of numeric times: ``s``, ``ms``, ``us`` or ``ns``. Default: that in the columns' names, or
             seconds.
-        skip: first steps of every worker that are left out: warm-up.
-        whole_steps: leave out the last steps, which not all workers have made.
-        resolution: seconds to which times are rounded: steps of a worker may then overlap by up to twice that.
+        skip: number of first steps of every worker that are left out as warm-up.
+        whole_steps: whether to leave out the last steps that not all workers have made.
+        resolution: seconds to which times are rounded; steps of a worker may then overlap by up to twice that.
 
     Returns:
-        Columns ``worker, step, start, end, seconds, idle``, by worker and start. The first start is at 0 s.
-        ``idle`` is the time since the worker's step before, NaN at its first. The table is one of step times, too.
+        Columns ``worker, step, start, end, seconds, idle``, sorted by worker and start. The first start is at 0 s.
+        ``idle`` is the time since the worker's previous step, NaN for its first. The table can also be used as a
+        table of step times.
 
     Raises:
-        ValueError: naming the row: of a cell that is not allowed, an end before its start, steps of a worker that
-            overlap; else as for :func:`read_step_times`.
+        ValueError: for a cell that is not allowed, an end before its start, or steps of a worker that overlap (it
+            names the row); otherwise as for :func:`read_step_times`.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -136,12 +137,12 @@ class Intervals:
 
     Args:
         table: the log.
-        worker: index of the worker (rows,).
-        names: of the workers, if they are no whole numbers.
-        step: numbers (rows,), or None: steps are counted by their start.
-        start: seconds (rows,).
-        end: seconds (rows,).
-        seconds: how long each took (rows,).
+        worker: index of the worker, (rows,).
+        names: names of the workers, if these are not whole numbers.
+        step: numbers of the steps, (rows,); None: steps are counted in the order of their starts.
+        start: start of each step in seconds, (rows,).
+        end: end of each step in seconds, (rows,).
+        seconds: duration of each step in seconds, (rows,).
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class Intervals:
         seconds: Floats,
     ) -> None:
         if not len(start):
-            raise ValueError(f"{table.name} has no rows: give one at least")
+            raise ValueError(f"{table.name} has no rows: give at least one")
         self.table, self.names = table, names
         self.rows = order = np.lexsort((end, start, worker))
         self.worker, self.start, self.end, self.seconds = worker[order], start[order], end[order], seconds[order]
@@ -165,7 +166,7 @@ class Intervals:
         """Return the table that :func:`read_intervals` returns.
 
         Raises:
-            ValueError: naming the row, if steps of a worker overlap, are given twice or missing.
+            ValueError: if steps of a worker overlap, are given twice or missing; it names the row.
         """
         by_step = np.lexsort((self.step, self.worker))
         check_steps(self.worker[by_step], self.step[by_step], self.rows[by_step], self.table)
@@ -189,12 +190,12 @@ class Intervals:
             raise ValueError(
                 f"{place(int(self.rows[at + 1]))}: a step of worker {worker} begins {over[at]:.3g} s before the "
                 f"end of another one, {place(int(self.rows[at]))}: a worker computes one step at a time; give "
-                "those that compute at the same time names of their own, or, if times are rounded, a resolution"
+                "different names to workers that compute at the same time, or a resolution if times are rounded"
             )
 
 
 def _kept(worker: Ints, table: LogTable, skip: int, whole_steps: bool) -> Ints:
-    """Return the rows, sorted by worker, that are not left out."""
+    """Return the rows that are kept, sorted by worker."""
     skip, place = validate("skip", NonNegativeInt, skip), place_of(worker)
     counts = np.unique(worker, return_counts=True)[1]
     last = counts.min() if validate("whole_steps", bool, whole_steps) else counts.max()

@@ -1,4 +1,4 @@
-"""Times of logs: durations and moments of any unit and origin, as seconds."""
+"""Times of logs: durations and moments of any unit and origin, converted to seconds."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from stalegrad.simulator.timing.logs.cells import UNITS, Column, is_missing, num
 from stalegrad.simulator.timing.logs.sources import LogTable
 
 EPOCH = 1e11
-"""Times of at least that are no seconds: as seconds since 1970 they are 3,000 years away."""
+"""Smallest time that is not taken for seconds: as seconds since 1970 it is 3,000 years away."""
 
 PLAUSIBLE = 1e-6, 1e5
-"""Seconds between which the median of a log's steps is not questioned."""
+"""Range, in seconds, in which the median of a log's steps is plausible."""
 
 
 def durations(column: Column, table: LogTable) -> Floats:
-    """Return a column of durations in seconds; without a unit they are seconds.
+    """Return a column of durations in seconds; durations without a unit are seconds.
 
     Raises:
-        ValueError: naming the row whose cell is no finite number of at least 0.
+        ValueError: for a cell that is not a finite number of at least 0; it names the row.
     """
     return numbers(column, table, least=0.0) / UNITS[column.unit or "s"]  # type: ignore[no-any-return]
 
 
 def check_plausible(seconds: Floats, column: Column, table: LogTable, what: str = "step") -> None:
-    """Raise ValueError if the median of durations, whose unit the user has not said, is hardly possible."""
+    """Raise ValueError if the median of durations is implausible and the user has not given their unit."""
     if column.sure or not len(seconds):
         return
     median, unit = float(np.nanmedian(seconds)), column.unit or "s"
     if not (median == 0 or PLAUSIBLE[0] <= median <= PLAUSIBLE[1]):
         others = " or ".join(f'"{other}"' for other in UNITS if other != unit)
         raise ValueError(
-            f"{table.name}: the median {what} is {median:.3g} s, if {column.spelt} is in {unit}: say "
-            f'unit={others}, or unit="{unit}" if that is meant'
+            f"{table.name}: the median {what} is {median:.3g} s, if {column.spelt} is in {unit}: give "
+            f'unit={others}, or unit="{unit}" if that is right'
         )
 
 
@@ -53,17 +53,18 @@ def moments(
     """Return columns of times as seconds since a common origin.
 
     Times are ISO 8601 texts, all with a zone or all without, datetimes, or numbers: seconds unless a unit is
-    given, since 1970 or anything else. Large ones, like those since 1970, are subtracted digit by digit.
+    given, since 1970 or any other origin. Large numbers, like those since 1970, are subtracted as decimals, so
+    that no digit is lost.
 
     Args:
-        columns: the columns.
-        table: their log.
-        optional: columns that may have empty cells: NaN.
+        columns: columns of times.
+        table: the log of the columns.
+        optional: names of columns that may have empty cells, which become NaN.
         origin: time that becomes 0, in the unit of the numbers; by default the earliest of the column ``first``.
-        first: column with the earliest time.
+        first: name of the column with the earliest time.
 
     Raises:
-        ValueError: naming the row whose cell is no time, or is before the origin.
+        ValueError: for a cell that is not a time or is before the origin; it names the row.
     """
     raw = {column.name: _raw(column, table, column.name in optional) for column in columns}
     kinds = {column.name: "date" if raw[column.name].dtype.kind == "M" else "number" for column in columns}
@@ -87,7 +88,7 @@ def moments(
 
 
 def _since(values: np.ndarray, zero: object, per_second: float) -> Floats:
-    """Return the seconds since an origin, of values of the same type."""
+    """Return the seconds since an origin, for values of the same type as the origin."""
     if values.dtype.kind == "M":
         passed = (values - zero).astype("timedelta64[ns]")  # type: ignore[operator]
         return np.where(np.isnat(passed), np.nan, passed.astype(np.int64) / 1e9)
@@ -99,7 +100,7 @@ def _since(values: np.ndarray, zero: object, per_second: float) -> Floats:
 
 
 def _raw(column: Column, table: LogTable, missing: bool) -> np.ndarray:
-    """Return times as they are: datetime64, integers, floats, or decimal numbers where floats are too coarse."""
+    """Return times without conversion: datetime64, integers, floats, or decimals where floats are too coarse."""
     values = column.cells
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         if not missing and (bad := np.flatnonzero(np.isnat(values))).size:
@@ -112,14 +113,14 @@ def _raw(column: Column, table: LogTable, missing: bool) -> np.ndarray:
     if column.unit is None and largest >= EPOCH:
         guess = "ms" if largest < 1e14 else "us" if largest < 1e17 else "ns"
         raise ValueError(
-            f"{table.name}: {column.spelt} reaches {largest:.4g}, which can hardly be seconds: say "
-            f'unit="{guess}" if it counts them since 1970'
+            f"{table.name}: {column.spelt} reaches {largest:.4g}, which is implausible for seconds: give "
+            f'unit="{guess}" if it counts {guess} since 1970'
         )
     if isinstance(values, np.ndarray):
         return values.astype(np.int64) if values.dtype.kind == "u" else values
     if largest < 2.0**20:
         return found
-    try:  # digits beyond those of a float count
+    try:  # digits beyond those of a float are kept
         exact = [Decimal("nan") if is_missing(value) else Decimal(str(value).strip()) for value in values]
     except InvalidOperation:
         return found

@@ -1,4 +1,4 @@
-"""Trace events as profilers write them (Chrome, Kineto of PyTorch): which of them are the steps of workers."""
+"""Trace events of profilers (Chrome, Kineto of PyTorch), and the steps of workers among them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST = 20_000_000
-"""Steps of all files at most."""
+"""Largest number of steps of all files."""
 
 Worker = Literal["thread", "process", "file"]
 
@@ -30,11 +30,11 @@ class Step(NamedTuple):
     """An event that is a step.
 
     Attributes:
-        place: where it is, for errors.
-        name: of the event.
-        worker: file, process and thread, as far as they tell workers apart.
-        start: microseconds.
-        duration: microseconds.
+        place: place of the event in its file, for errors.
+        name: name of the event.
+        worker: file, process and thread, as far as they distinguish workers.
+        start: start, in microseconds.
+        duration: duration, in microseconds.
     """
 
     place: str
@@ -54,31 +54,32 @@ def read_trace_events(
     whole_steps: bool = False,
     resolution: float = 1e-6,
 ) -> pd.DataFrame:
-    """Read intervals from trace events, as Chrome and PyTorch's profiler (Kineto) write them.
+    """Read intervals from trace events in the format of Chrome and of PyTorch's profiler (Kineto).
 
-    Files are read an event at a time, up to 16 GiB uncompressed. Only events with a duration (phase ``X``) are
+    Files are read one event at a time, up to 16 GiB uncompressed. Only events with a duration (phase ``X``) are
     steps.
 
     Args:
-        source: a file, ``.json`` or ``.json.gz``, or several: one per rank.
-        event: name of the events that are steps; ``*`` and ``?`` stand for any characters and any one:
+        source: path of a file, ``.json`` or ``.json.gz``, or several paths: one per rank.
+        event: name of the events that are steps; ``*`` stands for any characters and ``?`` for any one character:
             ``ProfilerStep#*`` for PyTorch's ``profiler.step()``, ``compute*`` for :func:`to_perfetto`.
-        category: only events of this category (``cat``): ``user_annotation`` for PyTorch, which repeats events of
-            the CPU as ``gpu_user_annotation``.
-        worker: what a worker is: a ``file``, a ``process`` (``pid``) or a ``thread`` (``pid`` and ``tid``).
-            Default: ``file`` if there are several, else ``thread``.
-        skip: first steps of every worker that are left out: warm-up.
-        whole_steps: leave out the last steps, which not all workers have made.
-        resolution: seconds to which times are rounded: steps of a worker may then overlap by up to twice that.
+        category: category (``cat``) to which events are restricted: ``user_annotation`` for PyTorch, which repeats
+            events of the CPU as ``gpu_user_annotation``.
+        worker: unit that is a worker: a ``file``, a ``process`` (``pid``) or a ``thread`` (``pid`` and ``tid``).
+            Default: ``file`` if there are several files, else ``thread``.
+        skip: number of first steps of every worker that are left out as warm-up.
+        whole_steps: whether to leave out the last steps that not all workers have made.
+        resolution: seconds to which times are rounded; steps of a worker may then overlap by up to twice that.
 
     Returns:
-        The table that :func:`read_intervals` returns. Workers are 0, 1, ...: of files by their ``rank``
-        (``distributedInfo``), or else in the order given; else in the order of ``pid`` and ``tid``. If all names
-        end with ``#`` and a number, that is the step.
+        The table that :func:`read_intervals` returns. Workers are 0, 1, ...: files in the order of their ``rank``
+        (``distributedInfo``), or else in the order given; processes and threads in the order of ``pid`` and
+        ``tid``. If all names end with ``#`` and a number, this number is the step.
 
     Raises:
-        ValueError: naming the event whose time is no number or is negative, or that overlaps another step of its
-            worker; if no event has that name; if a file is no such JSON, too large or damaged.
+        ValueError: for an event whose time is negative or not a number, or that overlaps another step of its
+            worker (it names the event); if no event has that name; if a file has another format, is too large or
+            is damaged.
         FileNotFoundError: if there is no such file.
 
     References:
@@ -111,7 +112,7 @@ def read_trace_events(
 def _steps(
     file: EventFile, number: int, pattern: str, category: str | None, worker: Worker, seen: set[str]
 ) -> Iterator[Step]:
-    """Yield the events that are steps; note some names of others."""
+    """Yield the events that are steps; add some names of other events to ``seen``."""
     matches = re.compile(fnmatch.translate(pattern.replace("[", "[[]"))).match
     for index, event in enumerate(file.events()):
         if event.get("ph") != "X":
@@ -128,7 +129,7 @@ def _steps(
 
 
 def _sortable(value: object) -> str:
-    """Return a process or a thread as a text whose order is that of numbers, where it is one."""
+    """Return a process or a thread as a text; texts of numbers sort in numerical order."""
     return f"{value:020d}" if isinstance(value, int) and value >= 0 else str(value)
 
 

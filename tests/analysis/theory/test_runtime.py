@@ -276,7 +276,7 @@ def test_every_worker_s_own_record_counts():
     ],
 )
 def test_theory_that_memory_would_break_is_refused_by_name(synchrony, compute):
-    with pytest.raises(ValueError, match=r"remembers: theory here needs|no distribution of its own"):
+    with pytest.raises(ValueError, match=r"remembers: theory here needs|no distribution: its times"):
         expected_update_time(synchrony, compute, 4)
-    with pytest.raises(ValueError, match=r"remembers: theory here needs|no distribution of its own"):
+    with pytest.raises(ValueError, match=r"remembers: theory here needs|no distribution: its times"):
         fresh_probability(Async(), compute, 4)

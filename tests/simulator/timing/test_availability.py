@@ -468,20 +468,23 @@ NO_TIME = Cluster(2, availability=Renewal(0.0, 1.0))
 WRONG = [
     (
         lambda: timed([1.0], (1.0, 0, "join"), (2.0, 0, "join")),
-        "row 1 of events: worker 0 cannot join at 2.0 s: it is",
+        "row 1 of events: worker 0 cannot join at 2.0 s: it has been present since row 0, 1.0 s",
     ),
     (
         lambda: timed([1.0], (3.0, 0, "leave"), (2.0, 0, "leave")),
-        "row 0 of events: worker 0 cannot leave at 3.0 s: it",
+        "row 0 of events: worker 0 cannot leave at 3.0 s: it has been absent since row 1, 2.0 s",
     ),
-    (lambda: timed([1.0], (1.0, 0, "leave"), (1.0, 0, "join")), "worker 0 joins and leaves at once, at 1.0 s"),
+    (
+        lambda: timed([1.0], (1.0, 0, "leave"), (1.0, 0, "join")),
+        "worker 0 joins and leaves at the same time, 1.0 s",
+    ),
     (lambda: timed([1.0], (1.0, 1, "leave")), "row 0 of events: worker 1 is unknown: the cluster"),
-    (lambda: timed([1.0, 1.0], (0.0, 0, "leave"), (0.0, 1, "leave")), "all workers are absent for ever"),
+    (lambda: timed([1.0, 1.0], (0.0, 0, "leave"), (0.0, 1, "leave")), "all workers are always absent"),
     (lambda: table((1.0, 0, "gone")), r"event of events .* 'join' or 'leave'"),
     (lambda: table((math.nan, 0, "join")), "time of events"),
     (lambda: table((-1.0, 0, "join")), "time of events"),
     (lambda: Events((1.0,), (0, 1), ("join",)), "time, worker and event of events differ in length"),
-    (lambda: Counts((0.0,), (0,)), "all workers are absent for ever"),
+    (lambda: Counts((0.0,), (0,)), "all workers are always absent"),
     (lambda: Counts((1.0,), (1,)), "row 0 of counts has time 1.0: the first count is that at 0 s"),
     (lambda: Counts((0.0, 2.0, 2.0), (1, 2, 3)), "row 2 of counts has time 2.0, not after 2.0"),
     (
@@ -506,8 +509,8 @@ def test_what_cannot_be_is_one_sentence(make, said):
 
 FILES = [
     ("", "has no events"),
-    ("0,add,a\n0,add,a\n", "line 2: 'a' is added, but it is there already"),
-    ("0,remove,a\n", "line 1: 'a' is removed, but it is not there"),
+    ("0,add,a\n0,add,a\n", "line 2: 'a' is added, but it is present already"),
+    ("0,remove,a\n", "line 1: 'a' is removed, but it is not present"),
     ("5,add,a\n1,add,b\n", "line 2: 1 ms is before the line above"),
     ("x,add,a\n", "milliseconds in .*, line 1 = 'x'"),
     ("0,added,a\n", "line 1: unknown event 'added'. Did you mean 'add'"),
@@ -520,8 +523,11 @@ FILES = [
     ("time,worker,event\nnan,1,join\n", "line 2: time = 'nan' is not allowed"),
     ("time,worker,event\n-1,1,join\n", "line 2: time = '-1' is not allowed: give a time that is not before 0"),
     ("time,worker,event\n1,1,join\n2,1,gone\n", "line 3: unknown event 'gone'"),
-    ("time,node,event\n5,a,leave\n", "line 2: 'a' is removed, but it is not there"),
-    ("time,worker,event\n1.7e12,1,join\n", 'time reaches 1.7e\\+12, which can hardly be seconds: say unit="ms"'),
+    ("time,node,event\n5,a,leave\n", "line 2: 'a' is removed, but it is not present"),
+    (
+        "time,worker,event\n1.7e12,1,join\n",
+        'time reaches 1.7e\\+12, which is implausible for seconds: give unit="ms"',
+    ),
 ]
 
 

@@ -92,7 +92,7 @@ def test_verify_catches_what_no_worker_can_do(measured, changed, law):
 def test_verify_catches_an_end_before_the_last_update(measured):
     end = {"worker": [0, 1, 2], "read_time": [0.0, 0.0, 0.4], "read_version": [0, 0, 0], "end": 0.5}
     with pytest.raises(
-        TraceError, match="row 0 of the updates table breaks a law: the end is not before them: it is"
+        TraceError, match="row 0 of the updates table breaks a law: time is not after the end, "
     ):
         measured(**end).verify()
     with pytest.raises(

@@ -156,8 +156,8 @@ def test_newest_versions_are_those_of_a_simulation_without_downloads(synchrony):
     [
         ("worker", "has no column worker"),
         ("read_time", "has no column read_time"),
-        ("finish_time", 'it cannot be derived: if messages take no time to travel, say columns={"finish_time": '),
-        ("receive_time", 'if messages take no time to travel, say columns={"receive_time": '),
+        ("finish_time", 'it cannot be derived: if messages take no time to travel, give columns={"finish_time": '),
+        ("receive_time", 'if messages take no time to travel, give columns={"receive_time": '),
         ("read_version", 'it cannot be derived: if workers read the newest version at their read_time'),
         ("apply_time", "has neither a column apply_time nor update"),
     ],
@@ -169,9 +169,9 @@ def test_what_cannot_be_derived_is_refused_by_name(column, says):
 
 
 def test_an_empty_log_and_one_of_two_moments_are_refused():
-    with pytest.raises(ValueError, match="has no rows: give one at least"):
+    with pytest.raises(ValueError, match="has no rows: give at least one"):
         Trace.from_log(LOG.head(0))
-    with pytest.raises(ValueError, match=r'say columns=\{"finish_time": "apply_time"\}'):
+    with pytest.raises(ValueError, match=r'give columns=\{"finish_time": "apply_time"\}'):
         Trace.from_log(LOG.drop(columns=["finish_time", "receive_time"]))
 
 

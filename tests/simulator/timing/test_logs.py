@@ -210,14 +210,14 @@ def test_wrong_step_times_are_refused_by_row(changed, says):
 def test_a_median_of_weeks_is_questioned_and_may_be_confirmed():
     log = STEPS.assign(seconds=STEPS["seconds"] * 1e6)
     said = refusal(read_step_times, log)
-    assert 'the median step is 3e+05 s, if seconds is in s: say unit="ms" or "us" or "ns", or unit="s" if' in said
+    assert 'the median step is 3e+05 s, if seconds is in s: give unit="ms" or "us" or "ns", or unit="s" if' in said
     assert read_step_times(log, unit="ms")["seconds"][0] == 900.0
     assert read_step_times(log, unit="s")["seconds"][0] == 900_000.0
     assert "the median step is 3e-10 s" in refusal(read_step_times, STEPS.assign(seconds=STEPS["seconds"] * 1e-9))
     spans = SPANS[["worker", "start", "end"]].assign(start=SPANS["start"] * 1e6, end=SPANS["end"] * 1e6)
     assert "the median step is 8.75e+05 s, if start is in s" in refusal(read_intervals, spans)
     epoch = SPANS[["worker", "start", "end"]].assign(start=SPANS["start"] * 1e3 + 1.7e12)
-    assert refusal(read_intervals, epoch).endswith('say unit="ms" if it counts them since 1970')
+    assert refusal(read_intervals, epoch).endswith('give unit="ms" if it counts ms since 1970')
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_missing_and_ambiguous_columns_are_named():
     said = refusal(read_step_times, STEPS.rename(columns={"seconds": "x"}))
     assert said.startswith("the table of a log of step times has no column seconds, but worker, step, x: give")
     both = STEPS.rename(columns={"worker": "rank"}).assign(gpu=1)
-    assert "has the columns rank and gpu: call the one that is meant worker" in refusal(read_step_times, both)
+    assert "has the columns rank and gpu: rename the right one to worker" in refusal(read_step_times, both)
     assert "has no column start, but worker, step, seconds" in refusal(read_intervals, STEPS)
     assert "has no column seconds, but worker, start" in refusal(read_intervals, SPANS[["worker", "start"]])
     mixed = pd.DataFrame({"worker": [0], "start_ms": [5], "end_us": [9]})
@@ -280,7 +280,7 @@ def test_missing_and_ambiguous_columns_are_named():
     ("content", "says"),
     [
         (b"", "{} has no rows: give a table"),
-        (b"worker,step,seconds\n", "{} has no rows: give one at least"),
+        (b"worker,step,seconds\n", "{} has no rows: give at least one"),
         (b"worker,step,seconds\n0,0,1.0\n0,\xe9,1.0\n", "{}, line 3: expected a text in UTF-8"),
         (b"worker,step,seconds\n# warm-up\n0,0,1.0\n0,1\n", "{}, line 4: 2 columns, but the header has 3"),
         (b"worker,step,seconds\n0,0,1.0\nran out of memory\n", "{}, line 3: 1 columns, but the header has 3"),

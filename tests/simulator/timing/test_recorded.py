@@ -184,7 +184,7 @@ def test_a_file_is_the_table_that_it_holds_and_keeps_its_checksum(tmp_path, betw
         ("worker,step,seconds\n1,0,1\n2,0,1\n", r"lacks worker 0"),
         ("worker,step\n0,0\n", r"has no column seconds, but worker, step"),
         ("worker,seconds,step\n0,1\n", r"line 2: 2 columns, but the header has 3"),
-        ("rank,node,seconds\n0,0,1\n", r"columns rank and node: call the one that is meant worker"),
+        ("rank,node,seconds\n0,0,1\n", r"columns rank and node: rename the right one to worker"),
         ("worker,step,seconds\n", "has no rows"),
         ("", "has no rows"),
         ("worker,step,seconds\n0,0,0\n", r"times of recorded, worker 0, are 1 times, none above 0"),
