@@ -1,1 +1,1 @@
-"""Experiments: their specs, what a run does, its result and its identity."""
+"""Experiments: their specs, runs, results and identities."""

@@ -1,9 +1,9 @@
-"""Descriptions of objects as plain tables, never from ``repr``, an address or an order of dictionary keys.
+"""Descriptions of objects as plain tables, independent of ``repr``, addresses and the order of dictionary keys.
 
-Two kinds: with ``content=False`` qualified names and settings (numbers, texts, options, also those that functions
-hold in closures); with ``content=True`` also what functions compute (their compiled code, the functions and values
-that they refer to) and the data of arrays. Functions of the standard library and of installed packages, this one
-included, are described by name and closure in both.
+There are two kinds. With ``content=False`` a description holds qualified names and settings (numbers, texts,
+options, also those that functions hold in closures). With ``content=True`` it also holds the code of functions,
+the functions and values to which they refer, and the data of arrays. In both, functions of the standard library
+and of installed packages, including this one, are described by name and closure.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from stalegrad._core.specs import builtin
 from stalegrad._core.types import Array
 
 Description: TypeAlias = "bool | int | float | str | Sequence[Description] | Mapping[str, Description] | None"
-"""What JSON can hold."""
+"""A value that JSON can hold."""
 
 LARGEST = 100_000
-"""Parts of an object that are described at most."""
+"""Largest number of parts of an object in a description."""
 
 
 def described(value: object, *, content: bool) -> Description:
@@ -42,11 +42,11 @@ def described(value: object, *, content: bool) -> Description:
 
     Args:
         value: the object.
-        content: whether code and data count, or names and settings only.
+        content: whether to describe code and data, besides names and settings.
 
     Raises:
-        UnknownPartError: with ``content``, if it holds something that cannot be compared, naming that. Without,
-            such a part is described by its type, see :func:`unsure`.
+        UnknownPartError: with ``content``, for a part that cannot be compared; it names the part. Without
+            ``content``, such a part is described by its type, see :func:`unsure`.
     """
     return _Description(content).of(value)
 
@@ -58,7 +58,7 @@ def digest_of(description: object) -> str:
 
 
 def unsure(description: Description) -> list[str]:
-    """Return the types of the parts of a description that cannot be compared, each once."""
+    """Return the types of the parts of a description that cannot be compared, without repetition."""
     found: dict[str, None] = {}
 
     def visit(part: Description) -> None:
@@ -76,13 +76,13 @@ def unsure(description: Description) -> list[str]:
 
 
 class _Description:
-    """One description in the making."""
+    """The construction of one description."""
 
     def __init__(self, content: bool) -> None:
         self.content = content
         self.parts = 0
         self.above: list[int] = []
-        """Identities of the objects that hold the present one: a part that is one of them is a cycle."""
+        """Ids of the objects that contain the current one: a part that is one of them is a cycle."""
 
     def of(self, value: object) -> Description:
         self.parts += 1
@@ -160,7 +160,7 @@ class _Description:
         return {"name": value.__name__, "of": self.of(owner)}
 
     def _module(self, module: types.ModuleType) -> Description:
-        """Describe a module by its name; a user's own also by its source, of which any part may be called."""
+        """Describe a module by its name, and a user's module also by its source: any part may be called."""
         name, file = module.__name__, getattr(module, "__file__", None)
         if not self.content or file is None or _is_ours(name) or _is_in_places(file):
             return {"module": name}
@@ -179,7 +179,7 @@ class _Description:
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             value = jax.random.key_data(value)
         about: dict[str, Description] = {"array": str(value.dtype), "shape": list(value.shape)}
-        if isinstance(value, np.ndarray) and type(value) is not np.ndarray:  # a masked one, say
+        if isinstance(value, np.ndarray) and type(value) is not np.ndarray:  # for example a masked array
             about |= {"type": _name(type(value)), "fields": self.of(getattr(value, "__dict__", None))}
         if not self.content:
             return about
@@ -200,7 +200,7 @@ class _Description:
         return table
 
     def _code(self, code: types.CodeType, doc: str | None = None) -> Description:
-        # Without a docstring there is None in its place.
+        # None takes the place of a docstring, as in a function without one.
         held = [None if doc is not None and constant == doc else constant for constant in code.co_consts]
         constants = [self._code(c) if isinstance(c, types.CodeType) else _constant(c) for c in held]
         names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
@@ -225,7 +225,7 @@ class _Description:
         elif callable(wrapped) or not _hides_state(cls):
             slots = [name for base in cls.__mro__ for name in _slots(base) if hasattr(value, name)]
             fields = {name: getattr(value, name) for name in slots} | dict(getattr(value, "__dict__", {}))
-            if callable(wrapped):  # what jax.jit keeps beside the function changes nothing that it computes
+            if callable(wrapped):  # the other state of jax.jit does not change results
                 compiled = cls.__module__.partition(".")[0] == "jaxlib"
                 fields = {"__wrapped__": wrapped} if compiled else fields | {"__wrapped__": wrapped}
         else:
@@ -234,7 +234,7 @@ class _Description:
 
 
 _HASHED: dict[int, tuple[weakref.ref[Array], str]] = {}
-"""SHA-256 of JAX arrays, which nobody can change, by identity: a data set is part of every run of a sweep."""
+"""SHA-256 of JAX arrays, which are immutable, by id: a data set is part of every run of a sweep."""
 
 
 def _hashed(array: Array) -> str:
@@ -255,7 +255,7 @@ def _hashed(array: Array) -> str:
 
 
 def _name(value: object) -> str:
-    """Return a qualified name; the address in that of an object that has none is not part of it."""
+    """Return a qualified name, or that of the type for an object without a name; it holds no address."""
     module = getattr(value, "__module__", None) or "builtins"
     return f"{module}:{getattr(value, '__qualname__', getattr(value, '__name__', type(value).__name__))}"
 
@@ -272,18 +272,18 @@ _PYTHONS_OWN = (
     types.MethodDescriptorType,
     types.ClassMethodDescriptorType,
 )
-"""Types of attributes that Python puts into classes itself."""
+"""Types of attributes that Python adds to classes."""
 
 
 def _counts(name: str, member: object) -> bool:
-    """Return whether an attribute of a class says what its objects compute."""
+    """Return whether an attribute of a class can change what its objects compute."""
     if isinstance(member, _PYTHONS_OWN) or name == "_abc_impl":
         return False
     return isinstance(member, types.FunctionType) or not (name.startswith("__") and name.endswith("__"))
 
 
 def _held(member: object) -> object:
-    """Return the object that an attribute of a class holds, without the locks of the standard library."""
+    """Return the object in an attribute of a class, without the locks of the standard library."""
     if isinstance(member, staticmethod | classmethod):
         return member.__func__
     if isinstance(member, property):
@@ -292,7 +292,7 @@ def _held(member: object) -> object:
 
 
 def _hides_state(cls: type) -> bool:
-    """Return whether objects of a class are larger than their attributes: C code keeps something in them."""
+    """Return whether objects of a class are larger than their attributes, because C code keeps state in them."""
     slots = sum(len(_slots(base)) for base in cls.__mro__)
     plain = cls is object or any({"__dict__", "__slots__"} & vars(base).keys() for base in cls.__mro__)
     return not plain or cls.__basicsize__ > object.__basicsize__ + 8 * (slots + 2)
@@ -307,7 +307,7 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def _names(code: types.CodeType) -> list[str]:
-    """Return the global names that code may refer to, that of functions inside it included."""
+    """Return the global names to which code may refer, including those of inner functions."""
     inner = [
         name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)
     ]
@@ -327,7 +327,7 @@ def _places() -> tuple[str, ...]:
 
 
 def _is_in_places(file: str) -> bool:
-    """Return whether a file is one of the standard library or of an installed package."""
+    """Return whether a file belongs to the standard library or to an installed package."""
     return str(Path(file).resolve()).startswith(_places())
 
 
@@ -336,7 +336,7 @@ def _is_ours(module: str) -> bool:
 
 
 def _is_installed(value: object) -> bool:
-    """Return whether a function or class is one of the standard library, of an installed package, or of ours."""
+    """Return whether a function or class is of the standard library, an installed package, or this package."""
     module = getattr(value, "__module__", None) or ""
     if _is_ours(module) or module == "builtins":
         return True

@@ -1,4 +1,4 @@
-"""An experiment: all that a run depends on, as an object and as a TOML file."""
+"""The spec of an experiment, as an object and as a TOML file: everything that a run depends on."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.cluster import Cluster
 
 MAX_SPEC = 16 << 20
-"""Bytes of a file with a spec at most."""
+"""Largest number of bytes of a file with a spec."""
 
 
 @spec
 class Experiment:
-    """One run: a problem, a cluster, a method, a budget and a seed.
+    """The spec of one run: a problem, a cluster, a method, a budget and a seed.
+
+    Exactly one of ``updates``, ``wallclock`` and ``gradients`` is given: it is the budget.
 
     Args:
-        problem: what is trained.
-        cluster: on which (simulated) machines.
-        method: how.
-        updates: budget: server updates.
-        wallclock: or: simulated seconds.
-        gradients: or: used mini-batch gradients. Exactly one of the three.
-        seed: of everything random, 0 to 2^64 - 1; the same experiment gives the same bytes.
-        record: what the history holds.
+        problem: model, data and loss that are trained.
+        cluster: simulated server and workers.
+        method: synchrony and rule, with their parameters.
+        updates: budget in server updates.
+        wallclock: budget in simulated seconds.
+        gradients: budget in used mini-batch gradients.
+        seed: seed of all random streams, 0 to 2^64 - 1; the same experiment gives the same bytes.
+        record: rows and columns of the history.
 
     Raises:
-        ValueError: naming the field, its value and what is allowed.
+        ValueError: for a value that is not allowed; it names the field, the value and what is allowed.
     """
 
     problem: InstanceOf[Problem]
@@ -56,7 +58,7 @@ class Experiment:
     record: InstanceOf[Record] = field(default_factory=Record)
 
     def check_fields(self) -> None:
-        """Raise ValueError unless the parts go together."""
+        """Raise ValueError unless the parts fit each other."""
         _ = self.budget
         self.method.synchrony.check(self.cluster.size)
         if self.record.worker_losses:
@@ -64,12 +66,12 @@ class Experiment:
 
     @property
     def budget(self) -> Budget:
-        """When the run ends."""
+        """The budget of the run."""
         return Budget(updates=self.updates, wallclock=self.wallclock, gradients=self.gradients)
 
     @property
     def timed_cluster(self) -> Cluster:
-        """The cluster as it is simulated: the bytes of the model's parameters stand for ``"model"``."""
+        """The cluster as simulated: with the bytes of the model's parameters in place of ``"model"``."""
         network = self.cluster.network
         if network is None or not network.unresolved:
             return self.cluster
@@ -83,7 +85,7 @@ class Experiment:
         """Return the experiment as TOML; :func:`from_toml` reads it back.
 
         Raises:
-            ValueError: if a part of it only exists in this process, naming it.
+            ValueError: if a part of it exists in this process only; it names the part.
         """
         return tomli_w.dumps(self.table())
 
@@ -91,7 +93,7 @@ class Experiment:
         """Return the experiment as nested plain tables.
 
         Raises:
-            ValueError: if a part of it only exists in this process, naming it.
+            ValueError: if a part of it exists in this process only; it names the part.
         """
         table: Table = {k: v for k in ("updates", "wallclock", "gradients") if (v := getattr(self, k)) is not None}
         table["seed"] = self.seed
@@ -113,7 +115,7 @@ def read_experiment(table: Table) -> Experiment:
     """Return the experiment that nested tables describe.
 
     Raises:
-        ValueError: for an unknown or missing key or a wrong value, naming it and what is allowed.
+        ValueError: for an unknown or missing key or a wrong value; it names the key or value and what is allowed.
     """
     allowed = [f.name for f in fields(Experiment)]
     check_keys("the experiment", table, allowed)
@@ -135,7 +137,7 @@ def from_toml(text: str) -> Experiment:
     """Return the experiment that a TOML text describes. Functions that it names are not imported.
 
     Raises:
-        ValueError: as :func:`read_experiment`, or if the text is not TOML.
+        ValueError: as for :func:`read_experiment`, or if the text is not TOML.
     """
     return read_experiment(parse_toml(text))
 
@@ -145,7 +147,7 @@ def load_experiment(path: str | Path) -> Experiment:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: as :func:`from_toml`, naming the file.
+        ValueError: as for :func:`from_toml`; it names the file.
     """
     try:
         return read_experiment(read_toml(Path(path)))
@@ -158,7 +160,7 @@ def read_toml(file: Path) -> Table:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no regular file, too large for a spec, or not TOML in UTF-8.
+        ValueError: if it is not a regular file, too large for a spec, or not TOML in UTF-8.
     """
     return parse_toml(read_regular(file, MAX_SPEC, "a spec").decode("utf-8-sig"))
 
@@ -195,7 +197,10 @@ def read_method(table: Table) -> Method:
 
 
 def method_settings(method: Method) -> Table:
-    """Return the settings that give an equal method by :func:`read_method`, as objects; defaults are left out."""
+    """Return the settings of a method as objects, from which :func:`read_method` gives an equal method.
+
+    Defaults are left out.
+    """
     info = methods.REGISTRY[method.name]
     settings: Table = {"name": method.name}
     if type(method.synchrony) is info.synchrony:
@@ -210,7 +215,7 @@ def method_table(method: Method) -> Table:
     """Return a method as the table that :func:`read_method` reads back; defaults are left out.
 
     Raises:
-        ValueError: if a part of it exists in this process only, naming it.
+        ValueError: if a part of it exists in this process only; it names the part.
     """
     table = method_settings(method)
     rate: Schedule = table.pop("learning_rate")
@@ -225,7 +230,7 @@ def method_table(method: Method) -> Table:
 
 
 def differs(value: object, default: object) -> bool:
-    """Return whether a value is another one than a default; arrays are."""
+    """Return whether a value differs from a default; arrays count as different."""
     try:
         return bool(value != default)
     except ValueError:

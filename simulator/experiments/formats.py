@@ -1,4 +1,4 @@
-"""Files of a result: written so that they are whole, read so that nothing that is in them is trusted."""
+"""Readers and writers of the files of a result. Readers trust nothing in the files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stalegrad._core.types import Table
 T = TypeVar("T")
 
 MAX_TEXT = 16 << 20
-"""Bytes of a spec or of a summary at most."""
+"""Largest number of bytes of a spec or of a summary."""
 WINDOWS = os.name == "nt"
 BITS = " as bits of "
-"""Stands in the name of an array before the type of which it holds the bits."""
+"""Text in the name of an array, before the type whose bits the array holds."""
 MAX_ROWS = 100_000_000
-"""Rows of a table at most."""
+"""Largest number of rows of a table."""
 
 
 def write_table(table: pd.DataFrame, file: Path, *, index: bool = False) -> None:
@@ -36,7 +36,7 @@ def write_table(table: pd.DataFrame, file: Path, *, index: bool = False) -> None
 
 
 def read_table(file: Path) -> pd.DataFrame:
-    """Return a table of a Parquet file; the numbers of rows that it announces are looked at first."""
+    """Return the table of a Parquet file, after checking the number of rows that it announces."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as opened:
@@ -48,7 +48,7 @@ def read_table(file: Path) -> pd.DataFrame:
 
 
 def write_arrays(arrays: Mapping[str, npt.ArrayLike], file: Path) -> None:
-    """Write arrays as they are, uncompressed; those of a type that NumPy lacks (bfloat16, say) as their bits."""
+    """Write arrays uncompressed; arrays of a type that NumPy lacks, for example bfloat16, are written as bits."""
     np.savez(file, **dict(_stored(name, np.asarray(value)) for name, value in arrays.items()))  # type: ignore[arg-type]
 
 
@@ -59,7 +59,7 @@ def _stored(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """Return arrays that :func:`write_arrays` wrote: uncompressed, so they are no larger than the file."""
+    """Return arrays that :func:`write_arrays` wrote; they must be uncompressed, so no larger than the file."""
     with zipfile.ZipFile(file) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("its arrays are compressed; those of a result are not")
@@ -77,12 +77,12 @@ def _restored(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def read_text(file: Path) -> str:
-    """Return a text in UTF-8."""
+    """Return the text of a file in UTF-8."""
     return read_regular(file, MAX_TEXT, "a text of a result").decode()
 
 
 def read_json(file: Path) -> Table:
-    """Return a table of JSON."""
+    """Return the table of a JSON file."""
     return dict(json.loads(read_text(file)))
 
 
@@ -90,19 +90,19 @@ def read_file(file: Path, read: Callable[[Path], T]) -> T:
     """Return the value that ``read`` returns for a file.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it cannot be read, whatever is in it, naming it.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read, for any reason; it names the file.
     """
     if not file.is_file():
         raise FileNotFoundError(f"no result at {file.parent}: {file.name} is missing")
     try:
         return read(file)
     except (Exception, RecursionError) as error:
-        raise ValueError(f"{file} is damaged or foreign: {type(error).__name__}: {error}") from None
+        raise ValueError(f"{file} is damaged or not of a result: {type(error).__name__}: {error}") from None
 
 
 def flush(directory: Path) -> None:
-    """Wait until all below a directory has reached the disk (of directories: where they can be opened)."""
+    """Wait until all files below a directory are on the disk, and directories where they can be opened."""
     for place in [*directory.rglob("*"), directory]:
         if place.is_dir() and WINDOWS:
             continue

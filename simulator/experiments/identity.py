@@ -1,7 +1,7 @@
-"""What a run is, decided in one place and in two forms.
+"""The identity of a run, in two forms.
 
 The *name* of an experiment holds qualified names and settings; labels, baselines and observers use it.
-Its *digest* adds what functions compute and the data; keys of stores, sweeps and checkpoints use it.
+Its *digest* adds the code of functions and the data; keys of stores, sweeps and checkpoints use it.
 """
 
 from __future__ import annotations
@@ -40,26 +40,27 @@ from stalegrad.simulator.timing.links import Network
 T = TypeVar("T")
 
 SEMANTICS = 3
-"""Raised whenever the same experiment begins to give other numbers, or is written otherwise: its runs then have
-other keys.
+"""Version of the semantics of experiments, a part of every key. It is increased when the same experiment gives
+different numbers or is written differently.
 
 2: EASGD takes gradients before the pull; gap-aware without momentum normalises raw gradients; learning rates
 go into named optimizers (fromage, rprop, lars, rmsprop with momentum); seeds from 2^32 on; 16-bit parameters;
 wallclock budgets end by a tolerance; images with alpha, 16 bits or an orientation.
-3: no number is another; the table of a delay names it as ``delay``, and lanes and execution have their new names.
+3: numbers are unchanged; the table of a delay names it as ``delay``, and lanes and execution have their new names.
 """
 
 PATHS = ("directory", "file")
-"""Keys of a spec whose texts are paths, whatever they look like."""
+"""Keys of a spec whose texts are paths, never names of functions."""
 
 
 class Identity(NamedTuple):
-    """What the bytes of a stored run depend on; its versions and machine are written beside it.
+    """The identity of a stored run: everything that determines its bytes, besides versions and machine.
 
     Attributes:
-        spec: the experiment's canonical text, see :func:`canonical`.
-        parts: digests of what the spec names but does not hold, see :func:`parts_of`.
-        lanes: in how many lanes it is executed beside others; None: alone. Several lanes round otherwise than one.
+        spec: canonical text of the experiment, see :func:`canonical`.
+        parts: digests of the parts that the spec names but does not hold, see :func:`parts_of`.
+        lanes: number of lanes in which the run is executed; None if it is executed alone. Rounding differs between
+            the two.
     """
 
     spec: str
@@ -86,23 +87,23 @@ def canonical(experiment: Experiment) -> str:
     """Return the spec of an experiment as JSON with sorted keys: equal specs have the same text.
 
     Raises:
-        ValueError: if a part of it exists in this process only, naming it.
+        ValueError: if a part of it exists in this process only; it names the part.
     """
     return json.dumps(experiment.table(), sort_keys=True)
 
 
 def canonical_text(spec: str) -> str:
-    """Return the canonical text of the experiment that a spec in TOML was written from, without building it."""
+    """Return the canonical text of the experiment of a TOML spec, without building the experiment."""
     return json.dumps(parse_toml(spec), sort_keys=True)
 
 
 def key_of(experiment: Experiment, lanes: int | None = None) -> str:
-    """Return the key of an experiment in a store; errors as of :meth:`Identity.of`."""
+    """Return the key of an experiment in a store; errors are those of :meth:`Identity.of`."""
     return Identity.of(experiment, lanes).key
 
 
 def parts_of(experiment: Experiment) -> dict[str, str]:
-    """Return digests of what a spec names but does not hold: functions, what a user has registered, local data.
+    """Return digests of the parts that a spec only names: functions, a user's registered classes, local data.
 
     This imports, and so executes, the modules of the functions.
 
@@ -121,7 +122,7 @@ def parts_of(experiment: Experiment) -> dict[str, str]:
 
 
 def registered_in(experiment: Experiment) -> dict[str, object]:
-    """Return the classes and functions of an experiment that a user has registered, by where they stand."""
+    """Return the classes and functions of an experiment that a user has registered, by their place in it."""
     method, problem = experiment.method, experiment.problem
     info, found = methods.REGISTRY[method.name], dict[str, object]()
     if not info.built_in:
@@ -144,7 +145,7 @@ def registered_in(experiment: Experiment) -> dict[str, object]:
 
 
 def _kinds(value: Any) -> dict[type, None]:
-    """Return the types of a value of the cluster, and of what it is made of."""
+    """Return the types of a value of the cluster and of its parts."""
     if isinstance(value, tuple):
         found = {type(each): None for each in value}
         return found | {kind: None for each in value if is_dataclass(each) for kind in _kinds(each)}
@@ -153,12 +154,12 @@ def _kinds(value: Any) -> dict[type, None]:
 
 
 def _is_own(registry: Registry[T], entry: object) -> bool:
-    """Return whether a user has registered a thing."""
+    """Return whether an entry of a registry was added by a user."""
     return registry.has(entry) and not registry.built_in(entry)
 
 
 def functions_in(experiment: Experiment) -> dict[str, str]:
-    """Return which functions a run of an experiment will import, by where they stand; nothing is imported here."""
+    """Return the names of the functions that a run will import, by their place; nothing is imported here."""
     tables = {
         "cluster": changed_fields(experiment.cluster),
         "method": {"optimizer": _name_in(dict(experiment.method.parameters).get("optimizer"))},
@@ -185,7 +186,7 @@ def _texts(value: object, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def digest(experiment: Experiment) -> str | None:
-    """Return the digest of an experiment, whatever it is made of; None if nobody can tell it from another one."""
+    """Return the digest of any experiment; None if it has a part that cannot be compared."""
     try:
         return digest_of([canonical(experiment), parts_of(experiment)])
     except UnknownPartError:
@@ -199,7 +200,7 @@ def digest(experiment: Experiment) -> str | None:
 
 
 def name_table(experiment: Experiment) -> Table:
-    """Return the name of an experiment as nested tables: its spec, and descriptions of what that cannot hold."""
+    """Return the name of an experiment as nested tables: its spec, with descriptions of parts it cannot hold."""
     parts: dict[str, Callable[[], Table]] = {
         "problem": experiment.problem.table,
         "cluster": lambda: experiment.cluster.table(),
@@ -228,11 +229,11 @@ def _plain(value: object) -> Description:
 
 
 def text_of(value: object, *, content: bool = False) -> str | int | float | None:
-    """Return a value as labels and tables show it: a number, or a text without an address in it.
+    """Return a value in the form for labels and tables: a number, or a text without an address.
 
     Args:
-        value: of an axis or a parameter.
-        content: whether functions of the same name that compute something else are told apart.
+        value: value of an axis or a parameter.
+        content: whether functions with the same name but different code have different texts.
     """
     if value is None or isinstance(value, str | int | float):
         return value
@@ -252,7 +253,7 @@ def text_of(value: object, *, content: bool = False) -> str | int | float | None
 
 
 def _short_name(value: object) -> str:
-    """Return a short name of an object; that of an optax transformation is the function that made it."""
+    """Return a short name of an object; for an optax transformation, that of the function that made it."""
     if isinstance(value, tuple) and value and callable(value[0]):
         value = value[0]
     name = getattr(value, "__qualname__", None) or getattr(value, "model", None) or type(value).__name__
@@ -278,7 +279,7 @@ def _is_spec(value: object) -> bool:
 
 
 def method_label(method: Method) -> str:
-    """Return a method with its parameters, the learning rate aside: ``k-async(k=4)``."""
+    """Return the name of a method with its parameters, without the learning rate: ``k-async(k=4)``."""
     defaults = methods.REGISTRY[method.name].parameters
     changed = {k: v for k, v in method.parameters if differs(v, defaults[k])}
     given = changed_fields(method.synchrony) | changed
@@ -286,11 +287,11 @@ def method_label(method: Method) -> str:
 
 
 def run_name(experiment: Experiment, lanes: int | None = None) -> str:
-    """Return a name for a run that any file system takes: method, seed and the beginning of its key in a store.
+    """Return a name for a run that any file system allows: method, seed and the beginning of its key in a store.
 
     Args:
-        experiment: what was run.
-        lanes: in how many lanes; None: alone.
+        experiment: experiment of the run.
+        lanes: number of lanes in which it was executed; None if alone.
     """
     name = re.sub(r"[^A-Za-z0-9=.,()-]+", "_", method_label(experiment.method))[:80]
     try:

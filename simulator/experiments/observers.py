@@ -1,4 +1,4 @@
-"""Observers: what is told about finished runs. Trackers of experiments are such; the core needs none of them."""
+"""Observers of runs: objects that receive finished runs, for example trackers of experiments. All are optional."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 MLFLOW_LONGEST = 500
-"""Characters of a parameter that every MLflow server takes."""
+"""Largest number of characters of a parameter that every MLflow server allows."""
 
 
 class Observer(Protocol):
-    """What is told about every run as it ends, in the process that called :func:`sweep` or :func:`run`."""
+    """An object that receives every run as it ends, in the process that called :func:`sweep` or :func:`run`."""
 
     def finished(self, result: Result) -> None:
-        """Take note of a run that has ended."""
+        """Receive the result of a run that has ended."""
 
     def failed(self, experiment: Experiment, traceback: str) -> None:
-        """Take note of a run that raised."""
+        """Receive the experiment and the traceback of a run that raised."""
 
 
 class TensorBoard:
-    """Write histories for TensorBoard, one folder per run; needs ``stalegrad[tensorboard]``.
+    """An observer that writes histories for TensorBoard, one folder per run; needs ``stalegrad[tensorboard]``.
 
-    The step is the update; what TensorBoard calls wall time is the simulated wallclock.
+    The step is the update; TensorBoard's wall time is the simulated wallclock.
 
     Args:
-        directory: what ``tensorboard --logdir`` is given.
+        directory: directory for ``tensorboard --logdir``.
 
     Raises:
         ValueError: if tensorboardX is not installed.
@@ -68,13 +68,14 @@ class TensorBoard:
 
 
 class MLflow:
-    """Log specs as parameters and histories as metrics of MLflow runs; needs ``stalegrad[mlflow]``.
+    """An observer that logs specs and histories as parameters and metrics of MLflow; needs ``stalegrad[mlflow]``.
 
-    The step is the update; the time of a metric is the simulated wallclock (after 1970, as MLflow wants a date).
+    The step is the update; the time of a metric is the simulated wallclock after the start of 1970, because MLflow
+    needs a date.
 
     Args:
-        experiment: name of the MLflow experiment, made if it is not there.
-        tracking_uri: where; by default what MLflow is configured for.
+        experiment: name of the MLflow experiment, which is created if it does not exist.
+        tracking_uri: address of the MLflow server; default: MLflow's configuration.
 
     Raises:
         ValueError: if MLflow is not installed.
@@ -112,7 +113,7 @@ class MLflow:
 
 
 class Row(NamedTuple):
-    """A row of a history: when, in updates and simulated seconds, and the numbers that there are."""
+    """A row of a history: its time in updates and simulated seconds, and the columns that are not NaN."""
 
     update: int
     wallclock: float
@@ -120,7 +121,7 @@ class Row(NamedTuple):
 
 
 def rows(result: Result) -> Iterator[Row]:
-    """Go over the rows of a run's history."""
+    """Yield the rows of a run's history."""
     for row in result.history.to_dict("records"):
         update, numbers = int(row.pop("update")), {str(name): float(value) for name, value in row.items()}
         known = {name: value for name, value in numbers.items() if not math.isnan(value)}
@@ -136,5 +137,5 @@ def spec_of(experiment: Experiment) -> str:
 
 
 def code(text: str) -> str:
-    """Return a text as Markdown that is shown as it stands."""
+    """Return a text as a code block of Markdown."""
     return "".join(f"    {line}\n" for line in text.splitlines())

@@ -57,10 +57,10 @@ FILES = (
     "stats.npz",
     "snapshots.npz",
 )
-"""What a result consists of, beside its trace; the last three are there if there is something to hold."""
+"""Files of a result, besides its trace; the last three exist only if they have content."""
 
 PACKAGES = ("stalegrad", "jax", "jaxlib", "numpy", "scipy", "optax", "flax", "simpy")
-"""Those whose versions can change a number."""
+"""Packages whose versions can change a number."""
 
 
 def versions() -> dict[str, str]:
@@ -70,24 +70,24 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run gives.
+    """The result of a run.
 
     Attributes:
-        experiment: what was run.
-        trace: when everything happened.
+        experiment: experiment that was run.
+        trace: trace of the run.
         history: tidy table of the recorded points: ``wallclock`` (simulated seconds), ``update``,
             ``gradients``, ``epoch``, ``train_loss``, ``test_loss``, ``test_error``, ``mean_staleness``,
-            ``max_staleness``, ``mean_gap``, ``learning_rate`` and the columns of your own.
-        params: the server's parameters at the end (a flat ``{path: array}`` if loaded from disk).
-        diverged_at: wallclock of the first recorded point whose loss is not finite, where the run ended; or
-            None.
-        execution: how the replay was executed, see ``Replay``.
-        gradients: one row per used message, if the record asks for it (see
-            :class:`~stalegrad.simulator.replays.run.Replay`).
-        stats: the running statistics of batch norm at the end, like ``params``; empty where there is none.
-        snapshots: parameters at the rows of the history, if the record asks for them (see
+            ``max_staleness``, ``mean_gap``, ``learning_rate`` and the user's columns.
+        params: parameters of the server at the end (a flat ``{path: array}`` if loaded from disk).
+        diverged_at: wallclock in seconds of the first recorded point whose loss is not finite, at which the run
+            ended; None if there is no such point.
+        execution: execution of the replay, see ``Replay``.
+        gradients: one row per used message, if the record requests it (see
+            :class:`~stalegrad.simulator.replays.run.Replay`); else None.
+        stats: running statistics of batch norm at the end, in the form of ``params``; empty without batch norm.
+        snapshots: parameters at the rows of the history, if the record requests them (see
             :class:`~stalegrad.simulator.replays.run.Replay`); flat, like ``params``, if loaded from disk.
-        versions: of the packages that ran it.
+        versions: versions of the packages that executed the run.
         parts: digests of the functions and local data that the experiment's spec names, see
             :func:`~stalegrad.simulator.experiments.identity.parts_of`.
     """
@@ -111,13 +111,13 @@ class Result:
 
     @property
     def lanes(self) -> int | None:
-        """In how many lanes it was executed beside other runs; None: alone."""
+        """The number of lanes in which the run was executed; None if it was executed alone."""
         lanes = re.fullmatch(r"(\d+) lanes", self.execution)
         return int(lanes[1]) if lanes else None
 
     @property
     def identity(self) -> Identity:
-        """What its bytes depend on, as it was executed.
+        """The identity of the run as it was executed.
 
         Raises:
             ValueError: if the experiment cannot be written to a spec.
@@ -137,22 +137,23 @@ class Result:
         return plot_curves({self.experiment.method.name: [self.history]}, x=x, y=y, ax=ax)
 
     def report(self, target: float | None = None) -> Any:
-        """Return the run as one HTML document: shown in a notebook, ``.save(path)`` writes it."""
+        """Return the run as one HTML document; a notebook shows it, and ``.save(path)`` writes it."""
         from stalegrad.analysis import report
 
         return report([self], target)
 
     def summary(self) -> Table:
-        """Return the run in a few numbers: the trace's, and the last row's losses."""
+        """Return a summary in a few numbers: those of the trace, and the losses of the last row."""
         last = self.history.iloc[-1]
         final = {name: float(last[name]) for name in ("train_loss", "test_loss", "test_error")}
         return self.trace.summary() | final | {"diverged_at": self.diverged_at, "execution": self.execution}
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write everything to a new directory, which appears whole or not at all, whatever fails meanwhile.
+        """Write everything to a new directory, completely or not at all, even if writing fails.
 
-        ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, where there are such,
-        ``gradients.parquet``, ``stats.npz`` and ``snapshots.npz``; ``SHA256SUMS`` covers them all. No pickle.
+        The directory holds ``spec.toml``, ``trace/``, ``history.parquet``, ``params.npz``, ``result.json`` and, if
+        they have content, ``gradients.parquet``, ``stats.npz`` and ``snapshots.npz``; ``SHA256SUMS`` covers them
+        all. Nothing is pickled.
 
         Raises:
             FileExistsError: if the directory exists and is not empty.
@@ -196,11 +197,11 @@ class Result:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` wrote. Functions that its spec names are not imported.
+        """Read a result that :meth:`save` wrote. Functions that its spec names are not imported.
 
         Raises:
             FileNotFoundError: if a file is missing.
-            ValueError: if a file is damaged or foreign, naming it.
+            ValueError: if a file is damaged or not of a result; it names the file.
         """
         directory = Path(directory)
         about = read_file(directory / "result.json", read_json)
@@ -242,12 +243,12 @@ class Result:
 
 
 def load_results(directory: str | os.PathLike[str]) -> list[Result]:
-    """Read the result that is in a directory, or all that are below it.
+    """Read the result in a directory, or all results below it.
 
     Raises:
-        NotADirectoryError: if it is none.
-        FileNotFoundError: if there is no result, or a file of one is missing.
-        ValueError: if a file is damaged or foreign, naming it.
+        NotADirectoryError: if it is not a directory.
+        FileNotFoundError: if there is no result, or a file of a result is missing.
+        ValueError: if a file is damaged or not of a result; it names the file.
     """
     directory = Path(directory)
     if not directory.is_dir():

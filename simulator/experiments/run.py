@@ -1,4 +1,4 @@
-"""Run an experiment: simulate its timing, then replay it. JAX is imported when a run begins."""
+"""The run of an experiment: the simulation of its timing, then the replay. JAX is imported when a run begins."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def run(
     """Run an experiment: simulate its timing, then replay it.
 
     Args:
-        experiment: what to run.
-        progress: show a progress bar (in a terminal or notebook).
-        execution: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
-        checkpoint: a file that keeps the state of the run. Whatever interrupts it, the same call goes on from
-            there and gives the same bytes; Ctrl-C saves and stops. The file stays: remove it when the result
-            is safe.
-        checkpoint_every: real seconds from one state to the next.
-        observers: told about the result, e.g. ``[TensorBoard("logs")]``.
+        experiment: experiment to run.
+        progress: whether to show a progress bar (in a terminal or notebook).
+        execution: ``scan``, ``windows`` or ``loop``; by default chosen from backend and problem.
+        checkpoint: path of a file for the state of the run. After any interruption, the same call continues from
+            this state and gives the same bytes; Ctrl-C saves the state and stops. The file is kept: remove it
+            when the result is saved.
+        checkpoint_every: real seconds between two saved states.
+        observers: observers that receive the result, e.g. ``[TensorBoard("logs")]``.
 
     Returns:
-        The result. A run that diverges is one, too.
+        The result; also for a run that diverges.
 
     Raises:
-        ValueError: if the experiment is impossible, or the checkpoint is damaged or that of another run; before
-            any work.
-        KeyboardInterrupt: after Ctrl-C, when the state is safe.
+        ValueError: before any work, if the experiment is impossible, or the checkpoint is damaged or that of
+            another run.
+        KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
     from stalegrad.simulator.replays.checkpoint import Checkpoint
 
@@ -70,7 +70,7 @@ def run(
 
 @contextmanager
 def never_failing(observer: Observer, run: str) -> Iterator[None]:
-    """Let an observer take note of a run; what it raises becomes a warning, so that no run is lost."""
+    """Turn exceptions of an observer into warnings, so that no run is lost."""
     try:
         yield
     except Exception as error:
@@ -109,7 +109,7 @@ def _run(e: Experiment, bar: Callable[..., tqdm], execution: str | None, checkpo
 
 
 def known_parts(experiment: Experiment) -> dict[str, str]:
-    """Return the digests of what the experiment's spec names; a part that cannot be compared is called unknown."""
+    """Return the digests of :func:`parts_of`; if a part cannot be compared, only the key ``unknown``."""
     try:
         return parts_of(experiment)
     except UnknownPartError as error:
@@ -117,10 +117,10 @@ def known_parts(experiment: Experiment) -> dict[str, str]:
 
 
 def _checkpoint_identity(experiment: Experiment, execution: str | None) -> dict[str, str]:
-    """Return all that decides the bytes of a run.
+    """Return everything that determines the bytes of a run.
 
     Raises:
-        ValueError: if nobody can tell whether a part of the experiment is the same in another process.
+        ValueError: if a part of the experiment cannot be compared with one of another process.
     """
     import jax
 

@@ -1,4 +1,4 @@
-"""Traces that several runs share: those that differ in the rule only are timed once."""
+"""Traces that several runs share: runs that differ only in the rule are simulated once."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.timing.trace import Trace
 
 NOT_TIMED = {"method.rule", "method.weight", "method.learning_rate", "problem.model", "problem.partition"}
-"""Things of users that a trace does not depend on."""
+"""Registered parts of an experiment on which its trace does not depend."""
 
 KEPT = 8
-"""Traces that are remembered; a sweep runs what shares one in a row."""
+"""Number of traces in memory; a sweep executes runs that share a trace one after another."""
 
 
 def trace_text(experiment: Experiment) -> str | None:
-    """Return the canonical text of exactly what the trace depends on: cluster, synchrony, budget and seed.
+    """Return the canonical text of the settings that determine a trace: cluster, synchrony, budget and seed.
 
-    None if there is none: a part exists in this process only, or the training has a say (a controller).
+    The text is None if a part exists in this process only, or if the trace depends on the training (a controller).
     """
     synchrony = experiment.method.synchrony
     if experiment.method.adaptive or registered_in(experiment).keys() - NOT_TIMED:
@@ -41,7 +41,7 @@ def trace_text(experiment: Experiment) -> str | None:
 
 
 def trace_of(experiment: Experiment) -> Trace:
-    """Return the trace of an experiment, the very same for all that share it. Treat it as read-only."""
+    """Return the trace of an experiment. Experiments share the object, so treat it as read-only."""
     text = trace_text(experiment)
     if text is not None:
         return _TRACES.of(text)
@@ -50,39 +50,39 @@ def trace_of(experiment: Experiment) -> Trace:
 
 
 def simulate_ahead(experiment: Experiment) -> None:
-    """Begin to simulate the trace of an experiment in a thread; :func:`trace_of` then waits for it."""
+    """Start to simulate the trace of an experiment in a thread; :func:`trace_of` then waits for it."""
     text = trace_text(experiment)
     if text is not None:
         _TRACES.begin(text)
 
 
 def forget() -> None:
-    """Forget the traces that are remembered: for who changes the code of a simulation under way."""
+    """Delete the traces in memory, for example after a change of the code of a simulation."""
     _TRACES.futures.clear()
 
 
 class _Traces:
-    """The last traces asked for, by their texts; one of them may still be simulated, in a thread."""
+    """The last traces requested, by their texts; a thread may still be simulating one."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.futures: OrderedDict[str, Future[Trace]] = OrderedDict()
 
     def begin(self, text: str) -> None:
-        """Simulate a trace in a thread, unless it is known."""
+        """Simulate a trace in a thread, unless it is in memory or being simulated."""
         future, ours = self.future(text)
         if ours:
             threading.Thread(target=self.simulate, args=(text, future), name="simulate ahead", daemon=True).start()
 
     def of(self, text: str) -> Trace:
-        """Return a trace: known, under way, or simulated now."""
+        """Return a trace from memory, from a thread that simulates it, or from a simulation now."""
         future, ours = self.future(text)
         if ours:
             self.simulate(text, future)
         return future.result()
 
     def future(self, text: str) -> tuple[Future[Trace], bool]:
-        """Return where a trace will be, and whether the caller is to put it there."""
+        """Return the future of a trace, and whether the caller must set its result."""
         with self.lock:
             known = text in self.futures
             future = self.futures.setdefault(text, Future())
@@ -92,7 +92,7 @@ class _Traces:
         return future, not known
 
     def simulate(self, text: str, future: Future[Trace]) -> None:
-        """Simulate a trace; what it raises is raised where the trace is asked for, and forgotten."""
+        """Simulate a trace; an exception is raised where the trace is requested, and is not kept."""
         try:
             future.set_result(_simulated(text))
         except BaseException as error:

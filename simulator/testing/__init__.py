@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture ``convergence``. Imported by every pytest, so nothing heavy at the top."""
+"""The pytest plugin: the fixture ``convergence``. Every pytest imports it, so no heavy module is imported here."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from stalegrad.simulator.sweeps.axes import SweepSpec
 
 PROPERTY = "stalegrad_convergence"
-"""How a test tells the terminal's summary what came of it (also from a worker of pytest-xdist)."""
+"""Name of the property by which a test sends lines to the terminal's summary, also from a pytest-xdist worker."""
 
 OPTIONS = ("tolerance", "alpha", "metrics", "strict")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add the command line options."""
     group = parser.getgroup("stalegrad", "convergence checks (stalegrad)")
     group.addoption(
         "--convergence-record", action="store_true", help="record baselines instead of checking against them"
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Announce the marker."""
+    """Register the marker."""
     config.addinivalue_line(
         "markers",
         f"convergence({', '.join(f'{o}=...' for o in OPTIONS)}): settings of this test's convergence checks",
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print which baselines were recorded, and which checks are different but not worse."""
+    """Print the baselines that were recorded, and the checks that are different but not worse."""
     reports = [r for kind in terminalreporter.stats.values() for r in kind if getattr(r, "when", None) == "call"]
     said = [value for r in reports for name, value in r.user_properties if name == PROPERTY]
     if said:
@@ -51,7 +51,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 class Convergence:
-    """Checks the convergence of experiments against a baseline beside the test.
+    """The fixture that compares the convergence of experiments with a baseline beside the test.
 
     The baseline of test ``test_it`` in ``test_file.py`` is ``convergence/test_file/test_it.json``;
     ``pytest --convergence-record`` writes it.
@@ -66,12 +66,12 @@ class Convergence:
             raise ValueError(f"marker convergence knows {', '.join(OPTIONS)}, not {', '.join(sorted(unknown))}")
 
     def file(self, name: str | None = None) -> Path:
-        """Return where a baseline is kept."""
+        """Return the file of a baseline."""
         path = Path(self._request.node.path)
         test = self._request.node.nodeid.partition("::")[2].replace("::", ".").replace("[", "-").rstrip("]")
         said = test if name is None else f"{test}-{name}"
         stem = re.sub(r"[^A-Za-z0-9_.=-]", "-", said)
-        if stem != said:  # so that no other test can come to the same name
+        if stem != said:  # so that no other test can have the same name
             stem = f"{stem}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
         return path.parent / "convergence" / path.stem / f"{stem}.json"
 
@@ -90,17 +90,17 @@ class Convergence:
         """Run an experiment over its seeds and fail the test if it converges worse than its baseline.
 
         Args:
-            experiment: an Experiment, a sweep as ``load_sweep`` gives it, or the path of a TOML file of either.
-            name: of the baseline, if a test makes several checks.
-            tolerance: worsening that does not matter, relative to the baseline's mean; 0.02 by default.
-            alpha: chance that a check says worse by accident; 0.01 by default.
-            metrics: what is judged.
-            strict: fail if anything is different, too.
-            mode: of the axes, see ``sweep``.
-            **axes: of an Experiment, see ``sweep``; five seeds from the experiment's on, unless ``seed`` is one.
+            experiment: an Experiment, a sweep from ``load_sweep``, or the path of a TOML file of either.
+            name: name of the baseline, required if a test makes several checks.
+            tolerance: largest worsening that is ignored, relative to the baseline's mean; 0.02 by default.
+            alpha: probability that a check reports worse by chance; 0.01 by default.
+            metrics: metrics that are compared.
+            strict: whether to fail also if convergence is different but not worse.
+            mode: mode of the axes, see ``sweep``.
+            **axes: axes of an Experiment, see ``sweep``; without ``seed``, five seeds from the experiment's on.
 
         Returns:
-            The Check (the Recording, with ``--convergence-record``).
+            The Check, or with ``--convergence-record`` the Recording.
         """
         __tracebackhide__ = True
         from stalegrad.simulator.regression import Plan, Recording, compare, record
