@@ -1,5 +1,7 @@
-"""Checks: record how experiments converge, and tell later whether they still do. A door, as the command line is:
-it uses everything, and only the command line and the pytest plugin use it."""
+"""Convergence checks: recordings of how experiments converge, and comparisons with them later.
+
+Like the command line, this package uses all others; only the command line and the pytest plugin use it.
+"""
 
 from stalegrad.simulator.regression.plan import Plan
 from stalegrad.simulator.regression.recording import RecordedRun, Recording, record

@@ -1,4 +1,4 @@
-"""What tells whether two runs are the same bit for bit, and what bits may depend on."""
+"""Digests, which are equal for runs that are equal bit for bit, and the facts on which bits may depend."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ from stalegrad.simulator.experiments.result import Result
 from stalegrad.simulator.timing.columns import MESSAGE_COLUMNS
 
 WHOLE = ("worker", "read_version", "update", "steps", "fate")
-"""Columns of a trace that say what happened; the others say when."""
+"""Columns of a trace that describe events; the others are times."""
 
 
 class Digests(NamedTuple):
-    """Hashes of a run: what happened in its trace, when that was, and its parameters at the end."""
+    """Hashes of a run.
+
+    Attributes:
+        events: hash of the events in its trace, without times.
+        times: hash of their times.
+        params: hash of the parameters at the end.
+    """
 
     events: str
     times: str
@@ -51,7 +57,7 @@ def digest(arrays: Mapping[str, npt.ArrayLike]) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Return the facts of the machine that bits may depend on: processor, cores, backend."""
+    """Return the facts of the machine on which bits may depend: processor, cores, system, backend."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

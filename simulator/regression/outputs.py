@@ -1,4 +1,4 @@
-"""What a check says: a table for people, JUnit XML and GitHub annotations for machines, pictures."""
+"""The outputs of a check: a table for people, JUnit XML and GitHub annotations for machines, and pictures."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def text(check: Check) -> str:
         lines.append(f"not as recorded: {'; '.join(said)}")
     if check.unsure:
         lines.append(
-            f"cannot tell whether objects of {', '.join(check.unsure)} are as recorded: only types are known"
+            f"objects of {', '.join(check.unsure)} may differ from the recorded ones: only types are compared"
         )
     return "\n".join(lines)
 
@@ -67,7 +67,7 @@ def legend(check: Check) -> str:
     return (
         "change: mean over the paired seeds, relative to before, with its 90 % interval; less is better. worse: "
         f"beyond the tolerance (at least {check.tolerance:.3g}) with p <= {check.alpha:g}, corrected for all rows "
-        "(Holm). unclear: these seeds cannot tell; see stalegrad check power."
+        "(Holm). unclear: these seeds do not suffice to decide; see stalegrad check power."
     )
 
 
@@ -93,7 +93,7 @@ def junit(check: Check, name: str) -> str:
 
 
 def sentence(check: Check, method: str) -> str:
-    """Return in one line what has become of a method."""
+    """Return the outcome of a method in one line."""
     rows = check.table[(check.table["method"] == method) & (check.table["verdict"] == "worse")]
     worse = [
         f"{row['metric'].replace('_', ' ')} {_number(row['before'])} -> {_number(row['after'])}"
@@ -104,7 +104,7 @@ def sentence(check: Check, method: str) -> str:
 
 
 def github(check: Check, file: str) -> list[str]:
-    """Return a check as workflow commands of GitHub Actions: an error for what is worse, a notice for the rest."""
+    """Return a check as workflow commands of GitHub Actions: an error per worse method, notices for others."""
     said = []
     for method, outcome in check.methods.items():
         if outcome != "same":
@@ -116,7 +116,7 @@ def github(check: Check, file: str) -> list[str]:
 
 
 def pictures(check: Check, directory: Path) -> list[Path]:
-    """Draw before and after of every method that is worse, by the columns that are; return the files."""
+    """Draw the curves before and after for every worse metric of every method; return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     worse = check.table[check.table["verdict"] == "worse"] if len(check.table) else check.table
@@ -128,7 +128,7 @@ def pictures(check: Check, directory: Path) -> list[Path]:
 
 
 def _column(check: Check, method: str, metric: str) -> str:
-    """Return the column of a history that a metric of a method is taken from."""
+    """Return the column of a history from which a metric of a method is computed."""
     if metric in ARRIVALS:
         target = check.before.targets.get(method)
         return target.column if target else shown_column(list(check.before.histories[method].values()))
@@ -161,7 +161,7 @@ def _probability(value: float) -> str:
 
 
 def _printable(said: str) -> str:
-    """Return the text without what XML cannot hold."""
+    """Return the text with a question mark in place of each character that XML cannot hold."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd]", "?", said)
 
 

@@ -1,4 +1,4 @@
-"""What a check runs: methods, each with the same seeds."""
+"""The plan of a check: the runs of methods, each with the same seeds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from stalegrad.simulator.experiments.identity import method_label, name_table, t
 from stalegrad.simulator.sweeps.axes import Point, Run, SweepSpec, apply
 
 SEEDS = 5
-"""Seeds of a spec that does not say which."""
+"""Number of seeds of a spec without seeds."""
 
 
 class Plan(NamedTuple):
-    """Points of a sweep, each of which is run with every seed.
+    """The points of a sweep, each of which is run with every seed.
 
     Attributes:
-        base: what is the same everywhere.
-        points: values of the axes, the seed aside.
-        seeds: two at least.
+        base: experiment whose fields the points change.
+        points: values of the axes, without the seed.
+        seeds: seeds, at least two.
     """
 
     base: Experiment
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
         """Return the plan of a sweep; if no axis is ``seed``, five seeds from that of the base on.
 
         Raises:
-            ValueError: if there is one seed, methods have different ones, or two would be called the same.
+            ValueError: if there is one seed, methods have different seeds, or two methods have the same label.
         """
         seeds = list(dict.fromkeys(run.experiment.seed for run in runs))
         if not any("seed" in run.point for run in runs):
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
             if run.experiment.seed in held.setdefault(label, []):
                 raise ValueError(
                     f"two runs are called {label!r}, seed {run.experiment.seed}: methods that differ in learning "
-                    'rate or optimizer only are told apart by axes such as "method.learning_rate"'
+                    'rate or optimizer only need axes such as "method.learning_rate" to be distinguished'
                 )
             found[label] = point
             held[label].append(run.experiment.seed)
@@ -63,15 +63,15 @@ class Plan(NamedTuple):
 
     @classmethod
     def of_sweep(cls, spec: SweepSpec) -> Plan:
-        """Return the plan of a spec, errors as of :meth:`of`."""
+        """Return the plan of a spec; errors are those of :meth:`of`."""
         return cls.of(spec.base, spec.runs)
 
     @classmethod
     def read(cls, table: Table) -> Plan:
-        """Return the plan that :meth:`table` has written. Functions that it names are not imported.
+        """Return the plan of a table from :meth:`table`. Functions that it names are not imported.
 
         Raises:
-            ValueError: if it cannot be read (any more), or a part of it exists in a test only.
+            ValueError: if the table cannot be read by this version, or a part of it exists in a test only.
         """
         try:
             base = read_experiment(table["experiment"])
@@ -81,10 +81,10 @@ class Plan(NamedTuple):
             raise ValueError(f"the spec of the baseline cannot be read: {type(error).__name__} {error}") from None
 
     def table(self) -> Table:
-        """Return its name as plain tables: what a baseline is found by.
+        """Return the name of the plan as plain tables; a baseline is compared with it.
 
-        :meth:`read` reads them back if :attr:`written` is true; what a spec cannot hold is described by qualified
-        names and settings.
+        :meth:`read` reads them back if :attr:`written` is true. Parts that a spec cannot hold are described by
+        qualified names and settings.
         """
         points = [{name: _written(value) for name, value in point.items()} for point in self.points]
         table = {"experiment": name_table(self.base), "points": points, "seeds": self.seeds}
@@ -92,7 +92,7 @@ class Plan(NamedTuple):
 
     @property
     def written(self) -> bool:
-        """Whether it can be written to a spec, so that a baseline alone is enough to run it again."""
+        """Whether the plan can be written to a spec, so that a baseline alone suffices to run it again."""
         try:
             for _, run in self.runs:
                 run.experiment.to_toml()
@@ -103,14 +103,14 @@ class Plan(NamedTuple):
 
     @property
     def runs(self) -> list[tuple[str, Run]]:
-        """Its runs, each with the label that all seeds of its method share."""
+        """The runs of the plan, each with the label that all seeds of its method share."""
         made = [apply(self.base, point | {"seed": seed}) for point in self.points for seed in self.seeds]
         points = [point for point in self.points for _ in self.seeds]
         return [(_label(point, run.experiment), run) for point, run in zip(points, made, strict=True)]
 
 
 def _written(value: object) -> object:
-    """Return a value of an axis as JSON takes it."""
+    """Return a value of an axis, or its description if JSON cannot hold the value."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -119,7 +119,7 @@ def _written(value: object) -> object:
 
 
 def _label(point: Point, experiment: Experiment) -> str:
-    """Return the method with its parameters, and the value of every axis that it does not show."""
+    """Return the method with its parameters, and the values of axes that these do not show."""
     label = method_label(experiment.method)
     inside = label.partition("(")[2].rstrip(")").split(", ")
     shown = {"method", *(f"method.{part.partition('=')[0]}" for part in inside)}

@@ -1,4 +1,4 @@
-"""A recording: what the runs of a plan came to, as a small text that is committed beside the code."""
+"""A recording: the results of the runs of a plan, as a small text file that is committed beside the code."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from stalegrad.simulator.sweeps.sweep import execute
 
 FORMAT = "stalegrad-baseline-3"
 DIGITS = 6
-"""Significant digits of a recorded curve; the digests know the rest."""
+"""Significant digits of a recorded curve; the digests cover all bits."""
 MAX_BASELINE = 256 << 20
-"""Bytes of a baseline at most."""
+"""Largest number of bytes of a baseline."""
 UNUSED = ("gradients", "epoch", "mean_staleness", "max_staleness", "mean_gap", "learning_rate")
-"""Columns of a history that are not kept."""
+"""Columns of a history that are not recorded."""
 
 
 @dataclass(frozen=True, eq=False)
 class RecordedRun:
-    """What is kept of a run.
+    """The record of a run.
 
     Attributes:
-        method: its label: the method, and the values of other axes.
-        seed: its seed.
-        digests: equal exactly if the run is the same bit for bit.
-        mean_staleness: of its trace.
-        curve: its history, without what can be had from the trace.
+        method: label of the run: the method, and the values of other axes.
+        seed: seed of the run.
+        digests: digests of the run, equal only if runs are equal bit for bit.
+        mean_staleness: mean staleness of its trace.
+        curve: history of the run, without the columns ``UNUSED``.
     """
 
     method: str
@@ -68,7 +68,7 @@ class RecordedRun:
         return cls(method, result.experiment.seed, digests, staleness, curve)
 
     def summary(self, target: Target | None) -> dict[str, float]:
-        """Return its metrics."""
+        """Return the metrics of the run."""
         columns = [name for name in self.curve.columns if name not in ("wallclock", "update")]
         names = [*(f"{kind}_{column}" for column in columns for kind in KINDS if kind != "mean"), *ARRIVALS]
         found = {name: measure(self.curve, name, target) for name in names}
@@ -77,15 +77,15 @@ class RecordedRun:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """The runs of a plan, as a baseline or to be held against one.
+    """The recorded runs of a plan, as a baseline or for comparison with one.
 
     Attributes:
-        spec: the name of its plan as nested tables, see :meth:`Plan.table`.
-        written: whether the spec is enough to run it again; otherwise it exists in a test only.
-        targets: of each method, for the time it takes to reach them.
-        versions: of the packages that ran it.
-        machine: that ran it.
-        runs: one for each method and seed.
+        spec: name of the plan as nested tables, see :meth:`Plan.table`.
+        written: whether the spec suffices to run the plan again; otherwise it exists in a test only.
+        targets: target of each method, for its time of arrival.
+        versions: versions of the packages that executed the runs.
+        machine: machine that executed the runs.
+        runs: one record for each method and seed.
     """
 
     spec: Table
@@ -97,10 +97,10 @@ class Recording:
 
     @property
     def plan(self) -> Plan:
-        """What to run to make it again.
+        """The plan of the recorded runs.
 
         Raises:
-            ValueError: if it exists in a test only, or its spec cannot be read (any more).
+            ValueError: if the plan exists in a test only, or its spec cannot be read by this version.
         """
         if not self.written:
             raise ValueError("the experiments of this baseline exist in a test only, not as a spec: run that test")
@@ -115,7 +115,7 @@ class Recording:
         return found
 
     def dumps(self) -> str:
-        """Return it as JSON: a line for each column of a curve, so that a diff shows what has changed."""
+        """Return the recording as JSON, with a line for each column of a curve, so that a diff is readable."""
         runs = [
             {
                 "method": run.method,
@@ -141,10 +141,10 @@ class Recording:
         return re.sub(r"\[\n[^\[\]{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text) + "\n"
 
     def save(self, file: str | os.PathLike[str], *, force: bool = False) -> Path:
-        """Write it to a file, which appears whole or not at all.
+        """Write the recording to a file, completely or not at all.
 
         Raises:
-            FileExistsError: if there is one already, and no ``force``.
+            FileExistsError: if the file exists and ``force`` is false.
         """
         file = check_new(file, force)
         text = self.dumps()
@@ -154,12 +154,11 @@ class Recording:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Recording:
-        """Read what :meth:`save` wrote.
+        """Read a recording that :meth:`save` wrote. Functions that its spec names are not imported.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is damaged, edited, of another version, or lacks a run, naming it. Functions that its
-                spec names are not imported.
+            ValueError: if the file is damaged, edited, of another version, or lacks a run; it names the file.
         """
         content = read_regular(Path(file), MAX_BASELINE, "a baseline")
         try:
@@ -167,10 +166,10 @@ class Recording:
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{file} is damaged: {error}") from None
         if table.get("format") != FORMAT:
-            raise ValueError(f"{file} is no baseline of format {FORMAT}: found {table.get('format')!r}")
+            raise ValueError(f"{file} is not a baseline of format {FORMAT}: found {table.get('format')!r}")
         if table.pop("sha256", None) != _checksum(table):
             raise ValueError(
-                f"{file} is damaged or was edited: its content has another SHA-256 than it says; record it again"
+                f"{file} is damaged or was edited: its SHA-256 is not the one in the file; record it again"
             )
         try:
             found = cls(
@@ -187,7 +186,7 @@ class Recording:
         return found
 
     def check(self, where: str) -> None:
-        """Raise ValueError unless every method has the same two or more seeds, and all that its spec asks for."""
+        """Raise ValueError unless every method has the same two or more seeds, exactly those of the spec."""
         have = {method: set(runs) for method, runs in self.histories.items()}
         if not have or len(self.runs) != sum(map(len, have.values())):
             raise ValueError(f"{where} is damaged: it holds {len(self.runs)} runs, some of them twice or none")
@@ -206,7 +205,7 @@ class Recording:
                 raise ValueError(f"{where} lacks seeds {sorted(missing)} of {label!r}: record it again")
             if unknown := have.get(label, set()) - want.get(label, set()):
                 raise ValueError(
-                    f"{where} has seeds {sorted(unknown)} of {label!r}, for which its spec does not ask"
+                    f"{where} has seeds {sorted(unknown)} of {label!r}, which are not in its spec"
                 )
         for label, seeds in have.items():
             if len(seeds) < 2:
@@ -216,17 +215,17 @@ class Recording:
 def record(
     plan: Plan, *, target: float | None = None, executor: ExecutorLike | None = None, progress: bool = True
 ) -> Recording:
-    """Run a plan and keep what its runs came to.
+    """Run a plan and record the results.
 
     Args:
-        plan: the methods and their seeds.
-        target: test error (if there is none, test or training loss) whose time is kept; by default one for each
-            method, 90 % of its mean way.
-        executor: as of :func:`stalegrad.simulator.sweep`.
-        progress: show a progress bar.
+        plan: methods and seeds to run.
+        target: test error (without one, test or training loss) whose time of arrival is recorded; by default, for
+            each method, the value after 90 % of its mean improvement.
+        executor: executor, as for :func:`stalegrad.simulator.sweep`.
+        progress: whether to show a progress bar.
 
     Raises:
-        ValueError: if the target is no number.
+        ValueError: if the target is not a number.
         RuntimeError: if a run raises.
     """
     if target is not None:
@@ -247,7 +246,7 @@ def _target(curves: list[pd.DataFrame], value: float | None) -> Target | None:
 
 
 def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:
-    """Return the path; raise FileExistsError if a file is there, unless forced."""
+    """Return the path; raise FileExistsError if the file exists and ``force`` is false."""
     file = Path(file)
     if file.exists() and not force:
         raise FileExistsError(f"{file} exists already: --force replaces it")
@@ -255,18 +254,18 @@ def check_new(file: str | os.PathLike[str], force: bool = False) -> Path:
 
 
 def _checksum(table: Table) -> str:
-    """Return the SHA-256 of a baseline's content, its layout aside."""
+    """Return the SHA-256 of a baseline's content, independent of its layout."""
     text = json.dumps(table, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def rounded(value: float) -> float:
-    """Return a number to the digits that are kept."""
+    """Return a number rounded to ``DIGITS`` significant digits."""
     return float(f"{float(value):.{DIGITS}g}")
 
 
 def _written(value: float) -> float | int | str | None:
-    """Return a number as JSON knows it."""
+    """Return a number in a form that JSON can hold."""
     if math.isnan(value):
         return None
     if math.isinf(value):

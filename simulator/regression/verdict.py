@@ -1,4 +1,4 @@
-"""A recording held against its baseline."""
+"""The comparison of a recording with its baseline."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ OUTCOMES: tuple[Outcome, ...] = ("same", "different but not worse", "worse")
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """What has become of a baseline.
+    """The result of a comparison with a baseline.
 
     Attributes:
         before: the baseline.
-        after: what was run now.
-        table: a row for each metric of every method that is not the same, see
+        after: recording of the runs executed now.
+        table: one row per metric of every method that is not the same, see
             :func:`~stalegrad.analysis.statistics.regression.compare_runs`.
-        tolerance: relative to the baseline's mean.
-        alpha: chance that anything is called worse by accident.
+        tolerance: largest worsening that is ignored, relative to the baseline's mean.
+        alpha: probability that any result is reported as worse by chance.
     """
 
     before: Recording
@@ -48,15 +48,15 @@ class Check:
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of its methods."""
+        """The worst outcome of the methods."""
         return max(self.methods.values(), key=OUTCOMES.index)
 
     def passed(self, strict: bool = False) -> bool:
-        """Return whether nothing is worse; ``strict``: whether everything is the same."""
+        """Return whether no method is worse, or, with ``strict``, whether all are the same."""
         return self.outcome == "same" or (self.outcome != "worse" and not strict)
 
     def changes(self, method: str) -> list[str]:
-        """Return sentences that tell apart what has changed: timing, numbers, or recording."""
+        """Return sentences on the kinds of changes: timing, numbers, or recording."""
         pairs = [(a, b) for a, b in _pairs(self.before, self.after) if a.method == method]
         said = []
         if events := [a.seed for a, b in pairs if a.digests.events != b.digests.events]:
@@ -71,7 +71,7 @@ class Check:
 
     @property
     def unsure(self) -> list[str]:
-        """The types of the objects in the experiments of which nobody can tell whether they are as they were."""
+        """The types of the objects in the experiments that cannot be compared with the recorded ones."""
         return unsure(self.before.spec)
 
     def surroundings(self) -> list[str]:
@@ -89,14 +89,14 @@ def compare(
     tolerance: float = TOLERANCE,
     alpha: float = ALPHA,
 ) -> Check:
-    """Hold a recording against its baseline. Methods whose runs are the same bit for bit need no statistics.
+    """Compare a recording with its baseline. Methods whose runs are equal bit for bit need no statistics.
 
     Args:
         before: the baseline.
-        after: the same methods and seeds, run now.
-        metrics: what is judged.
-        tolerance: relative to the baseline's mean.
-        alpha: chance that anything is called worse by accident.
+        after: recording of the same methods and seeds, executed now.
+        metrics: metrics that are compared.
+        tolerance: largest worsening that is ignored, relative to the baseline's mean.
+        alpha: probability that any result is reported as worse by chance.
 
     Raises:
         ValueError: if the two hold different methods or seeds, or a value is out of range.
@@ -105,7 +105,7 @@ def compare(
     old, new = before.histories, after.histories
     check_pairs(old, new)
     for metric in metrics:
-        measure(before.runs[0].curve, metric)  # to name a wrong one even if nothing has changed
+        measure(before.runs[0].curve, metric)  # raises for an unknown metric even if nothing has changed
     changed = {a.method for a, b in _pairs(before, after) if a.digests != b.digests or not _same_curve(a, b)}
     table = pd.DataFrame()
     if changed:
@@ -115,23 +115,23 @@ def compare(
 
 
 def check_plan(before: Recording, plan: Plan, where: str) -> None:
-    """Raise ValueError if a baseline was recorded of another plan, naming what differs.
+    """Raise ValueError if a baseline was recorded from another plan; it names the differences.
 
-    Plans are compared by qualified names and settings; a function of the same name may compute something else.
+    Plans are compared by qualified names and settings; functions of the same name may have different code.
     """
     now = plan.table()
     if now == before.spec:
         want = {(label, run.experiment.seed) for label, run in plan.runs}
         if want != {(run.method, run.seed) for run in before.runs}:
-            raise ValueError(f"{where} was recorded of other methods or seeds: record it again")
+            raise ValueError(f"{where} was recorded from other methods or seeds: record it again")
         return
     then, found = _flat(before.spec), _flat(now)
     differing = [
-        f"{name}: {then.get(name, 'not there')} -> {found.get(name, 'not there')}"
+        f"{name}: {then.get(name, 'absent')} -> {found.get(name, 'absent')}"
         for name in [*then, *(name for name in found if name not in then)]
-        if then.get(name, "not there") != found.get(name, "not there")
+        if then.get(name, "absent") != found.get(name, "absent")
     ]
-    raise ValueError(f"{where} was recorded of another spec ({'; '.join(differing)}): record it again")
+    raise ValueError(f"{where} was recorded from another spec ({'; '.join(differing)}): record it again")
 
 
 def _flat(table: Mapping[Any, object], prefix: str = "") -> Table:

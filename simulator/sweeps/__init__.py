@@ -1,1 +1,1 @@
-"""Sweeps: many experiments, the store of their results, and what executes them."""
+"""Sweeps: many experiments, the store of their results, and their executors."""

@@ -1,4 +1,4 @@
-"""Axes: what a sweep varies, and the experiments that come of it."""
+"""The axes of a sweep, and the experiments that they define."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ FIELDS = tuple(f.name for f in fields(Experiment))
 TABLES = ("problem", "cluster", "method", "record")
 
 FURTHEST = 1e300
-"""Ends of a range at most: a float holds their distance."""
+"""Largest magnitude of the ends of a range, so that a float can hold their distance."""
 
 MOST_RUNS = 100_000
-"""Runs of a sweep at most: their number is computed before any of them is built."""
+"""Largest number of runs of a sweep; it is checked before any run is built."""
 
 Point = Table
-"""One value of every axis that applies."""
+"""One value for every axis that applies."""
 
 
 @spec
 class Range:
-    """An axis to be sampled at random: uniform, or log-uniform, between two numbers.
+    """An axis for random sampling: uniform, or log-uniform, between two numbers.
 
     Args:
-        low: the least value. If ``low`` and ``high`` are whole numbers, only whole numbers are drawn.
-        high: the greatest.
+        low: smallest value. If ``low`` and ``high`` are whole numbers, only whole numbers are drawn.
+        high: largest value.
         log: whether the logarithm is uniform.
 
     Raises:
-        ValueError: naming the field, its value and what is allowed.
+        ValueError: for a value that is not allowed; it names the field, the value and what is allowed.
     """
 
     low: int | float
@@ -58,7 +58,7 @@ class Range:
     log: bool = False
 
     def check_fields(self) -> None:
-        """Raise ValueError unless there is something between the two."""
+        """Raise ValueError unless low < high, both finite, and above 0 with ``log``."""
         if not -math.inf < self.low < self.high < math.inf:
             raise ValueError(f"high of range = {self.high} is not allowed: finite and above low = {self.low}")
         if max(-self.low, self.high) > FURTHEST:
@@ -67,7 +67,7 @@ class Range:
             raise ValueError(f"low of range = {self.low} is not allowed: above 0, as log = true")
 
     def at(self, u: float) -> int | float:
-        """Return the value that has this fraction (at least 0, below 1) of all values below it."""
+        """Return the quantile ``u`` of the distribution, 0 <= u < 1."""
         whole = isinstance(self.low, int) and isinstance(self.high, int)
         ends = (self.low, self.high + 1) if whole else (self.low, self.high)
         a, b = (math.log(end) for end in ends) if self.log else ends
@@ -84,13 +84,13 @@ class Sampling:
     """How the values of several axes are combined.
 
     Args:
-        mode: ``grid``: all combinations; ``zip``: the first values of all axes, the second ones, ...;
-            ``random``: every axis on its own, uniformly.
-        samples: how many points ``random`` draws.
-        sampling_seed: of those draws. More samples or another axis leave the draws that were there.
+        mode: way of combining. ``grid``: all combinations; ``zip``: the first values of all axes, then the second
+            ones, ...; ``random``: a random value of every axis, independently and uniformly.
+        samples: number of points of ``random``.
+        sampling_seed: seed of the draws of ``random``. More samples or another axis do not change earlier draws.
 
     Raises:
-        ValueError: naming the field, its value and what is allowed.
+        ValueError: for a value that is not allowed; it names the field, the value and what is allowed.
     """
 
     mode: Mode = "grid"
@@ -98,7 +98,7 @@ class Sampling:
     sampling_seed: NonNegativeInt = 0
 
     def check_fields(self) -> None:
-        """Raise ValueError unless a number of samples is given exactly where one is needed."""
+        """Raise ValueError unless ``samples`` is given with mode ``random`` and only then."""
         if (self.samples is not None) != (self.mode == "random"):
             allowed = "needs a number of samples" if self.mode == "random" else "takes no samples"
             raise ValueError(f"samples = {self.samples} is not allowed: mode {self.mode!r} {allowed}")
@@ -107,7 +107,7 @@ class Sampling:
         """Return the combinations of the axes' values.
 
         Raises:
-            ValueError: for an empty axis, axes of unequal length to be zipped, or a range in another mode than
+            ValueError: for an empty axis, axes of unequal length with ``zip``, or a range in another mode than
                 ``random``.
         """
         if self.samples is not None and self.samples > MOST_RUNS:
@@ -128,7 +128,7 @@ class Sampling:
             values[name] = self.draw(name, pick) if self.mode == "random" else listed
         lengths = {name: len(axis) for name, axis in values.items()}
         if self.mode == "zip" and len(set(lengths.values())) > 1:
-            raise ValueError(f"axes to be zipped must be equally long: these are {lengths}")
+            raise ValueError(f"axes of mode 'zip' must be equally long: their lengths are {lengths}")
         if self.mode == "grid" and (runs := math.prod(lengths.values())) > MOST_RUNS:
             raise ValueError(f"axes of {lengths} values give {runs} runs: a sweep has at most {MOST_RUNS}")
         combined = (
@@ -137,13 +137,13 @@ class Sampling:
         return [dict(zip(values, chosen, strict=True)) for chosen in combined]
 
     def draw(self, name: str, value_at: Callable[[float], object]) -> list[object]:
-        """Return as many values of an axis as there are samples; every axis has a random stream of its own."""
+        """Return ``samples`` random values of an axis; every axis has its own random stream."""
         uniform = np.random.default_rng([self.sampling_seed, *name.encode()]).random(self.samples)
         return [value_at(u) for u in uniform.tolist()]
 
 
 class Run(NamedTuple):
-    """One run of a sweep: the values of the axes that apply, and the experiment they give."""
+    """One run of a sweep: the values of the axes that apply, and the experiment that they define."""
 
     point: Point
     experiment: Experiment
@@ -153,17 +153,17 @@ def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None =
     """Return the runs of a sweep; equal experiments are listed once.
 
     Args:
-        base: what is the same everywhere.
-        axes: values of each axis. An axis is a field of :class:`Experiment` (``method``, ``seed``, ...) or a key
-            of one of its tables (``cluster.workers``, ``method.k``, ``method.learning_rate``), or of a spec in one
-            (``problem.partition.alpha``). A method is given as such, or by name or as a table, and then takes over
-            those of the base's parameters (learning rate, k, optimizer, ...) that it has, too, and that are not
-            given. A parameter that a method does not have leaves it as it is. Instead of values there may be a
-            :class:`Range` to draw from.
-        sampling: how they are combined; by default all combinations.
+        base: experiment whose fields the axes change.
+        axes: values of each axis, or a :class:`Range`. An axis is a field of :class:`Experiment` (``method``,
+            ``seed``, ...), or a key of one of its tables (``cluster.workers``, ``method.k``,
+            ``method.learning_rate``), or a key of a spec in a table (``problem.partition.alpha``). A method is an
+            object, a name or a table. A name or table takes parameters that it does not give (learning rate, k,
+            optimizer, ...) from the method of the base, as far as it has them. An axis of a parameter does not
+            apply to methods without this parameter.
+        sampling: how the values are combined; by default all combinations.
 
     Raises:
-        ValueError: for an unknown or empty axis, or a value that is not allowed, naming it.
+        ValueError: for an unknown or empty axis, or a value that is not allowed; it names the axis or value.
     """
     for name in axes:
         check_axis(name)
@@ -182,7 +182,7 @@ def plan(base: Experiment, axes: Mapping[str, Axis], sampling: Sampling | None =
 
 
 def _same(experiment: Experiment) -> object:
-    """Return a key that equal experiments of one sweep share; functions that a spec names are not imported."""
+    """Return a key that is equal for equal experiments of a sweep; functions in specs are not imported."""
     try:
         return canonical(experiment)
     except ValueError:
@@ -190,7 +190,7 @@ def _same(experiment: Experiment) -> object:
 
 
 class SweepSpec(NamedTuple):
-    """A sweep as a file describes it: without axes a single experiment."""
+    """The sweep of a file; without axes it is a single experiment."""
 
     base: Experiment
     axes: list[str]
@@ -202,7 +202,7 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if something in it is wrong, naming the file and what is allowed.
+        ValueError: for wrong content; it names the file and what is allowed.
     """
     try:
         table = read_toml(Path(path))
@@ -217,7 +217,7 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
 
 
 def read_axis(name: str, values: object) -> Axis:
-    """Return the axis that a file describes: a list, or a table with ``low``, ``high`` and perhaps ``log``."""
+    """Return the axis of a file: a list, or a range from a table with ``low``, ``high`` and optionally ``log``."""
     if not isinstance(values, Mapping):
         return _listed(name, values)
     check_keys(f"axis {name!r}", values, [f.name for f in fields(Range)])
@@ -227,7 +227,7 @@ def read_axis(name: str, values: object) -> Axis:
 
 
 def check_axis(name: str) -> None:
-    """Raise ValueError unless this can be an axis."""
+    """Raise ValueError unless an axis may have this name."""
     table, _, key = name.partition(".")
     if key and table in TABLES:
         return
@@ -236,10 +236,10 @@ def check_axis(name: str) -> None:
 
 
 def apply(base: Experiment, point: Point) -> Run:
-    """Return the values of a point that apply, and the experiment they give.
+    """Return the values of a point that apply, and the experiment that they define.
 
     Raises:
-        ValueError: for a key that a part does not have, or a value that is not allowed.
+        ValueError: for an unknown key of a part, or a value that is not allowed.
     """
     changes: Table = {name: value for name, value in point.items() if "." not in name}
     keys: dict[str, Table] = {}
@@ -275,7 +275,7 @@ def _changed(part: str, value: Any, changes: Table) -> object:
 
 
 def _with_inner(part: str, value: object, changes: Table) -> Table:
-    """Return changes in which that of a field of a spec, ``partition.alpha``, is one of the spec."""
+    """Replace changes of a field of an inner spec, such as ``partition.alpha``, by changes of the inner spec."""
     found: Table = {}
     for name, change in changes.items():
         outer, _, inner = name.partition(".")
@@ -288,7 +288,7 @@ def _with_inner(part: str, value: object, changes: Table) -> Table:
 
 
 def parameters(method: str) -> set[str]:
-    """Return the parameters of a method by its name."""
+    """Return the names of the parameters of a method, given by its name."""
     return {"learning_rate", "synchrony", *methods.REGISTRY[method].parameters}
 
 
@@ -297,7 +297,7 @@ def _name(value: object) -> str:
 
 
 def _settings(value: object) -> Table:
-    """Return the settings of a method that is given as an object, by name or as a table."""
+    """Return the settings of a method given as an object, a name or a table."""
     if isinstance(value, Method):
         return method_settings(value)
     if not isinstance(value, str | Mapping):
@@ -307,16 +307,16 @@ def _settings(value: object) -> Table:
 
 
 def _listed(name: str, axis: object) -> list[object]:
-    """Return the values of an axis as a list, numbers of NumPy and pandas as those of Python."""
+    """Return the values of an axis as a list, with numbers of NumPy and pandas as Python numbers."""
     if isinstance(axis, str | Mapping) or not isinstance(axis, Iterable):
         raise ValueError(f"axis {name!r} = {axis!r} is not allowed: give a list of values")
     if isinstance(axis, Sized) and len(axis) > MOST_RUNS:
         raise ValueError(f"axis {name!r} has {len(axis)} values: a sweep has at most {MOST_RUNS} runs")
     listed = [builtin(value) for value in itertools.islice(axis, MOST_RUNS + 1)]
     if len(listed) > MOST_RUNS:
-        raise ValueError(f"axis {name!r} has more than {MOST_RUNS} values: a sweep has at most that many runs")
+        raise ValueError(f"axis {name!r} has more than {MOST_RUNS} values: a sweep has at most {MOST_RUNS} runs")
     if not listed:
-        raise ValueError(f"axis {name!r} is empty: give it one value at least")
+        raise ValueError(f"axis {name!r} is empty: give at least one value")
     return listed
 
 

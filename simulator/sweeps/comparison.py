@@ -1,4 +1,4 @@
-"""Two results or stores side by side."""
+"""The comparison of two results or stores."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Runs: TypeAlias = Result | SweepResult | Sequence[Result] | str | os.PathLike[str]
-"""A result, several, or where they are: a result's directory, a store, a directory of results."""
+"""One or several results, or their place: the directory of a result, a store, a directory of results."""
 
 Settings: TypeAlias = dict[str, str]
-"""Dotted name of a setting -> its value as text; the seed is left out."""
+"""Values of settings as text, by dotted name; the seed is left out."""
 
 Kind: TypeAlias = tuple[Settings, dict[int, Result]]
-"""Runs that differ in the seed only, by seed."""
+"""Settings, and the runs with these settings by seed."""
 
 Kinds: TypeAlias = list[Kind]
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two sets of runs side by side.
+    """The comparison of two sets of runs, a and b.
 
     Attributes:
-        table: one row per kind of run that both have and metric: ``a``, ``b`` (means over seeds), ``difference``
-            (b - a), its 95 % interval ``low``, ``high``, and ``pairs`` of seeds (0: not paired). See
-            :func:`stalegrad.analysis.side_by_side`.
-        words: what differs between the two, what is paired, and which kinds only one of them has.
-        runs: kind -> the two sets, seed -> result.
+        table: one row per metric and kind of run that both sets have: ``a``, ``b`` (means over seeds),
+            ``difference`` (b - a), its 95 % interval ``low``, ``high``, and ``pairs`` of seeds (0: not paired).
+            See :func:`stalegrad.analysis.side_by_side`.
+        words: sentences on the differing settings, the paired seeds, and the kinds that only one set has.
+        runs: results of both sets by seed, by kind.
     """
 
     table: pd.DataFrame
@@ -69,22 +69,24 @@ class Comparison:
 
 
 def compare(a: Runs, b: Runs, *, target: float | None = None) -> Comparison:
-    """Set two results, or two stores, side by side.
+    """Compare two results, or two stores.
 
-    Runs that differ in the seed only are taken together. If either side has several kinds of them, those of one
-    method are compared, and if a side has several of a method, those that agree in what varies among these. Seeds
-    that both have are paired.
+    Runs that differ only in the seed are one kind. If a side has several kinds, kinds of the same method are
+    compared. If a side has several kinds of a method, kinds are compared that agree in the settings that vary
+    among these. Seeds that both sides have are paired.
 
     Args:
-        a: a result, a sweep's, a list of results, or the directory of a result, of a store, or of several results.
-        b: the other one.
-        target: of the error whose wallclock is compared; see :func:`stalegrad.analysis.side_by_side`.
+        a: a result, the result of a sweep, a list of results, or the directory of a result, of a store, or of
+            several results.
+        b: the other side, in the same forms.
+        target: error whose time of arrival, in wallclock, is compared; see
+            :func:`stalegrad.analysis.side_by_side`.
 
     Returns:
         The comparison: ``table``, ``words``, ``plot()``.
 
     Raises:
-        FileNotFoundError: if there is nothing there.
+        FileNotFoundError: if there are no results.
         ValueError: if the two have no kind of run in common, or one has two runs of the same experiment and seed.
     """
     from stalegrad.analysis.statistics.side_by_side import same_events, side_by_side
@@ -125,7 +127,7 @@ def _results(runs: Runs) -> Sequence[Result]:
 
 
 def _kinds(results: Sequence[Result], name: str) -> Kinds:
-    """Return the results that differ in the seed only together, by their settings."""
+    """Return the results as kinds: those that differ only in the seed are together."""
     if not len(results):
         raise ValueError(f"{name} has no results: give at least one")
     kinds: dict[Hashable, tuple[Settings, dict[int, Result]]] = {}
@@ -144,20 +146,20 @@ def _settings(result: Result) -> Settings:
     experiment = result.experiment
     try:
         table = flattened(experiment.table())
-    except ValueError:  # parts of it are of this process
+    except ValueError:  # parts of it exist in this process only
         names = ("problem", "cluster", "method", "budget", "record")
         table = {name: getattr(experiment, name) for name in names} | {"method.name": experiment.method.name}
     return {name: str(text_of(value, content=True)) for name, value in table.items() if name != "seed"}
 
 
 def _varied(kinds: Sequence[Settings]) -> set[str]:
-    """Return the settings in which some of these differ."""
+    """Return the names of the settings that have different values."""
     names = set().union(*kinds)
     return {name for name in names if len({settings.get(name) for settings in kinds}) > 1}
 
 
 def _by_label(sides: Sequence[Kinds]) -> list[dict[str, Kind]]:
-    """Return the kinds of both sides by method, and by what varies among those of a method within a side."""
+    """Return the kinds of both sides by label: method, and the settings that vary among its kinds in a side."""
     if all(len(side) == 1 for side in sides):
         return [{"runs": side[0]} for side in sides]
     found: list[dict[str, Kind]] = []
@@ -176,7 +178,7 @@ def _by_label(sides: Sequence[Kinds]) -> list[dict[str, Kind]]:
 
 
 def _differences(ours: Sequence[Settings], theirs: Sequence[Settings]) -> str:
-    """Return in a sentence in which settings the two differ, kind by kind."""
+    """Return a sentence that names the settings in which the two differ, kind by kind."""
     told: dict[str, None] = {}
     for first, second in zip(ours, theirs, strict=True):
         for name in sorted({*first, *second}):

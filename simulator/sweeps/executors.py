@@ -1,4 +1,4 @@
-"""The task of a worker process of a sweep, and the executors that have such processes."""
+"""The task of a worker process of a sweep, and the executors of such processes."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from distributed import Client
 
 ExecutorLike: TypeAlias = "Executor | Client"
-"""What runs may be given to: a concurrent.futures executor, or a Dask client."""
+"""An executor of runs: a concurrent.futures executor, or a Dask client."""
 
 
 class Outcome(NamedTuple):
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
-        result: its result, or None if it raised.
-        traceback: of what it raised, or None.
-        log: when and where it was made, in how much real time: what is never written into a result.
+        result: result of the run, or None if it raised.
+        traceback: traceback of the exception, or None.
+        log: time, place and real time of the execution, which are never part of a result.
     """
 
     result: Result | None
@@ -43,12 +43,12 @@ class Outcome(NamedTuple):
 
 
 def attempt(experiments: Sequence[Experiment], lanes: int = 1) -> list[Outcome]:
-    """Run experiments in ``lanes`` lanes, whatever they raise; the real time of a group is shared out evenly."""
+    """Run experiments in ``lanes`` lanes and catch exceptions; the real time of a group is divided equally."""
     start, results, raised = time.perf_counter(), list[Result | None](), None
     try:
         results = [*run_together(experiments, lanes)]
     except Exception:
-        if len(experiments) > 1:  # find out who it was
+        if len(experiments) > 1:  # to find the run that raised
             return [outcome for experiment in experiments for outcome in attempt([experiment], lanes)]
         results, raised = [None], traceback.format_exc()
     log = {
@@ -61,10 +61,10 @@ def attempt(experiments: Sequence[Experiment], lanes: int = 1) -> list[Outcome]:
 
 
 def attempt_text(text: str, semantics: int) -> Outcome:
-    """Run the experiment of a spec's text like :func:`attempt`: the task that executors are given.
+    """Run the experiment of a spec's text like :func:`attempt`; this is the task for executors.
 
     Raises:
-        RuntimeError: if this process has a stalegrad whose numbers are others than the caller's.
+        RuntimeError: if the stalegrad of this process has other semantics than the caller's.
     """
     if semantics != SEMANTICS:
         raise RuntimeError(
@@ -78,10 +78,10 @@ def attempt_text(text: str, semantics: int) -> Outcome:
 def processes(jobs: int) -> ProcessPoolExecutor:
     """Return an executor of ``jobs`` processes on this machine, which exit when this process exits.
 
-    They keep compiled code in the user's cache directory, as the command line does: what one of them has compiled
-    the others need not, nor does the next sweep (``JAX_COMPILATION_CACHE_DIR`` names another place; empty: none).
-    Use it as ``with processes(4) as pool: sweep(..., executor=pool)``; in a script under
-    ``if __name__ == "__main__":``, as always with processes.
+    They keep compiled code in the user's cache directory, like the command line, so that the other processes and
+    the next sweep can use it (``JAX_COMPILATION_CACHE_DIR`` sets another directory; empty: none). Use it as
+    ``with processes(4) as pool: sweep(..., executor=pool)``; in a script, put this under
+    ``if __name__ == "__main__":``, as for all processes.
 
     Raises:
         ValueError: if ``jobs`` is not a whole number of at least 1.
@@ -109,10 +109,10 @@ def die_with_parent() -> None:
 
 
 def as_executor(given: object) -> Executor:
-    """Return an executor for what a user may call one: it itself, or a Dask client's.
+    """Return the executor that a user gives: an executor, or that of a Dask client.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: for any other value.
     """
     adapt = getattr(given, "get_executor", None)
     if callable(adapt):
@@ -130,7 +130,7 @@ def dask_client(address: str) -> Client:
 
     Raises:
         ValueError: if Dask is not installed.
-        OSError: if there is no scheduler.
+        OSError: if there is no scheduler at this address.
     """
     try:
         from distributed import Client

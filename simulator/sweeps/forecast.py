@@ -1,4 +1,4 @@
-"""What a sweep will cost, from a short trial of each kind of run: ``stalegrad run --dry-run``."""
+"""A forecast of the cost of a sweep, from a short trial of each kind of run: ``stalegrad run --dry-run``."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ except ImportError:  # on Windows
     resource = None  # type: ignore[assignment]
 
 ENOUGH = 0.5
-"""Seconds of real time that a trial takes at least, if the run is that long."""
+"""Smallest duration of a trial, in seconds of real time, if the run is that long."""
 
 SAMPLE_WORKERS, SAMPLE_MESSAGES = 1_000, 20_000
-"""Workers and messages of a trace that are simulated at most, more or less; the rest is extrapolated."""
+"""Approximate largest numbers of workers and messages of a trace that are simulated; the rest is extrapolated."""
 
 WORKER_BYTES, MESSAGE_BYTES = 5_000, 400
-"""Main memory that a simulation takes for a worker and for a message, its trace included (measured)."""
+"""Measured main memory of a simulation per worker and per message, including the trace, in bytes."""
 
 
 class Size(NamedTuple):
-    """How much there is to do in a run.
+    """The amount of work in a run.
 
     Attributes:
-        gradients: used mini-batch gradients.
-        rows: of the history, each an evaluation.
-        versions: of the parameters that are alive at once.
-        seconds: of real time that simulating its trace takes.
-        bytes: of main memory that simulating its trace takes.
-        sampled: whether a part of the trace was simulated, and the rest extrapolated.
+        gradients: number of used mini-batch gradients.
+        rows: number of rows of the history, each with an evaluation.
+        versions: largest number of versions of the parameters that are alive at once.
+        seconds: real time of the simulation of the trace, in seconds.
+        bytes: main memory of the simulation of the trace.
+        sampled: whether a part of the trace was simulated and the rest extrapolated.
     """
 
     gradients: int
@@ -68,7 +68,7 @@ class Size(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a kind of run costs, in seconds of real time, and the bytes of one version of its parameters."""
+    """The cost of a kind of run in seconds of real time, and the bytes of one version of its parameters."""
 
     compiling: float
     run: float
@@ -78,13 +78,13 @@ class Cost(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """What runs will cost.
+    """The forecast of the cost of runs.
 
     Attributes:
-        traces: how many have to be simulated.
-        seconds: of real time, in one process one after the other.
-        memory: bytes of main memory of one process.
-        kinds: how many kinds of runs were tried.
+        traces: number of traces to simulate.
+        seconds: real time in seconds, for one run after another in one process.
+        memory: main memory of one process, in bytes.
+        kinds: number of kinds of runs that were tried.
         sampled: whether some traces were extrapolated from a part of them.
     """
 
@@ -96,17 +96,17 @@ class Forecast(NamedTuple):
 
 
 def distinct_traces(runs: Sequence[Run]) -> int:
-    """Return how many traces these runs need; those that differ in the rule only share one."""
+    """Return the number of traces for these runs; runs that differ only in the rule share a trace."""
     return len({trace_text(r.experiment) or f"of run {i}" for i, r in enumerate(runs)})
 
 
 def forecast(runs: Sequence[Run]) -> Forecast:
     """Estimate real time and memory of runs by trying the beginning of one run of each kind.
 
-    A kind is a problem and a method's name; it is compiled again for each synchrony and number of workers. Of each
-    combination of cluster, synchrony and budget one trace, or the beginning of it, is simulated to count gradients
-    and rows; where a controller will change k, as if it never did. However large the runs are, the estimate itself
-    takes about a second and a few hundred MB for each kind.
+    A kind is a problem and a method's name; it is compiled again for each synchrony and number of workers. For
+    each combination of cluster, synchrony and budget one trace, or its beginning, is simulated to count gradients
+    and rows; changes of k by a controller are ignored. The estimate itself takes about a second and a few hundred
+    MB for each kind, for runs of any size.
     """
     sizes: dict[object, Size] = {}
     costs: dict[object, Cost] = {}
@@ -134,8 +134,8 @@ def forecast(runs: Sequence[Run]) -> Forecast:
 
 
 def peak_memory() -> int:
-    """Return the bytes of main memory that this process has taken at most; 0 where the system does not tell."""
-    with suppress(OSError):  # on Linux getrusage begins with the peak of the process that started this one
+    """Return the peak main memory of this process, in bytes; 0 if the system does not report it."""
+    with suppress(OSError):  # getrusage on Linux starts with the peak of the parent process
         if found := re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text()):
             return int(found[1]) * 1024
     if resource is None:
@@ -144,7 +144,7 @@ def peak_memory() -> int:
 
 
 def size_of(experiment: Experiment) -> Size:
-    """Return how much there is to do in a run, from its trace or the beginning of it."""
+    """Return the amount of work in a run, from its trace or the beginning of the trace."""
     e = _with_fewer_workers(experiment)
     scale = experiment.cluster.size / e.cluster.size
     _, beginning = _timed(e, {"updates": 1})
@@ -165,7 +165,7 @@ def size_of(experiment: Experiment) -> Size:
     if whole and scale == 1:
         rows = len(points(e.record, e.budget, lowered, trace.end).update)
         return Size(gradients, rows, lowered.bucket, seconds, _bytes(e.cluster.size, messages))
-    # What an update takes of all workers grows with their number, what it takes of a few does not.
+    # Gradients per update grow with the number of workers only where an update uses one of every worker.
     wide = scale if gradients / made >= e.cluster.size else 1.0
     part = {
         "updates": lambda: experiment.updates / made,  # type: ignore[operator]
@@ -186,7 +186,7 @@ def size_of(experiment: Experiment) -> Size:
 
 @functools.lru_cache(maxsize=256)
 def state_bytes(problem: Problem, method: Method, workers: int) -> int:
-    """Return the bytes of what workers, table and optimizer keep beside the parameters."""
+    """Return the bytes of the state of workers, table and optimizer, without the server's parameters."""
     objective, layout = problem.objective(), Layout(1, 1, True, (), 1, 1)
     step = Step(objective.loss, method.rule(workers), layout, 1.0, 1.0)
     params = jax.eval_shape(objective.init, jax.random.key(0))
@@ -209,7 +209,7 @@ def _bytes(workers: int, messages: float) -> int:
 
 
 def _at_most(e: Experiment, updates: int) -> tuple[Table, bool]:
-    """Return a budget of at most that many updates, and whether it is the whole one."""
+    """Return a budget of at most ``updates`` updates, and whether it is the whole budget."""
     if e.wallclock is not None:
         return {"updates": updates}, False
     ((unit, whole),) = changed_fields(e.budget).items()
@@ -217,7 +217,7 @@ def _at_most(e: Experiment, updates: int) -> tuple[Table, bool]:
 
 
 def _with_fewer_workers(e: Experiment) -> Experiment:
-    """Return the experiment with as many workers as a sample has at most."""
+    """Return the experiment with at most ``SAMPLE_WORKERS`` workers."""
     fewer = SAMPLE_WORKERS
     k = getattr(e.method.synchrony, "k", 1)
     if e.cluster.size <= fewer or k > fewer:
@@ -242,11 +242,11 @@ def _rows(e: Experiment, updates: float, gradients: float, end: float) -> int:
 
 
 def trial(experiment: Experiment, gradients: int) -> Cost:
-    """Measure what a kind of run costs by running its first gradients: ever more, until it takes long enough.
+    """Measure the cost of a kind of run by trials of increasing length, until a trial takes long enough.
 
     Args:
-        experiment: one of the kind.
-        gradients: how many it has in all.
+        experiment: an experiment of the kind.
+        gradients: number of gradients of the whole run.
     """
     once = replace(experiment.record, updates=10**9, gradients=None, wallclock=None)
     experiment = _with_fewer_workers(experiment)
@@ -271,14 +271,14 @@ def trial(experiment: Experiment, gradients: int) -> Cost:
     evaluate(objective, snapshot, once)
     row = time.perf_counter() - start
     gradient = (longer - least) / (many - few) if many > few else (least - 2 * row) / few
-    gradient = max(gradient, 0.0)  # of a run that takes no time to speak of
+    gradient = max(gradient, 0.0)  # the difference can be negative for a very short run
     fixed = max(least - few * gradient - 2 * row, 0.0)
     version = sum(leaf.nbytes for leaf in jax.tree.leaves(snapshot.params))
     return Cost(max(first - least, 0.0), fixed, gradient, row, version)
 
 
 def format_duration(seconds: float) -> str:
-    """Return a length of time as people say it."""
+    """Return a duration in a readable unit."""
     if seconds > 100 * 365 * 86_400:
         return "more than 100 years"
     if seconds < 60:

@@ -13,29 +13,29 @@ ACCELERATOR_LANES = 16
 
 
 def default_lanes() -> int:
-    """Return in how many lanes runs are executed: one on CPU, where more gain little, several elsewhere."""
+    """Return the default number of lanes: one on CPU, where more lanes gain little, several elsewhere."""
     import jax
 
     return 1 if jax.default_backend() == "cpu" else ACCELERATOR_LANES
 
 
 def planned_lanes(experiment: Experiment, lanes: int) -> int | None:
-    """Return in how many lanes an experiment is to be executed; None: alone.
+    """Return the number of lanes in which to execute an experiment; None: alone.
 
-    Alone are those whose controller decides from the loss, and those that record the losses of the workers.
+    Experiments with a controller and experiments that record the losses of the workers are executed alone.
     """
     alone = lanes == 1 or experiment.method.adaptive or experiment.record.worker_losses
     return None if alone else lanes
 
 
 def run_together(experiments: Sequence[Experiment], lanes: int) -> list[Result]:
-    """Run experiments, those that share their compiled code in ``lanes`` lanes.
+    """Run experiments; those that share compiled code are executed in ``lanes`` lanes.
 
-    The bytes of a run depend on ``lanes``, but not on who runs beside it; in one lane they are those of
-    :func:`~stalegrad.simulator.experiments.run.run`, and so they are if a controller decides from the loss.
+    The bytes of a run depend on ``lanes``, but not on the runs in the other lanes. With one lane, and for methods
+    with a controller, they are those of :func:`~stalegrad.simulator.experiments.run.run`.
 
     Raises:
-        ValueError: if one of them is impossible, before anything runs.
+        ValueError: before any run, if one of the experiments is impossible.
     """
     from stalegrad.simulator.replays.run import Request, replay_together
     from stalegrad.simulator.replays.training import check

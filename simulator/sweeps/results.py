@@ -1,4 +1,4 @@
-"""What sweeps give, and opening stores: many runs looked at together."""
+"""The results of sweeps and stores."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NUMBERS = ("wallclock", "updates", "mean_staleness", "idle", "train_loss", "test_loss", "test_error")
-"""Of a run's summary, what a table of means shows."""
+"""Numbers of a run's summary that a table of means shows."""
 
 T = TypeVar("T")
 
 
 class Lazy(Sequence[T], Generic[T]):
-    """A sequence whose items are read from disk each time they are asked for."""
+    """A sequence whose items are read from disk at each access."""
 
     def __init__(self, read: Callable[[Path], T], places: Sequence[Path]) -> None:
         self.read, self.places = read, places
@@ -50,16 +50,16 @@ class Lazy(Sequence[T], Generic[T]):
 
 @dataclass(frozen=True, eq=False)
 class SweepResult:
-    """What a sweep gives: one row per finished run, and their histories.
+    """The result of a sweep: one row per finished run, and the histories of the runs.
 
     Attributes:
-        runs: the value of every axis, the method and the seed, the last row's losses and the summary of the
-            trace; row i is that of ``histories[i]``, ``results[i]`` and ``traces[i]``.
-        axes: the names of the axes.
+        runs: value of every axis, method and seed, losses of the last row and summary of the trace; row i belongs
+            to ``histories[i]``, ``results[i]`` and ``traces[i]``.
+        axes: names of the axes.
         histories: one tidy table per run.
-        results: the runs themselves; those of a store are read from it when they are asked for.
-        traces: their traces, in the same order.
-        failed: the last line of the traceback of every run that raised, by its axes' values.
+        results: results of the runs; those in a store are read at each access.
+        traces: traces of the runs, in the same order.
+        failed: last line of the traceback of every run that raised, by the values of its axes.
     """
 
     runs: pd.DataFrame
@@ -73,7 +73,7 @@ class SweepResult:
     def history(self) -> pd.DataFrame:
         """All histories as one tidy table, with ``run``, the row of ``runs``, and a column for every axis.
 
-        An axis that is called like a column of the history (``wallclock``, say) is found in ``runs`` only.
+        An axis with the name of a column of the history, for example ``wallclock``, is in ``runs`` only.
         """
         if not self.histories:
             return pd.DataFrame()
@@ -83,9 +83,9 @@ class SweepResult:
         return table.join(self.runs[further], on="run")
 
     def by(self, hue: str = "method") -> dict[str, list[pd.DataFrame]]:
-        """Return the histories grouped by the values of an axis: what the functions of ``analysis`` take.
+        """Return the histories grouped by the values of an axis, as the functions of ``analysis`` take them.
 
-        Runs to which the axis does not apply, e.g. those of a method without k, are grouped by method.
+        Runs to which the axis does not apply, e.g. runs of a method without k, are grouped by method.
 
         Raises:
             ValueError: for an unknown axis.
@@ -103,7 +103,7 @@ class SweepResult:
     ) -> Axes:
         """Draw mean and range over the runs of each value of ``hue``: by default test errors, or else losses.
 
-        Other bands: ``analysis.plot_curves(results.by(hue), band="std")``.
+        For other bands use ``analysis.plot_curves(results.by(hue), band="std")``.
 
         Returns:
             The matplotlib Axes; a notebook shows them at the end of a cell.
@@ -116,19 +116,19 @@ class SweepResult:
     def to_target(
         self, target: float, y: str = "test_error", x: str = "wallclock", hue: str = "method"
     ) -> pd.DataFrame:
-        """Return when each value of ``hue`` first reaches a target, see :func:`stalegrad.analysis.to_target`."""
+        """Return the time to a target for each value of ``hue``, see :func:`stalegrad.analysis.to_target`."""
         from stalegrad.analysis import to_target
 
         return to_target(self.by(hue), target, y=y, x=x)
 
     def report(self, target: float | None = None) -> Any:
-        """Return all runs as one HTML document: shown in a notebook, ``.save(path)`` writes it."""
+        """Return all runs as one HTML document; a notebook shows it, and ``.save(path)`` writes it."""
         from stalegrad.analysis import report
 
         return report(list(self.results), target)
 
     def means(self) -> pd.DataFrame:
-        """Return the mean over the seeds of every combination of the other axes' values, and how many they are."""
+        """Return the means over seeds for every combination of the other axes' values, and the numbers of runs."""
         by = [column for column in self.runs.columns if column in ("method", *self.axes) and column != "seed"]
         numbers = [name for name in NUMBERS if name not in by]
         if self.runs.empty:
@@ -154,13 +154,13 @@ class SweepResult:
 
 
 def load(store: str | os.PathLike[str]) -> SweepResult:
-    """Open a store made elsewhere, also while it is being written.
+    """Load the runs of a store, also while a sweep writes to it.
+
+    A run that is damaged, or that its key does not match, is left out with a warning that names it.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is another thing, or holds runs of other semantics.
-
-    A run that is damaged, or is another one than its key says, is named in a warning and left out.
+        FileNotFoundError: if there is no store.
+        ValueError: if the directory is not a store, or holds runs of other semantics.
     """
     if not (Path(store) / "store.json").exists():
         raise FileNotFoundError(f"no store at {store}")
@@ -178,14 +178,14 @@ def load(store: str | os.PathLike[str]) -> SweepResult:
 
 
 def _rank(value: object) -> tuple[bool, float, str]:
-    """Return the sort key of a value of one axis: none, then numbers, then words."""
+    """Return the sort key of a value of one axis: None first, then numbers, then texts."""
     if isinstance(value, int | float):
         return True, float(value), ""
     return value is not None, float("inf"), str(value)
 
 
 def stored(store: Store, keys: Iterable[str]) -> Lazy[Result]:
-    """Return the results of these keys, unread."""
+    """Return the results of these keys; each is read at access."""
     return Lazy(Result.load, [store.runs / key for key in keys])
 
 
@@ -196,7 +196,7 @@ def collect(
     failed: Mapping[str, str] | None = None,
 ) -> SweepResult:
     """Return the result of a sweep: ``points``, ``outlines`` and ``results`` of its finished runs, in order."""
-    fullest_first = sorted(points, key=len, reverse=True)  # so that axes keep the order they were given in
+    fullest_first = sorted(points, key=len, reverse=True)  # keeps the axes in the order given
     axes = list(dict.fromkeys(name for point in fullest_first for name in point))
     rows = []
     for point, outline in zip(points, outlines, strict=True):

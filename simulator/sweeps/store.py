@@ -1,8 +1,8 @@
-"""A directory of finished runs, each under the hash of what it depends on. It can be killed at any moment.
+"""The store: a directory of finished runs, each under the hash of its identity. Writers can be killed at any time.
 
-A run appears by renaming a complete directory, so what is there is whole; nothing else is written into it, so
-two stores of the same runs are equal byte for byte. Several processes may work on one store: a run is made under
-a file lock, which the operating system gives back when its process dies.
+A run is added by renaming a complete directory, so every run is complete; nothing else is written into it, so two
+stores of the same runs are equal byte for byte. Several processes may work on one store: a run is executed under a
+file lock, which the operating system releases when the process dies.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ FORMAT = "stalegrad-store-2"
 
 
 class Outline(NamedTuple):
-    """What tables and pictures of many runs need of each.
+    """The part of a result that tables and pictures of many runs need.
 
     Attributes:
-        spec: the experiment's canonical text; empty if it exists in this process only.
-        method: the method with its parameters, as text.
-        seed: the experiment's.
-        summary: the run in a few numbers.
-        history: its recorded points.
+        spec: TOML text of the experiment; empty if a part of it exists in this process only.
+        method: name of the method with its parameters.
+        seed: seed of the experiment.
+        summary: summary of the run, see :meth:`Result.summary`.
+        history: history of the run.
     """
 
     spec: str
@@ -63,14 +63,14 @@ class Outline(NamedTuple):
 
 
 class Store:
-    """The runs in a directory, which is made if it is not there.
+    """The runs in a directory, which is created if it does not exist.
 
     Args:
-        directory: where. ``runs/<key>`` holds a finished run, ``failed/<key>`` the spec and the traceback of one
-            that raised, ``planned/<key>`` the key of the run that was made for a plan if it was executed otherwise
-            (in fewer lanes, say), ``log.jsonl`` when, where and in how much real time runs were made.
-            ``manifest.parquet`` (the outlines of the runs) may be deleted at any time, ``locks/`` while no process
-            is at work.
+        directory: path of the store. ``runs/<key>`` holds a finished run; ``failed/<key>`` holds the spec and the
+            traceback of a run that raised; ``planned/<key>`` holds another key if the run with this planned key
+            was executed differently (for example in fewer lanes); ``log.jsonl`` holds time, place and real time of
+            the executions. ``manifest.parquet`` (outlines of the runs) may be deleted at any time, ``locks/`` only
+            while no process uses the store.
 
     Raises:
         ValueError: if the directory holds something else, or runs of other semantics.
@@ -84,7 +84,7 @@ class Store:
         about = self.directory / "store.json"
         if not about.exists():
             found = self.directory.iterdir() if self.directory.exists() else ()
-            ours = {about.name, *(folder.name for folder in folders)}  # another process is at it
+            ours = {about.name, *(folder.name for folder in folders)}  # of another process that creates it now
             if any(entry.name not in ours and not entry.name.startswith(f".{about.name}") for entry in found):
                 raise ValueError(f"{self.directory} is not empty and not a store: choose another place")
             for folder in folders:
@@ -96,7 +96,7 @@ class Store:
             raise ValueError(f"{about} is damaged: it should be {{'format': {FORMAT!r}, ...}}") from None
         if text != {"format": FORMAT, "semantics": SEMANTICS}:
             raise ValueError(
-                f"{self.directory} is a store of {text}; this version makes {FORMAT} with semantics {SEMANTICS}"
+                f"{self.directory} is a store of {text}; this version needs {FORMAT} with semantics {SEMANTICS}"
             )
         self._outlines: dict[str, tuple[str, Outline]] | None = None
         self._in_manifest: dict[str, str] = {}
@@ -105,7 +105,7 @@ class Store:
         return (self.runs / key).is_dir()
 
     def __iter__(self) -> Iterator[str]:
-        """Go over the keys of the finished runs, in alphabetical order."""
+        """Iterate over the keys of the finished runs, in alphabetical order."""
         return iter(sorted(run.name for run in self.runs.iterdir() if not run.name.startswith(".")))
 
     # Finished runs
@@ -116,9 +116,9 @@ class Store:
         return {key: outline.spec for key, outline in found.items() if outline is not None}
 
     def find(self, key: str) -> str | None:
-        """Return the key under which the run that was planned with a key is kept; None if it is not.
+        """Return the key under which the run with a planned key is stored; None if it is not stored.
 
-        It is another one if the run was executed otherwise than planned.
+        The two keys differ if the run was executed differently from its plan.
         """
         if key in self:
             return key
@@ -132,8 +132,8 @@ class Store:
         """Return a finished run.
 
         Raises:
-            FileNotFoundError: if a file of it is missing.
-            ValueError: if one is damaged, or this is another run than its key says.
+            FileNotFoundError: if a file of the run is missing.
+            ValueError: if a file is damaged, or the key of the run is another one.
         """
         result = Result.load(self.runs / key)
         if (found := result.identity.key) != key:
@@ -141,9 +141,9 @@ class Store:
         return result
 
     def outline(self, key: str) -> Outline | None:
-        """Return the outline of a finished run; one that cannot be read is named in a warning, and gives None.
+        """Return the outline of a finished run; None, with a warning that names the run, if it cannot be read.
 
-        A run is read wholly, and so checked, when it or a file of it is new to the manifest.
+        The whole run is read, and so checked, if it or one of its files has changed since the manifest.
         """
         try:
             state = self._state(key)
@@ -157,14 +157,14 @@ class Store:
         return known[1]
 
     def save(self, planned: str, result: Result) -> tuple[str, Outline]:
-        """Put a finished run into its place, in that of one that cannot be read; hold it with :meth:`claim`.
+        """Store a finished run, in place of one that cannot be read; the caller holds it with :meth:`claim`.
 
         Args:
-            planned: the key that it was planned with.
-            result: the run.
+            planned: planned key of the run.
+            result: result of the run.
 
         Returns:
-            The key of what it was executed as, which a look-up of the planned one finds, too; and the outline.
+            The key of the run as executed, which :meth:`find` returns for the planned key; and the outline.
         """
         key = result.identity.key
         if key in self:
@@ -179,7 +179,9 @@ class Store:
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
-        """Hold a run while it is made; gives False if another process does. What a killed one left is removed.
+        """Hold a run while it is executed; yield False if another process holds it.
+
+        Unfinished files of a killed process are removed.
 
         Raises:
             OSError: if the file system has no locks.
@@ -208,20 +210,20 @@ class Store:
                 unlock_descriptor(file.fileno())  # explicitly: a forked child may hold the file, too
 
     def holder(self, key: str) -> str | None:
-        """Return who holds a run, or None if nobody says: ``process 17 on node3 since 2026-01-31 12:00:00 UTC``.
+        """Return the holder of a run, ``process 17 on node3 since 2026-01-31 12:00:00 UTC``, or None if unknown.
 
-        Call it for a run that :meth:`claim` has refused: a process that was killed is still named.
+        Call it only after :meth:`claim` yielded False: the file may still name a process that was killed.
         """
         try:
             with (self.locks / key).open("rb") as file:
-                file.seek(1)  # Windows lets nobody read the byte that is locked
+                file.seek(1)  # Windows forbids reading the locked byte
                 said = json.loads(file.read(1_000))
             return f"process {int(said['process'])} on {said['host']} since {said['since']}"
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def _sign(self, file: BinaryIO) -> None:
-        """Write down who holds a lock."""
+        """Write this process as the holder of a lock."""
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         said = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
         with suppress(OSError):  # a disk may be full
@@ -231,7 +233,7 @@ class Store:
     # Runs that raised
 
     def fail(self, key: str, experiment: Experiment, traceback: str) -> None:
-        """Write down that a run raised, and how to repeat it alone; it appears whole or not at all."""
+        """Store the spec and the traceback of a run that raised, completely or not at all."""
         self.forget_failure(key)
         fresh = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.failed))
         try:
@@ -255,14 +257,14 @@ class Store:
             return ""
 
     def forget_failure(self, key: str) -> None:
-        """Forget that a run once raised."""
+        """Delete the record that a run raised."""
         if (self.failed / key).is_dir():
             shutil.rmtree(self.failed / key)
 
-    # Beside the runs: the log, and the manifest, which can be made again
+    # Besides the runs: the log, and the manifest, which can be rebuilt
 
     def log(self, key: str, entry: Table) -> None:
-        """Append a line to the log; a log that cannot be written stops nothing."""
+        """Append a line to the log; errors of writing are ignored."""
         place = self.directory / "log.jsonl"
         with suppress(OSError, ValueError):
             if place.exists():
@@ -271,7 +273,7 @@ class Store:
                 file.write(json.dumps({"run": key, **entry}) + "\n")
 
     def write_manifest(self) -> None:
-        """Write the outlines known by now, so that opening the store again is quick; where one cannot, do not."""
+        """Write the outlines known so far, so that the store opens faster; errors of writing are ignored."""
         known = {key: entry for key, entry in self._known().items() if key in self}
         states = {key: state for key, (state, _) in known.items()}
         if states == self._in_manifest:
@@ -297,10 +299,10 @@ class Store:
             self._in_manifest = states
 
     def _known(self) -> dict[str, tuple[str, Outline]]:
-        """Return the outlines known by now with the state of the files that they were read from."""
+        """Return the outlines known so far, each with the state of the files from which it was read."""
         if self._outlines is None:
             self._outlines = {}
-            # Whatever is wrong with the manifest, it can be made again.
+            # A manifest with any fault is ignored: it can be rebuilt.
             with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
                 check_regular(self.manifest)
                 for row in pq.read_table(self.manifest, page_checksum_verification=True).to_pylist():
@@ -313,7 +315,7 @@ class Store:
         return self._outlines
 
     def _state(self, key: str) -> str:
-        """Return sizes and times of a run's files: another state means that they must be read again."""
+        """Return sizes and times of a run's files; if they change, the run must be read again."""
         found = []
         for folder, _, names in sorted(os.walk(self.runs / key)):
             for name in sorted(names):
@@ -323,13 +325,13 @@ class Store:
 
 
 def _row_digest(row: Table) -> str:
-    """Return a checksum of a row of the manifest: what is damaged is read again from the run itself."""
+    """Return a checksum of a row of the manifest; for a damaged row the run itself is read again."""
     text = json.dumps({**row, "history": row["history"].hex()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _packed(frame: pd.DataFrame) -> bytes:
-    # Without what pandas says of itself: reading that takes longer than reading the numbers.
+    # Without the metadata of pandas: reading these takes longer than reading the numbers.
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:

@@ -1,4 +1,4 @@
-"""Sweeps: many experiments, each run once and kept in a store."""
+"""Sweeps: many experiments, each executed once and kept in a store."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ AT_ONCE = 400
 GROUPS = 4
 """Runs claimed per pass, in multiples of the number of lanes; runs that share code are grouped within a pass."""
 PAUSE = 0.5
-"""Seconds between two looks at an executor, or at runs that other processes hold."""
+"""Seconds between two checks of an executor, or of runs that other processes hold."""
 PATIENCE = 5.0
-"""Seconds without progress after which a sweep says which runs other processes hold, and who they are."""
+"""Seconds without progress after which a warning names the runs that other processes hold, and the processes."""
 
 INTERRUPTED: dict[str, Result] = {}
-"""What sweeps without a store had made when something stopped them, by key: the same call goes on from there."""
+"""Results of interrupted sweeps without a store, by key: the same call continues from them."""
 
 Tell = Callable[[int], None]
-"""Told, now and then, how many runs are under way."""
+"""Callback that receives the number of runs in progress."""
 
 
 def sweep(
@@ -55,39 +55,38 @@ def sweep(
     lanes: int | None = None,
     **axes: Axis,
 ) -> SweepResult:
-    """Run an experiment at every combination of its axes' values.
+    """Run an experiment for every combination of its axes' values.
 
-    Runs that differ in the rule only share one trace, so their comparison is paired.
+    Runs that differ only in the rule share one trace, so their comparison is paired.
 
     Args:
-        base: what is the same everywhere.
-        store: a directory that keeps the finished runs: interrupted at any moment, the same call goes on where it
-            was. Needs experiments that can be written as a spec. Without one the runs live in memory, and the same
-            call goes on only in this process.
-        mode: ``grid``: all combinations; ``zip``: the first values of all axes, the second ones, ...; ``random``:
-            draw each axis at random.
-        samples: how many points ``random`` draws.
-        sampling_seed: of those draws.
-        executor: where to run: anything with the interface of ``concurrent.futures.Executor``, e.g.
-            ``processes(4)``, or a Dask client; needs experiments that can be written as a spec. None: in this
-            process.
-        observers: told about every run made here, e.g. ``[TensorBoard("logs")]``.
-        progress: show a progress bar.
-        fail_fast: raise as soon as a run raises; otherwise it is written down and the sweep goes on.
-        retry_failed: run again what the store says has raised.
-        lanes: in how many lanes runs that share their compiled code are executed together in this process; by
-            default one on CPU, where more gain nothing, and several on an accelerator. It changes the rounding.
-        **axes: as of :func:`stalegrad.simulator.sweeps.axes.plan`; those with a dot as
+        base: experiment whose fields the axes change.
+        store: directory for the finished runs. After an interruption at any moment, the same call continues. It
+            needs experiments that can be written as a spec. Without a store the runs are kept in memory, and the
+            same call continues only in this process.
+        mode: ``grid``: all combinations; ``zip``: the first values of all axes, then the second ones, ...;
+            ``random``: a random value of each axis.
+        samples: number of points of ``random``.
+        sampling_seed: seed of the draws of ``random``.
+        executor: executor of the runs: any ``concurrent.futures.Executor``, e.g. ``processes(4)``, or a Dask
+            client; it needs experiments that can be written as a spec. None: this process.
+        observers: observers that receive every run executed by this call, e.g. ``[TensorBoard("logs")]``.
+        progress: whether to show a progress bar.
+        fail_fast: whether to raise as soon as a run raises; else its traceback is kept and the sweep continues.
+        retry_failed: whether to execute runs again that have raised according to the store.
+        lanes: number of lanes in which runs that share compiled code are executed together in this process; by
+            default one on CPU, where more lanes gain little, and several on an accelerator. It changes rounding.
+        **axes: axes, as for :func:`stalegrad.simulator.sweeps.axes.plan`; names with a dot are given as
             ``**{"cluster.workers": [8, 16]}``.
 
     Returns:
-        The runs that finished, and what raised.
+        The finished runs, and the runs that raised.
 
     Raises:
-        ValueError: for a wrong axis or value, before anything runs.
-        OSError: if the store cannot be written, e.g. as the disk is full; what is done is kept.
+        ValueError: before any run, for a wrong axis or value.
+        OSError: if the store cannot be written, e.g. because the disk is full; finished runs are kept.
         RuntimeError: if a run raised and ``fail_fast`` is set, or the executor broke.
-        KeyboardInterrupt: when interrupted, saying what is done.
+        KeyboardInterrupt: after an interruption, with the number of finished runs.
     """
     runs = plan(base, axes, Sampling(mode, samples, sampling_seed))
     return execute(
@@ -113,21 +112,21 @@ def execute(
     retry_failed: bool = False,
     lanes: int | None = None,
 ) -> SweepResult:
-    """Make these runs; arguments, result and errors as of :func:`sweep`."""
+    """Execute runs; arguments, result and errors are those of :func:`sweep`."""
     executor = None if executor is None else as_executor(executor)
     if executor is not None and lanes is not None:
-        raise ValueError(f"lanes = {lanes} is not allowed with an executor: it is given one run at a time")
+        raise ValueError(f"lanes = {lanes} is not allowed with an executor: it executes one run at a time")
     lanes = (
         1 if executor is not None else default_lanes() if lanes is None else validate("lanes", PositiveInt, lanes)
     )
     job = Job(runs, store, observers, fail_fast, retry_failed, lanes)
     known = len(runs) - len(job.left())
-    name = f"sweep ({known} there already)" if known else "sweep"
+    name = f"sweep ({known} done before)" if known else "sweep"
     with tqdm(desc=name, total=len(runs), initial=known, unit=" runs", disable=not progress) as bar:
 
         def tell(running: int) -> None:
             bar.n = len(job.done) + len(job.failed)
-            at_work = f"running {running}, " if running else ""  # Dask's futures do not tell
+            at_work = f"running {running}, " if running else ""  # unknown for Dask's futures
             bar.set_postfix_str(f"{at_work}done {len(job.done)}, failed {len(job.failed)}")
 
         try:
@@ -138,7 +137,7 @@ def execute(
             tell(0)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted: {job.so_far()}") from None
-        except (BrokenExecutor, CancelledError) as error:  # a process died, a scheduler is gone
+        except (BrokenExecutor, CancelledError) as error:  # a process died or a scheduler is gone
             cause = str(error) or type(error).__name__
             raise RuntimeError(f"the executor broke ({cause}): {job.so_far()}") from error
         finally:
@@ -147,7 +146,7 @@ def execute(
 
 
 class Job:
-    """A sweep under way: what is done, what raised, what is left."""
+    """A sweep in progress: the runs that are done, that raised, and that are left."""
 
     def __init__(
         self,
@@ -162,7 +161,7 @@ class Job:
         self.lanes = lanes
         self.keys = [self.key(run, stored=store is not None) for run in runs]
         self.store = Store(store) if store is not None else None
-        self.made: dict[int, str] = {}  # the keys of what is done: in a store those of how it was executed
+        self.made: dict[int, str] = {}  # the keys in the store, those of the runs as executed
         self.done: dict[int, Outline] = {}
         self.results: dict[int, Result] = {}  # without a store
         self.failed: dict[int, str] = {}
@@ -171,15 +170,15 @@ class Job:
         first: dict[str, int] = {}
         texts = [trace_text(run.experiment) for run in runs]
         order = [first.setdefault(text, i) if text is not None else i for i, text in enumerate(texts)]
-        self.order = sorted(range(len(runs)), key=order.__getitem__)  # what shares a trace comes in a row
+        self.order = sorted(range(len(runs)), key=order.__getitem__)  # runs that share a trace are adjacent
         for i in range(len(runs)):
             self.known(i)
 
     def key(self, run: Run, stored: bool) -> str:
-        """Return the key that a run is planned with; empty if nobody can tell it from another one.
+        """Return the planned key of a run; empty if the run cannot be compared with others.
 
         Raises:
-            ValueError: if it is to be stored and has none.
+            ValueError: if the run must be stored and has no key.
         """
         lanes = planned_lanes(run.experiment, self.lanes)
         if stored:
@@ -188,7 +187,7 @@ class Job:
         return "" if found is None else f"{found}, {lanes} lanes"
 
     def close(self) -> None:
-        """Write the store's manifest; without a store, remember what is done if something is left."""
+        """Write the manifest of the store; without a store, keep the finished runs if some are left."""
         if self.store is not None:
             self.store.write_manifest()
         elif self.left():
@@ -199,7 +198,7 @@ class Job:
         return [i for i in self.order if i not in self.done and i not in self.failed]
 
     def known(self, i: int) -> bool:
-        """Take a run from the store, or from what is remembered, if it is there."""
+        """Take a run from the store or from an interrupted sweep; return whether it was found."""
         key = self.keys[i]
         if (result := INTERRUPTED.pop(key, None)) is not None:
             self.keep_result(i, result)
@@ -213,12 +212,12 @@ class Job:
         return i in self.done or i in self.failed
 
     def is_of(self, outline: Outline, i: int) -> bool:
-        """Return whether a stored run is that of an experiment, whatever a pointer in the store says."""
+        """Return whether a stored run is that of an experiment; a pointer in the store may be wrong."""
         return canonical_text(outline.spec) == canonical(self.runs[i].experiment)
 
     @contextmanager
     def claim(self, i: int) -> Iterator[bool]:
-        """Hold a run; gives False if another process holds it, or has made it meanwhile."""
+        """Hold a run; yield False if another process holds it or has finished it."""
         if self.store is None:
             yield True
             return
@@ -226,7 +225,7 @@ class Job:
             yield ours and not self.known(i)
 
     def run_here(self, tell: Tell) -> None:
-        """Make what is left in this process; what other processes hold comes last."""
+        """Execute the runs that are left in this process; runs that other processes hold come last."""
         at_once = 1 if self.lanes == 1 else GROUPS * self.lanes
         while left := self.left():
             for start in range(0, len(left), at_once):
@@ -243,7 +242,7 @@ class Job:
                 self.wait(left)
 
     def wait(self, held: Sequence[int]) -> None:
-        """Pause while other processes hold runs; after a while say who they are."""
+        """Pause while other processes hold runs; after some time a warning names them."""
         time.sleep(PAUSE)
         self.waited = self.waited + PAUSE if held == self.waiting_for else PAUSE
         self.waiting_for = held
@@ -258,7 +257,7 @@ class Job:
             )
 
     def run_on(self, executor: Executor, tell: Tell) -> None:
-        """Make what is left on an executor; results come back here."""
+        """Execute the runs that are left on an executor, and keep their results."""
         under_way: dict[Future[Outcome], tuple[int, ExitStack]] = {}
         try:
             while left := self.left():
@@ -287,11 +286,11 @@ class Job:
             return future.result()
         except (BrokenExecutor, CancelledError):
             raise
-        except Exception as error:  # e.g. Dask gave a run up whose workers died
+        except Exception as error:  # e.g. Dask gives up a run whose workers died
             return Outcome(None, f"{type(error).__name__}: {error}", {})
 
     def finish(self, i: int, outcome: Outcome) -> None:
-        """Keep what came of a run, and tell the observers."""
+        """Keep the outcome of a run, and pass it to the observers."""
         run = self.runs[i]
         try:
             self.keep(i, outcome)
@@ -307,7 +306,7 @@ class Job:
             raise RuntimeError(f"run {label(run)} raised:\n{self.failed[i]}\n{self.so_far()}")
 
     def keep(self, i: int, outcome: Outcome) -> None:
-        """Put what came of a run into the store, or into memory."""
+        """Keep the outcome of a run, in the store or in memory."""
         result = outcome.result
         if result is None:
             self.failed[i] = outcome.traceback or "no traceback"
@@ -319,7 +318,7 @@ class Job:
             self.store.log(self.keys[i], {"failed": result is None, **outcome.log})
 
     def keep_result(self, i: int, result: Result) -> None:
-        """Put the result of a run into the store, or into memory; if the store cannot be written, remember it."""
+        """Keep the result of a run, in the store or in memory; also in memory if the store cannot be written."""
         if self.store is None:
             self.done[i], self.results[i] = Outline.of(result), result
             return
@@ -334,9 +333,9 @@ class Job:
         done = f"{len(self.done)} of {len(self.runs)} runs are done"
         if self.store is None:
             kept = sum(bool(self.keys[i]) for i in self.done)
-            how = "the same call goes on from there" if kept else "what cannot be compared cannot be kept"
-            return f"{done}, {kept} of them kept in this process; {how}, with store=DIRECTORY whatever happens"
-        return f"{done} and kept in {self.store.directory}; the same call goes on from there"
+            how = "the same call continues from there" if kept else "runs that cannot be compared are not kept"
+            return f"{done}, {kept} of them kept in this process; {how}; store=DIRECTORY keeps runs on disk"
+        return f"{done} and kept in {self.store.directory}; the same call continues from there"
 
     def outcome(self) -> SweepResult:
         """Return the result of the sweep."""

@@ -241,7 +241,7 @@ class Cluster:
             first += len(times)
             return times
 
-        try:  # map holds no block between two draws; a loop would: 200 MB with 100,000 workers
+        try:  # unlike a loop, map keeps no block between draws: 200 MB less with 100,000 workers
             yield from map(checked, delay.blocks(stream(seed, Purpose.COMPUTE, worker)))
         except RecordEndsError as error:
             raise ValueError(f"{what}: draw {first} does not exist: {error}") from None

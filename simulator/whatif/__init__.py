@@ -1,5 +1,5 @@
-"""What another synchrony would have done to a job whose step times were measured.
+"""What-if: the effect of other synchronies on a job whose step times were measured.
 
-``grid`` holds the measured times, ``rows`` works out the rows of the table, ``training`` trains on them,
-``answer`` is what a user gets. Pictures, pages and statistics belong to ``analysis``.
+``grid`` holds the measured times, ``rows`` computes the rows of the table, ``training`` trains on the events,
+``answer`` is the result for a user. Pictures, pages and statistics belong to ``analysis``.
 """

@@ -1,4 +1,4 @@
-"""The answer to a what-if: a table, sentences, a picture, a page."""
+"""The answer to a what-if: a table, sentences, a picture and a page."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class WhatIf:
-    """What other synchronies would have done to a job.
+    """The effect of other synchronies on a job.
 
     Attributes:
-        name: of the log.
+        name: name of the log.
         table: one row per synchrony: ``throughput`` (used gradients per second), ``speedup`` over sync with its
             95 % interval ``low``, ``high``, ``time_per_update`` (s), ``idle`` and ``wasted`` (shares of the
             workers' time), ``staleness`` (mean over used gradients, in updates), ``staleness_p99``, ``exact``
-            (whether the throughput is computed from all steps, or else simulated), and with a problem the mean
-            over seeds of the last ``test_error`` (or ``test_loss``, ``train_loss``).
+            (whether the throughput is computed from all steps, not simulated), and with a problem the mean over
+            seeds of the last ``test_error`` (or ``test_loss``, ``train_loss``).
         workers: one row per worker: ``mean`` (s), ``slowdown`` (S_w: S if all but this worker took the mean time
-            of each step) and ``slow`` (persistently).
-        slowdown: S: the time of the synchronous job over that of the ideal one, whose workers all take the mean
+            of each step) and ``slow`` (whether it is persistently slow).
+        slowdown: S: time of the synchronous job over that of the ideal job, in which all workers take the mean
             time of each step.
-        words: sentences that say what the numbers mean, and how sure they are.
-        histories: with a problem, label -> one history per seed, of the same wallclock.
+        words: sentences on the meaning and the certainty of the numbers.
+        histories: with a problem, one history per seed by label, all of the same wallclock.
     """
 
     name: str
@@ -55,7 +55,7 @@ class WhatIf:
         return plot_what_if(self.table, ax=ax)
 
     def report(self) -> Any:
-        """Return the answer as one HTML document: shown in a notebook, ``.save(path)`` writes it."""
+        """Return the answer as one HTML document; a notebook shows it, and ``.save(path)`` writes it."""
         from stalegrad.analysis.reports.what_if import what_if_report
 
         return what_if_report(self)
@@ -63,7 +63,7 @@ class WhatIf:
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``what-if.html``, ``what-if.png``, ``what-if.csv`` and ``workers.csv`` to a new directory.
 
-        The directory appears whole or not at all.
+        The directory is written completely or not at all.
 
         Raises:
             FileExistsError: if the directory exists and is not empty.

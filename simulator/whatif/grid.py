@@ -1,4 +1,4 @@
-"""Measured step times as a grid, one row per step and one column per worker."""
+"""The grid of measured step times, one row per step and one column per worker."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from stalegrad.simulator.timing.logs.sources import load
 from stalegrad.simulator.timing.logs.steps import read_intervals, read_step_times
 
 FEWEST = 10
-"""Least number of steps that every worker has made."""
+"""Smallest number of steps that every worker must have made."""
 
 EQUAL = 0.002
 """Workers are equal in a step if their times differ by at most this share of the median."""
 
 CLOSE = 0.02, 20.0
-"""So they are too if their times differ by at most this share, and steps differ so many times as much."""
+"""Workers are also equal if their times differ by at most the first share, and steps differ by at least the second
+number times as much."""
 
 
 class Grid(NamedTuple):
     """Measured times of steps that all workers have made.
 
     Attributes:
-        seconds: (steps, workers).
-        workers: their names.
-        first: the number of the first step.
-        left_out: steps at the end that not all workers have made.
-        name: what the times are called in a title.
+        seconds: time of each step of each worker in seconds, (steps, workers).
+        workers: names of the workers.
+        first: number of the first step.
+        left_out: number of steps at the end that not all workers have made.
+        name: name of the times in a title.
     """
 
     seconds: Floats
@@ -48,7 +49,7 @@ class Grid(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Their number."""
+        """The number of steps."""
         return len(self.seconds)
 
     def table(self) -> pd.DataFrame:
@@ -62,8 +63,8 @@ def read_grid(
     """Return the grid of a log of step times or intervals, or of recorded times.
 
     Raises:
-        ValueError: as ``read_step_times``; for one worker only, too few steps, a worker without a time above 0, or
-            times that include a barrier.
+        ValueError: as for ``read_step_times``; for a single worker, too few steps, a worker without a time above
+            0, or times that include a barrier.
         FileNotFoundError: if there is no such file.
     """
     recorded, skip = _recorded(source), validate("skip", NonNegativeInt, skip)
@@ -71,8 +72,8 @@ def read_grid(
     steps, workers = grid.seconds.shape
     if workers < 2:
         raise ValueError(
-            f"{grid.name} has one worker, or no column of workers: nobody waits for anybody; give a column worker "
-            "(or rank, device, ...), or say which it is: columns={'worker': ...}"
+            f"{grid.name} has one worker, or no column of workers: at least 2 are needed; give a column worker "
+            "(or rank, device, ...), or its name: columns={'worker': ...}"
         )
     if steps < FEWEST:
         raise ValueError(f"{grid.name} has {steps} steps that all workers have made: give at least {FEWEST}")
@@ -85,7 +86,7 @@ def read_grid(
 
 
 def check_barrier(seconds: Floats, name: str) -> None:
-    """Raise ValueError if workers take the same time in each step, as they do if they wait for one another."""
+    """Raise ValueError if workers take the same time in each step, as if they waited for one another."""
     middle = np.median(seconds, axis=1)
     there = middle > 0
     middle = middle[there]
@@ -98,13 +99,13 @@ def check_barrier(seconds: Floats, name: str) -> None:
         raise ValueError(
             f"{name}: all workers take the same time in each step (in the median step they differ by "
             f"{within:.2%}), which means that the times include waiting for one another at a barrier, and do not "
-            "tell who is slow: give the times of computing alone, before the all-reduce; if that is what they "
-            "are, say compute_only=True (--compute-only)"
+            "show which workers are slow: give the times of computing alone, before the all-reduce; if these are "
+            "such times, give compute_only=True (--compute-only)"
         )
 
 
 def _recorded(source: object) -> Recorded | None:
-    """Return recorded times: themselves, a measured job by its name, or lists."""
+    """Return recorded times from ``Recorded``, lists, or the name of a measured job; else None."""
     if isinstance(source, Recorded):
         return source
     if isinstance(source, list | tuple):
@@ -118,7 +119,7 @@ def _of_records(recorded: Recorded, skip: int) -> Grid:
     name = recorded.job or recorded.file or "the table of recorded times"
     records = recorded.records
     if not records.own or recorded.worker is not None:
-        raise ValueError(f"{name} has one record for all workers: give one of each worker")
+        raise ValueError(f"{name} has one record for all workers: give one per worker")
     lengths = [len(times) for times in records.times]
     kept = slice(skip, min(lengths))
     seconds = np.column_stack([times[kept] for times in records.times]) * recorded.scale

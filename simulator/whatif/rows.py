@@ -1,4 +1,4 @@
-"""What each synchrony makes of a grid of measured times: exactly where it can be written down, else simulated."""
+"""The rows of a what-if: each synchrony on measured times, exact where a formula exists, else simulated."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from stalegrad.simulator.timing.trace import Trace
 from stalegrad.simulator.whatif.grid import Grid
 
 BLOCKS = 25
-"""Largest number of blocks of consecutive steps: long ones, as neighbouring steps have much in common."""
+"""Largest number of blocks of consecutive steps; blocks are long because neighbouring steps are correlated."""
 
 PARTS = 200
-"""Parts of a simulation, after each of which it may end."""
+"""Number of parts of a simulation; it may end after each part."""
 
 SEED = 0
-"""Of simulations: recorded times need none, links that are random do."""
+"""Seed of simulations; recorded times need none, but random links do."""
 
 
 class Rate(NamedTuple):
-    """Used gradients per second, of blocks of steps or of time that count more or less often.
+    """Used gradients per second, from blocks of steps or of time, which a bootstrap counts several times or not.
 
     Attributes:
-        used: gradients of each block (blocks,).
-        seconds: of each block (blocks,), or those of each worker (blocks, workers), whose rates are then added.
+        used: gradients of each block, (blocks,).
+        seconds: seconds of each block, (blocks,), or of each block and worker, (blocks, workers); the workers'
+            rates are then added.
         scale: factor of the rate.
     """
 
@@ -41,7 +42,7 @@ class Rate(NamedTuple):
     scale: float = 1.0
 
     def of(self, counts: Floats) -> Floats:
-        """Return the rates (samples,), given how often each block counts (samples, blocks)."""
+        """Return the rates, (samples,), for the number of times that each block counts, (samples, blocks)."""
         used = counts @ self.used
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.seconds.ndim == 1:
@@ -50,26 +51,26 @@ class Rate(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        """Their number."""
+        """The number of blocks."""
         return len(self.used)
 
     @property
     def value(self) -> float:
-        """The rate, each block counting once."""
+        """The rate if each block counts once."""
         return float(self.of(np.ones((1, self.blocks)))[0])
 
 
 class Row(NamedTuple):
-    """One synchrony on the measured times.
+    """The row of one synchrony on the measured times.
 
     Attributes:
         rate: used gradients per second.
-        sync: the same of the synchronous job, on the same steps.
+        sync: used gradients per second of the synchronous job, on the same steps.
         per_update: used gradients of an update.
-        idle: share of the workers' time.
-        wasted: share of the workers' time.
-        staleness: mean, in updates.
-        staleness_p99: the staleness that 99 % of the used gradients do not exceed.
+        idle: idle share of the workers' time.
+        wasted: wasted share of the workers' time.
+        staleness: mean staleness of the used gradients, in updates.
+        staleness_p99: staleness that 99 % of the used gradients do not exceed, in updates.
         exact: whether throughput, idle and wasted are computed from all steps; else they are simulated.
     """
 
@@ -87,11 +88,11 @@ class Sample(NamedTuple):
     """Consecutive steps of a grid that are simulated.
 
     Attributes:
-        start: the first of them, counted from 0.
-        seconds: their times (steps, workers).
-        cluster: workers that compute in these times, and go on with those that follow.
-        wallclock: seconds that the synchronous job takes for them.
-        sync: its rate.
+        start: first of the steps, counted from 0.
+        seconds: times of the steps in seconds, (steps, workers).
+        cluster: cluster whose workers compute in these times and continue with the following ones.
+        wallclock: seconds that the synchronous job takes for the steps.
+        sync: rate of the synchronous job.
     """
 
     start: int
@@ -102,14 +103,14 @@ class Sample(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Their number."""
+        """The number of steps."""
         return len(self.seconds)
 
     def simulate(self, synchrony: Synchrony) -> Trace:
-        """Return the trace of a synchrony, up to when its workers have begun as many jobs as there are times here.
+        """Return the trace of a synchrony, until its workers have begun one job per time in ``seconds``.
 
-        A job that is cancelled counts: then all synchronies see the same times. None goes on for longer than the
-        synchronous job.
+        Cancelled jobs count, so that all synchronies use the same times. No trace is longer than the synchronous
+        job.
         """
         engine = Engine(self.cluster, synchrony, Budget(wallclock=self.wallclock), SEED)
         for part in range(1, PARTS + 1):
@@ -118,13 +119,13 @@ class Sample(NamedTuple):
         return engine.trace()
 
     def rate(self, trace: Trace) -> Rate:
-        """Return the rate of a simulation, in blocks of its time in which workers are at the same steps."""
+        """Return the rate of a simulation, in blocks of its time that correspond to the same steps."""
         upto = np.append(0.0, np.cumsum(self.seconds.mean(axis=1)))
         return simulated_rate(trace, upto[block_edges(self.steps)] * (trace.end / upto[-1]))
 
 
 def typical_start(seconds: Floats, steps: int) -> int:
-    """Return where so many consecutive steps begin whose slow-down by waiting is nearest to that of all steps."""
+    """Return the start of the ``steps`` consecutive steps whose slow-down by waiting is closest to that of all."""
     slowest, mean = seconds.max(axis=1), seconds.mean(axis=1)
     upto = np.cumsum(np.vstack([[0.0, 0.0], np.column_stack([slowest, mean])]), axis=0)
     sums = upto[steps:] - upto[:-steps]
@@ -138,8 +139,8 @@ def sample_of(grid: Grid, most: int, cluster: Callable[[Floats], Cluster]) -> Sa
 
     Args:
         grid: all measured times.
-        most: gradients that a worker which never waits computes in them, all workers together.
-        cluster: makes a cluster of workers that compute in given times (steps, workers).
+        most: number of gradients in these steps, of all workers together; there are at least ``BLOCKS`` steps.
+        cluster: function that returns a cluster of workers with given compute times, (steps, workers).
     """
     workers = len(grid.workers)
     steps = min(grid.steps, max(BLOCKS, most // workers))
@@ -171,7 +172,7 @@ def row_of(synchrony: Synchrony, grid: Grid, sample: Sample) -> Row:
 
 
 def _mean_and_p99(trace: Trace) -> tuple[float, float]:
-    """Return the mean of the staleness of used gradients, and what 99 % of them do not exceed."""
+    """Return the mean of the staleness of used gradients, and its 99 % quantile."""
     found = trace.staleness
     if not len(found):
         return math.nan, math.nan
@@ -182,12 +183,12 @@ def _mean_and_p99(trace: Trace) -> tuple[float, float]:
 
 
 def block_edges(steps: int) -> np.ndarray:
-    """Return the first step of every block, and the number of steps."""
+    """Return the first step of every block, followed by the number of steps."""
     return np.linspace(0, steps, blocks_of(steps) + 1).round().astype(int)
 
 
 def blocks_of(steps: int) -> int:
-    """Return the number of blocks of so many steps: of at least three steps each, where there are some."""
+    """Return the number of blocks for ``steps`` steps: at least five, with about three or more steps each."""
     return min(BLOCKS, max(5, steps // 3))
 
 
@@ -197,13 +198,13 @@ def in_blocks(values: Floats) -> Floats:
 
 
 def rounds_rate(seconds: Floats, k: int) -> Rate:
-    """Return the rate of rounds that each take the time of the k-th fastest of a step: exact."""
+    """Return the exact rate of rounds that each take the time of the k-th fastest worker of a step."""
     time = np.partition(seconds, k - 1, axis=1)[:, k - 1]
     return Rate(in_blocks(np.full(len(seconds), float(k))), in_blocks(time))
 
 
 def rounds_shares(seconds: Floats, k: int) -> tuple[float, float]:
-    """Return the shares of the workers' time that are idle and wasted in such rounds: exact."""
+    """Return the exact shares of the workers' time that are idle and wasted in these rounds."""
     ordered = np.partition(seconds, k - 1, axis=1)
     total = ordered[:, k - 1].sum() * seconds.shape[1]
     wasted = (seconds.shape[1] - k) / seconds.shape[1]
@@ -211,20 +212,21 @@ def rounds_shares(seconds: Floats, k: int) -> tuple[float, float]:
 
 
 def free_rate(seconds: Floats) -> Rate:
-    """Return the rate of workers that never wait: each worker's steps over their seconds, added: exact."""
+    """Return the exact rate of workers that never wait: the sum over workers of steps over seconds."""
     return Rate(in_blocks(np.ones(len(seconds))), in_blocks(seconds))
 
 
 def simulated_rate(trace: Trace, edges: Floats) -> Rate:
     """Return the rate of a simulation up to its last update, in blocks of its time.
 
-    Between two updates gradients count as if they came evenly: a block neither wins nor loses a whole update.
+    The gradients of an update are distributed evenly over the time since the update before, so that a block
+    neither gains nor loses a whole update.
     """
     times, seconds = trace.update_times, np.diff(edges)
     if not len(times):
         return Rate(np.zeros(len(seconds)), seconds)
     scale = edges[-1] / times[-1]
     upto = np.append(0.0, np.cumsum(trace.updates["gradients"].to_numpy(float)))
-    last = np.append(times[1:] > times[:-1], True)  # of the updates of one moment
+    last = np.append(times[1:] > times[:-1], True)  # the last of the updates at one moment
     used = np.interp(edges / scale, np.append(0.0, times[last]), np.append(0.0, upto[1:][last]))
     return Rate(np.diff(used), seconds, scale)

@@ -1,4 +1,4 @@
-"""Training on the events of a what-if: error at equal wallclock."""
+"""Training on the events of a what-if: errors at equal wallclock."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from stalegrad.simulator.timing.engine import simulate
 from stalegrad.simulator.whatif.rows import SEED, Sample
 
 Histories = dict[str, list[pd.DataFrame]]
-"""Label -> one history per seed."""
+"""One history per seed, by label."""
 
 
 def synchrony_of(contestant: Synchrony | Method) -> Synchrony:
-    """Return a synchrony itself, or that of a method."""
+    """Return the synchrony of a method, or a synchrony unchanged."""
     return contestant.synchrony if isinstance(contestant, Method) else contestant
 
 
 def methods_of(contestants: Mapping[str, Synchrony | Method], learning_rate: object) -> dict[str, Method]:
-    """Return the methods that are trained: those given, and of synchronies the method of the same name.
+    """Return the methods to train: those given, and for a synchrony the method of the same name.
 
     Raises:
-        ValueError: if there is none of that name, or its controller changes the timing.
+        ValueError: if there is no method of that name, or its controller changes the timing.
     """
     found = {}
     for label, contestant in contestants.items():
@@ -35,7 +35,7 @@ def methods_of(contestants: Mapping[str, Synchrony | Method], learning_rate: obj
             if contestant.name not in methods.REGISTRY:
                 known = unknown_name("method", contestant.name, methods.REGISTRY)
                 raise ValueError(
-                    f"{label} cannot be trained: {known} Give a method instead, whose synchrony it is"
+                    f"{label} cannot be trained: {known} Give a method with this synchrony instead"
                 )
             settings = changed_fields(contestant) | {"learning_rate": learning_rate}
             contestant = methods.method(contestant.name, settings)
@@ -58,7 +58,7 @@ def histories_of(sample: Sample, trained: Mapping[str, Method], problem: Problem
 
 
 def final_values(histories: Histories) -> pd.DataFrame:
-    """Return the mean over seeds of the last test error (or else loss) of each label, NaN if one is not finite."""
+    """Return the mean over seeds of the last test error, or else loss, by label; NaN if one is not finite."""
     from stalegrad.analysis.statistics.curves import shown_column
 
     column = shown_column([history for runs in histories.values() for history in runs])

@@ -1,4 +1,4 @@
-"""What another synchrony would have done to a job whose step times were measured."""
+"""What-if: the effect of other synchronies on a job whose step times were measured."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ LATENCIES = ("uplink", "downlink", "server", "server_update")
 """Keys of ``links`` that belong to the cluster."""
 
 GRADIENTS = 100_000
-"""Gradients of a simulated row."""
+"""Number of gradients of a simulated row."""
 
 TRAINED = 20_000
-"""Gradients of a simulated row that is trained, too."""
+"""Number of gradients of a simulated row that is also trained."""
 
 RESAMPLES = 2_000
-"""Bootstrap samples."""
+"""Number of bootstrap samples."""
 
 Contestants = Sequence[Synchrony | Method] | Mapping[str, Synchrony | Method]
 
 
 def usual_synchronies(workers: int) -> list[Synchrony]:
-    """Return the synchronies that are compared unless others are given, from those that wait most to async.
+    """Return the synchronies that are compared by default, from the one that waits most to async.
 
-    All gradients of a step (sync); nine tenths of them, the others cancelled (k-sync); as many gradients as there
-    are workers, whoever makes them (k-batch-sync); the first half of the workers, the others go on (k-async); two
-    steps ahead of the slowest at most (ssp); as many gradients as there are workers, fresh or stale
-    (k-batch-async); every gradient that is not staler than twice the number of workers (ringmaster); every
-    gradient at once (async).
+    An update uses, for P workers: all gradients of a step (sync); nine tenths of them, while the others are
+    cancelled (k-sync); P gradients of any workers at one version (k-batch-sync); gradients of the first half of
+    the workers, while the others continue (k-async); one gradient, where workers are at most two steps ahead of
+    the slowest (ssp); P gradients, fresh or stale (k-batch-async); one gradient with a staleness below 2 P
+    (ringmaster); any one gradient (async).
     """
     tenth = max(1, workers // 10)
     return [
@@ -95,43 +95,43 @@ def what_if(
     compute_only: bool = False,
     most: int | None = None,
 ) -> WhatIf:
-    """Work out what other synchronies would have done to a job, on its measured step times.
+    """Compute the effect of other synchronies on a job from its measured step times.
 
     Every worker takes its recorded times in order, from the same step on. Synchronies in rounds take step n of all
-    workers in round n; where nobody waits, worker w makes (its steps) / (its seconds) gradients per second. Both
-    are exact, from all steps. The other rows are simulated on consecutive steps, until the workers are through
-    with them on average; those that are ahead take the steps that follow, and at the end of the record begin it
-    again. With ``links`` all rows are simulated.
+    workers in round n. If no worker waits, worker w computes (its steps) / (its seconds) gradients per second.
+    Both are exact, from all steps. The other rows are simulated on consecutive steps, until the workers have
+    completed them on average; workers that are ahead take the following steps, and begin the record again at its
+    end. With ``links`` all rows are simulated.
 
     Args:
-        step_times: seconds of computing alone, per worker and step: a file or DataFrame as of ``read_step_times``
-            or ``read_intervals`` (their columns ``seconds`` count), a list of one list per worker, ``Recorded``
-            times, or the name of a measured job (``alibaba-job-1``). The last steps, which not all workers have
-            made, are left out.
-        synchronies: a list, or label -> synchrony; with a problem also methods. Default:
-            :func:`usual_synchronies`.
-        problem: what is trained, for the time that the synchronous job takes for the simulated steps; None: timing
-            only.
-        message_bytes: of a gradient, and of a model; ``model``: those of the problem's parameters.
+        step_times: seconds of computing alone, per worker and step: a file or DataFrame as for ``read_step_times``
+            or ``read_intervals`` (their column ``seconds`` is used), a list of one list per worker, ``Recorded``
+            times, or the name of a measured job (``alibaba-job-1``). The last steps that not all workers have made
+            are left out.
+        synchronies: list of synchronies, or mapping of labels to synchronies; with a problem also methods.
+            Default: :func:`usual_synchronies`.
+        problem: problem to train for the time that the synchronous job takes for the simulated steps; None:
+            timing only.
+        message_bytes: bytes of a gradient and of a model; ``model``: those of the problem's parameters.
         links: a ``Network``; or a table with its keys ``upload``, ``download`` (bytes per second of a worker's
             link), ``ingress``, ``egress`` (of the server), ``sharing``, ``model_bytes``, and those of the
             cluster, ``uplink``, ``downlink`` (latencies), ``server``, ``server_update`` (seconds per message and
             per update). Default: communication takes no time.
-        learning_rate: of all methods that are trained, unless ``synchronies`` holds methods.
-        seeds: runs of each that are trained: 0, 1, ...
-        columns: what a column is -> its name in the log.
-        unit: of the times in the log.
-        skip: first steps of every worker that are left out: warm-up.
-        compute_only: these are times of computing alone, although all workers agree in each step.
-        most: gradients of a simulated row; default 100,000, with a problem 20,000.
+        learning_rate: learning rate of the methods that are trained for synchronies.
+        seeds: number of seeds of each trained method: 0, 1, ...
+        columns: names of columns in the log, by meaning.
+        unit: unit of the times in the log.
+        skip: number of first steps of every worker that are left out as warm-up.
+        compute_only: whether the times are of computing alone even if all workers agree in each step.
+        most: number of gradients of a simulated row; default 100,000, with a problem 20,000.
 
     Returns:
         The answer: ``table``, ``workers``, ``words``, ``plot()``, ``report()``.
 
     Raises:
-        ValueError: as the readers of logs, naming the row; for a log of one worker or fewer than 10 steps, for
-            times that include a barrier, a synchrony that cannot work with so many workers, or links without what
-            they need. Nothing is simulated before.
+        ValueError: before any simulation: as for the readers of logs, naming the row; for a log of one worker or
+            fewer than 10 steps, for times that include a barrier, for a synchrony that cannot work with this
+            number of workers, or for bandwidths without sizes of messages or the reverse.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -169,7 +169,7 @@ def _table(rows: Mapping[str, Row], sync: float) -> pd.DataFrame:
     """Return the table of an answer.
 
     Args:
-        rows: label -> row.
+        rows: rows by label.
         sync: throughput of the synchronous job, in gradients per second.
     """
     lines = {}
@@ -190,13 +190,13 @@ def _table(rows: Mapping[str, Row], sync: float) -> pd.DataFrame:
 
 
 def _labelled(contestants: Contestants) -> dict[str, Synchrony | Method]:
-    """Return what is compared, by label."""
+    """Return the synchronies and methods to compare, by label."""
     if not isinstance(contestants, Mapping):
         if not isinstance(contestants, Sequence) or isinstance(contestants, str):
             raise ValueError(f"synchronies = {shown(contestants)} is not allowed: give a list, e.g. [KAsync(4)]")
         named = [(_label(contestant), contestant) for contestant in contestants]
         if twice := next((label for label, _ in named if sum(label == name for name, _ in named) > 1), None):
-            raise ValueError(f"synchronies has {twice} twice: give a mapping, label -> synchrony")
+            raise ValueError(f"synchronies has {twice} twice: give a mapping of labels to synchronies")
         contestants = dict(named)
     if not contestants:
         raise ValueError("synchronies is empty: give at least one, e.g. [KAsync(4)]")
@@ -220,7 +220,7 @@ def _label(contestant: object) -> str:
 def _communication(
     message_bytes: object, links: Network | Mapping[str, object] | None, problem: Problem | None
 ) -> Table:
-    """Return the settings of a cluster that say how long communication takes."""
+    """Return the settings of a cluster that determine the times of communication."""
     if message_bytes != MODEL:
         message_bytes = validate("message_bytes", NonNegativeFloat, message_bytes)
     elif problem is None:
@@ -237,7 +237,7 @@ def _communication(
         if bool(message_bytes) != bool(given):
             raise ValueError(
                 f"message_bytes = {message_bytes!r} and links = {shown(links)} do not go together: bandwidths "
-                "(upload, download, ingress, egress) need the bytes of a message, and those need bandwidths"
+                "(upload, download, ingress, egress) need the bytes of a message, and the bytes need bandwidths"
             )
         network = as_network({"message_bytes": message_bytes, **given}) if given else None
     if network is not None and network.unresolved and problem is not None:

@@ -1,4 +1,4 @@
-"""What an answer means and how sure it is, in sentences."""
+"""Sentences on the meaning and the certainty of an answer."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from stalegrad.simulator.whatif.rows import Sample, blocks_of
 from stalegrad.simulator.whatif.training import Histories
 
 LITTLE = 1.05
-"""A speed-up that does not exceed this, its interval included, is nothing to gain."""
+"""Largest speed-up, including its interval, that counts as no gain."""
 
 SHORT = 100
-"""Steps below which the intervals are called rough."""
+"""Number of steps below which a sentence calls the intervals rough."""
 
 NAMED = 4
-"""Workers whose share of the slow-down a sentence names."""
+"""Largest number of workers whose share of the slow-down a sentence names."""
 
 
 class Facts(NamedTuple):
-    """What the sentences are made of.
+    """The facts behind the sentences.
 
     Attributes:
         grid: the measured times.
-        sample: the steps that were simulated.
-        slowdown: S, by which waiting lengthens the synchronous job.
-        workers: S_w of every worker, and who is slow.
-        imbalance: a sentence on whether slowness is random or persistent.
-        table: of the answer.
-        histories: of training, if there was a problem.
+        sample: steps that were simulated.
+        slowdown: S, the factor by which waiting lengthens the synchronous job.
+        workers: S_w of every worker, and whether it is slow.
+        imbalance: sentence on whether slowness is random or persistent.
+        table: table of the answer.
+        histories: histories of the training; empty without a problem.
         linked: whether communication takes time.
     """
 
@@ -46,7 +46,7 @@ class Facts(NamedTuple):
 
 
 def sentences(facts: Facts) -> Iterator[str]:
-    """Yield them, the most important first."""
+    """Yield the sentences, the most important first."""
     yield _job(facts)
     yield _who(facts)
     yield _gain(facts)
@@ -97,8 +97,8 @@ def _gain(facts: Facts) -> str:
 def _meaning(facts: Facts) -> str:
     if not facts.histories:
         return (
-            "This is an upper bound, and no advice to switch: no problem was given, so it is not known what "
-            "stale, dropped or fewer gradients per update cost in accuracy."
+            "This is an upper bound, not advice to switch: no problem was given, so the cost in accuracy of "
+            "stale, dropped or fewer gradients per update is not known."
         )
     column = facts.table.columns[-1]
     seconds, name = facts.sample.wallclock, column.replace("_", " ")
@@ -108,7 +108,7 @@ def _meaning(facts: Facts) -> str:
     seeds = "one seed" if runs == 1 else f"{runs} seeds"
     return (
         f"Trained on these events for {seconds:,.6g} s ({seeds}), the {name} is: {said}. This holds for this "
-        "problem and these learning rates: tune that of each method before you decide."
+        "problem and these learning rates: tune the learning rate of each method before you decide."
     )
 
 
@@ -118,7 +118,7 @@ def _method(facts: Facts) -> str:
     steps = (
         "all steps" if sample.steps == grid.steps
         else f"steps {sample.start + 1:,} to {sample.start + sample.steps:,} of {grid.steps:,}, chosen because "
-        "there waiting costs as much as in all,"
+        "waiting costs as much there as in all,"
     )  # fmt: skip
     simulated = f"the others are simulated on {steps}" if exact.any() else f"All rows are simulated on {steps}"
     exactly = f"{', '.join(map(str, exact[exact].index))}: exact, from all steps; " if exact.any() else ""
@@ -130,16 +130,16 @@ def _method(facts: Facts) -> str:
         else "All throughputs are exact, from all steps."
     )
     return (
-        "Assumed is a parameter server whose workers compute in the measured times, in this order, whatever the "
-        f"synchrony; times are of computing alone, communication takes {communication}. A job with all-reduce is "
+        "The model is a parameter server whose workers compute in the measured times, in this order, under every "
+        f"synchrony. Times are of computing alone; communication takes {communication}. A job with all-reduce is "
         f"the row sync. {rows}"
     )
 
 
 def _certainty(facts: Facts) -> str:
     steps = facts.grid.steps
-    rough = f" From {steps} steps they are rough." if steps < SHORT else ""
+    rough = f" With {steps} steps they are rough." if steps < SHORT else ""
     return (
-        f"Intervals are of the bootstrap over {blocks_of(steps)} blocks of consecutive steps: they hold what "
-        f"varies within this log, not what differs in another job or on another day.{rough}"
+        f"Intervals come from a bootstrap over {blocks_of(steps)} blocks of consecutive steps: they cover "
+        f"variation within this log, not differences to another job or another day.{rough}"
     )

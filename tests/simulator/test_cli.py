@@ -349,7 +349,7 @@ def test_an_interrupt_says_what_is_done_and_ends_with_130(sweep_spec, monkeypatc
     monkeypatch.setattr(module, "run", interrupted)
     result = CliRunner().invoke(app, ["run", str(sweep_spec), "-o", "runs"])
     assert result.exit_code == 130
-    assert "2 of 6 runs are done and kept in runs; the same call goes on from there" in result.output
+    assert "2 of 6 runs are done and kept in runs; the same call continues from there" in result.output
 
 
 def test_fail_fast_ends_with_1_and_says_what_raised(sweep_spec, monkeypatch):

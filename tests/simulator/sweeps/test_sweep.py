@@ -169,7 +169,7 @@ def test_fail_fast_raises_and_keeps_what_is_done(tmp_path, silent, failing):
 
 def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, silent, failing, monkeypatch):
     failing(KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt, match=r"1 of 3 runs are done and kept in .*; the same call goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"1 of 3 runs are done and kept in .*; the same call continues"):
         silent(store=tmp_path / "runs", seed=range(3))
     assert len(load(tmp_path / "runs")) == 1
     monkeypatch.setattr(sweep_lanes, "run", run)
