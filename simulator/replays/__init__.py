@@ -1,1 +1,1 @@
-"""Replay: lower a trace to array operations and execute them on a problem with a rule, in JAX."""
+"""Replay: the lowering of a trace to array operations, and their execution on a problem with a rule, in JAX."""

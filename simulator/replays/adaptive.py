@@ -1,4 +1,4 @@
-"""Runs whose controller decides from the loss: the simulation is advanced, replayed, adjusted, and so on."""
+"""Runs with a controller: the simulation is advanced, replayed and adjusted from the loss, again and again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stalegrad.simulator.timing.engine import Engine
 from stalegrad.simulator.timing.trace import Trace
 
 DECISIONS = 100_000
-"""Decisions of a controller in a run at most: with each the trace so far is lowered again."""
+"""Largest number of decisions of a controller in a run: each lowers the trace so far again."""
 
 
 def simulate_and_replay(
@@ -33,12 +33,12 @@ def simulate_and_replay(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Trace, Replay]:
-    """Run a method whose controller decides from the loss: advance, replay, decide, and so on.
+    """Run a method with a controller: advance the simulation, replay, decide, and repeat.
 
     The loss is that of the version current at the tick; the new k (or number of local steps) holds from the next
-    update on. What was decided is in ``trace.spec["decisions"]``: (time, loss, value). Arguments as of
-    :func:`replay`; ``progress`` is told about updates. A run that goes on from a checkpoint takes the decisions
-    made before from it.
+    update on. The decisions are in ``trace.spec["decisions"]``: (time, loss, value). Arguments are those of
+    :func:`replay`; ``progress`` receives the number of updates made. A run that continues from a checkpoint takes
+    the earlier decisions from it.
     """
     method = training.method
     controller = method.controller
@@ -67,7 +67,7 @@ def simulate_and_replay(
         lowered = _fitted(lower(trace, () if over else engine.live_versions()), layout, method.name)
         if training.rule.work is not None and lowered.returned is not None:
             raise ValueError(
-                f"method {method.name!r} has a controller and workers that keep something: they must not return "
+                f"method {method.name!r} has a controller and workers that keep state: workers must not return "
                 "after leaving"
             )
         plan = training.plan(lowered, trace.end if over else tick, final=over)
@@ -92,7 +92,7 @@ def simulate_and_replay(
 def _layout(training: Training) -> Layout:
     """Return the layout of a run whose trace is not known yet.
 
-    k stays within the number of workers, and so do the versions alive: those held, the current, one spare.
+    k is at most the number of workers P. At most P + 2 versions are alive: those held, the current one, a spare.
     """
     synchrony, workers, controller = training.method.synchrony, training.workers, training.method.controller
     assert controller is not None
@@ -112,7 +112,7 @@ def _fitted(lowered: LoweredTrace, layout: Layout, method: str) -> LoweredTrace:
     """Return a lowered trace with the layout's number of local steps; where they vary, messages may take fewer.
 
     Raises:
-        ValueError: if they must not, and do.
+        ValueError: if the number differs although the controller does not change it.
     """
     if layout.varied:
         of = (

@@ -1,6 +1,6 @@
-"""Which examples each mini-batch holds: drawn on the host, keyed by the mini-batch's number.
+"""The examples of each mini-batch: drawn on the host, keyed by the mini-batch's number.
 
-Nothing here depends on how the run is executed, so neither chunking nor the evaluation cadence changes a draw.
+The draws do not depend on the execution, so neither chunking nor the evaluation cadence changes them.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from stalegrad.simulator.replays.lowering import LoweredTrace
 Ints = npt.NDArray[np.int32]
 
 _EPOCH, _IID = 100, 101
-"""Purposes of random streams, beside those of ``timing.streams.Purpose`` and ``models.partitions.base.SHARD``."""
+"""Purposes of random streams, besides those of ``timing.streams.Purpose`` and ``models.partitions.base.SHARD``."""
 _IID_BLOCK = 1_024
 
 Longs = npt.NDArray[np.int64]
 
 Shards = Sequence[npt.NDArray[np.integer]]
-"""The examples of each worker."""
+"""Indices of the examples of each worker."""
 
 Draw = Callable[[int, int], Ints]
-"""(first, last) gradient id -> example indices of shape (messages, steps, batch size)."""
+"""Function from gradient ids (first, last) to example indices of shape (messages, steps, batch size)."""
 
 
 def draw_of(problem: Problem, seed: int, lowered: LoweredTrace, workers: int) -> Draw:
-    """Return how the mini-batches of a problem's run are drawn; arguments as of :func:`sampler`.
+    """Return the draw of the mini-batches of a problem's run; arguments are those of :func:`sampler`.
 
     Raises:
-        ValueError: if its data cannot be divided among so many workers, and are to be.
+        ValueError: if the data must be divided among the workers and cannot be.
     """
     examples = max(problem.objective().examples, 1)
     shards = () if problem.partition is None else problem.split(workers, seed)
@@ -64,17 +64,17 @@ def sampler(
     shards: Shards = (),
     by_message: bool = False,
 ) -> Draw:
-    """Return how the mini-batches of a run are drawn.
+    """Return the draw of the mini-batches of a run.
 
     Args:
         kind: ``epochs``, ``iid`` or ``sharded`` (see ``stalegrad.models.sampling.Sampling``).
         examples: size of the training set.
         batch_size: examples in a mini-batch.
         seed: seed of the run.
-        lowered: for the worker of each message.
-        workers: how many; if sharded, each must hold a mini-batch at least.
-        shards: if sharded, the examples of each worker; by default shuffled ones.
-        by_message: whether all messages take the mini-batches in turn, and not only the used ones.
+        lowered: lowered trace, with the worker of each message.
+        workers: number of workers; with ``sharded``, each must hold at least one mini-batch.
+        shards: examples of each worker, with ``sharded``; by default a random division.
+        by_message: whether all messages take the mini-batches in turn, not only the used ones.
     """
     if kind == "sharded" and not shards:
         shards = split_of(Shuffled(), np.zeros(examples, np.int64), workers, 0, seed)
@@ -87,7 +87,7 @@ def _by_gradient(
     """Return the draw in which the used messages, in the order of gradient ids, take the mini-batches in turn."""
     steps = lowered.steps
     if lowered.steps_of is not None:
-        worker = np.repeat(lowered.worker, lowered.steps_of)  # of each mini-batch
+        worker = np.repeat(lowered.worker, lowered.steps_of)  # worker of each mini-batch
         single = lowered._replace(worker=worker, steps=1, steps_of=None)
         draw = _by_gradient(kind, examples, batch_size, seed, single, shards)
         return functools.partial(_varied, draw=draw, batch=lowered.batch, steps_of=lowered.steps_of, most=steps)
@@ -104,8 +104,8 @@ def _by_message(
 ) -> Draw:
     """Return the draw in which all messages of the trace, in the order of reading, take the mini-batches in turn.
 
-    Each takes as many as a message has local steps at most, whether it needs them or not: how many steps it will
-    make is not known when its work starts.
+    Each message takes the largest number of local steps of a message, used or not: its own number of steps is not
+    known when its work starts.
     """
     jobs = lowered.jobs
     size = jobs.steps * batch_size
@@ -122,7 +122,7 @@ def _by_message(
 
 
 def _own(first: int, last: int, *, draw: Draw, lowered: LoweredTrace, shape: tuple[int, int]) -> Ints:
-    """Return the mini-batches that messages make use of; what is beyond a message's own steps is 0."""
+    """Return the mini-batches that messages use; indices beyond a message's own steps are 0."""
     drawn = draw(first, last).reshape(-1, *shape)[:, : lowered.steps]
     if lowered.steps_of is not None:
         beyond = np.arange(lowered.steps) >= lowered.steps_of[first:last, None]
@@ -144,9 +144,9 @@ def _iid_at(first: int, last: int, *, rank: Longs, examples: int, size: int, see
 
 
 def _varied(first: int, last: int, *, draw: Draw, batch: Longs, steps_of: Ints, most: int) -> Ints:
-    """Return the mini-batches of messages that differ in their number; what is beyond a message's own is 0."""
+    """Return the mini-batches of messages with different numbers of them; indices beyond a message's own are 0."""
     steps = steps_of[first:last]
-    if not len(steps):  # of a lane that is over
+    if not len(steps):  # of a lane that has ended
         return np.zeros((last - first, most, draw(0, 1).shape[-1]), np.int32)
     found = draw(int(batch[first]), int(batch[last - 1] + steps[-1]))[:, 0]
     drawn = np.zeros((last - first, most, found.shape[1]), np.int32)
@@ -155,9 +155,9 @@ def _varied(first: int, last: int, *, draw: Draw, batch: Longs, steps_of: Ints, 
 
 
 def key_of(seed: int) -> jax.Array:
-    """Return the key of a run: of its initial parameters, and of what its loss draws.
+    """Return the key of a run, for its initial parameters and the draws of its loss.
 
-    JAX takes the low 32 bits of a seed only (without ``jax_enable_x64``); the high ones are folded in.
+    JAX uses only the low 32 bits of a seed (without ``jax_enable_x64``); the high bits are folded in.
     """
     high, low = divmod(seed, 1 << 32)
     key = jax.random.key(low)
@@ -228,7 +228,7 @@ def _sharded(
 
 
 def _rank(workers: Ints | Longs) -> Longs:
-    """Return how many messages of the same worker come before each message."""
+    """Return the number of earlier messages of the same worker for each message."""
     order = np.argsort(workers, kind="stable")
     counts = np.bincount(workers)
     starts = np.repeat(np.cumsum(counts) - counts, counts)

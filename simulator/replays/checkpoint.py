@@ -1,4 +1,4 @@
-"""Checkpoints: a long run, interrupted by whatever it may be, goes on where it was and gives the same bytes."""
+"""Checkpoints: a run continues after any interruption where it was, and gives the same bytes."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ MAGIC = b"stalegrad-checkpoint-1\n"
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds: numbers and texts as JSON takes them, and arrays in order."""
+    """The content of a checkpoint: values that JSON can hold, and arrays in order."""
 
     about: Table
     arrays: list[np.ndarray]
 
 
 class Checkpoint:
-    """A file that holds the newest state of a run; it is replaced as a whole or not at all.
+    """A file with the newest state of a run; it is replaced completely or not at all.
 
     Args:
-        file: where.
-        identity: what the run is (spec, versions, machine type): a file that was made by another one is refused.
-        every: real seconds between two states, 60 by default.
+        file: path of the file.
+        identity: identity of the run (spec, versions, machine type); a file of another run is an error.
+        every: real seconds between two states.
     """
 
     def __init__(self, file: str | os.PathLike[str], identity: Mapping[str, object], every: float = 60.0) -> None:
@@ -47,11 +47,11 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to save: long enough since the last state, or the user wants to stop."""
+        """Whether to save now: ``every`` seconds after the last state, or when the user stops the run."""
         return self.stopping or time.monotonic() - self.last >= self.every
 
     def save(self, about: Table, arrays: Sequence[np.ndarray]) -> None:
-        """Write a state down; stop (KeyboardInterrupt) if the user has asked for that."""
+        """Write a state; raise KeyboardInterrupt if the user has stopped the run."""
         payload = io.BytesIO()
         text = json.dumps({"identity": self.identity, **about}, default=lambda number: number.item())
         numbered: Table = {f"{i}": a for i, a in enumerate(arrays)}
@@ -61,13 +61,13 @@ class Checkpoint:
         put(self.file, MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
         self.last = time.monotonic()
         if self.stopping:
-            raise KeyboardInterrupt(f"stopped; the state is in {self.file}: the same call goes on from there")
+            raise KeyboardInterrupt(f"stopped; the state is in {self.file}: the same call continues from there")
 
     def load(self) -> Saved | None:
-        """Return the state that the file holds; None if there is no file.
+        """Return the state in the file; None if there is no file.
 
         Raises:
-            ValueError: if it is damaged, or of another run, naming what differs.
+            ValueError: if the file is damaged or of another run; it names the difference.
         """
         if not self.file.exists():
             return None
@@ -96,7 +96,7 @@ class Checkpoint:
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """Meanwhile Ctrl-C lets the run save its state and stop; a second one stops it at once."""
+        """Let Ctrl-C stop the run after its state is saved, within the context; a second one stops it at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

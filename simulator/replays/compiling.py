@@ -1,4 +1,4 @@
-"""Compiled code is kept on disk, so that the next process need not compile it again."""
+"""The cache of compiled code on disk, which saves the next process the compilation."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 PLACE, LEAST = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 MOST_BYTES = 1 << 30
-"""Of compiled code that is kept; what has not been used for longest goes first."""
+"""Largest number of bytes of compiled code in the cache; the least recently used files are deleted first."""
 
 
 def compiled_cache() -> Path:
-    """Return where compiled code is kept unless users choose a place: ``compiled`` in their cache directory."""
+    """Return the default directory of compiled code: ``compiled`` in the user's cache directory."""
     import pooch
 
     return Path(pooch.os_cache("stalegrad")) / "compiled"
 
 
 def keep_compiled() -> None:
-    """Let JAX keep compiled code in the user's cache directory, unless they have chosen a place themselves.
+    """Let JAX keep compiled code in the user's cache directory, unless ``JAX_COMPILATION_CACHE_DIR`` is set.
 
-    Processes that this one starts do the same. An empty ``JAX_COMPILATION_CACHE_DIR`` keeps nothing. At most
-    ``MOST_BYTES`` are kept from one process to the next; a directory that the user has chosen is left alone.
+    Processes that this process starts do the same. With an empty ``JAX_COMPILATION_CACHE_DIR`` nothing is kept. At
+    most ``MOST_BYTES`` are kept from one process to the next; a directory set by the user is not trimmed.
     """
     if PLACE in os.environ:
         return
@@ -37,7 +37,7 @@ def keep_compiled() -> None:
 
 
 def trim(place: Path, most: int) -> None:
-    """Delete files of a directory, the least recently used ones first, until they take ``most`` bytes."""
+    """Delete files of a directory, the least recently used first, until they take at most ``most`` bytes."""
     used = list[tuple[float, int, Path]]()
     with suppress(OSError):
         for entry in os.scandir(place):

@@ -1,4 +1,4 @@
-"""Begin a replay in the execution that its backend and its problem call for."""
+"""The choice of the execution of a replay, from backend and problem, and its start."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from stalegrad.simulator.replays.training import Signature, Training
 EXECUTIONS: dict[str, type[Executor]] = {"scan": Scan, "windows": Scan, "loop": Loop}
 
 WINDOW = 4
-"""Messages in a window at most."""
+"""Largest number of messages in a window."""
 
 EXAMPLES, NUMBERS, FULL = 32, 1 << 16, 3.5
-"""Where windows pay on CPU (docs/benchmarks.md): examples in a message, numbers in its mini-batch and in the
-parameters at most; messages in a window on average at least."""
+"""Limits for windows on CPU, from docs/benchmarks.md: largest number of examples in a message, largest number of
+numbers in its mini-batch and in the parameters, smallest mean number of messages in a window."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -38,8 +38,10 @@ def _has_convolution(loss: Loss, signature: Signature) -> bool:
 def choose_execution(
     objective: Objective, params: Params, batch_size: int, rule: Rule, layout: Layout, lowered: LoweredTrace
 ) -> str:
-    """Return ``scan``, but on CPU ``loop`` for native convolutions, whose backward pass is slow inside a compiled
-    loop, and ``windows`` where a gradient is so small that most of its time goes into starting operations.
+    """Return the name of the fastest execution: ``scan``, except in two cases on CPU.
+
+    These are ``loop`` for native convolutions, whose backward pass is slow inside a compiled loop, and ``windows``
+    for gradients so small that starting operations takes most of their time.
     """
     if jax.default_backend() != "cpu":
         return "scan"
@@ -58,13 +60,13 @@ def begin(training: Training, layout: Layout, plan: Plan, execution: str | None)
     """Begin to execute a plan.
 
     Args:
-        training: what is trained.
-        layout: what to specialise for.
-        plan: that of the trace, or of its first part.
-        execution: ``scan``, ``windows`` or ``loop``; None: chosen by backend and problem.
+        training: training to execute.
+        layout: facts for which the code is specialised.
+        plan: plan of the trace, or of its first part.
+        execution: ``scan``, ``windows`` or ``loop``; None: chosen from backend and problem.
 
     Raises:
-        ValueError: if this cannot be done in windows.
+        ValueError: if ``windows`` is not possible for this training.
     """
     objective, rule = training.objective, training.rule
     if execution is None:
@@ -75,20 +77,23 @@ def begin(training: Training, layout: Layout, plan: Plan, execution: str | None)
         if not has_windows(objective, rule, layout):
             raise ValueError(
                 f'execution = "windows" is not allowed for {training.method.name}: it needs stale updates of '
-                "one message each, workers that keep nothing between messages, and no batch norm"
+                "one message each, workers without state between messages, and no batch norm"
             )
         layout = layout._replace(window=WINDOW)
     return EXECUTIONS[execution](training, layout, plan, execution)
 
 
 def check_execution(execution: str | None) -> None:
-    """Raise ValueError if there is no such execution."""
+    """Raise ValueError for an unknown execution."""
     if execution is not None and execution not in EXECUTIONS:
         raise ValueError(unknown_name("execution", execution, EXECUTIONS))
 
 
 def has_windows(objective: Objective, rule: Rule, layout: Layout) -> bool:
-    """Return whether gradients depend on the version read alone, and every update has one that may be stale."""
+    """Return whether windows are possible.
+
+    Gradients must depend only on the version read, and every update must have one message, which may be stale.
+    """
     kept = rule.work is not None or bool(jax.tree.leaves(objective.stats))
     return layout.messages == 1 and not (
         layout.fresh or layout.varied or kept or isinstance(objective.train, Stream)

@@ -1,4 +1,4 @@
-"""The base of the executions: what scan, windows and loop have in common."""
+"""The base of the executions scan, windows and loop."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from stalegrad.simulator.replays.step import Kept, Layout, Step
 from stalegrad.simulator.replays.training import Snapshot, Structure, Training
 
 FETCHED_AHEAD = 16
-"""Messages of a stream that are fetched before they are needed."""
+"""Number of messages of a stream that are fetched before they are needed."""
 
 PEAK, FIRST = "peak_learning_rate", "first_learning_rate"
 
 fold_in: Callable[[jax.Array, Array], jax.Array] = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
 
 Numbers: TypeAlias = Mapping[str, Scalar]
-"""A method's numeric hyper-parameters and the ends of its learning rate, by name; tracers, when compiling."""
+"""Numeric hyper-parameters of a method, peak and start of its learning rate, by name; tracers when compiling."""
 
 
 class State(NamedTuple):
-    """All that an update needs of the past; ``own`` is what the workers keep, stacked along a first axis."""
+    """The state of a replay between updates; ``own`` is the state of the workers, stacked along the first axis."""
 
     params: Params
     slots: Params
@@ -51,19 +51,19 @@ def numbers_of(method: Method, workers: int, learning_rate: Floats, dtype: np.dt
 
 
 def slot_after(plan: Plan, update: int) -> int:
-    """Return where the point is that is sent to workers after so many updates."""
+    """Return the slot of the point that is sent to workers after ``update`` updates."""
     return int(plan.lowered.write_slot[update - 1]) if update else plan.lowered.initial_slot
 
 
 class Program(NamedTuple):
-    """What code is compiled for: the key of the compilation caches."""
+    """A program to compile; it is the key of the compilation caches."""
 
     loss: Loss
     structure: Structure
     layout: Layout
 
     def step(self, numbers: Numbers) -> Step:
-        """Return the step with these numeric hyper-parameters (tracers, when compiling)."""
+        """Return the step with these numeric hyper-parameters, which are tracers when compiling."""
         hyper = dict(numbers)
         peak, first = hyper.pop(PEAK), hyper.pop(FIRST)
         rule = self.structure.method.rule(self.structure.workers, hyper)
@@ -71,18 +71,18 @@ class Program(NamedTuple):
 
 
 class Executor(ABC):
-    """The state of one replay, advanced by stretches of updates.
+    """The state of one replay, advanced by several updates at a time.
 
     Args:
-        training: what is trained.
-        layout: what to specialise for.
-        plan: that of the trace, or of its first part.
-        execution: what this is called: ``scan``, ``windows`` or ``loop``.
+        training: training to execute.
+        layout: facts for which the code is specialised.
+        plan: plan of the trace, or of its first part.
+        execution: name of this execution: ``scan``, ``windows`` or ``loop``.
     """
 
     state: State
     stride: int
-    """Updates that can be made at once."""
+    """Largest number of updates that can be made at once."""
 
     def __init__(self, training: Training, layout: Layout, plan: Plan, execution: str) -> None:
         self.training, self.layout, self.execution = training, layout, execution
@@ -95,13 +95,13 @@ class Executor(ABC):
         self.start(training.initial, plan.lowered.initial_slot)
 
     def follow(self, plan: Plan) -> None:
-        """Go on with this plan, which continues the one before."""
+        """Continue with a plan that continues the one before."""
         self.plan = plan.cast(self.dtype)
         method, workers = self.training.method, self.training.workers
         self.numbers = numbers_of(method, workers, self.plan.learning_rate, self.dtype)
 
     def mini_batches(self, first: int, last: int) -> tuple[Data, Ints | None]:
-        """Return data, and which of them messages are computed from: indices (messages, steps, batch)."""
+        """Return data, and the indices of the examples of each message in them, (messages, steps, batch)."""
         if self.train is None:
             return None, None
         if self.feed is None:
@@ -112,20 +112,20 @@ class Executor(ABC):
 
     @abstractmethod
     def start(self, initial: Snapshot, slot: int) -> None:
-        """Set the state up for version 0, kept in that slot."""
+        """Set up the state of version 0, kept in slot ``slot``."""
 
     @property
     def snapshot(self) -> Snapshot:
-        """Where the run stands now; good until it is advanced."""
+        """The current parameters and statistics, valid until the run is advanced."""
         return Snapshot(self.state.params, self.state.kept.stats)
 
     def restore(self, leaves: Sequence[np.ndarray]) -> None:
-        """Go on from another state, of which these are the leaves (as bytes, where NumPy has no such type)."""
+        """Continue from a state, given by its leaves (as bytes for types that NumPy lacks)."""
         own, structure = jax.tree.flatten(self.state)
         self.state = jax.tree.unflatten(structure, map(jnp.array, as_types(leaves, own)))
 
     def look(self, update: int) -> dict[str, Params]:
-        """Return the server's parameters and the point sent to workers, now that so many updates are made."""
+        """Return the server's parameters and the point sent to workers after ``update`` updates."""
         slot = slot_after(self.plan, update)
         sent = self.state.params if self.program.layout.fresh else self.kept_in(slot)
         return cast("dict[str, Params]", jax.device_get({"params": self.state.params, "sent": sent}))
@@ -139,5 +139,5 @@ class Executor(ABC):
         """Make the updates ``first`` to ``last - 1``, at most ``stride``.
 
         Returns:
-            What is measured of their messages, or None.
+            The measures of their messages, or None.
         """

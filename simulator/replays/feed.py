@@ -14,11 +14,11 @@ from stalegrad.simulator.replays.batches import Draw
 
 
 class Feed:
-    """Fetches messages in order, some of them ahead.
+    """A feed that fetches the mini-batches of messages in order, some of them ahead.
 
     Args:
-        stream: where from.
-        ahead: messages fetched before they are asked for.
+        stream: stream of the examples.
+        ahead: number of messages that are fetched before they are requested.
     """
 
     def __init__(self, stream: Stream, ahead: int) -> None:
@@ -27,13 +27,13 @@ class Feed:
         self.waiting: dict[int, Future[Batch]] = {}
 
     def take(self, draw: Draw, first: int, last: int, messages: int) -> Batch:
-        """Return the examples of messages ``first`` to ``last - 1``, one after the other along the first axis.
+        """Return the examples of messages ``first`` to ``last - 1``, concatenated along the first axis.
 
         Args:
-            draw: what they consist of.
-            first: a gradient id.
-            last: as ``first``.
-            messages: how many there are in all; none is fetched beyond.
+            draw: draw of the mini-batches.
+            first: first gradient id.
+            last: last gradient id plus 1.
+            messages: number of messages in all.
 
         Raises:
             ValueError: if an example cannot be read.

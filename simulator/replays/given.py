@@ -1,4 +1,4 @@
-"""What an author gives a replay instead of what the problem and the seed decide: a start, mini-batches."""
+"""The inputs of a replay that a user may give in place of those from problem and seed: a start, mini-batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stalegrad.simulator.replays.lowering import LoweredTrace
 
 
 class Start(NamedTuple):
-    """What an author gives; None: what problem and seed decide. See :func:`~stalegrad.simulator.replay`."""
+    """A user's inputs; None: those from problem and seed. See :func:`~stalegrad.simulator.replay`."""
 
     params: Params = None
     stats: Stats = None
@@ -27,15 +27,15 @@ FROM_SEED = Start()
 
 
 def checked_start(name: str, given: PyTree, expected: PyTree) -> PyTree:
-    """Return arrays given as a start, in the structure that a problem has.
+    """Return arrays given as a start, in the structure of the problem.
 
     Args:
-        name: what they are called in errors.
+        name: name of the arrays in errors.
         given: a pytree like ``expected``, or the flat ``{"path/to/leaf": array}`` of a stored result.
         expected: pytree of shapes and types.
 
     Raises:
-        ValueError: naming the array that is missing, unknown, or of another shape or type.
+        ValueError: for an array that is missing, unknown, or of another shape or type; it names the array.
     """
     structure: jax.tree_util.PyTreeDef
     leaves, structure = jax.tree.flatten(expected)
@@ -59,13 +59,14 @@ def checked_batches(
     """Return mini-batches given as indices of training examples.
 
     Args:
-        given: integers (used messages, local steps, batch size), as of :func:`~stalegrad.simulator.mini_batches`.
-        lowered: the trace.
+        given: integers, (used messages, local steps, batch size), as from
+            :func:`~stalegrad.simulator.mini_batches`.
+        lowered: lowered trace.
         batch_size: examples in a mini-batch.
         examples: size of the training set.
 
     Raises:
-        ValueError: for another shape or type, or an index out of range, naming where.
+        ValueError: for another shape or type, or an index out of range; it names the place.
     """
     shape = len(lowered.worker), lowered.steps, batch_size
     found = np.asarray(given)

@@ -1,8 +1,8 @@
-"""Runs that share their compiled code, executed together by ``vmap``: what fills an accelerator with small models.
+"""Runs that share compiled code, executed together by ``vmap``, to use an accelerator fully with small models.
 
-All lanes make update u at the same time. Where one of them is to be looked at, all stop; one that is over goes on
-with nothing to do, and is not looked at again. So no run's numbers depend on what its neighbours are, only on how
-many lanes there are: a group that is not full is filled with copies of its last run.
+All lanes make update u at the same time. If a row of one lane is due, all lanes stop. A lane whose run has ended
+continues without work and is not evaluated again. So the numbers of a run depend on the number of lanes, but not
+on the other runs: a group with free lanes is filled with copies of its last run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stalegrad.simulator.replays.training import Snapshot, Structure, Training
 
 
 class Part(NamedTuple):
-    """A run to be replayed in a group: what is trained, its plan, and its history."""
+    """A run to be replayed in a group: its training, its plan and its history."""
 
     training: Training
     plan: Plan
@@ -40,10 +40,10 @@ class Part(NamedTuple):
 
     @property
     def shape(self) -> tuple[Program, int, int | None] | None:
-        """What runs of one group have in common: program (slots aside), batch size, examples evaluated on.
+        """The common facts of the runs of a group: program (without slots), batch size, examples evaluated on.
 
-        None if updates of this run differ in their number of messages, for lanes would wait for each other, or if
-        its data are streamed.
+        None if updates of this run differ in their number of messages, because lanes would wait for each other, or
+        if its data are streamed.
         """
         training, layout = self.training, self.training.layout(self.plan.lowered)
         if layout.messages is None or isinstance(training.objective.train, Stream):
@@ -54,12 +54,12 @@ class Part(NamedTuple):
 
     @property
     def in_step(self) -> bool:
-        """Whether its rows are due at updates, as those of all its lanes, and not at simulated seconds."""
+        """Whether its rows are due at updates, like those of all its lanes, and not at simulated seconds."""
         return cadence_of(self.training.record, self.training.budget).wallclock is None
 
 
 class Done(NamedTuple):
-    """A run that is over: where it stands, and in how many lanes it was executed."""
+    """A run that has ended: its snapshot, and the number of lanes in which it was executed."""
 
     part: Part
     snapshot: Snapshot
@@ -70,10 +70,10 @@ class Group:
     """The state of several replays, lane by lane along the first axis of every array.
 
     Args:
-        program: what they share.
-        parts: the runs.
-        objective: theirs, with its data on the device that is to do the work.
-        device: that device.
+        program: program of the runs.
+        parts: runs of the group.
+        objective: objective of the runs, with its data on ``device``.
+        device: device that executes the runs.
     """
 
     def __init__(self, program: Program, parts: Sequence[Part], objective: Objective, device: jax.Device) -> None:
@@ -97,7 +97,7 @@ class Group:
         self.initial = jax.device_put((*initial, self.numbers, slots), device)
 
     def bytes(self) -> int:
-        """Return how much memory the group takes, as the compiler plans it, before any of it is taken."""
+        """Return the memory of the group in bytes, as planned by the compiler, before it is allocated."""
         shapes = jax.eval_shape(
             lambda *all_of_it: all_of_it, jax.eval_shape(self.start, *self.initial), self.cut(0)
         )
@@ -110,16 +110,16 @@ class Group:
         return int(taken - plan.alias_size_in_bytes)
 
     def begin(self) -> None:
-        """Put version 0 into its slots."""
+        """Write version 0 to its slots."""
         self.state = self.start(*self.initial)
 
     def snapshot(self, index: int) -> Snapshot:
-        """Return where a run stands."""
+        """Return the current parameters and statistics of a run."""
         now = Snapshot(self.state.params, self.state.kept.stats)
         return Snapshot(*jax.tree.map(lambda leaf: leaf[index], tuple(now)))
 
     def cut(self, start: int) -> Chunk:
-        """Return a window of all lowered traces; that of a run that is over is empty."""
+        """Return a window of all lowered traces; it is empty for a run that has ended."""
         chunks = []
         for plan in self.plans:
             end = plan.lowered.updates
@@ -131,7 +131,7 @@ class Group:
         return stacked
 
     def advance(self, first: int, last: int) -> list[np.ndarray] | list[None]:
-        """Make the updates ``first`` to ``last - 1`` everywhere; return what is measured, run by run."""
+        """Make the updates ``first`` to ``last - 1`` of all runs; return the measures, run by run."""
         measured = []
         while first < last:
             start = first // self.window * self.window
@@ -159,7 +159,7 @@ class Group:
         return [of(i, training.record) for i, training in enumerate(self.trainings)]
 
     def look(self, index: int, update: int) -> dict[str, Params]:
-        """Return a run's parameters and the point that it sends, now that so many updates are made."""
+        """Return a run's parameters and the point sent to workers after ``update`` updates."""
         at = jax.tree.map(lambda leaf: leaf[index], (self.state.params, self.state.slots))
         sent = at[0] if at[1] is None else gather(at[1], slot_after(self.plans[index], update))
         return cast("dict[str, Params]", jax.device_get({"params": at[0], "sent": sent}))
@@ -185,12 +185,12 @@ def _evaluator(function: Evaluate) -> jax.stages.Wrapped:
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
-    """Return equal pytrees as one, stacked along a new first axis."""
+    """Return pytrees of one structure as one pytree, stacked along a new first axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def grouped(parts: Sequence[Part], lanes: int) -> list[list[Part]]:
-    """Return which parts to replay together, ``lanes`` at a time; those that cannot be are alone."""
+    """Return the groups of parts to replay together, at most ``lanes`` each; parts without a shape are alone."""
     alike: dict[Hashable, list[Part]] = {}
     for i, part in enumerate(parts):
         alike.setdefault(part.shape or i, []).append(part)
@@ -198,9 +198,9 @@ def grouped(parts: Sequence[Part], lanes: int) -> list[list[Part]]:
 
 
 def memory(device: jax.Device) -> int:
-    """Return the bytes that a group may take: nine tenths of the accelerator's, or half of the machine's.
+    """Return the bytes that a group may take: nine tenths of the accelerator's memory, or half of the machine's.
 
-    Where the system does not tell (Windows) the machine is taken to have 8 GiB.
+    If the system does not report its memory (Windows), 8 GiB are assumed.
     """
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit:
@@ -210,16 +210,16 @@ def memory(device: jax.Device) -> int:
 
 
 def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device: jax.Device) -> Iterator[Done]:
-    """Replay runs of one shape to their ends, in ``lanes`` lanes, or in as many as the memory holds.
+    """Replay runs of one shape to their ends, in ``lanes`` lanes, or fewer if the memory requires it.
 
     Args:
-        parts: the runs.
+        parts: runs to replay.
         lanes: number of lanes.
-        objective: that of the runs, with its data on ``device``.
-        device: where to do the work.
+        objective: objective of the runs, with its data on ``device``.
+        device: device that executes the runs.
 
     Yields:
-        Each run as soon as it is over.
+        Each run as soon as it has ended.
     """
     assert parts[0].shape is not None
     program, *_ = parts[0].shape
@@ -242,7 +242,7 @@ def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device
             history, last = part.history, part.plan.lowered.updates
             if history.diverged_at is not None or update > last:
                 continue
-            if update > history.done or part.in_step:  # evaluated anew, at the start too: all rows in the same way
+            if update > history.done or part.in_step:  # also at the start: all rows alike
                 mine = measured[i]
                 history.note(None if mine is None else Measures(mine, len(mine)), update)
 
@@ -256,11 +256,11 @@ def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device
 
 
 def replay_groups(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]], lanes: int) -> list[Done]:
-    """Replay groups of runs of one shape, each device its share of them at the same time as the others."""
+    """Replay groups of runs of one shape; devices execute their shares of the groups at the same time."""
     placed: dict[tuple[Loss, jax.Device], Objective] = {}
     for i, group in enumerate(groups):
         objective, device = group[0].training.objective, devices[i % len(devices)]
-        if (objective.loss, device) not in placed:  # data are put onto a device once
+        if (objective.loss, device) not in placed:  # data are copied to a device once
             data = jax.device_put((objective.train, objective.test), device)
             placed[objective.loss, device] = objective._replace(train=data[0], test=data[1])
 
@@ -272,7 +272,7 @@ def replay_groups(devices: Sequence[jax.Device], groups: Sequence[Sequence[Part]
             for done in replay_group(group, lanes, placed[group[0].training.objective.loss, device], device)
         ]
 
-    if len(devices) == 1:  # here, where settings hold that are those of this thread: jax.enable_x64, say
+    if len(devices) == 1:  # in this thread, for settings like jax.enable_x64
         return share_of(0)
     with ThreadPoolExecutor(len(devices)) as pool:
         return [done for share in pool.map(share_of, range(len(devices))) for done in share]

@@ -1,7 +1,7 @@
-"""Execution as a Python loop over compiled messages and updates.
+"""The execution ``loop``: a Python loop over compiled messages and updates.
 
-Versions live in a Python list, so that keeping one is keeping a reference: nothing is ever copied. The way to go
-where one gradient is dear and compiles badly inside a loop (native convolutions on CPU).
+Versions are kept in a Python list of references, so no version is copied. This execution suits expensive gradients
+that are slow inside a compiled loop (native convolutions on CPU).
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Loop(Executor):
     stride = 16
 
     def start(self, initial: Snapshot, slot: int) -> None:
-        """Put version 0 into its slot."""
+        """Write version 0 to its slot."""
         init, self.message, self.apply = compiled(self.program)
         own, kept, optimizer, sent = init(*initial, self.numbers)
         self.state = State(initial.params, [sent] * self.layout.slots, own, kept, optimizer)
 
     def advance(self, first: int, last: int) -> Measures | None:
-        """Make the updates ``first`` to ``last - 1``; return what is measured of their messages (or None)."""
+        """Make the updates ``first`` to ``last - 1``; return the measures of their messages, or None."""
         plan, measured = self.plan, []
         s, (params, slots, own, kept, optimizer) = plan.lowered, self.state
         for u in range(first, last):

@@ -1,8 +1,8 @@
-"""Lowering: from a trace to a list of array operations, as a compiler lowers variables to registers.
+"""Lowering of a trace to a list of array operations, as a compiler lowers variables to registers.
 
-A version that somebody will read again gets a *slot*. Version v is live from the update that creates it to the
-update that last uses it (half-open), and slots are reused as soon as they are free, so memory grows with the
-number of versions alive at once and not with the number of workers.
+A version that a worker will read gets a *slot*. Version v is live from the update that creates it to the update
+that last uses it (half-open), and slots are reused as soon as they are free, so memory grows with the number of
+versions alive at once and not with the number of workers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Ints = npt.NDArray[np.int32]
 
 
 class Jobs(NamedTuple):
-    """All messages of a trace, whatever became of them, in the order in which their workers read.
+    """All messages of a trace, of any fate, in the order in which their workers read.
 
     Attributes:
-        worker: who computed each, (messages,).
-        steps: mini-batch gradients in a message, at most.
-        used: which of them are the used ones, in the order of gradient ids.
+        worker: worker that computed each message, (messages,).
+        steps: largest number of mini-batch gradients in a message.
+        used: indices of the used messages, in the order of gradient ids.
     """
 
     worker: npt.NDArray[np.int64]
@@ -33,28 +33,30 @@ class Jobs(NamedTuple):
 
 
 class LoweredTrace(NamedTuple):
-    """A trace as the replay sees it. The first axis of ``worker``, ``staleness``, ``read_version``, ``read_slot``
-    and ``batch`` is the gradient id (rank of a used message by update, receive time, worker); of ``first``,
-    ``write_slot`` and ``time`` the update.
+    """A trace in the form that the replay executes.
+
+    The first axis of ``worker``, ``staleness``, ``read_version``, ``read_slot`` and ``batch`` is the gradient id
+    (rank of a used message by update, receive time, worker); that of ``first``, ``write_slot`` and ``time`` is the
+    update.
 
     Attributes:
-        worker: who computed the message.
-        staleness: updates between its read and its use.
-        read_version: the version it was computed at.
-        read_slot: where that version is kept.
-        batch: number of mini-batches used before this message; message i draws ``batch[i]`` and those that follow,
-            one for each of its local steps.
+        worker: worker that computed the message.
+        staleness: number of updates between its read and its use.
+        read_version: version at which it was computed.
+        read_slot: slot of that version.
+        batch: number of mini-batches used before this message; message i draws ``batch[i]`` and the following
+            ones, one for each of its local steps.
         first: first gradient id of each update; one entry more than updates, so that update u consumes
             ``first[u]`` to ``first[u + 1] - 1``.
-        initial_slot: where version 0 is kept.
-        write_slot: where the version that an update makes is kept.
-        time: simulated seconds of each update.
-        steps: mini-batch gradients in a message, at most.
-        steps_of: those in each message, (messages,); None if all have ``steps``.
-        returned: whether each message is its worker's first since that has returned, (messages,); None if none is.
-        slots: the largest number of versions live at once.
-        scratch: whether some version that nobody reads found no free slot: one more is needed to put it.
-        jobs: all messages, the unused ones too.
+        initial_slot: slot of version 0.
+        write_slot: slot of the version that an update makes.
+        time: time of each update, in simulated seconds.
+        steps: largest number of mini-batch gradients in a message.
+        steps_of: number of mini-batch gradients in each message, (messages,); None if all have ``steps``.
+        returned: whether each message is the first of its worker after a return, (messages,); None if none is.
+        slots: largest number of versions live at once.
+        scratch: whether some version that no worker reads found no free slot, so that one more slot is needed.
+        jobs: all messages, including unused ones.
     """
 
     worker: Ints
@@ -75,7 +77,7 @@ class LoweredTrace(NamedTuple):
 
     @property
     def bucket(self) -> int:
-        """How many slots to allocate, rounded up."""
+        """The number of slots to allocate, rounded up."""
         return bucket(self.slots + self.scratch)
 
     @property
@@ -85,7 +87,7 @@ class LoweredTrace(NamedTuple):
 
     @property
     def messages_per_update(self) -> int | None:
-        """How many messages every update consumes, or None if that varies."""
+        """The number of messages that every update consumes, or None if it varies."""
         counts = np.unique(np.diff(self.first))
         return int(counts[0]) if len(counts) == 1 else None
 
@@ -96,18 +98,18 @@ class LoweredTrace(NamedTuple):
 
     @property
     def gradients_before(self) -> npt.NDArray[np.int64]:
-        """Mini-batch gradients used before each update, and in all: one entry more than updates."""
+        """The number of mini-batch gradients used before each update, and in all: one entry more than updates."""
         if self.steps_of is None:
             return self.first * self.steps
         return np.append(0, np.cumsum(self.steps_of, dtype=np.int64))[self.first]
 
 
 def lower(trace: Trace, live: Iterable[int] = ()) -> LoweredTrace:
-    """Return a trace, lowered.
+    """Lower a trace.
 
     Args:
-        trace: what happened (so far).
-        live: versions that are needed beyond its end, if the trace goes on. Lowering a longer part of the
+        trace: the trace (so far).
+        live: versions that are needed after its end, if the trace continues. Lowering a longer part of the
             same trace then begins with the same slots.
     """
     used = trace.used
@@ -137,7 +139,7 @@ def lower(trace: Trace, live: Iterable[int] = ()) -> LoweredTrace:
 
 
 def _returned(trace: Trace, used: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
-    """Return which used messages are their worker's first since it has returned; None if nobody has."""
+    """Return whether each used message is the first of its worker after a return; None if none is."""
     away = trace.absences
     if away.empty:
         return None
@@ -157,13 +159,13 @@ def allocate(
 
     Args:
         read: version read by each message.
-        update: update that consumes it.
+        update: update that consumes each message.
         updates: number of updates; versions are 0 to ``updates``.
-        live: versions needed after the last of them.
+        live: versions needed after the last update.
 
     Returns:
-        The slot of each version (one that nobody reads gets any free slot, or the scratch slot ``slots``);
-        the number of slots; whether the scratch slot is needed.
+        The slot of each version (a version that no worker reads gets any free slot, or the scratch slot
+        ``slots``); the number of slots; whether the scratch slot is needed.
     """
     last_use = np.full(updates + 1, -1, np.int64)
     np.maximum.at(last_use, read, update)
@@ -171,7 +173,7 @@ def allocate(
     is_read = last_use >= 0
     kept, unread = np.flatnonzero(is_read), np.flatnonzero(~is_read)
     dying = kept[np.argsort(last_use[kept], kind="stable")]
-    freed = np.searchsorted(last_use[dying], np.arange(updates + 1))  # slots given back before each version
+    freed = np.searchsorted(last_use[dying], np.arange(updates + 1))  # slots freed before each version
 
     # A version takes the slot that has been free for longest, or a new one if all are in use.
     most = np.maximum.accumulate((np.cumsum(is_read) - freed)[kept])
@@ -180,13 +182,13 @@ def allocate(
     slot_of = np.full(updates + 1, slots, np.int32)
     slot_of[kept[takes_new]] = np.arange(slots)
     heirs = kept[~takes_new]
-    origin = np.arange(updates + 1)  # whose slot a version takes; followed back to the first in that slot
+    origin = np.arange(updates + 1)  # the version whose slot is reused; traced back to the first in that slot
     origin[heirs] = dying[: len(heirs)]
     while (slot_of[origin[heirs]] == slots).any():
         origin = origin[origin]
     slot_of = slot_of[origin]
 
-    # One that nobody reads goes where a free slot is, else (once in all) to the scratch slot.
+    # A version that no worker reads takes a free slot, else the scratch slot, of which there is only one.
     taken = np.searchsorted(heirs, unread)
     has_room = taken < freed[unread]
     slot_of[unread[has_room]] = slot_of[dying[taken[has_room]]]
@@ -194,14 +196,14 @@ def allocate(
 
 
 def windows(read_version: npt.NDArray[np.int64], longest: int) -> Ints:
-    """Cut updates of one message each into windows whose messages can all be computed before any is applied.
+    """Divide updates of one message each into windows whose messages can all be computed before one is applied.
 
     Args:
-        read_version: versions that the messages read, counted from the one that the first update changes.
-        longest: messages in a window at most.
+        read_version: versions that the messages read, counted from the version that the first update changes.
+        longest: largest number of messages in a window.
 
     Returns:
-        Where each window starts, and where the last one ends.
+        The start of each window, and the end of the last one.
     """
     count = len(read_version)
     start = np.arange(count)
@@ -216,6 +218,6 @@ def windows(read_version: npt.NDArray[np.int64], longest: int) -> Ints:
 
 
 def bucket(slots: int) -> int:
-    """Round up to 1, 2, 3, 4, 6, 8, 12, 16, ...: runs of other seeds then share the compiled code."""
+    """Round up to 1, 2, 3, 4, 6, 8, 12, 16, ..., so that runs with other seeds can share compiled code."""
     power = 1 << (slots - 1).bit_length()
     return power * 3 // 4 if power > 2 and slots <= power * 3 // 4 else power

@@ -1,4 +1,4 @@
-"""What a replay will do, fixed before it begins: messages in order, mini-batches, learning rates, weights."""
+"""The plan of a replay, fixed before it begins: messages in order, mini-batches, learning rates, weights."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from stalegrad.simulator.replays.record import Points
 
 
 class Plan(NamedTuple):
-    """A lowered trace and what goes with each of its messages and updates.
+    """A lowered trace with the numbers of each of its messages and updates.
 
     Attributes:
-        lowered: when what is read and used.
-        draw: draws mini-batches.
-        epochs: passed before each update, and in all; NaN without data.
-        learning_rate: of each update.
-        weight: the factor that each message's staleness has earned it.
-        due: when rows of the history are.
+        lowered: the lowered trace.
+        draw: function that draws mini-batches.
+        epochs: epochs passed before each update, and in all; NaN without data.
+        learning_rate: learning rate of each update.
+        weight: staleness weight of each message.
+        due: times at which rows of the history are due.
     """
 
     lowered: LoweredTrace
@@ -40,14 +40,14 @@ class Plan(NamedTuple):
 
 
 def check_rule(name: str, rule: Rule, lowered: LoweredTrace) -> None:
-    """Raise ValueError if a trace asks of a rule what it cannot do."""
+    """Raise ValueError if a rule cannot work with a trace."""
     if rule.single and lowered.updates and lowered.messages_per_update != 1:
-        raise ValueError(f"method {name!r} needs updates of one message each; those of this trace have others")
+        raise ValueError(f"method {name!r} needs updates of one message each; this trace has other updates")
     if rule.own_reads and lowered.updates:
         later = lowered.read_version > 0
         maker = lowered.worker[lowered.read_version[later] - 1]
         if (maker != lowered.worker[later]).any():
             raise ValueError(
-                f"method {name!r} sends each worker a point of its own, but in this trace a worker reads a "
-                "version that another one's message made (a late joiner, say)"
+                f"method {name!r} sends each worker its own point, but in this trace a worker reads a version "
+                "that another worker's message made (for example a late joiner)"
             )

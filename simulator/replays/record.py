@@ -1,4 +1,4 @@
-"""What is recorded, and when: the history of a run."""
+"""The spec of a history: its columns, and the times of its rows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from stalegrad.simulator.timing.budget import Budget
 from stalegrad.simulator.timing.clock import TOLERANCE
 
 POINTS = 50
-"""Rows of a history, if its cadence is left to us."""
+"""Number of rows of a history with the default cadence."""
 
 ROWS = 1_000_000
-"""Rows of a history at most, where they are due by wallclock."""
+"""Largest number of rows of a history, if they are due by wallclock."""
 
 WIDEST = 10_000
-"""Numbers in a user's column at most."""
+"""Largest number of numbers in a user's column."""
 
 MOST_BYTES = 4 << 30
-"""Of the parameters that a history keeps."""
+"""Largest number of bytes of the parameters in a history."""
 
 COLUMNS = (
     "wallclock", "update", "gradients", "epoch", "train_loss", "test_loss", "test_error", "mean_staleness",
@@ -37,31 +37,33 @@ COLUMNS = (
 
 @spec
 class Record:
-    """What a history holds; at most one cadence (default: 50 rows, evenly spaced in the budget's unit).
+    """The spec of a history.
+
+    At most one cadence may be given (default: 50 rows, evenly spaced in the budget's unit). The cadence changes
+    neither the trace nor the parameters.
 
     Args:
-        updates: updates between two rows.
-        gradients: used mini-batch gradients between two rows.
-        wallclock: simulated seconds between two rows, at most a million rows: the value at time t is that of
-            the last update with time <= t, up to rounding (see :class:`~stalegrad.simulator.Budget`).
-        gap: record the gap of every message (RMSE over parameters between what the server holds when it
-            applies a message and what the message was computed at).
-        per_gradient: record of every message its gap, the L2 norm of its gradient and its effective step,
-            as a table of their own.
-        params: keep the server's parameters, and the point that it sends to workers, at every row, up to 4 GiB in
-            all (see :class:`~stalegrad.simulator.replays.run.Replay`); with ``updates = 1``, after every update.
-        train_examples: take the training loss over this number of examples, evenly spaced, and not over all: to
-            evaluate a large network on all training examples takes as long as a third of an epoch.
-        worker_losses: record the training loss of every worker's shard, f_i, in columns ``worker_loss[0]``,
-            ``worker_loss[1]``, ...: the mean over those of its examples over which the training loss is taken, NaN
-            if there are none. The problem must have a partition, or ``sampling="sharded"``.
-        fn: ``fn(params) -> {"name": value}``, further columns of your own, under names that the history does not
-            have yet: a scalar, or an array of up to 10,000 numbers, which becomes the columns ``name[0]``,
-            ``name[1]``, ... (``name[0,0]``, ... of a matrix). Or the name of such a function,
-            ``"module:function"``, which is imported when the first row is written. What it returns is checked at
-            the first row, of version 0, before any update is made.
-
-    The cadence changes neither the trace nor the parameters.
+        updates: cadence: updates between two rows.
+        gradients: cadence: used mini-batch gradients between two rows.
+        wallclock: cadence: simulated seconds between two rows, at most a million rows. The value at time t is that
+            of the last update with time <= t, up to rounding (see :class:`~stalegrad.simulator.Budget`).
+        gap: whether to record the gap of every message: the RMSE over parameters between the server's parameters
+            when it applies the message and those at which the message was computed.
+        per_gradient: whether to record the gap, the L2 norm of the gradient and the effective step of every
+            message, in a separate table.
+        params: whether to keep the server's parameters, and the point that it sends to workers, at every row, up
+            to 4 GiB in all (see :class:`~stalegrad.simulator.replays.run.Replay`); with ``updates = 1``, after
+            every update.
+        train_examples: number of examples, evenly spaced, over which the training loss is computed; default: all.
+            An evaluation of a large network on all training examples takes as long as a third of an epoch.
+        worker_losses: whether to record the training loss of every worker's shard, f_i, in columns
+            ``worker_loss[0]``, ``worker_loss[1]``, ...: the mean over the shard's examples among those of the
+            training loss, NaN if there are none. The problem must have a partition, or ``sampling="sharded"``.
+        fn: function ``fn(params) -> {"name": value}`` for the user's columns, with names that the history does not
+            have yet. A value is a scalar, or an array of up to 10,000 numbers, which becomes the columns
+            ``name[0]``, ``name[1]``, ... (``name[0,0]``, ... for a matrix). Or the name of such a function,
+            ``"module:function"``, which is imported when the first row is written. Its result is checked at the
+            first row, of version 0, before any update is made.
     """
 
     updates: PositiveInt | None = None
@@ -88,8 +90,8 @@ class Record:
         """Return a user's columns for these parameters.
 
         Raises:
-            ValueError: if the function returns anything but a mapping of names, which are not those of other
-                columns, to real scalars; it names the column.
+            ValueError: if the function returns anything but a mapping of new names to real scalars or arrays; it
+                names the column.
         """
         if self.fn is None:
             return {}
@@ -103,7 +105,7 @@ class Record:
         return {name: each for column, value in returned.items() for name, each in _columns(column, value).items()}
 
     def check_kept(self, rows: int, size: int) -> None:
-        """Raise ValueError if parameters of so many bytes are to be kept too often."""
+        """Raise ValueError if parameters of ``size`` bytes in ``rows`` rows exceed :data:`MOST_BYTES`."""
         if self.params and 2 * size * rows > MOST_BYTES:
             raise ValueError(
                 f"params of record keeps twice {size} bytes in {rows} rows, more than {MOST_BYTES >> 30} GiB: "
@@ -112,21 +114,21 @@ class Record:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """What is measured of every message (see :func:`~stalegrad.simulator.replays.step.measure`)."""
+        """The names of the measures of every message (see :func:`~stalegrad.simulator.replays.step.measure`)."""
         if self.per_gradient:
             return ("gap", "gradient_norm", "message_norm")
         return ("gap",) if self.gap else ()
 
 
 class Points(NamedTuple):
-    """Rows of a history: ``wallclock[i]`` in seconds, when ``update[i]`` updates have been made."""
+    """The rows of a history: at ``wallclock[i]`` seconds, ``update[i]`` updates have been made."""
 
     wallclock: Floats
     update: npt.NDArray[np.int64]
 
 
 def cadence_of(record: Record, budget: Budget) -> Record:
-    """Return the record with a cadence: its own, or one that gives 50 rows."""
+    """Return a record with a cadence: the given one, or one with 50 rows."""
     if record.updates or record.gradients or record.wallclock:
         return record
     if budget.wallclock:
@@ -138,10 +140,10 @@ def cadence_of(record: Record, budget: Budget) -> Record:
 
 
 def points(record: Record, budget: Budget, lowered: LoweredTrace, end: float, *, final: bool = True) -> Points:
-    """Return when rows are due: at the start, at the cadence, and (if this is all) at the end.
+    """Return the rows that are due: at the start, at the cadence, and with ``final`` at the end.
 
     Raises:
-        ValueError: if the wallclock cadence asks for more than :data:`ROWS` rows.
+        ValueError: if the wallclock cadence gives more than :data:`ROWS` rows.
     """
     cadence = cadence_of(record, budget)
     times = np.concatenate([[0.0], lowered.time])
@@ -171,7 +173,7 @@ def points(record: Record, budget: Budget, lowered: LoweredTrace, end: float, *,
 
 
 def _columns(name: object, value: object) -> dict[str, float]:
-    """Return a column of a user as columns of numbers."""
+    """Return a user's column as columns of numbers."""
     if not isinstance(name, str):
         raise ValueError(f"fn of record returned the column {name!r:.60}: names of columns are strings")
     if name in COLUMNS:

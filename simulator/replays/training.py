@@ -1,4 +1,4 @@
-"""What is trained and how, whatever the trace; from it and a trace follows the plan of a replay."""
+"""The training of a replay, independent of the trace; a training and a trace give a plan."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from stalegrad.simulator.timing.budget import Budget
 
 
 class Snapshot(NamedTuple):
-    """Where a run stands: the server's parameters, and running statistics."""
+    """The current state of a run: the server's parameters, and running statistics."""
 
     params: Params
     stats: Stats
 
 
 class Structure:
-    """A method whose numbers do not matter: equal for methods that compile to the same code."""
+    """A method without its numbers: equal for methods that compile to the same code."""
 
     def __init__(self, method: Method, workers: int) -> None:
         self.method, self.workers = method, workers
@@ -48,7 +48,7 @@ class Structure:
 
 
 class Signature:
-    """Shapes and types of a pytree, hashable."""
+    """The shapes and types of a pytree; it is hashable."""
 
     def __init__(self, tree: PyTree) -> None:
         self.tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
@@ -69,28 +69,28 @@ def asks_for_loss(structure: Structure, signature: Signature) -> bool:
     """Return whether the optimizer of a method uses the loss, for parameters of these shapes.
 
     Raises:
-        ValueError: as :func:`~stalegrad.policies.optimizers.needs_loss`.
+        ValueError: as for :func:`~stalegrad.policies.optimizers.needs_loss`.
     """
     rule = structure.method.rule(structure.workers)
     return needs_loss(build_optimizer(rule.optimizer), signature.tree)
 
 
 class Training:
-    """What is trained and how, whatever the trace. It never changes.
+    """The training of a replay, independent of the trace. It is immutable.
 
     Args:
-        problem: what is trained.
-        method: for its rule and learning rate.
-        workers: their number.
-        record: what the history holds.
-        budget: when the run ends.
-        seed: of initial parameters, mini-batches and the keys given to the loss.
-        given: initial parameters and mini-batches, if an author chooses them.
+        problem: problem to train.
+        method: method with its rule and learning rate.
+        workers: number of workers.
+        record: spec of the history.
+        budget: budget of the run.
+        seed: seed of initial parameters, mini-batches and the keys passed to the loss.
+        given: initial parameters and mini-batches, if a user gives them.
 
     Attributes:
-        objective: the problem's functions and data.
-        rule: the method's.
-        loss_key: from which the key of every mini-batch is folded.
+        objective: functions and data of the problem.
+        rule: rule of the method.
+        loss_key: key into which the number of a mini-batch is folded.
 
     Raises:
         ValueError: if problem, method and number of workers do not go together.
@@ -116,13 +116,13 @@ class Training:
         if self.rule.table is not None and problem.partition is None and given.batches is None:
             warnings.warn(
                 f"method {method.name!r} keeps a table with a row per worker, for workers whose data differ; here "
-                "all draw from the same data: give the problem a partition",
+                "all workers draw from the same data: give the problem a partition",
                 stacklevel=2,
             )
 
     @functools.cached_property
     def initial(self) -> Snapshot:
-        """Version 0, and running statistics at the start; copied, because their buffers will be donated."""
+        """The parameters of version 0 and the initial statistics; copied, because their buffers are donated."""
         init, stats, given = self.objective.init, self.objective.stats, self.given
         if given.params is None:
             params = jax.tree.map(jnp.array, init(self.init_key))
@@ -134,11 +134,11 @@ class Training:
 
     @functools.cached_property
     def loss_needed(self) -> bool:
-        """Whether the method's optimizer asks for the loss."""
+        """Whether the method's optimizer uses the loss."""
         return asks_for_loss(Structure(self.method, self.workers), Signature(self.initial.params))
 
     def layout(self, lowered: LoweredTrace) -> Layout:
-        """Return what to specialise the compiled code for, if this is the whole trace."""
+        """Return the facts for which the code is specialised, if this is the whole trace."""
         return Layout(
             messages=lowered.messages_per_update,
             steps=lowered.steps,
@@ -155,12 +155,12 @@ class Training:
         """Return the plan of a trace.
 
         Args:
-            lowered: the trace (so far).
-            end: simulated seconds that it reaches to.
-            final: whether it is the whole of the run.
+            lowered: lowered trace (so far).
+            end: end of the trace, in simulated seconds.
+            final: whether it is the trace of the whole run.
 
         Raises:
-            ValueError: if the rule cannot work with such a trace, or too many rows would be due.
+            ValueError: if the rule cannot work with the trace, or too many rows would be due.
         """
         check_rule(self.method.name, self.rule, lowered)
         examples, size = self.objective.examples, self.problem.batch_size
@@ -183,7 +183,7 @@ class Training:
 
 
 def check(problem: Problem, method: Method, workers: int) -> None:
-    """Load the problem's data; raise ValueError if it does not go together with the rest."""
+    """Load the problem's data; raise ValueError if problem, method and workers do not go together."""
     examples = problem.objective().examples
     if not examples and method.learning_rate.needs_epochs:
         raise ValueError(

@@ -470,6 +470,6 @@ def test_a_rule_with_state_per_worker_refuses_a_trace_with_larger_updates():
 def test_a_point_sent_to_one_worker_may_not_be_read_by_another():
     late = Cluster(3, compute=Gamma(1.0, 0.3), join=[0.0, 0.0, 4.0])
     trace = simulate(late, Async(), updates=30)
-    with pytest.raises(ValueError, match="'multi-asgd' sends each worker a point of its own"):
+    with pytest.raises(ValueError, match="'multi-asgd' sends each worker its own point"):
         replay(trace, quadratic(), methods.multi_asgd())
     assert np.isfinite(run_on(trace, methods.multi_asgd(nesterov=False, learning_rate=0.01))).all()

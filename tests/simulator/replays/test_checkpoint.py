@@ -114,7 +114,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     how = {"record": Record(updates=25, fn=interrupt), "seed": 0}
     file = tmp_path / "state"
     keeper, before = Checkpoint(file, {}), signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="the same call goes on"), keeper.guarding():
+    with pytest.raises(KeyboardInterrupt, match="the same call continues"), keeper.guarding():
         replay(trace, PROBLEM, BASE.method, checkpoint=keeper, **how)
     assert file.exists()
     assert signal.getsignal(signal.SIGINT) is before
