@@ -70,7 +70,7 @@ class Cluster:
     512 times at one moment.
 
     Raises:
-        ValueError: naming the field, its value and what is allowed.
+        ValueError: for a value that is not allowed; it names the field, the value and what is allowed.
     """
 
     workers: PositiveInt | None = None

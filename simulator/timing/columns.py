@@ -170,7 +170,7 @@ def checked_spec(spec: object) -> Table:
     """Return the spec of a trace as tables, lists, strings, numbers, truth values and None, which JSON can hold.
 
     Raises:
-        TraceError: naming the key that is not a string, or whose value JSON cannot hold.
+        TraceError: for a key that is not a string, or a value that JSON cannot hold; it names the key.
     """
     if not isinstance(spec, Mapping):
         raise TraceError(f"spec of a trace = {_brief(spec)} is not allowed: give a mapping")

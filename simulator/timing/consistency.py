@@ -172,7 +172,7 @@ def _while_there(messages: Table, absences: Table, after: After, workers: int, e
     same = worker[order][1:] == worker[order][:-1]
     overlaps = np.zeros(len(worker), bool)
     overlaps[order[1:][same & (gone[order][:-1] | after(back[order][:-1], leave[order][1:]))]] = True
-    law(~overlaps, "a worker that is away does not leave again", "worker", "leave_time")
+    law(~overlaps, "a worker that is absent does not leave again", "worker", "leave_time")
 
     m = messages.columns
     lost = m["fate"] == Fate.LOST
@@ -187,7 +187,7 @@ def _while_there(messages: Table, absences: Table, after: After, workers: int, e
         following = (worker[order][at] == m["worker"]) & (keys[at] > wanted)
         finish = np.where(np.isnan(m["finish_time"]), end, m["finish_time"])
         there = ~following | ~after(finish, leave[order][at])
-        law(there, "a worker computes while it is there", "worker", "read_time", "finish_time")
+        law(there, "a worker computes only while it is present", "worker", "read_time", "finish_time")
         lost &= ~following
     law(~lost, "a message is lost only if its worker leaves after it", "worker", "read_time", "fate")
     sent = (m["fate"] == Fate.LOST) & ~np.isnan(m["receive_time"])

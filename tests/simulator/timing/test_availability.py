@@ -551,14 +551,14 @@ ABSENT = {"worker": [1], "leave_time": [0.5], "return_time": [0.7]}
 @pytest.mark.parametrize(
     ("changed", "law"),
     [
-        ({}, "a worker computes while it is there"),
+        ({}, "a worker computes only while it is present"),
         ({"worker": [2]}, "worker is at least 0 and below 2"),
         ({"leave_time": [2.0], "return_time": [1.95]}, "leave_time <= return_time"),
         ({"leave_time": [-1.0]}, "leave_time is finite and at least 0"),
         ({"leave_time": [9.0], "return_time": [math.nan]}, "leave_time is not after the end"),
         (
             {"worker": [1, 1], "leave_time": [1.95, 1.96], "return_time": [math.nan, math.nan]},
-            "a worker that is away does not leave again",
+            "a worker that is absent does not leave again",
         ),
     ],
 )
