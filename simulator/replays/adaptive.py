@@ -37,8 +37,8 @@ def simulate_and_replay(
 
     The loss is that of the version current at the tick; the new k (or number of local steps) holds from the next
     update on. The decisions are in ``trace.spec["decisions"]``: (time, loss, value). Arguments are those of
-    :func:`replay`; ``progress`` receives the number of updates made. A run that continues from a checkpoint takes
-    the earlier decisions from it.
+    :func:`replay`; ``progress`` receives the number of updates made since its last call. A run that continues from
+    a checkpoint takes the earlier decisions from it.
     """
     method = training.method
     controller = method.controller

@@ -104,8 +104,8 @@ def _by_message(
 ) -> Draw:
     """Return the draw in which all messages of the trace, in the order of reading, take the mini-batches in turn.
 
-    Each message takes the largest number of local steps of a message, used or not: its own number of steps is not
-    known when its work starts.
+    Each message takes as many mini-batches as the largest message has local steps, even if it uses fewer: its own
+    number of steps is not known when its work starts.
     """
     jobs = lowered.jobs
     size = jobs.steps * batch_size

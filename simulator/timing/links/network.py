@@ -67,7 +67,7 @@ class Network:
     sharing: Literal["fair", "fifo"] = "fair"
 
     def check_fields(self) -> None:
-        """Check every field and normalize it, so that equal networks have equal fields."""
+        """Check every field and normalise it, so that equal networks have equal fields."""
         if self.message_bytes is None:
             raise ValueError("message_bytes of network is missing: give a number of bytes, or 'model'")
         for name in SIZES:
