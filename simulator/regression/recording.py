@@ -204,9 +204,7 @@ class Recording:
             if missing := want.get(label, set()) - have.get(label, set()):
                 raise ValueError(f"{where} lacks seeds {sorted(missing)} of {label!r}: record it again")
             if unknown := have.get(label, set()) - want.get(label, set()):
-                raise ValueError(
-                    f"{where} has seeds {sorted(unknown)} of {label!r}, which are not in its spec"
-                )
+                raise ValueError(f"{where} has seeds {sorted(unknown)} of {label!r}, which are not in its spec")
         for label, seeds in have.items():
             if len(seeds) < 2:
                 raise ValueError(f"{where} has one seed of {label!r}: statistics need at least 2 (better {SEEDS})")

@@ -34,9 +34,7 @@ def methods_of(contestants: Mapping[str, Synchrony | Method], learning_rate: obj
         if isinstance(contestant, Synchrony):
             if contestant.name not in methods.REGISTRY:
                 known = unknown_name("method", contestant.name, methods.REGISTRY)
-                raise ValueError(
-                    f"{label} cannot be trained: {known} Give a method with this synchrony instead"
-                )
+                raise ValueError(f"{label} cannot be trained: {known} Give a method with this synchrony instead")
             settings = changed_fields(contestant) | {"learning_rate": learning_rate}
             contestant = methods.method(contestant.name, settings)
         if contestant.adaptive:

@@ -205,7 +205,10 @@ def broken(recording, change):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.update(format="stalegrad-baseline-0"), "not a baseline of format stalegrad-baseline-3: found"),
+        (
+            lambda t: t.update(format="stalegrad-baseline-0"),
+            "not a baseline of format stalegrad-baseline-3: found",
+        ),
         (lambda t: t.pop("format"), "found None"),
         (lambda t: t.pop("runs"), "damaged: KeyError 'runs'"),
         (lambda t: t.update(runs=[]), "holds 0 runs"),

@@ -91,9 +91,7 @@ def test_verify_catches_what_no_worker_can_do(measured, changed, law):
 
 def test_verify_catches_an_end_before_the_last_update(measured):
     end = {"worker": [0, 1, 2], "read_time": [0.0, 0.0, 0.4], "read_version": [0, 0, 0], "end": 0.5}
-    with pytest.raises(
-        TraceError, match="row 0 of the updates table breaks a law: time is not after the end, "
-    ):
+    with pytest.raises(TraceError, match="row 0 of the updates table breaks a law: time is not after the end, "):
         measured(**end).verify()
     with pytest.raises(
         TraceError, match=r"row 2 of the messages table breaks a law: read_time is not after the end"
