@@ -250,7 +250,7 @@ WRONG = {
     "fractional k": (lambda: KBatchAsync(1.5), ["k of k-batch-async", "1.5", "integer"]),
     "no local steps": (lambda: Async(local_steps=0), ["local_steps", "0"]),
     "one never joins": (two(join=[0.0, math.inf]), ["join", "worker 1", "never joins", "inf"]),
-    "all absent": (two(join=[math.inf, math.inf]), ["join", "all workers are absent", "at least one"]),
+    "all absent": (two(join=[math.inf, math.inf]), ["join", "all workers are always absent", "at least one"]),
     "join nan": (two(join=[0.0, NAN]), ["join", "worker 1", "nan"]),
     "join negative": (two(join=[-1.0, 0.0]), ["join", "worker 0", "-1.0"]),
     "join delay inf": (two(join=math.inf), ["join", "inf"]),

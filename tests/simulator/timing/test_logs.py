@@ -243,7 +243,7 @@ def test_wrong_intervals_are_refused_by_row(changed, says):
 
 def test_rounded_intervals_may_overlap_by_twice_the_resolution():
     log = SPANS[["worker", "start", "end"]].assign(start=[0.0, 0.998, 0.25, 1.0])
-    assert "if times are rounded, a resolution" in refusal(read_intervals, log)
+    assert "or a resolution if times are rounded" in refusal(read_intervals, log)
     assert read_intervals(log, resolution=0.001)["idle"].tolist()[1] == 0.0
 
 

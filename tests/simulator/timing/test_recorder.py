@@ -172,7 +172,7 @@ def test_what_is_never_applied_is_discarded():
         (lambda r, a, b: r.apply([b], at=100.5), r"at = 100\.5 s is not allowed: the last update was at 101\.0 s"),
         (
             lambda r, a, b: (r.read(1), r.receive(b)),
-            "token 1 was given up when its worker 1 read again: give workers",
+            "token 1 was given up when its worker 1 read again: give different names to workers",
         ),
     ],
 )

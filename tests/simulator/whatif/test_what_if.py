@@ -208,7 +208,7 @@ def test_without_a_problem_it_is_an_upper_bound_and_no_advice():
     words = " ".join(what_if(log_of(random_times())).words)
     for phrase in (
         "upper bound",
-        "no advice",
+        "not advice",
         "parameter server",
         "computing alone",
         "all-reduce is the row sync",
