@@ -1,4 +1,4 @@
-"""Evaluation of a version: its losses and errors, worked out while the next updates are made."""
+"""Evaluation of a version: its losses and errors, computed while the next updates are made."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from stalegrad.simulator.replays.record import Record
 from stalegrad.simulator.replays.training import Snapshot, Training
 
 SAMPLE, BLOCK = 2_048, 256
-"""Of a stream: how many training examples are evaluated, and how many at once."""
+"""Numbers of training examples of a stream: those evaluated, and those evaluated at once."""
 
 Values = dict[str, float]
-"""Losses and error of a version, and the record's own columns."""
+"""Losses and error of a version, and the user's columns."""
 
 Evaluation = Callable[[], Values]
-"""Returns the values of a version when they are known."""
+"""Function that waits for the values of a version and returns them."""
 
 
 @contextmanager
 def background(training: Training) -> Iterator[Callable[[Snapshot], Evaluation]]:
-    """Give a function that begins to evaluate a version, while the caller goes on with the run.
+    """Yield a function that starts to evaluate a version while the caller continues with the run.
 
-    A thread evaluates, because on CPU JAX executes the computations that one thread starts one after another. The
-    caller evaluates at once where a thread might compute something else: settings of JAX can hold for one thread
-    (``with jax.enable_x64(True)``), and a record's own function may rely on its thread.
+    The evaluation is in another thread, because on CPU JAX executes the computations of one thread one after
+    another. If a thread might compute other values, the function evaluates at once: settings of JAX can hold for
+    one thread (``with jax.enable_x64(True)``), and a user's function may depend on its thread.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="stalegrad-evaluation") as pool:
         if training.record.fn is None and pool.submit(_settings).result() == _settings():
@@ -56,16 +56,16 @@ def _settings() -> Table:
 
 
 def evaluate(objective: Objective, snapshot: Snapshot, record: Record) -> dict[str, float]:
-    """Return training loss, test loss and test error (NaN where there is none), and the record's own columns."""
+    """Return training loss, test loss and test error (NaN if undefined), and the user's columns."""
     train = _measured(objective.evaluate, snapshot, objective.train, _at_most(objective, record))
     return values_of(train, _test(objective, snapshot), snapshot.params, record)
 
 
 def evaluate_training(training: Training, snapshot: Snapshot) -> dict[str, float]:
-    """Return what :func:`evaluate` returns, and the loss of each worker if the record asks for it.
+    """Return the values of :func:`evaluate`, and the loss of each worker if the record requests it.
 
     Raises:
-        ValueError: if it does, and the workers have no shards of their own.
+        ValueError: if the record requests it and the workers have no shards.
     """
     objective, record, problem = training.objective, training.record, training.problem
     if not record.worker_losses:
@@ -89,7 +89,7 @@ def evaluate_training(training: Training, snapshot: Snapshot) -> dict[str, float
 
 
 def _at_most(objective: Objective, record: Record) -> int | None:
-    """Return over how many examples the training loss is taken at most; None: all."""
+    """Return the largest number of examples over which the training loss is computed; None: all."""
     return record.train_examples or (SAMPLE if isinstance(objective.train, Stream) else None)
 
 
@@ -98,7 +98,7 @@ def _test(objective: Objective, snapshot: Snapshot) -> Mapping[str, Scalar]:
 
 
 def _loss_of(objective: Objective, snapshot: Snapshot, shard: Ints) -> float:
-    """Return the loss of some training examples, NaN of none."""
+    """Return the loss of some training examples, NaN if there are none."""
     if not len(shard):
         return math.nan
     return float(_measured(objective.evaluate, snapshot, part_of(objective.train, shard))["loss"])
@@ -143,7 +143,7 @@ def sample(data: Data, at_most: int | None) -> Data:
 def values_of(
     train: Mapping[str, Scalar], test: Mapping[str, Scalar], params: Params, record: Record
 ) -> dict[str, float]:
-    """Return metrics of the training and of the test data as columns of the history, and the record's own."""
+    """Return metrics of the training and test data as columns of the history, and the user's columns."""
     return {
         "train_loss": float(train["loss"]),
         "test_loss": float(test.get("loss", math.nan)),
