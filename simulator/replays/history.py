@@ -1,4 +1,4 @@
-"""The history of a run: its rows, and what is known of every message."""
+"""The history of a run: its rows, and the measures of every message."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Look = Callable[[], dict[str, Params]]
 
 
 class Measures(NamedTuple):
-    """What has been measured of messages: the first ``rows`` rows of ``values``, one for each.
+    """Measures of messages: the first ``rows`` rows of ``values``, one row per message.
 
-    It may be on a device, and not be computed yet: nobody waits for it before a row of the history is due, so that
-    the host prepares what comes next meanwhile.
+    They may be on a device and not computed yet. They are fetched when a row of the history is due, so that the
+    host prepares the next chunk meanwhile.
     """
 
     values: Array
@@ -42,11 +42,11 @@ class History:
     """Rows, written as updates are made.
 
     Attributes:
-        rows: those written so far.
+        rows: rows written so far.
         done: updates made.
         current: the evaluation of the version at which the run stands; None until it is begun.
         diverged_at: wallclock of the first row whose loss is not finite, or None.
-        kept: what the record keeps of versions: updates made, and what a ``Look`` returns.
+        kept: versions that the record keeps: updates made, and what a ``Look`` returned.
     """
 
     def __init__(self, training: Training) -> None:
@@ -62,7 +62,7 @@ class History:
         self.current: Evaluation | None = lambda: values
 
     def note(self, measured: Measures | None, update: int) -> None:
-        """Take notice that all updates before this one have been made, and of what was measured of them."""
+        """Note that all updates before this one have been made, and the measures of their messages."""
         if measured is not None:
             self.recent.append(measured)
         self.done, self.current = update, None
@@ -76,7 +76,7 @@ class History:
         """Begin to evaluate the current version if rows of it are due, and keep it if the record asks for that.
 
         Args:
-            plan: what is done.
+            plan: the plan of the run.
             begin: begins to evaluate the current version.
             look: returns that version.
         """
@@ -124,7 +124,7 @@ class History:
         return {**row, **values}
 
     def gradients(self, plan: Plan) -> pd.DataFrame | None:
-        """Return the record of every message, in the order of gradient ids; None unless it was asked for."""
+        """Return the table of messages, in the order of gradient ids; None unless the record asks for it."""
         if not self.record.per_gradient:
             return None
         lowered = plan.lowered
@@ -151,21 +151,21 @@ class History:
 
     @property
     def snapshots(self) -> dict[str, PyTree] | None:
-        """What is kept of versions, stacked; None unless the record asks for it."""
+        """The kept versions, stacked; None unless the record asks for them."""
         if not self.record.params:
             return None
         updates, versions = zip(*self.kept, strict=True)
         return {"update": np.array(updates), **jax.tree.map(lambda *leaves: np.stack(leaves), *versions)}
 
     def state(self) -> tuple[Table, list[np.ndarray]]:
-        """Return what a checkpoint keeps: texts and numbers, and arrays."""
+        """Return the state that a checkpoint keeps: texts and numbers, and arrays."""
         about = {"done": self.done, "shown": self.shown, "rows": self.rows, "kept": [u for u, _ in self.kept]}
         recent = [measures.on_host() for measures in self.recent]
         measured = [np.concatenate(parts) if parts else np.empty(0) for parts in (self.measured, recent)]
         return about, [*measured, *(leaf for _, version in self.kept for leaf in jax.tree.leaves(version))]
 
     def restore(self, about: Table, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Go on from what :meth:`state` has returned; return those arrays that are somebody else's."""
+        """Continue from what :meth:`state` has returned; return the other arrays."""
         self.done, self.shown, self.rows, self.current = about["done"], about["shown"], about["rows"], None
         measured, recent, *arrays = arrays
         self.measured = [measured] if len(measured) else []
@@ -178,7 +178,7 @@ class History:
 
 
 def as_types(stored: Sequence[np.ndarray], like: Sequence[Array]) -> list[np.ndarray]:
-    """Return stored arrays in the types of others: NumPy lacks some of JAX's, and stores them as bytes."""
+    """Return stored arrays in the types of others: NumPy lacks some types of JAX and stores them as bytes."""
     pairs = zip(stored, like, strict=True)
     return [leaf.view(to.dtype) if leaf.dtype.kind == "V" else leaf for leaf, to in pairs]
 

@@ -36,21 +36,21 @@ from stalegrad.simulator.timing.trace import Trace
 
 
 class Replay(NamedTuple):
-    """What a replay gives.
+    """The result of a replay.
 
     Attributes:
         history: one row per recorded point, see :func:`replay`.
         params: the server's parameters at the end.
         diverged_at: wallclock of the first recorded point whose loss is not finite, or None.
-        execution: how it was executed: ``scan``, ``windows``, ``loop`` or ``N lanes``.
+        execution: execution strategy: ``scan``, ``windows``, ``loop`` or ``N lanes``.
         gradients: if the record asks for it, one row per used message, in the order of gradient ids: ``worker``,
             ``update``, ``wallclock`` (of the update), ``staleness``, ``gap``, ``gradient_norm`` (L2; of
             the displacement, where workers send one), ``learning_rate`` and ``effective_step``: the learning rate
             times the factor by which correction and weight have changed the norm.
         stats: the running statistics of batch norm at the end; no leaves where there is none.
         snapshots: if the record asks for them, ``update`` (how many were made), ``params`` (the server's
-            parameters then) and ``sent`` (the point that workers are sent), with one entry along the first axis of
-            every array for each version that has a row; else None.
+            parameters then) and ``sent`` (the point that workers are sent); the first axis of every array has one
+            entry for each version that has a row. Else None.
     """
 
     history: pd.DataFrame
@@ -79,18 +79,18 @@ def replay(
     """Replay a trace, simulated or measured, on a problem with a method's rule.
 
     Args:
-        trace: when each gradient was read and used.
+        trace: times at which each gradient was read and used.
         problem: what is trained.
-        method: for its rule and learning rate; its synchrony has already shaped the trace (and so have
-            the decisions of its controller, if it has one).
+        method: gives the rule and the learning rate; its synchrony (and its controller, if it has one) has already
+            shaped the trace.
         record: what the history holds.
-        seed: of initial parameters, mini-batches and the keys given to the loss.
+        seed: seed of the initial parameters, the mini-batches and the keys given to the loss.
         execution: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.
-        progress: told about updates as they are made.
-        checkpoint: where the state is kept now and then; the replay goes on from what it holds.
+        progress: receives the number of updates made since its last call.
+        checkpoint: where the state is saved at intervals; the replay continues from the state that it holds.
         params: parameters to start at, instead of those that the problem and the seed give: a pytree of the same
             structure, shapes and types, or the ``params`` of a stored result.
-        stats: of networks with batch norm, running statistics to start at.
+        stats: running statistics to start at, of networks with batch norm.
         batches: the examples of every mini-batch, instead of those that the problem's sampling and the seed give:
             indices (used messages, local steps, batch size) as :func:`mini_batches` returns them.
 
@@ -132,9 +132,9 @@ def replay_on(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Replay:
-    """Replay a trace on a training, which stands for problem, method, record and seed; else as :func:`replay`.
+    """Replay a trace on a training, which holds problem, method, record and seed; otherwise as :func:`replay`.
 
-    Its history may have been begun: its start is evaluated then.
+    A given history has evaluated the start already.
     """
     lowered = lower(trace.verify())
     plan = training.plan(lowered, trace.end)
@@ -150,9 +150,9 @@ def mini_batches(trace: Trace, problem: Problem, *, seed: int = 0) -> npt.NDArra
     """Return which examples the messages of a replay are computed from.
 
     Args:
-        trace: that of the replay.
+        trace: the trace of the replay.
         problem: what is trained; it must have data.
-        seed: of the replay, as given to :func:`replay` or in the experiment.
+        seed: seed of the replay, as given to :func:`replay` or in the experiment.
 
     Returns:
         Indices of training examples, (used messages, local steps, batch size), messages in the order of gradient
@@ -204,7 +204,7 @@ def follow(plan: Plan, executor: Executor, history: History, watch: Watch) -> Sn
 
 
 class Request(NamedTuple):
-    """What :func:`replay` takes."""
+    """Arguments of :func:`replay`."""
 
     trace: Trace
     problem: Problem
@@ -217,12 +217,12 @@ def replay_together(requests: Sequence[Request], lanes: int) -> list[Replay]:
     """Replay several traces, those that share their compiled code ``lanes`` at a time by ``vmap``.
 
     The devices of this process share the work.
-    Numbers are those of :func:`replay` up to rounding; they depend on ``lanes``, but on nobody else's run.
-    A run whose updates differ in their number of messages is played alone, and so is one that records the losses
+    Numbers are those of :func:`replay` up to rounding; they depend on ``lanes``, but not on the other runs.
+    A run whose updates differ in their number of messages is replayed alone, and so is one that records the losses
     of the workers.
 
     Raises:
-        ValueError: as :func:`replay`, before anything is played.
+        ValueError: as :func:`replay`, before anything is replayed.
     """
     for request in requests:
         request.trace.verify()
@@ -244,7 +244,7 @@ def replay_together(requests: Sequence[Request], lanes: int) -> list[Replay]:
 
 
 def result_of(plan: Plan, history: History, snapshot: Snapshot, execution: str) -> Replay:
-    """Return what a replay gives, when it is over."""
+    """Return the result of a replay that has ended."""
     params, stats = snapshot
     rows, gradients = pd.DataFrame(history.rows), history.gradients(plan)
     return Replay(rows, params, history.diverged_at, execution, gradients, stats, history.snapshots)

@@ -29,7 +29,7 @@ CHUNK = 4_096
 """Messages in one compiled call at most; its length never changes a result."""
 
 Ahead: TypeAlias = tuple[Params, Own]
-"""Fetched for the next message: what its worker has read, and its own state."""
+"""The version that the next message's worker has read, and the worker's own state, fetched in advance."""
 
 Measured: TypeAlias = jax.Array | None
 """A row of measures per message of a chunk; None if nothing is measured."""
@@ -38,11 +38,11 @@ Carry: TypeAlias = tuple[State, Ahead, Measured]
 
 
 LARGE = 1 << 14
-"""Numbers of a matrix from which on it is read where it is used, and not fetched ahead."""
+"""Size from which a matrix is read where it is used, and not fetched in advance."""
 
 
 class Chunk(NamedTuple):
-    """A stretch of the lowered trace, padded to a compiled length. ``windows`` says where each window starts and
+    """A part of the lowered trace, padded to a compiled length. ``windows`` says where each window starts and
     the last one ends, if there are any; ``first`` has one entry per update and one more, ``write_slot``,
     ``learning_rate`` and ``oldest`` one per update, the others one per message."""
 
@@ -174,13 +174,13 @@ def run_chunk(program: Program) -> Callable[..., tuple[State, Measured]]:
 
 
 class _Body(NamedTuple):
-    """The bodies of the loop over a chunk's updates, and what they are made of.
+    """The bodies of the loop over a chunk's updates.
 
     Attributes:
         step: the arithmetic.
-        layout: what it is specialised for.
+        layout: what the code is specialised for.
         train: the data.
-        keys: of the mini-batches of every message of the chunk, (messages, steps).
+        keys: keys of the mini-batches of every message of the chunk, (messages, steps).
         chunk: the updates.
     """
 
@@ -191,7 +191,7 @@ class _Body(NamedTuple):
     chunk: Chunk
 
     def inputs_of(self, m: jax.Array) -> Inputs:
-        """Return what message m (or what several) is computed from."""
+        """Return the inputs of message m (or of several messages)."""
         c = self.chunk
         indices, steps, returned = (None if each is None else each[m] for each in (c.indices, c.steps, c.returned))
         who = c.worker[m], c.update[m], c.staleness[m]
@@ -200,15 +200,15 @@ class _Body(NamedTuple):
     def fetch(self, m: Scalar, state: State) -> Ahead:
         """Return the start of message m: the version that it has read, and its worker's own state.
 
-        It is fetched ahead, after all that comes before it is written: to read and to write a stack in one
-        step could otherwise need a copy of all of it. What is not (None) is read by :meth:`read`.
+        It is fetched in advance, after everything before it is written: to read and to write a stack in one step
+        could otherwise need a copy of all of it. Arrays that are not (None) are read by :meth:`read`.
         """
         m = jnp.minimum(m, len(self.chunk.worker) - 1)
         read = state.params if self.layout.fresh else gather(state.slots, self.chunk.read_slot[m], self.ahead)
         return read, at_worker(state.own, self.chunk.worker[m])
 
     def ahead(self, stack: jax.Array) -> bool:
-        """Return whether an array of a version is fetched ahead.
+        """Return whether an array of a version is fetched in advance.
 
         Large matrices are not: to carry them from step to step takes longer than to read them where they are used,
         and XLA then copies nothing (tests/simulator/replays/test_memory_traffic.py).
@@ -217,7 +217,7 @@ class _Body(NamedTuple):
         return self.step.rule.work is not None or stack.ndim < 3 or size < LARGE
 
     def read(self, m: jax.Array, ahead: Params, state: State) -> Params:
-        """Return the version that message m has read, of which a part may have been fetched ahead."""
+        """Return the version that message m has read; a part of it may have been fetched in advance."""
         if self.layout.fresh:
             return ahead
         late = gather(state.slots, self.chunk.read_slot[m], lambda stack: not self.ahead(stack))
@@ -226,7 +226,7 @@ class _Body(NamedTuple):
     def message(
         self, m: jax.Array, ahead: Ahead, state: State, rate: jax.Array, measured: Measured
     ) -> tuple[Sent, State, Measured]:
-        """Compute message m; return it, and the state in which it leaves workers and what is kept."""
+        """Compute message m; return it, and the state after it."""
         read, own = self.read(m, ahead[0], state), ahead[1]
         sent, own, kept, measures = self.step.message(
             state.params, read, own, state.kept, state.optimizer, self.inputs_of(m), rate, self.train
@@ -269,7 +269,7 @@ class _Body(NamedTuple):
         return state, self.fetch(start + count, state), measured
 
     def window(self, w: jax.Array, carry: tuple[State, Measured]) -> tuple[State, Measured]:
-        """Make updates of one message each, all of which read what is known when the first is made."""
+        """Make updates of one message each, whose read versions are all known when the first is made."""
         chunk = self.chunk
         assert chunk.windows is not None
         start, end = chunk.windows[w], chunk.windows[w + 1]
@@ -298,7 +298,7 @@ def _noted(measured: Measured, measures: jax.Array | None, m: jax.Array) -> Meas
 
 
 def gather(slots: Params, slot: Scalar, wanted: Callable[[jax.Array], bool] = lambda stack: True) -> Params:
-    """Return the content of a slot; None in the place of arrays that are not wanted."""
+    """Return the content of a slot, with None for arrays that are not wanted."""
     return jax.tree.map(
         lambda stack: lax.dynamic_index_in_dim(stack, slot, keepdims=False) if wanted(stack) else None, slots
     )
@@ -310,7 +310,7 @@ def write(slots: Params, slot: Scalar, value: Params) -> Params:
 
 
 def compiled_length(updates: int) -> int:
-    """Round up to a power of 4: a chunk may be shorter than it was compiled for, so runs share the code."""
+    """Round up to a power of 4, so that runs share code: a chunk may be shorter than the compiled length."""
     return 1 << 2 * ((updates - 1).bit_length() + 1 >> 1)
 
 

@@ -1,6 +1,6 @@
-"""What one message and one update cost in arithmetic: pure functions on pytrees, specialised when built.
+"""The arithmetic of one message and one update: pure functions on pytrees, specialised when built.
 
-Two ways to execute them give the same numbers up to rounding: :mod:`scan` (one compiled loop for many updates)
+Two executions of them give the same numbers up to rounding: :mod:`scan` (one compiled loop for many updates)
 and :mod:`loop` (a compiled call per message).
 """
 
@@ -20,19 +20,19 @@ from stalegrad.policies.rules.parts.tables import Rows
 
 
 class Layout(NamedTuple):
-    """What the computation is specialised for (everything here is a constant of the compiled code).
+    """Constants of the compiled code, for which the computation is specialised.
 
     Attributes:
-        messages: messages that every update consumes, or None if that varies.
+        messages: messages that every update consumes, or None if their number varies.
         steps: local mini-batch gradients in a message, at most.
         fresh: every gradient is computed at the server's current parameters, so no slots are needed.
-        measures: what is measured of every message, of those in :func:`measure`.
+        measures: names of the measures of every message, see :func:`measure`.
         slots: versions that can be kept.
         most: the largest number of messages in an update.
-        window: how many messages, of one update each, are worked on at once.
+        window: messages, of one update each, that are computed at once.
         loss: whether messages carry the mean loss of their mini-batches, because the optimizer asks for it.
         varied: whether messages differ in their number of local steps.
-        returns: whether workers that keep something have left and returned.
+        returns: whether workers that keep their own state have left and returned.
     """
 
     messages: int | None
@@ -48,11 +48,11 @@ class Layout(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What one message is computed from: example indices (steps, batch), keys (steps,), and who sent it when.
+    """Inputs of one message: example indices (steps, batch), keys (steps,), worker and staleness.
 
-    ``update`` is the index of the update it goes into, ``weight`` the factor that its staleness has earned it,
-    ``steps`` the number of its local steps if that varies, ``returned`` whether it is its worker's first since
-    that has returned, if any has. Without data there are no indices, and an update needs no keys.
+    ``update`` is the index of the update that consumes the message, ``weight`` the message's staleness weight,
+    ``steps`` the number of its local steps if that varies, ``returned`` whether it is the worker's first message
+    after a return, if any worker has returned. Without data there are no indices, and an update needs no keys.
     """
 
     indices: jax.Array | None
@@ -66,14 +66,14 @@ class Inputs(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What a worker sends, or the sum of several: the message, and its mini-batches' loss if that is asked for."""
+    """A message or a sum of messages, and the loss of its mini-batches if the optimizer asks for it."""
 
     message: Params
     loss: jax.Array | None
 
 
 class Kept(NamedTuple):
-    """What one message leaves to the next: the correction's state, running statistics (of batch norm), a table."""
+    """State that one message passes to the next: of the correction, of batch norm, and the rule's table."""
 
     correction: OptimizerState
     stats: Stats
@@ -81,16 +81,16 @@ class Kept(NamedTuple):
 
 
 _Carried: TypeAlias = tuple[Params, Job, jax.Array | None, Stats]
-"""From one local step to the next: where the worker is, its job, the sum of the losses, the statistics."""
+"""State that one local step passes to the next: the point, the job, the sum of the losses, the statistics."""
 
 
 class Step:
-    """The arithmetic of a rule: of a message in two halves, of an update, and of their beginning.
+    """The arithmetic of a rule: its initial state, a message in two halves, and an update.
 
     Args:
         loss: ``loss(params, stats, batch, key) -> (scalar, stats)``.
-        rule: its hyper-parameters may be tracers.
-        layout: what to specialise for.
+        rule: the rule; its hyper-parameters may be tracers.
+        layout: constants of the compiled code.
         peak: the learning-rate schedule's peak.
         first_rate: the learning rate of the first update.
     """
@@ -124,16 +124,16 @@ class Step:
 
         Args:
             params: the server's parameters.
-            read: what the worker has been sent.
-            own: what its worker keeps between messages.
-            kept: what the message before has left.
-            optimizer_state: of the server's optimizer.
-            inputs: the message.
-            learning_rate: of the update that it goes into.
+            read: the point that the worker was sent.
+            own: the worker's own state.
+            kept: the state that the previous message has passed on.
+            optimizer_state: state of the server's optimizer.
+            inputs: the message's inputs.
+            learning_rate: learning rate of the update that consumes the message.
             train: the data.
 
         Returns:
-            What to add up, ``own`` and ``kept`` after it, and one number per measure of the layout, or None.
+            The message, ``own`` and ``kept`` after it, and one number per measure of the layout, or None.
         """
         start, stats = read, kept.stats
         if self.rule.work is None:
@@ -267,12 +267,12 @@ class Step:
 
         Args:
             params: the server's parameters.
-            state: of its optimizer.
-            kept: what the update's last message has left.
-            total: the sum of what was sent.
-            count: the number of messages in it; None: a single one, that of ``inputs``.
-            inputs: the update's first message, with the largest staleness of all.
-            learning_rate: of the update.
+            state: state of the server's optimizer.
+            kept: the state that the update's last message has passed on.
+            total: the sum of the messages.
+            count: the number of messages; None: one, that of ``inputs``.
+            inputs: inputs of the update's first message, with the largest staleness of all its messages.
+            learning_rate: learning rate of the update.
         """
         mean = total if count is None else jax.tree.map(lambda leaf: leaf / count, total)
         if self.rule.table is not None:
@@ -298,7 +298,7 @@ class Step:
     def point_to_send(
         self, params: Params, state: OptimizerState, learning_rate: jax.Array, worker: Scalar
     ) -> Params:
-        """Return what a worker is sent, given the server's parameters and its optimizer's state."""
+        """Return the point that a worker is sent, given the server's parameters and the state of its optimizer."""
         if self.rule.look_ahead is None:
             return params
         return like(self.rule.look_ahead(params, state, learning_rate, worker), params)
@@ -311,8 +311,8 @@ def _descend(point: Params, gradient: Params, learning_rate: jax.Array) -> Param
 def measure(measures: tuple[str, ...], params: Params, start: Params, raw: Params, sent: Params) -> jax.Array:
     """Return these measures of a message, as a vector.
 
-    ``gap``: from where it was computed to where it is applied, RMS over parameters; ``gradient_norm``: L2 norm of
-    what the worker computed; ``message_norm``: of what correction and weight have left of it.
+    ``gap``: RMS distance between the point at which the message was computed and the server's parameters;
+    ``gradient_norm``: L2 norm of what the worker computed; ``message_norm``: L2 norm after correction and weight.
     """
     functions = {
         "gap": lambda: distance_rms(params, start),

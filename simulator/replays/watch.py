@@ -1,4 +1,4 @@
-"""Who is told that updates have been made: the progress bar and the checkpoint."""
+"""Observers of a run in progress: the progress bar and the checkpoint."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from stalegrad.simulator.replays.executor import Executor
 from stalegrad.simulator.replays.history import History
 
 Progress = Callable[[int], object]
-"""Told, now and then, how many updates have been made since it was last told."""
+"""Callback that receives the number of updates made since its last call."""
 
 
 class Watch:
-    """Looks on while a run is executed.
+    """Reports progress and saves the state while a run is executed.
 
     Args:
-        progress: told about updates.
-        checkpoint: where the state is kept, now and then; the run goes on from what it holds.
-        decisions: those of a controller so far; they are part of the state.
+        progress: receives the number of updates made.
+        checkpoint: where the state is saved at intervals; the run continues from the state that it holds.
+        decisions: decisions of a controller so far; they are part of the state.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Watch:
         return [Adjustment(*made) for made in self.saved.about["decisions"]] if self.saved is not None else []
 
     def resume(self, executor: Executor, history: History) -> None:
-        """Go on from the state that the checkpoint holds, if any."""
+        """Continue from the state that the checkpoint holds, if any."""
         if self.saved is None:
             return
         executor.restore(history.restore(self.saved.about, self.saved.arrays))
@@ -46,7 +46,7 @@ class Watch:
             self.progress(history.done)
 
     def made(self, updates: int, executor: Executor, history: History) -> None:
-        """Take notice that so many updates have been made, and that the history knows."""
+        """Report updates that have been made and noted in the history; save the state if it is time."""
         if self.progress is not None:
             self.progress(updates)
         if self.checkpoint is not None and self.checkpoint.due:
