@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import jax
 import pytest
 
 import stalegrad as sg
@@ -25,7 +26,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 GUIDES = (
     "synchronies", "methods", "anatomy", "availability", "data", "delays", "links", "logs", "rollouts", "theory",
     "what-if", "index", "step-times", "own-model", "own-optimizer", "choosing-k", "gpu", "repeatable", "citing",
-    "concepts", "time", "randomness",
+    "concepts", "time", "randomness", "check-a-bound",
 )  # fmt: skip
 ELSEWHERE = {
     "gallery": "drawn by test_docs_site.py",
@@ -56,8 +57,11 @@ def carried_out(guide):
 @pytest.fixture(autouse=True)
 def no_traces_left(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    precision = jax.config.jax_enable_x64
     monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._entries))
     monkeypatch.setattr(SYNCHRONIES, "_entries", dict(SYNCHRONIES._entries))
+    yield
+    jax.config.update("jax_enable_x64", precision)
 
 
 @pytest.mark.parametrize("guide", GUIDES)

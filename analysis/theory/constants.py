@@ -43,8 +43,11 @@ def quadratic_constants(hessian: npt.ArrayLike, noise: float) -> Constants:
         ValueError: if the matrix is not symmetric and positive semi-definite, or the noise is negative.
     """
     matrix = np.asarray(hessian, float)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix, matrix.T):
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"hessian has shape {matrix.shape}: give a symmetric square matrix")
+    if not np.allclose(matrix, matrix.T):
+        largest = np.abs(matrix - matrix.T).max()
+        raise ValueError(f"hessian is not symmetric: it differs from its transpose by up to {largest:.3g}")
     values = np.linalg.eigvalsh(matrix)
     if values[0] < -1e-9 * abs(values[-1]) or values[-1] <= 0:
         raise ValueError(f"hessian has eigenvalues from {values[0]:g} to {values[-1]:g}: none may be negative")

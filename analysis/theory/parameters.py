@@ -17,7 +17,9 @@ from stalegrad.analysis.theory.checks import ConstantsLike, check_number, check_
 
 
 class Parameters(NamedTuple):
-    """Parameters with which a method reaches E||∇F||^2 <= epsilon.
+    """Parameters with which a method reaches E||∇F||^2 <= epsilon, on average over updates.
+
+    Thresholds, batches and updates are rounded up, except for the rounding error of quotients (relative 1e-12).
 
     Attributes:
         learning_rate: gamma, the learning rate of an update.
@@ -33,7 +35,9 @@ class Parameters(NamedTuple):
 
 
 class BirchParameters(NamedTuple):
-    """Step and number of gradients with which a method reaches E||∇F||^2 <= epsilon, given its tree distance.
+    """Step and number of gradients with which a method of some tree distance reaches E||∇F||^2 <= epsilon.
+
+    The target is that on average over gradients.
 
     Attributes:
         step: gamma, the step per gradient. The learning rate of an update by the mean of m messages is m gamma,

@@ -118,6 +118,7 @@ def test_p0_is_the_share_at_the_worst_place_of_an_update():
     ("call", "words"),
     [
         (lambda t: quadratic_constants([[1.0, 2.0]], 0.1), "symmetric square matrix"),
+        (lambda t: quadratic_constants([[1.0, 2.0], [0.5, 3.0]], 0.1), "not symmetric.* by up to 1.5"),
         (lambda t: quadratic_constants(np.diag([1.0, -1.0]), 0.1), "none may be negative"),
         (lambda t: quadratic_constants(np.eye(2), -0.1), "noise = -0.1 is not allowed"),
         (lambda t: ridge_constants(X, Y[:-1]), r"give \(n, d\) and \(n,\)"),
