@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stalegrad._core.protocols import SynchronyLike
+from stalegrad.analysis.theory.arguments import Compute, worker_count
 from stalegrad.analysis.theory.checks import check_constants, check_number
 from stalegrad.analysis.theory.constants import Constants
-from stalegrad.analysis.theory.runtime import Compute, expected_update_time, worker_count
+from stalegrad.analysis.theory.runtime import expected_update_time
 
 Floats = npt.NDArray[np.float64]
 Quantity = Literal["error", "gradient"]

@@ -90,15 +90,9 @@ def sweep(
     """
     runs = plan(base, axes, Sampling(mode, samples, sampling_seed))
     return execute(
-        runs,
-        store=store,
-        executor=executor,
-        observers=observers,
-        progress=progress,
-        fail_fast=fail_fast,
-        retry_failed=retry_failed,
-        lanes=lanes,
-    )
+        runs, store=store, executor=executor, observers=observers, progress=progress, fail_fast=fail_fast,
+        retry_failed=retry_failed, lanes=lanes,
+    )  # fmt: skip
 
 
 def execute(
@@ -149,14 +143,9 @@ class Job:
     """A sweep in progress: the runs that are done, that raised, and that are left."""
 
     def __init__(
-        self,
-        runs: Sequence[Run],
-        store: str | os.PathLike[str] | None,
-        observers: Sequence[Observer],
-        fail_fast: bool,
-        retry_failed: bool,
-        lanes: int,
-    ) -> None:
+        self, runs: Sequence[Run], store: str | os.PathLike[str] | None, observers: Sequence[Observer],
+        fail_fast: bool, retry_failed: bool, lanes: int,
+    ) -> None:  # fmt: skip
         self.runs, self.observers, self.fail_fast, self.retry_failed = runs, observers, fail_fast, retry_failed
         self.lanes = lanes
         self.keys = [self.key(run, stored=store is not None) for run in runs]
