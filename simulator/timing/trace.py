@@ -59,6 +59,11 @@ class Trace:
     Raises:
         TraceError: if a column or another argument has a wrong type or range; it names the argument. Whether the
             rows are consistent is checked by :meth:`verify`.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=4).summary()["mean_staleness"]
+        0.75
     """
 
     def __init__(
