@@ -82,6 +82,13 @@ def expected_update_time(synchrony: SynchronyLike, compute: Compute, workers: in
 
     References:
         Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Theorems 1 and 2, Lemmas 3 to 5.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import expected_update_time
+        >>> time = expected_update_time(sg.KSync(2), sg.Exponential(1.0), workers=4)
+        >>> round(time.value, 4), time.kind  # 1/4 + 1/3
+        (0.5833, 'exact')
     """
     delays, k = delays_and_k(synchrony, compute, workers)
     if synchrony.local_steps != 1:
@@ -99,6 +106,12 @@ def expected_speedup(synchrony: SynchronyLike, compute: Compute, workers: int | 
 
     For async it is P E[X_{P:P}] / E[X], which is P H_P for exponential times. Arguments and errors as for
     :func:`expected_update_time`. Reference: Dutta et al. 2018, Theorem 1.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import expected_speedup
+        >>> round(expected_speedup(sg.Async(), sg.Exponential(1.0), workers=4).value, 4)  # 4 (1 + 1/2 + 1/3 + 1/4)
+        8.3333
     """
     delays, _ = delays_and_k(synchrony, compute, workers)
     check_independent(delays, rounds=True)
@@ -112,6 +125,12 @@ def throughput(synchrony: SynchronyLike, compute: Compute, workers: int | None =
     """Return ``updates_per_second`` and (used) ``gradients_per_second``, as ``Trace.throughput`` measures them.
 
     Arguments and errors as for :func:`expected_update_time`.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import throughput
+        >>> throughput(sg.Async(), [1.0, 2.0])["updates_per_second"].value
+        1.5
     """
     _, k = delays_and_k(synchrony, compute, workers)
     time = expected_update_time(synchrony, compute, workers)
@@ -135,6 +154,12 @@ def expected_staleness(synchrony: SynchronyLike, workers: int) -> Estimate:
 
     Raises:
         ValueError: if k exceeds the number of workers, or there is no theory.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import expected_staleness
+        >>> expected_staleness(sg.KAsync(2), workers=8).value
+        3.0
     """
     k = k_of(synchrony, workers)
     if synchrony.name in ROUNDS:
@@ -163,6 +188,12 @@ def fresh_probability(synchrony: SynchronyLike, compute: Compute, workers: int |
 
     References:
         Dutta et al. 2018, Lemma 8 (p0 = 1 / P for async and exponential times).
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import fresh_probability
+        >>> fresh_probability(sg.KAsync(2), sg.Exponential(1.0), workers=8).value
+        0.25
     """
     delays, k = delays_and_k(synchrony, compute, workers)
     count = len(delays)
@@ -200,6 +231,12 @@ def longer_when_new(delay: Delay, *, shorter: bool = False) -> bool:
 
     References:
         Dutta et al. 2018, Definition of new-longer-than-used.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import longer_when_new
+        >>> longer_when_new(sg.Gamma(1.0, cv=0.5)), longer_when_new(sg.Gamma(1.0, cv=2.0))
+        (True, False)
     """
     points = split_points(delay)
     t = np.unique(np.concatenate([points, points / 1.5]))[:: max(1, len(points) // 60)]
