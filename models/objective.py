@@ -43,6 +43,14 @@ class Objective(NamedTuple):
         stats: initial running statistics of batch norm; a pytree without leaves if there are none.
         examine: as ``evaluate``, with a further entry ``losses``: the loss of every example (n,), whose mean is
             ``loss``. None if only the mean is known.
+
+    Example:
+        >>> import jax
+        >>> from stalegrad.models import Problem
+        >>> objective = Problem("softmax-regression", "fashion-mnist-small").objective()
+        >>> params = objective.init(jax.random.key(0))
+        >>> objective.examples, sorted(objective.evaluate(params, objective.stats, objective.test))
+        (10000, ['error', 'loss'])
     """
 
     init: Callable[[jax.Array], Params]

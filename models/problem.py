@@ -49,6 +49,11 @@ class Problem(Sampled):
     Raises:
         ValueError: for an unknown name (with a suggestion), an option the network does not have, a value that
             is not allowed, or a network and a data set that do not fit together.
+
+    Example:
+        >>> from stalegrad.models import Problem
+        >>> Problem("mlp", "fashion-mnist-small", hidden=(64, 32), batch_size=16).parameter_bytes()
+        210600
     """
 
     def __init__(

@@ -29,6 +29,12 @@ class Method:
         synchrony: who waits for whom.
         learning_rate: a schedule.
         parameters: the rule's hyper-parameters, as (name, value) pairs.
+
+    Example:
+        >>> from stalegrad.policies import methods
+        >>> method = methods.dana_zero(learning_rate=0.05, momentum=0.5)
+        >>> method.name, method.learning_rate.peak, method.numbers["momentum"]
+        ('dana-zero', 0.05, 0.5)
     """
 
     name: str

@@ -2,6 +2,12 @@
 
 A new method is one more line here, or a call of :func:`register` elsewhere. Called, it gives a
 :class:`~stalegrad.policies.method.Method`: for example ``methods.k_async(k=4)``.
+
+Example:
+    >>> from stalegrad.policies import methods
+    >>> method = methods.k_async(k=4, learning_rate=0.05)
+    >>> method.name, method.synchrony.k
+    ('k-async', 4)
 """
 
 from __future__ import annotations

@@ -25,6 +25,17 @@ class Schedule:
         unit: what positions are counted in, ``updates`` or ``epochs`` (used gradients x batch / examples).
         warmup: length of the linear warm-up, in that unit.
         warmup_from: where it starts, as a fraction of the peak, or ``1/workers`` (Goyal et al. 2017).
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import numpy as np
+        >>> from stalegrad.policies import Schedule
+        >>> @dataclass(frozen=True)
+        ... class Halving(Schedule):
+        ...     def shape(self, position):
+        ...         return 0.5**position
+        >>> Halving(0.1, unit="updates").values(updates=np.arange(3.0), epochs=np.zeros(3))
+        array([0.1  , 0.05 , 0.025])
     """
 
     peak: PositiveFloat
@@ -62,7 +73,14 @@ class Schedule:
 
 @spec
 class Constant(Schedule):
-    """The peak, after the warm-up."""
+    """The peak, after the warm-up.
+
+    Example:
+        >>> import numpy as np
+        >>> from stalegrad.policies import Constant
+        >>> Constant(0.1, warmup=5.0).values(updates=np.arange(3.0), epochs=np.array([0.0, 2.5, 5.0]))
+        array([0.  , 0.05, 0.1 ])
+    """
 
 
 @spec
@@ -72,6 +90,13 @@ class StepDecay(Schedule):
     Args:
         milestones: positions, in the unit.
         factor: factor at each milestone, above 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from stalegrad.policies import StepDecay
+        >>> schedule = StepDecay(0.1, milestones=[80.0, 120.0])
+        >>> schedule.values(updates=np.arange(3.0), epochs=np.array([0.0, 80.0, 120.0])).round(6)
+        array([0.1  , 0.01 , 0.001])
     """
 
     milestones: tuple[NonNegativeFloat, ...]
@@ -92,6 +117,13 @@ class Cosine(Schedule):
     Args:
         horizon: position, in the unit, at which the floor is reached; it stays there.
         floor: a fraction of the peak.
+
+    Example:
+        >>> import numpy as np
+        >>> from stalegrad.policies import Cosine
+        >>> schedule = Cosine(0.1, horizon=90.0)
+        >>> schedule.values(updates=np.arange(3.0), epochs=np.array([0.0, 45.0, 90.0])).round(6)
+        array([0.1 , 0.05, 0.  ])
     """
 
     horizon: PositiveFloat
@@ -107,7 +139,14 @@ class Cosine(Schedule):
 
 @spec
 class InverseSqrt(Schedule):
-    """peak / sqrt(1 + position)."""
+    """peak / sqrt(1 + position).
+
+    Example:
+        >>> import numpy as np
+        >>> from stalegrad.policies import InverseSqrt
+        >>> InverseSqrt(0.1, unit="updates").values(updates=np.array([0.0, 3.0, 15.0]), epochs=np.zeros(3))
+        array([0.1  , 0.05 , 0.025])
+    """
 
     def shape(self, position: Floats) -> Floats:
         """Return 1 / sqrt(1 + position)."""

@@ -135,6 +135,14 @@ def fit_delays(
     Raises:
         ValueError: for a missing column, times that are not finite and positive, fewer than 4 times of a worker,
             a repeated pair (worker, step), or fewer than 2 steps made by several workers.
+
+    Example:
+        >>> import numpy as np
+        >>> import stalegrad as sg
+        >>> times = sg.Exponential(2.0).ppf((np.arange(200) + 0.5) / 200)  # evenly spaced quantiles
+        >>> fit = sg.fit_delays(times)
+        >>> fit.fits, type(fit.compute).__name__, round(fit.compute.expectation(), 1)
+        (True, 'Exponential', 2.0)
     """
     frame = _frame(measured, worker, seconds, step)
     grouped: dict[Hashable, Floats] = {

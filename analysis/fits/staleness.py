@@ -121,6 +121,12 @@ def fit_staleness(
 
     Reference:
         Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> fit = sg.fit_staleness([0, 0, 0, 0, 1, 1, 2, 4], ["geometric"])
+        >>> round(float(fit.table["p"][0]), 3)  # 1 / (1 + mean)
+        0.5
     """
     if isinstance(models, str) or not len(models):
         raise ValueError(f"models is {models!r}: give a list of at least one of {', '.join(MODELS)}")

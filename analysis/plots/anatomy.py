@@ -38,6 +38,14 @@ def plot_anatomy(trace: TraceLike, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: if the trace fails ``verify()``.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import plot_anatomy
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=20)
+        >>> ax = plot_anatomy(trace)
+        >>> ax.get_ylabel()
+        'mean staleness (updates)'
     """
     rows = trace.anatomy().table(BARS)
     ax = new_axes(ax, aspect=0.45)
@@ -92,6 +100,14 @@ def plot_dropped(trace: TraceLike, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: if the trace fails ``verify()``.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import plot_dropped
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=20)
+        >>> ax = plot_dropped(trace)
+        >>> ax.get_ylabel()
+        'share of computing that was used'
     """
     rows = trace.anatomy().workers.dropna(subset=["speed", "work_used"])
     ax = new_axes(ax, aspect=0.5)

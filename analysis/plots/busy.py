@@ -27,6 +27,14 @@ def plot_busy(trace: TraceLike, ax: Axes | None = None) -> Axes:
 
     Returns:
         The axes.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import plot_busy
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=20)
+        >>> ax = plot_busy(trace)
+        >>> ax.get_ylabel()
+        'share of its time'
     """
     parts = trace.busy()
     ax = new_axes(ax, aspect=0.4)

@@ -50,6 +50,15 @@ def plot_curves(
     Raises:
         ValueError: if the mapping is empty, a column is unknown or has no finite value, or ``band`` is not one of
             the three.
+
+    Example:
+        >>> import pandas as pd
+        >>> from stalegrad.analysis import plot_curves
+        >>> slow = pd.DataFrame({"wallclock": [0.0, 4.0, 8.0], "test_error": [0.9, 0.5, 0.1]})
+        >>> fast = slow.assign(wallclock=slow["wallclock"] / 2)
+        >>> ax = plot_curves({"sync": [slow], "async": [fast]})
+        >>> ax.get_ylabel()
+        'test error (fraction)'
     """
     check_all_histories(histories, (x, y))
     if band not in ("minmax", "std", None):

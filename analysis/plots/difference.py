@@ -35,6 +35,15 @@ def plot_difference(
 
     Raises:
         ValueError: as :func:`paired_difference`.
+
+    Example:
+        >>> import pandas as pd
+        >>> from stalegrad.analysis import plot_difference
+        >>> slow = pd.DataFrame({"wallclock": [0.0, 4.0, 8.0], "test_error": [0.9, 0.5, 0.1]})
+        >>> fast = slow.assign(wallclock=slow["wallclock"] / 2)
+        >>> ax = plot_difference({"sync": [slow], "async": [fast]}, baseline="sync")
+        >>> ax.get_ylabel().splitlines()
+        ['test error (fraction),', 'minus that of sync']
     """
     table = paired_difference(histories, baseline, x, y, level=level)
     ax = new_axes(ax)

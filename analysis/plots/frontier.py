@@ -35,6 +35,14 @@ def plot_pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error"
 
     Raises:
         ValueError: as :func:`pareto`, or if no row has both values.
+
+    Example:
+        >>> import pandas as pd
+        >>> from stalegrad.analysis import plot_pareto
+        >>> table = pd.DataFrame({"wallclock": [1.0, 2.0, 3.0], "test_error": [0.3, 0.1, 0.2]}, index=list("abc"))
+        >>> ax = plot_pareto(table)
+        >>> ax.get_xlabel()
+        'wallclock (simulated s)'
     """
     marked = pareto(table, x, y)
     shown = marked[(np.abs(marked[[x, y]].to_numpy(float)) <= LARGEST).all(axis=1)]

@@ -28,10 +28,13 @@ def plot_in_transit(trace: TraceLike, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: if the trace fails ``verify()``.
 
-    Example::
-
-        shared = Network(message_bytes=100e6, ingress=1.25e9)
-        plot_in_transit(simulate(Cluster(64, Exponential(1.0), network=shared), Async(), updates=500))
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import plot_in_transit
+        >>> cluster = sg.Cluster(8, compute=1.0, network={"message_bytes": 100e6, "ingress": 1e9})
+        >>> ax = plot_in_transit(sg.simulate(cluster, sg.Async(), updates=100))
+        >>> ax.get_ylabel()
+        'messages in transit'
     """
     trace.verify()
     finish, receive, fate = (trace.column(name) for name in ("finish_time", "receive_time", "fate"))

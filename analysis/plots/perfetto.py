@@ -57,6 +57,15 @@ def to_perfetto(trace: TraceLike, path: str | os.PathLike[str]) -> Path:
 
     References:
         Trace Event Format (Google, 2016).
+
+    Example:
+        >>> import json
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import to_perfetto
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=20)
+        >>> events = json.loads(to_perfetto(trace, "trace.json").read_text())["traceEvents"]
+        >>> sum(event["name"] == "compute" for event in events)  # one per used message
+        20
     """
     path = Path(path)
     if path.exists():

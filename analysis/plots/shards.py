@@ -34,6 +34,14 @@ def plot_shards(shards: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: if the table is empty or holds no counts.
+
+    Example:
+        >>> from stalegrad.analysis import plot_shards
+        >>> from stalegrad.models import ClassesPerWorker, Problem
+        >>> problem = Problem("mlp", "fashion-mnist-small", partition=ClassesPerWorker(2))
+        >>> ax = plot_shards(problem.shards(workers=5))
+        >>> ax.get_ylabel()
+        'training examples'
     """
     counts = np.asarray(shards, float)
     if not counts.size or not np.isfinite(counts).all() or counts.min() < 0 or not counts.sum():

@@ -43,6 +43,14 @@ def plot_staleness(traces: Mapping[str, TraceLike | Sequence[TraceLike]], ax: Ax
 
     Raises:
         ValueError: if the mapping is empty or a value is not a trace.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import plot_staleness
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=20)
+        >>> ax = plot_staleness({"async": trace})
+        >>> ax.get_xlabel()
+        'staleness (updates)'
     """
     staleness = pooled_staleness(traces)
     ax = new_axes(ax, aspect=max(0.3, min(1.2, 0.1 * len(staleness) + 0.12)))

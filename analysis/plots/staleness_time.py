@@ -38,6 +38,14 @@ def plot_staleness_time(traces: Mapping[str, TraceLike | Sequence[TraceLike]], a
 
     Raises:
         ValueError: if the mapping is empty, a value is not a trace, or no message was used.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import plot_staleness_time
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=20)
+        >>> ax = plot_staleness_time({"async": trace})
+        >>> ax.get_xlabel()
+        'wallclock (simulated s)'
     """
     check_mapping(traces, "traces", "trace")
     used = {label: pd.concat(map(_used, as_traces(value, label))) for label, value in traces.items()}
@@ -78,6 +86,14 @@ def plot_staleness_map(trace: TraceLike, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: if no message was used.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import plot_staleness_map
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=20)
+        >>> ax = plot_staleness_map(trace)
+        >>> ax.get_ylabel()
+        'worker'
     """
     rows = _used(trace)
     _check_some({"the trace": rows})

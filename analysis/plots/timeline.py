@@ -82,6 +82,14 @@ def plot_timeline(
 
     Raises:
         ValueError: if the window is empty or outside the trace, or there is no such worker.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import plot_timeline
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=20)
+        >>> ax = plot_timeline(trace, end=5.0)
+        >>> ax.get_xlabel()
+        'wallclock (simulated s)'
     """
     chosen = _workers(trace, workers)
     if not 0 <= start < trace.end:

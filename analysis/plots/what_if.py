@@ -34,6 +34,14 @@ def plot_what_if(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: if a column is missing, or no row has a finite speed-up and staleness.
+
+    Example:
+        >>> from stalegrad.analysis import plot_what_if
+        >>> from stalegrad.policies import Async, Sync
+        >>> from stalegrad.simulator import what_if
+        >>> ax = plot_what_if(what_if([[1.0] * 20, [1.0, 3.0] * 10], [Sync(), Async()]).table)
+        >>> ax.get_xlabel()
+        'mean staleness (updates)'
     """
     for column in COLUMNS:
         if column not in table:

@@ -101,6 +101,14 @@ def report(results: Sequence[ResultLike], target: float | None = None) -> Report
     Raises:
         ValueError: if there is no result, a history has missing columns or no rows, two results have the same
             experiment and seed, or the target is not a finite number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> experiment = sg.Experiment(bowl, sg.Cluster(compute=[1.0, 2.5]), sg.methods.async_(), updates=10)
+        >>> sg.report([sg.run(experiment, progress=False)]).save("report.html").exists()
+        True
     """
     if not isinstance(results, Sequence) or not len(results):
         raise ValueError(f"results is {results!r:.40}: give a list of at least one result")

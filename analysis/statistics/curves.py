@@ -44,6 +44,13 @@ def on_grid(
 
     Raises:
         ValueError: if there is no history, a column is missing, or x decreases or is not finite.
+
+    Example:
+        >>> import pandas as pd
+        >>> from stalegrad.analysis import on_grid
+        >>> history = pd.DataFrame({"wallclock": [0.0, 2.0], "test_error": [0.9, 0.5]})
+        >>> on_grid([history], "wallclock", "test_error", grid=[0.0, 1.0, 2.0, 3.0])[1]
+        array([[0.9, 0.9, 0.5, nan]])
     """
     check_histories(histories, (x, y))
     xs = [history[x].to_numpy(float) for history in histories]
@@ -71,6 +78,13 @@ def mean_curves(histories: Histories, x: str = "wallclock", y: str = "test_error
 
     Raises:
         ValueError: if the mapping is empty, or a column is unknown or has no finite value.
+
+    Example:
+        >>> import pandas as pd
+        >>> from stalegrad.analysis import mean_curves
+        >>> runs = [pd.DataFrame({"wallclock": [0.0, 1.0], "test_error": [0.9, last]}) for last in (0.25, 0.75)]
+        >>> mean_curves({"async": runs})["test_error"].tolist()
+        [0.9, 0.5]
     """
     check_all_histories(histories, (x, y))
     curves = []

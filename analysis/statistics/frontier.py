@@ -24,6 +24,13 @@ def pareto(table: pd.DataFrame, x: str = "wallclock", y: str = "test_error") -> 
 
     Raises:
         ValueError: if ``table`` is not a DataFrame or a column is missing.
+
+    Example:
+        >>> import pandas as pd
+        >>> from stalegrad.analysis import pareto
+        >>> table = pd.DataFrame({"wallclock": [1.0, 2.0, 3.0], "test_error": [0.3, 0.1, 0.2]})
+        >>> pareto(table)["frontier"].tolist()
+        [True, True, False]
     """
     _check(table, (x, y))
     points = table[[x, y]].to_numpy(float)

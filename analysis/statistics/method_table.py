@@ -46,6 +46,16 @@ def comparison(
     Raises:
         ValueError: if the mapping is empty, a value is not a list of pairs, y is unknown or has no finite value,
             or the target is not a finite number.
+
+    Example:
+        >>> import pandas as pd
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import comparison
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=4)
+        >>> history = pd.DataFrame({"wallclock": [0.0, 1.0, 3.0], "test_error": [0.9, 0.5, 0.1]})
+        >>> table = comparison({"async": [(trace, history)]}, target=0.5)
+        >>> table[["wallclock", "mean_staleness", "test_error"]].loc["async"].tolist()
+        [1.0, 0.75, 0.1]
     """
     check_mapping(results, "results", "pairs of trace and history")
     check_target(target, y)

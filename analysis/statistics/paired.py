@@ -64,6 +64,15 @@ def paired_difference(
 
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
+
+    Example:
+        >>> import pandas as pd
+        >>> from stalegrad.analysis import paired_difference
+        >>> slow = pd.DataFrame({"wallclock": [0.0, 4.0, 8.0], "test_error": [0.9, 0.5, 0.1]})
+        >>> fast = slow.assign(wallclock=slow["wallclock"] / 2)
+        >>> table = paired_difference({"sync": [slow], "async": [fast]}, baseline="sync", at=4.0)
+        >>> table["difference"].round(3).tolist()
+        [-0.4]
     """
     check_bootstrap(level, resamples)
     frames = []
@@ -128,6 +137,14 @@ def speedups(
     Raises:
         ValueError: if the baseline is unknown, seeds cannot be paired, a column is unknown or has no
             finite value, or ``target``, ``level`` or ``resamples`` is out of range.
+
+    Example:
+        >>> import pandas as pd
+        >>> from stalegrad.analysis import speedups
+        >>> slow = pd.DataFrame({"wallclock": [0.0, 4.0, 8.0], "test_error": [0.9, 0.5, 0.1]})
+        >>> fast = slow.assign(wallclock=slow["wallclock"] / 2)
+        >>> speedups({"sync": [slow], "async": [fast]}, target=0.5, baseline="sync")["speedup"].round(3).to_dict()
+        {'async': 2.0}
     """
     check_target(target, y)
     check_bootstrap(level, resamples)

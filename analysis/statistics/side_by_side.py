@@ -51,6 +51,16 @@ def side_by_side(
 
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> from stalegrad.analysis import side_by_side
+        >>> experiment = sg.Experiment(bowl, sg.Cluster(2), sg.methods.async_(learning_rate=0.5), updates=4)
+        >>> a, b = (sg.run(experiment.but(cluster=sg.Cluster(n)), progress=False) for n in (1, 2))
+        >>> side_by_side({0: a}, {0: b})["difference"][["gradients_per_second", "mean_staleness"]].tolist()
+        [1.0, 0.75]
     """
     check_bootstrap(level, resamples)
     for name, runs in (("a", a), ("b", b)):

@@ -25,6 +25,13 @@ def staleness_table(traces: Mapping[str, TraceLike | Sequence[TraceLike]]) -> pd
 
     Raises:
         ValueError: if the mapping is empty or a value is not a trace.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import staleness_table
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=4)
+        >>> staleness_table({"async": trace})[["mean", "max", "fresh"]].loc["async"].tolist()
+        [0.75, 2.0, 0.5]
     """
     rows = {}
     for label, values in pooled_staleness(traces).items():

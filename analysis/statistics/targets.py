@@ -53,6 +53,14 @@ def to_target(histories: Histories, target: float, y: str = "test_error", x: str
 
     References:
         Kaplan and Meier, Nonparametric estimation from incomplete observations, JASA 53 (1958).
+
+    Example:
+        >>> import pandas as pd
+        >>> from stalegrad.analysis import to_target
+        >>> slow = pd.DataFrame({"wallclock": [0.0, 4.0, 8.0], "test_error": [0.9, 0.5, 0.1]})
+        >>> fast = slow.assign(wallclock=slow["wallclock"] / 2)
+        >>> to_target({"sync": [slow], "async": [fast]}, target=0.5)["median"].to_dict()
+        {'sync': 4.0, 'async': 2.0}
     """
     check_target(target, y)
     check_all_histories(histories, (x, y))

@@ -24,6 +24,12 @@ class Constants(NamedTuple):
         noise: sigma^2, with E||g(w) - ∇F(w)||^2 <= sigma^2 + M_G ||∇F(w)||^2 for the gradient g at one example
             drawn at random. For the mean of m gradients the bound is divided by m.
         growth: M_G in this bound.
+
+    Example:
+        >>> from stalegrad.analysis import Constants, ErrorBound
+        >>> constants = Constants(smoothness=2.0, convexity=0.5, noise=1.0)
+        >>> ErrorBound(constants, learning_rate=0.1, gap=1.0).largest_learning_rate()
+        0.25
     """
 
     smoothness: float
@@ -41,6 +47,11 @@ def quadratic_constants(hessian: npt.ArrayLike, noise: float) -> Constants:
 
     Raises:
         ValueError: if the matrix is not symmetric and positive semi-definite, or the noise is negative.
+
+    Example:
+        >>> from stalegrad.analysis import quadratic_constants
+        >>> quadratic_constants([[2.0, 0.0], [0.0, 0.5]], noise=1.0)
+        Constants(smoothness=2.0, convexity=0.5, noise=1.0, growth=0.0)
     """
     matrix = np.asarray(hessian, float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -69,6 +80,12 @@ def ridge_constants(inputs: npt.ArrayLike, targets: npt.ArrayLike, l2: float = 0
 
     Raises:
         ValueError: if the shapes do not fit together, l2 is negative, or F is not strongly convex.
+
+    Example:
+        >>> from stalegrad.analysis import ridge_constants
+        >>> constants = ridge_constants([[1.0], [1.0]], targets=[1.0, -1.0], l2=0.5)
+        >>> constants.smoothness, constants.convexity, constants.noise
+        (2.0, 2.0, 1.0)
     """
     x, y = _data(inputs, targets, l2)
     n, d = x.shape
@@ -105,6 +122,11 @@ def softmax_constants(inputs: npt.ArrayLike, labels: npt.ArrayLike, l2: float = 
 
     Raises:
         ValueError: if the shapes do not fit together or l2 is negative.
+
+    Example:
+        >>> from stalegrad.analysis import softmax_constants
+        >>> softmax_constants([[1.0, 0.0], [0.0, 1.0]], labels=[0, 1], l2=0.25)
+        Constants(smoothness=0.75, convexity=0.5, noise=2.0, growth=0.0)
     """
     x, _ = _data(inputs, labels, l2)
     largest = float(np.linalg.eigvalsh(x.T @ x / len(x))[-1])
@@ -124,6 +146,13 @@ def measured_noise(
 
     Raises:
         ValueError: if there are no points, or growth is negative.
+
+    Example:
+        >>> import numpy as np
+        >>> from stalegrad.analysis import measured_noise
+        >>> examples = np.array([[1.0], [-1.0]])
+        >>> measured_noise(lambda w: w - examples, points=[[0.0], [3.0]])  # of F(w) = mean (w - x)^2 / 2
+        1.0
     """
     places = np.atleast_2d(np.asarray(points, float))
     if not places.size:
@@ -158,6 +187,13 @@ def measured_gamma(traces: TraceLike | Sequence[TraceLike], gradients: Sequence[
 
     References:
         Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Assumption 5.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import measured_gamma
+        >>> trace = sg.simulate(sg.Cluster(2), sg.Async(), updates=2)  # the second gradient is of version 0, too
+        >>> measured_gamma(trace, [[[4.0], [2.0], [1.0]]])
+        1.0
     """
     runs = as_traces(traces, "gamma")
     if len(runs) != len(gradients):
@@ -188,6 +224,12 @@ def measured_p0(traces: TraceLike | Sequence[TraceLike]) -> float:
 
     References:
         Dutta et al. 2018, Lemma 1.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import measured_p0
+        >>> measured_p0(sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=4))
+        0.5
     """
     fresh, count = np.zeros(0), np.zeros(0)
     for trace in as_traces(traces, "p0"):

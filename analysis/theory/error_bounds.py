@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stalegrad._core.protocols import SynchronyLike
+from stalegrad.analysis.theory.arguments import Compute, worker_count
 from stalegrad.analysis.theory.checks import check_constants, check_number
 from stalegrad.analysis.theory.constants import Constants
-from stalegrad.analysis.theory.runtime import Compute, expected_update_time, worker_count
+from stalegrad.analysis.theory.runtime import expected_update_time
 
 Floats = npt.NDArray[np.float64]
 Quantity = Literal["error", "gradient"]
@@ -45,6 +46,12 @@ class ErrorBound:
 
     References:
         Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Lemma 2, Theorems 3 and 5, Corollary 2.
+
+    Example:
+        >>> from stalegrad.analysis import Constants, ErrorBound
+        >>> bound = ErrorBound(Constants(smoothness=1.0, convexity=1.0, noise=0.0), learning_rate=0.1, gap=1.0)
+        >>> bound.error([0, 10]).round(4)  # 0.9^J without noise
+        array([1.    , 0.3487])
     """
 
     constants: Constants
@@ -201,6 +208,13 @@ def mind_the_step_learning_rate(
 
     References:
         Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019, corollary of the convex bound.
+
+    Example:
+        >>> from stalegrad.analysis import Constants, mind_the_step_learning_rate
+        >>> constants = Constants(smoothness=1.0, convexity=1.0, noise=0.0)
+        >>> rates = (mind_the_step_learning_rate(0.01, t, constants=constants, second_moment=1.0) for t in (0, 20))
+        >>> [round(rate, 4) for rate in rates]
+        [0.01, 0.002]
     """
     check_constants(constants, convex=True)
     check_number("target", target, above=True)
@@ -240,6 +254,12 @@ def mind_the_step_updates(
 
     References:
         Backstrom, Papatriantafilou, Tsigas, MindTheStep-AsyncPSGD, 2019, the bound for convex functions.
+
+    Example:
+        >>> from stalegrad.analysis import Constants, mind_the_step_updates
+        >>> constants = Constants(smoothness=1.0, convexity=1.0, noise=0.0)
+        >>> round(mind_the_step_updates([0.01], [1.0], 0.1, 1.0, constants=constants, second_moment=1.0), 2)
+        121.19
     """
     check_constants(constants, convex=True)
     check_number("target", target, above=True)

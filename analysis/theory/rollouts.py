@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 from stalegrad._core.protocols import SynchronyLike
+from stalegrad.analysis.theory.arguments import DelayLike
 from stalegrad.analysis.theory.order_statistics import order_statistic
-from stalegrad.analysis.theory.runtime import DelayLike
 from stalegrad.simulator.timing.delays import as_delay
 
 

@@ -9,40 +9,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeGuard
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from stalegrad._core.protocols import SynchronyLike
-from stalegrad._core.types import Floats, Table
+from stalegrad.analysis.theory.arguments import (
+    ROUNDS,
+    Compute,
+    check_continuous,
+    check_independent,
+    delays_and_k,
+    k_of,
+)
 from stalegrad.analysis.theory.order_statistics import closed_form, order_statistic, split_points, survival
 from stalegrad.analysis.theory.renewal import batch_order_statistic, fresh_share
-from stalegrad.simulator.timing.delays import (
-    Delay,
-    Deterministic,
-    Empirical,
-    Exponential,
-    Recorded,
-    as_delay,
-)
-
-if TYPE_CHECKING:
-    from scipy.stats.distributions import rv_frozen
-
-DelayLike: TypeAlias = "Delay | float | Table | rv_frozen | Callable[[np.random.Generator, int], Floats]"
-"""A delay, or a value that is converted to one by :func:`~stalegrad.simulator.timing.delays.as_delay`."""
-
-Compute: TypeAlias = "DelayLike | Sequence[DelayLike]"
-"""The seconds of one mini-batch: one delay for all workers, or one for each."""
+from stalegrad.simulator.timing.delays import Delay, Deterministic, Empirical, Exponential
 
 Kind = Literal["exact", "numerical", "upper bound", "lower bound"]
 
 DUTTA = "Dutta et al. 2018"
-ROUNDS = ("sync", "k-sync", "k-batch-sync")
-"""Synchronies in which all gradients of an update are computed at the version before it."""
-
-KNOWN = (*ROUNDS, "async", "k-async", "k-batch-async")
 
 
 class Estimate(NamedTuple):
@@ -95,13 +82,20 @@ def expected_update_time(synchrony: SynchronyLike, compute: Compute, workers: in
 
     References:
         Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, Theorems 1 and 2, Lemmas 3 to 5.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import expected_update_time
+        >>> time = expected_update_time(sg.KSync(2), sg.Exponential(1.0), workers=4)
+        >>> round(time.value, 4), time.kind  # 1/4 + 1/3
+        (0.5833, 'exact')
     """
-    delays, k = _setting(synchrony, compute, workers)
+    delays, k = delays_and_k(synchrony, compute, workers)
     if synchrony.local_steps != 1:
         raise ValueError(f"local_steps = {synchrony.local_steps}: update times are known for 1 only")
     if len(delays) == 1 or synchrony.name in ("async", "k-batch-async"):
         return _renewals(delays, k)
-    _check_independent(delays, rounds=synchrony.name in ("sync", "k-sync"))
+    check_independent(delays, rounds=synchrony.name in ("sync", "k-sync"))
     if synchrony.name in ("sync", "k-sync"):
         return _order_statistic(delays, k)
     return _k_batch_sync(delays, k) if synchrony.name == "k-batch-sync" else _k_async(delays, k)
@@ -112,9 +106,15 @@ def expected_speedup(synchrony: SynchronyLike, compute: Compute, workers: int | 
 
     For async it is P E[X_{P:P}] / E[X], which is P H_P for exponential times. Arguments and errors as for
     :func:`expected_update_time`. Reference: Dutta et al. 2018, Theorem 1.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import expected_speedup
+        >>> round(expected_speedup(sg.Async(), sg.Exponential(1.0), workers=4).value, 4)  # 4 (1 + 1/2 + 1/3 + 1/4)
+        8.3333
     """
-    delays, _ = _setting(synchrony, compute, workers)
-    _check_independent(delays, rounds=True)
+    delays, _ = delays_and_k(synchrony, compute, workers)
+    check_independent(delays, rounds=True)
     sync = _order_statistic(delays, len(delays))
     own = expected_update_time(synchrony, compute, workers)
     kind: Kind = "numerical" if own.kind == "exact" and sync.kind == "numerical" else _reciprocal(own.kind)
@@ -125,8 +125,14 @@ def throughput(synchrony: SynchronyLike, compute: Compute, workers: int | None =
     """Return ``updates_per_second`` and (used) ``gradients_per_second``, as ``Trace.throughput`` measures them.
 
     Arguments and errors as for :func:`expected_update_time`.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import throughput
+        >>> throughput(sg.Async(), [1.0, 2.0])["updates_per_second"].value
+        1.5
     """
-    _, k = _setting(synchrony, compute, workers)
+    _, k = delays_and_k(synchrony, compute, workers)
     time = expected_update_time(synchrony, compute, workers)
     kind = _reciprocal(time.kind)
     return {
@@ -148,8 +154,14 @@ def expected_staleness(synchrony: SynchronyLike, workers: int) -> Estimate:
 
     Raises:
         ValueError: if k exceeds the number of workers, or there is no theory.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import expected_staleness
+        >>> expected_staleness(sg.KAsync(2), workers=8).value
+        3.0
     """
-    k = _k_of(synchrony, workers)
+    k = k_of(synchrony, workers)
     if synchrony.name in ROUNDS:
         return Estimate(0.0, "exact", "every gradient is of the version it updates")
     if synchrony.name == "k-async":
@@ -176,12 +188,18 @@ def fresh_probability(synchrony: SynchronyLike, compute: Compute, workers: int |
 
     References:
         Dutta et al. 2018, Lemma 8 (p0 = 1 / P for async and exponential times).
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import fresh_probability
+        >>> fresh_probability(sg.KAsync(2), sg.Exponential(1.0), workers=8).value
+        0.25
     """
-    delays, k = _setting(synchrony, compute, workers)
+    delays, k = delays_and_k(synchrony, compute, workers)
     count = len(delays)
     if synchrony.name in ROUNDS or (synchrony.name == "k-async" and k == count):
         return Estimate(1.0, "exact", "every gradient is of the version it updates")
-    _check_independent(delays)
+    check_independent(delays)
     if len(set(delays)) > 1:
         raise ValueError("fresh_probability has no theory for workers that differ: give one delay for all")
     memoryless = isinstance(delays[0], Exponential)
@@ -192,7 +210,7 @@ def fresh_probability(synchrony: SynchronyLike, compute: Compute, workers: int |
     if memoryless:
         value = 1 - (count - 1) / k * (1 - (1 - 1 / count) ** k)
         return Estimate(value, "exact", f"1 - ((P - 1) / K)(1 - (1 - 1/P)^K); for K = 1 {DUTTA}, Lemma 8")
-    _check_continuous(delays[0])
+    check_continuous(delays[0])
     return Estimate(fresh_share(delays[0], k, count), "numerical", "equilibrium renewals of the other workers")
 
 
@@ -213,6 +231,12 @@ def longer_when_new(delay: Delay, *, shorter: bool = False) -> bool:
 
     References:
         Dutta et al. 2018, Definition of new-longer-than-used.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import longer_when_new
+        >>> longer_when_new(sg.Gamma(1.0, cv=0.5)), longer_when_new(sg.Gamma(1.0, cv=2.0))
+        (True, False)
     """
     points = split_points(delay)
     t = np.unique(np.concatenate([points, points / 1.5]))[:: max(1, len(points) // 60)]
@@ -273,74 +297,6 @@ def _k_async(delays: Sequence[Delay], k: int) -> Estimate:
         value = max(floor, _order_statistic(delays, k).value)
         return Estimate(value, "lower bound", "E[X_K:P], new jobs are shorter than used ones, or K E[X] / P")
     return Estimate(floor, "lower bound", "K E[X] / P: with idle workers, not faster than k-batch-async")
-
-
-# Arguments
-
-
-def _setting(synchrony: SynchronyLike, compute: Compute, workers: int | None) -> tuple[list[Delay], int]:
-    """Return the delay of every worker, and k; raise ValueError for arguments without theory."""
-    count = worker_count(compute, workers)
-    k = _k_of(synchrony, count)
-    values = list(compute) if _is_list(compute) else [as_delay(compute)] * count
-    own = [as_delay(value).of_worker(worker) for worker, value in enumerate(values)]
-    known = {delay: _delay(delay) for delay in dict.fromkeys(own)}
-    return [known[delay] for delay in own], k
-
-
-def worker_count(compute: Compute, workers: int | None) -> int:
-    """Return the number of workers, from ``workers`` or from a list of delays.
-
-    Raises:
-        ValueError: if neither gives it, or the two differ.
-    """
-    count = len(compute) if workers is None and _is_list(compute) else workers
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise ValueError(f"workers = {workers!r} is not allowed: a whole number of at least 1")
-    if _is_list(compute) and len(compute) != count:
-        raise ValueError(f"compute has {len(compute)} delays, but there are {count} workers: give one per worker")
-    return int(count)
-
-
-def _is_list(compute: Compute) -> TypeGuard[Sequence[DelayLike]]:
-    return isinstance(compute, Sequence | np.ndarray) and not isinstance(compute, str)
-
-
-def _k_of(synchrony: SynchronyLike, workers: int) -> int:
-    name = getattr(synchrony, "name", None)
-    if name not in KNOWN:
-        raise ValueError(
-            f"there is no theory for synchrony {name or repr(synchrony)}: allowed are {', '.join(KNOWN)}"
-        )
-    synchrony.check(workers)
-    return workers if name == "sync" else int(getattr(synchrony, "k", 1))
-
-
-def _delay(delay: Delay) -> Delay:
-    machines = [delay.realise(np.random.default_rng(seed)) for seed in (0, 1)]
-    if machines[0] != machines[1]:
-        raise ValueError(
-            f"compute = {delay!r} draws a machine per worker: draw them first, [d.realise(rng) for each worker]"
-        )
-    try:
-        mean = machines[0].expectation()
-    except TypeError as error:
-        raise ValueError(f"compute = {delay!r} has no known mean: {error}") from None
-    if not math.isfinite(mean) or mean <= 0:
-        raise ValueError(f"compute = {delay!r} has mean {mean}: theory needs a finite one above 0")
-    return machines[0]
-
-
-def _check_independent(delays: Sequence[Delay], *, rounds: bool = False) -> None:
-    """Raise ValueError if a worker's times depend on each other; for ``rounds``, only recorded times matter."""
-    for delay in dict.fromkeys(delays):
-        if isinstance(delay, Recorded) or (delay.remembers and not rounds):
-            raise ValueError(f"compute = {delay!r:.200} remembers: theory here needs independent times")
-
-
-def _check_continuous(delay: Delay) -> None:
-    if isinstance(delay, Deterministic | Empirical):
-        raise ValueError(f"compute = {delay!r} has jumps: the fresh share is known for continuous delays only")
 
 
 def _reciprocal(kind: Kind) -> Kind:

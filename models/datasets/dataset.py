@@ -25,6 +25,12 @@ class Dataset:
         classes: number of classes.
         mean: mean of each channel over the official training inputs, scaled to [0, 1].
         std: standard deviation of each channel over the same inputs.
+
+    Example:
+        >>> from stalegrad.models import load_dataset
+        >>> data = load_dataset("fashion-mnist-small")
+        >>> data.classes, data.normalised("test").dtype
+        (10, dtype('float32'))
     """
 
     name: str
@@ -66,6 +72,12 @@ class Text:
         train: the tokens of the training text in order, int32 (n,), as indices into ``vocabulary``.
         test: the tokens of the official test text, as ``train``.
         vocabulary: the character or word of each token.
+
+    Example:
+        >>> from stalegrad.models import load_text
+        >>> inputs, targets = load_text("shakespeare").sequences("test", context=64)
+        >>> bool((inputs[0, 1:] == targets[0, :-1]).all())
+        True
     """
 
     name: str

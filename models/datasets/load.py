@@ -43,6 +43,11 @@ def load_dataset(name: str, directory: str | Path | None = None) -> Dataset:
         MNIST: LeCun, Bottou, Bengio, Haffner (1998), "Gradient-based learning applied to document
         recognition", Proceedings of the IEEE 86(11), 2278-2324.
         CIFAR-10, CIFAR-100: Krizhevsky (2009), "Learning multiple layers of features from tiny images".
+
+    Example:
+        >>> from stalegrad.models import load_dataset
+        >>> load_dataset("fashion-mnist-small").train_inputs.shape
+        (10000, 28, 28, 1)
     """
     if SOURCES.find(name).kind != "images":
         raise ValueError(f"The data set {name!r} is a text: load it with load_text.")
@@ -69,6 +74,12 @@ def load_text(name: str, directory: str | Path | None = None) -> Text:
         Penn Treebank: Marcus, Santorini, Marcinkiewicz (1993), Computational Linguistics 19(2); as prepared by
         Mikolov et al. (2010), "Recurrent neural network based language model".
         WikiText: Merity, Xiong, Bradbury, Socher (2017), "Pointer sentinel mixture models" (ICLR).
+
+    Example:
+        >>> from stalegrad.models import load_text
+        >>> text = load_text("shakespeare")
+        >>> "".join(text.vocabulary[token] for token in text.train[:6])
+        'HAMLET'
     """
     if SOURCES.find(name).kind != "text":
         raise ValueError(f"The data set {name!r} is made of images: load it with load_dataset.")

@@ -186,5 +186,11 @@ SOURCES = Registry[Source](
 
 
 def list_datasets() -> dict[str, str]:
-    """Return the name of every data set, with a description in one line."""
+    """Return the name of every data set, with a description in one line.
+
+    Example:
+        >>> from stalegrad.models import list_datasets
+        >>> {"fashion-mnist-small", "shakespeare"} <= set(list_datasets())
+        True
+    """
     return {name: source.summary for name, source in SOURCES.items()}

@@ -33,7 +33,13 @@ NETWORKS = Registry[Architecture](
 
 
 def list_models() -> dict[str, str]:
-    """Return every network's name and the first line of its description."""
+    """Return every network's name and the first line of its description.
+
+    Example:
+        >>> from stalegrad.models import list_models
+        >>> {"mlp", "resnet-20", "transformer"} <= set(list_models())
+        True
+    """
     return {name: (inspect.getdoc(found.make) or "").splitlines()[0] for name, found in NETWORKS.items()}
 
 

@@ -21,6 +21,18 @@ class Partition:
 
     Attributes:
         needs_labels: whether it depends on the classes of the examples.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import numpy as np
+        >>> from stalegrad.models import Partition, Problem
+        >>> @dataclass(frozen=True)
+        ... class Slices(Partition):
+        ...     def split(self, labels, workers, least, rng):
+        ...         return np.array_split(np.arange(len(labels)), workers)
+        >>> problem = Problem("mlp", "fashion-mnist-small", partition=Slices())
+        >>> [len(shard) for shard in problem.split(workers=4)]
+        [2500, 2500, 2500, 2500]
     """
 
     needs_labels: ClassVar[bool] = False

@@ -32,6 +32,13 @@ class Rule(NamedTuple):
         work: what workers do that keep their own state; None: gradients at what they read.
         displaces: messages are displacements, not gradients: the learning rate has acted already.
         table: rows per worker, whose mean takes the place of the mean message; None: none.
+
+    Example:
+        >>> import optax
+        >>> from stalegrad.policies import Rule
+        >>> rule = Rule(correction=optax.clip_by_global_norm(1.0))
+        >>> rule.optimizer is None, rule.single  # gradient descent with any number of messages
+        (True, False)
     """
 
     optimizer: optax.GradientTransformation | Optimizer | Built | None = None

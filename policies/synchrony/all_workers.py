@@ -28,6 +28,13 @@ class AsyncAfterAll(Synchrony):
     Until then every worker continues at the initial version.
 
     Reference: the baseline IA2SGD of Maranjyan, Richtarik, Ringleader ASGD, 2025, https://arxiv.org/abs/2509.22860.
+
+    Example:
+        >>> from stalegrad.policies import AsyncAfterAll
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 2.5]), AsyncAfterAll(), updates=3)
+        >>> trace.updates["messages"].tolist(), trace.update_times.tolist()
+        ([3, 1, 1], [2.5, 3.0, 4.0])
     """
 
     def serve(self, workers: int) -> ServerProgram:
@@ -53,6 +60,13 @@ class Malenia(Synchrony):
 
     Reference: Tyurin, Richtarik, Optimal Time Complexities of Parallel Stochastic Optimization Methods Under a
     Fixed Computation Model, NeurIPS 2023, https://arxiv.org/abs/2305.12387 (Malenia SGD).
+
+    Example:
+        >>> from stalegrad.policies import Malenia
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 2.5]), Malenia(batch=2), updates=2)
+        >>> trace.updates["messages"].tolist(), trace.update_times.tolist()
+        ([3, 3], [2.5, 5.0])
     """
 
     batch: Messages
@@ -97,6 +111,13 @@ class Ringleader(Synchrony):
 
     Reference: Maranjyan, Richtarik, Ringleader ASGD: The First Asynchronous SGD with Optimal Time Complexity under
     Data Heterogeneity, ICLR 2026, https://arxiv.org/abs/2509.22860.
+
+    Example:
+        >>> from stalegrad.policies import Ringleader
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 2.5]), Ringleader(), updates=4)
+        >>> trace.updates["messages"].tolist(), trace.update_times.tolist()
+        ([3, 1, 3, 1], [2.5, 3.0, 5.0, 6.0])
     """
 
     def serve(self, workers: int) -> ServerProgram:

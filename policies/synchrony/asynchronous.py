@@ -10,7 +10,14 @@ from stalegrad.policies.synchrony.waiting import Waiting, Window
 
 @spec
 class Async(Synchrony):
-    """Asynchronous: every gradient is an update; its worker, and only that one, reads the new version."""
+    """Asynchronous: every gradient is an update; its worker, and only that one, reads the new version.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=4)
+        >>> trace.update_times.tolist(), trace.staleness.tolist()
+        ([1.0, 2.0, 2.5, 3.0], [0, 0, 2, 1])
+    """
 
     def serve(self, workers: int) -> ServerProgram:
         """Apply every message at once."""
@@ -37,6 +44,14 @@ class Dylu(Async):
 
     Reference: Liu et al., Asynchronous Local-SGD Training for Language Modeling, 2024,
     https://arxiv.org/abs/2401.09135 (dynamic local updates).
+
+    Example:
+        >>> from stalegrad.policies import Dylu
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> synchrony = Dylu(seconds=[1.0, 3.0], local_steps=6)
+        >>> trace = simulate(Cluster(compute=[1.0, 3.0]), synchrony, updates=2)
+        >>> trace.update_times.tolist(), trace.updates["gradients"].tolist()
+        ([6.0, 6.0], [6, 2])
     """
 
     seconds: tuple[PositiveFloat, ...]
@@ -69,6 +84,12 @@ class KBatchAsync(Waiting):
         deadline: seconds after the last update at which the server takes what it has, or else the first gradient.
 
     Reference: Dutta et al. 2018, section 2.3.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.KBatchAsync(2), updates=3)
+        >>> trace.update_times.tolist(), trace.staleness.tolist()
+        ([2.0, 3.0, 5.0], [0, 0, 1, 0, 0, 0])
     """
 
     k: Messages
@@ -109,6 +130,12 @@ class KAsync(Waiting):
         deadline: seconds after the last update at which the server takes what it has, or else the first gradient.
 
     Reference: Dutta et al. 2018, section 2.3.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 1.5, 4.0]), sg.KAsync(2), updates=3)
+        >>> trace.update_times.tolist(), trace.staleness.tolist()
+        ([1.5, 3.0, 4.0], [0, 0, 0, 0, 0, 2])
     """
 
     k: PositiveInt

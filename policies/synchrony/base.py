@@ -43,6 +43,21 @@ class Synchrony:
 
     Args:
         local_steps: mini-batch gradients in one message (H of local SGD); 1 = plain gradients; at most 100,000.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from stalegrad.policies import Decision, Synchrony
+        >>> from stalegrad.policies.synchrony import WAIT
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> @dataclass(frozen=True)
+        ... class Pairs(Synchrony):
+        ...     def serve(self, workers):
+        ...         event = yield WAIT
+        ...         while True:
+        ...             event = yield Decision(send=[event.worker])
+        ...             event = yield Decision(apply=True, send=[event.worker])
+        >>> simulate(Cluster(compute=[1.0, 2.5]), Pairs(), updates=3).staleness.tolist()
+        [0, 0, 1, 0, 0, 0]
     """
 
     local_steps: LocalSteps = field(default=1, kw_only=True)

@@ -22,6 +22,13 @@ class SSP(Synchrony):
         bound: messages that the fastest worker may be ahead of the slowest.
 
     Reference: Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server, 2013.
+
+    Example:
+        >>> from stalegrad.policies import SSP
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 3.0]), SSP(1), updates=7)
+        >>> trace.update_times.tolist()
+        [1.0, 2.0, 3.0, 4.0, 6.0, 7.0, 9.0]
     """
 
     bound: NonNegativeInt
@@ -75,6 +82,13 @@ class BoundedStaleness(Synchrony):
     Reference: the bounded delay of Li et al., Scaling Distributed Machine Learning with the Parameter Server,
     OSDI 2014, as a bound on staleness instead of on unfinished tasks,
     https://www.usenix.org/conference/osdi14/technical-sessions/presentation/li_mu.
+
+    Example:
+        >>> from stalegrad.policies import BoundedStaleness
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 3.0]), BoundedStaleness(1), updates=4)
+        >>> trace.update_times.tolist(), trace.staleness.tolist()
+        ([1.0, 3.0, 4.0, 6.0], [0, 0, 1, 0, 0, 1])
     """
 
     bound: NonNegativeInt

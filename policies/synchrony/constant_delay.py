@@ -18,6 +18,13 @@ class ConstantDelay(Synchrony):
         delay: staleness of all gradients, in updates; less than the number of workers.
 
     Reference: Langford, Smola, Zinkevich, Slow Learners are Fast, 2009, https://arxiv.org/abs/0911.0491.
+
+    Example:
+        >>> from stalegrad.policies import ConstantDelay
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 1.0]), ConstantDelay(1), updates=5)
+        >>> trace.staleness.tolist()
+        [0, 1, 1, 1, 1]
     """
 
     delay: NonNegativeInt

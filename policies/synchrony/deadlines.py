@@ -34,6 +34,13 @@ class MindFlayer(Synchrony):
         limit: seconds of a trial, or a list of one per worker.
 
     Reference: Maranjyan, Shaikh Omar, Richtarik, MindFlayer SGD, UAI 2025, https://arxiv.org/abs/2410.04285.
+
+    Example:
+        >>> from stalegrad.policies import MindFlayer
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 2.0]), MindFlayer(trials=2, limit=1.5), updates=2)
+        >>> trace.updates["messages"].tolist(), trace.update_times.tolist()
+        ([2, 2], [3.0, 6.0])
     """
 
     trials: PositiveInt | tuple[NonNegativeInt, ...]
@@ -82,6 +89,13 @@ class DropCompute(Synchrony):
 
     Reference: Giladi et al., DropCompute: Simple and More Robust Distributed Synchronous Training via Compute
     Variance Reduction, NeurIPS 2023, https://arxiv.org/abs/2306.10598.
+
+    Example:
+        >>> from stalegrad.policies import DropCompute
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 2.0]), DropCompute(limit=2.5, local_steps=3), updates=1)
+        >>> trace.messages["steps"].tolist(), trace.end
+        ([2, 1], 2.5)
     """
 
     limit: PositiveFloat

@@ -40,6 +40,13 @@ class DelayedAveraging(Synchrony):
 
     Reference: Talyansky et al., Asynchronous SGD without gradient delay for efficient distributed training,
     2018, Algorithm 2.
+
+    Example:
+        >>> from stalegrad.policies import DelayedAveraging
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 1.0]), DelayedAveraging(tau=2), updates=4)
+        >>> trace.update_times.tolist(), trace.staleness.tolist()
+        ([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1, 1, 1, 1, 1])
     """
 
     tau: LocalSteps
@@ -87,6 +94,13 @@ class DelayedAveragingGeneral(Synchrony):
         tau: the bound on staleness, in local gradients.
 
     Reference: Talyansky et al. 2018, Algorithm 1.
+
+    Example:
+        >>> from stalegrad.policies import DelayedAveragingGeneral
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 2.0]), DelayedAveragingGeneral(tau=2), updates=4)
+        >>> trace.update_times.tolist(), trace.updates["gradients"].tolist()
+        ([2.0, 4.0, 6.0, 8.0], [3, 3, 3, 3])
     """
 
     tau: LocalSteps

@@ -89,6 +89,15 @@ class Decision(NamedTuple):
             the same tag is replaced.
         tag: which timer it is.
         drop: messages that were kept, as the events that told of them: they no longer count and are discarded.
+
+    Example:
+        >>> from stalegrad.policies import Async, Decision
+        >>> from stalegrad.policies.synchrony import WAIT, Received
+        >>> server = Async().serve(workers=2)
+        >>> next(server) == WAIT
+        True
+        >>> server.send(Received(worker=1, read_version=0)) == Decision(apply=True, send=(1,))
+        True
     """
 
     apply: bool | Collection[Received] = False

@@ -26,6 +26,13 @@ class Ringmaster(Synchrony):
 
     Reference: Maranjyan, Tyurin, Richtarik, Ringmaster ASGD: The First Asynchronous SGD with Optimal Time
     Complexity, ICML 2025, https://arxiv.org/abs/2501.16168.
+
+    Example:
+        >>> from stalegrad.policies import Ringmaster
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 2.5]), Ringmaster(threshold=2), updates=3)
+        >>> trace.messages["fate"].tolist()
+        ['used', 'discarded', 'used', 'used', 'pending']
     """
 
     threshold: PositiveInt | Literal["sqrt"]

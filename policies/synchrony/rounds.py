@@ -39,6 +39,12 @@ class KSync(Waiting):
         deadline: seconds of a round after which the server takes what it has, or else the first gradient to come.
 
     Reference: Dutta et al., Slow and Stale Gradients Can Win the Race, 2018, section 2.3.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 1.5, 4.0]), sg.KSync(2), updates=1)
+        >>> trace.messages["fate"].tolist()
+        ['used', 'used', 'cancelled']
     """
 
     k: PositiveInt
@@ -71,6 +77,13 @@ class BackupWorkers(Synchrony):
         backups: workers that an update does not wait for; fewer than there are.
 
     Reference: Chen et al., Revisiting Distributed Synchronous SGD, 2016, https://arxiv.org/abs/1604.00981.
+
+    Example:
+        >>> from stalegrad.policies import BackupWorkers
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 1.5, 4.0]), BackupWorkers(1), updates=3)
+        >>> int((trace.messages["fate"] == "discarded").sum())
+        1
     """
 
     backups: NonNegativeInt
@@ -94,6 +107,12 @@ class Sync(Synchrony):
     Args:
         deadline: seconds of a round after which the server takes what it has, or else the first gradient to come;
             the others are cancelled. None: no limit.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.0]), sg.Sync(), updates=3)
+        >>> trace.update_times.tolist(), trace.idle_fraction().tolist()
+        ([2.0, 4.0, 6.0], [0.5, 0.0])
     """
 
     membership = True
@@ -136,6 +155,12 @@ class KBatchSync(Waiting):
         deadline: seconds of a round after which the server takes what it has, or else the first gradient to come.
 
     Reference: Dutta et al. 2018, section 2.3.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 4.0]), sg.KBatchSync(2), updates=1)
+        >>> trace.messages["fate"].tolist()
+        ['used', 'cancelled', 'used']
     """
 
     k: Messages

@@ -10,7 +10,15 @@ from stalegrad.policies.synchrony.programs import ServerProgram, Worker, WorkerP
 
 @spec
 class Sequential(Synchrony):
-    """One worker, the first, trains alone; the others are absent. The sequential baseline."""
+    """One worker, the first, trains alone; the others are absent. The sequential baseline.
+
+    Example:
+        >>> from stalegrad.policies import Sequential
+        >>> from stalegrad.simulator import Cluster, simulate
+        >>> trace = simulate(Cluster(compute=[1.0, 2.5]), Sequential(), updates=3)
+        >>> trace.update_times.tolist(), set(trace.staleness.tolist())
+        ([1.0, 2.0, 3.0], {0})
+    """
 
     def serve(self, workers: int) -> ServerProgram:
         """Apply every message at once."""

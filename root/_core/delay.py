@@ -32,6 +32,17 @@ class Delay:
 
     A subclass defines ``sample``. If its times depend on earlier ones, it sets ``remembers = True`` and defines
     ``blocks`` instead; if they depend on the clock, it also sets ``clocked`` and defines ``timer``.
+
+    Example:
+        >>> import numpy as np
+        >>> from stalegrad.policies import Async
+        >>> from stalegrad.simulator import Cluster, Delay, simulate
+        >>> class WholeSeconds(Delay):
+        ...     def sample(self, rng, size):
+        ...         return np.ceil(rng.exponential(2.0, size))
+        >>> trace = simulate(Cluster(workers=4, compute=WholeSeconds()), Async(), updates=20)
+        >>> bool((trace.update_times % 1 == 0).all())
+        True
     """
 
     remembers = False

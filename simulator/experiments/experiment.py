@@ -46,6 +46,14 @@ class Experiment:
 
     Raises:
         ValueError: for a value that is not allowed; it names the field, the value and what is allowed.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> problem = sg.Problem("softmax-regression", "fashion-mnist-small")
+        >>> cluster = sg.Cluster(workers=4, compute=sg.Exponential(1.0))
+        >>> experiment = sg.Experiment(problem, cluster, sg.methods.k_async(k=2), updates=100)
+        >>> sg.from_toml(experiment.but(seed=1).to_toml()) == experiment.but(seed=1)
+        True
     """
 
     problem: InstanceOf[Problem]
@@ -138,6 +146,17 @@ def from_toml(text: str) -> Experiment:
 
     Raises:
         ValueError: as for :func:`read_experiment`, or if the text is not TOML.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> experiment = sg.from_toml('''
+        ... updates = 100
+        ... problem = { model = "mlp", dataset = "fashion-mnist-small" }
+        ... cluster = { workers = 4, compute = { delay = "exponential", scale = 2.0 } }
+        ... method = { name = "k-async", k = 2 }
+        ... ''')
+        >>> experiment.cluster.compute
+        Exponential(scale=2.0)
     """
     return read_experiment(parse_toml(text))
 
@@ -148,6 +167,15 @@ def load_experiment(path: str | Path) -> Experiment:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: as for :func:`from_toml`; it names the file.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import stalegrad as sg
+        >>> problem = sg.Problem("mlp", "fashion-mnist-small")
+        >>> experiment = sg.Experiment(problem, sg.Cluster(4), sg.methods.k_async(k=2), updates=100)
+        >>> written = Path("spec.toml").write_text(experiment.to_toml())
+        >>> sg.load_experiment("spec.toml") == experiment
+        True
     """
     try:
         return read_experiment(read_toml(Path(path)))

@@ -21,7 +21,22 @@ MLFLOW_LONGEST = 500
 
 
 class Observer(Protocol):
-    """An object that receives every run as it ends, in the process that called :func:`sweep` or :func:`run`."""
+    """An object that receives every run as it ends, in the process that called :func:`sweep` or :func:`run`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> class Printer:
+        ...     def finished(self, result):
+        ...         print(result.experiment.method.name, "seed", result.experiment.seed)
+        ...     def failed(self, experiment, traceback):
+        ...         print(traceback)
+        >>> experiment = sg.Experiment(bowl, sg.Cluster(2), sg.methods.async_(), updates=2)
+        >>> results = sg.sweep(experiment, seed=[0, 1], observers=[Printer()], progress=False)
+        async seed 0
+        async seed 1
+    """
 
     def finished(self, result: Result) -> None:
         """Receive the result of a run that has ended."""
@@ -40,6 +55,16 @@ class TensorBoard:
 
     Raises:
         ValueError: if tensorboardX is not installed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> experiment = sg.Experiment(bowl, sg.Cluster(2), sg.methods.async_(), updates=2)
+        >>> result = sg.run(experiment, observers=[sg.TensorBoard("logs")], progress=False)
+        >>> len(list(Path("logs").glob("*/events*")))
+        1
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -79,6 +104,14 @@ class MLflow:
 
     Raises:
         ValueError: if MLflow is not installed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> tracker = sg.MLflow("bowls", tracking_uri="sqlite:///mlflow.db")  # doctest: +SKIP
+        >>> experiment = sg.Experiment(bowl, sg.Cluster(2), sg.methods.async_(), updates=2)
+        >>> result = sg.run(experiment, observers=[tracker], progress=False)  # doctest: +SKIP
     """
 
     def __init__(self, experiment: str = "stalegrad", tracking_uri: str | None = None) -> None:

@@ -90,6 +90,15 @@ class Result:
         versions: versions of the packages that executed the run.
         parts: digests of the functions and local data that the experiment's spec names, see
             :func:`~stalegrad.simulator.experiments.identity.parts_of`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> method = sg.methods.async_(learning_rate=0.5)
+        >>> result = sg.run(sg.Experiment(bowl, sg.Cluster(1), method, updates=2), progress=False)
+        >>> result.params.tolist(), result.history["train_loss"].tolist()
+        ([0.25, 0.25], [1.0, 0.25, 0.0625])
     """
 
     experiment: Experiment

@@ -51,6 +51,14 @@ def run(
         ValueError: before any work, if the experiment is impossible, or the checkpoint is damaged or that of
             another run.
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> problem = sg.Problem("softmax-regression", "fashion-mnist-small")
+        >>> experiment = sg.Experiment(problem, sg.Cluster(4), sg.methods.async_(), updates=40)
+        >>> result = sg.run(experiment, progress=False)
+        >>> result.trace.summary()["mean_staleness"], bool(result.history["test_error"].iloc[-1] < 0.5)
+        (2.85, True)
     """
     from stalegrad.simulator.replays.checkpoint import Checkpoint
 

@@ -64,6 +64,16 @@ class Record:
             ``name[0]``, ``name[1]``, ... (``name[0,0]``, ... for a matrix). Or the name of such a function,
             ``"module:function"``, which is imported when the first row is written. Its result is checked at the
             first row, of version 0, before any update is made.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> record = sg.Record(updates=2, fn=lambda w: {"first": w[0]})
+        >>> method = sg.methods.async_(learning_rate=0.5)
+        >>> experiment = sg.Experiment(bowl, sg.Cluster(1), method, updates=4, record=record)
+        >>> sg.run(experiment, progress=False).history[["update", "first"]].values.tolist()
+        [[0.0, 1.0], [2.0, 0.25], [4.0, 0.0625]]
     """
 
     updates: PositiveInt | None = None

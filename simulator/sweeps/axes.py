@@ -51,6 +51,12 @@ class Range:
 
     Raises:
         ValueError: for a value that is not allowed; it names the field, the value and what is allowed.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> rates = sg.Range(0.001, 0.1, log=True)  # for sweep(..., mode="random", samples=20)
+        >>> round(rates.at(0.5), 4)  # the median
+        0.01
     """
 
     low: int | float

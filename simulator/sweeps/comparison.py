@@ -88,6 +88,16 @@ def compare(a: Runs, b: Runs, *, target: float | None = None) -> Comparison:
     Raises:
         FileNotFoundError: if there are no results.
         ValueError: if the two have no kind of run in common, or one has two runs of the same experiment and seed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> method = sg.methods.async_(learning_rate=0.5)
+        >>> a = sg.run(sg.Experiment(bowl, sg.Cluster(1), method, updates=2), progress=False)
+        >>> b = sg.run(a.experiment.but(updates=4), progress=False)
+        >>> sg.compare(a, b).table.loc["last train_loss", ["a", "b"]].tolist()
+        [0.0625, 0.00390625]
     """
     from stalegrad.analysis.statistics.side_by_side import same_events, side_by_side
 

@@ -85,6 +85,15 @@ def processes(jobs: int) -> ProcessPoolExecutor:
 
     Raises:
         ValueError: if ``jobs`` is not a whole number of at least 1.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> problem = sg.Problem("softmax-regression", "fashion-mnist-small")
+        >>> base = sg.Experiment(problem, sg.Cluster(4), sg.methods.async_(), updates=5)
+        >>> with sg.processes(1) as pool:
+        ...     results = sg.sweep(base, executor=pool, seed=[0, 1], progress=False)
+        >>> len(results)
+        2
     """
     jobs = validate("jobs", PositiveInt, jobs)
     return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin_process)

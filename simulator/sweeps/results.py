@@ -60,6 +60,15 @@ class SweepResult:
         results: results of the runs; those in a store are read at each access.
         traces: traces of the runs, in the same order.
         failed: last line of the traceback of every run that raised, by the values of its axes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> base = sg.Experiment(bowl, sg.Cluster(4), sg.methods.k_async(k=4), updates=8)
+        >>> results = sg.sweep(base, **{"method.k": [2, 4]}, seed=[0, 1], progress=False)
+        >>> results, list(results.by("method.k"))
+        (SweepResult(4 runs over method.k, seed), ['k = 2', 'k = 4'])
     """
 
     runs: pd.DataFrame
@@ -161,6 +170,14 @@ def load(store: str | os.PathLike[str]) -> SweepResult:
     Raises:
         FileNotFoundError: if there is no store.
         ValueError: if the directory is not a store, or holds runs of other semantics.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> problem = sg.Problem("softmax-regression", "fashion-mnist-small")
+        >>> base = sg.Experiment(problem, sg.Cluster(4), sg.methods.async_(), updates=5)
+        >>> made = sg.sweep(base, store="results", seed=[0, 1], progress=False)
+        >>> sg.load("results").runs["seed"].tolist()
+        [0, 1]
     """
     if not (Path(store) / "store.json").exists():
         raise FileNotFoundError(f"no store at {store}")

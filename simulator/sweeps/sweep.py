@@ -87,18 +87,21 @@ def sweep(
         OSError: if the store cannot be written, e.g. because the disk is full; finished runs are kept.
         RuntimeError: if a run raised and ``fail_fast`` is set, or the executor broke.
         KeyboardInterrupt: after an interruption, with the number of finished runs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import stalegrad as sg
+        >>> bowl = sg.Problem.from_functions(lambda key: jnp.ones(2), lambda w, batch, key: 0.5 * w @ w)
+        >>> base = sg.Experiment(bowl, sg.Cluster(4), sg.methods.k_async(k=4), updates=8)
+        >>> results = sg.sweep(base, **{"method.k": [1, 2, 4]}, progress=False)
+        >>> results.runs["wallclock"].tolist()
+        [2.0, 4.0, 8.0]
     """
     runs = plan(base, axes, Sampling(mode, samples, sampling_seed))
     return execute(
-        runs,
-        store=store,
-        executor=executor,
-        observers=observers,
-        progress=progress,
-        fail_fast=fail_fast,
-        retry_failed=retry_failed,
-        lanes=lanes,
-    )
+        runs, store=store, executor=executor, observers=observers, progress=progress, fail_fast=fail_fast,
+        retry_failed=retry_failed, lanes=lanes,
+    )  # fmt: skip
 
 
 def execute(
@@ -149,14 +152,9 @@ class Job:
     """A sweep in progress: the runs that are done, that raised, and that are left."""
 
     def __init__(
-        self,
-        runs: Sequence[Run],
-        store: str | os.PathLike[str] | None,
-        observers: Sequence[Observer],
-        fail_fast: bool,
-        retry_failed: bool,
-        lanes: int,
-    ) -> None:
+        self, runs: Sequence[Run], store: str | os.PathLike[str] | None, observers: Sequence[Observer],
+        fail_fast: bool, retry_failed: bool, lanes: int,
+    ) -> None:  # fmt: skip
         self.runs, self.observers, self.fail_fast, self.retry_failed = runs, observers, fail_fast, retry_failed
         self.lanes = lanes
         self.keys = [self.key(run, stored=store is not None) for run in runs]

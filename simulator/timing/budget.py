@@ -12,6 +12,12 @@ class Budget:
     A wallclock of w keeps the updates at times up to w (1 + 1e-12), so that three jobs of 0.1 s, which end at
     0.30000000000000004 s, fit into 0.3 s. Rows of a history follow the same rule
     (:data:`~stalegrad.simulator.timing.clock.TOLERANCE`).
+
+    Example:
+        >>> import stalegrad as sg
+        >>> budget = sg.Budget(wallclock=0.3)
+        >>> len(sg.simulate(sg.Cluster(1, compute=0.1), sg.Async(), wallclock=budget.wallclock).updates)
+        3
     """
 
     updates: PositiveInt | None = None

@@ -71,6 +71,12 @@ class Cluster:
 
     Raises:
         ValueError: for a value that is not allowed; it names the field, the value and what is allowed.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> cluster = sg.Cluster(compute=[1.0, 2.0, 4.0], uplink=0.25)
+        >>> sg.simulate(cluster, sg.Sync(), updates=3).update_times.tolist()
+        [4.25, 8.5, 12.75]
     """
 
     workers: PositiveInt | None = None

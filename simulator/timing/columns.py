@@ -35,7 +35,16 @@ DEEPEST = 32
 
 
 class TraceError(ValueError):
-    """A trace that cannot be read or is inconsistent."""
+    """A trace that cannot be read or is inconsistent.
+
+    Example:
+        >>> from stalegrad.simulator import Trace, TraceError
+        >>> try:
+        ...     Trace(messages={"worker": [0]}, updates={})
+        ... except TraceError:
+        ...     print("a column is missing")
+        a column is missing
+    """
 
 
 class Fate(StrEnum):

@@ -60,6 +60,12 @@ def simulate(
             this cluster; if a delay draws a negative or non-finite time; if a record ends (before the simulation,
             if the budget shows it); if the clock would not advance, or would overflow (see
             :class:`~stalegrad.simulator.timing.cluster.Cluster`).
+
+    Example:
+        >>> import stalegrad as sg
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 1.5, 4.0]), sg.KAsync(2), updates=3)
+        >>> trace.update_times.tolist(), trace.staleness.tolist()
+        ([1.5, 3.0, 4.0], [0, 0, 0, 0, 0, 2])
     """
     budget = Budget(updates=updates, wallclock=wallclock, gradients=gradients)
     synchrony.check(cluster.size)

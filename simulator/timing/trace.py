@@ -59,6 +59,11 @@ class Trace:
     Raises:
         TraceError: if a column or another argument has a wrong type or range; it names the argument. Whether the
             rows are consistent is checked by :meth:`verify`.
+
+    Example:
+        >>> import stalegrad as sg
+        >>> sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=4).summary()["mean_staleness"]
+        0.75
     """
 
     def __init__(
@@ -240,12 +245,9 @@ class Trace:
             since = max(leave, self.end - present[worker])
             present[worker] -= max((self.end if math.isnan(back) else back) - since, 0.0)
         present[present <= 0] = np.nan
-        table = pd.DataFrame(
-            {
-                "used": np.bincount(g["worker"], spent * ~wasted, self.workers) / present,
-                "wasted": np.bincount(g["worker"], spent * wasted, self.workers) / present,
-            }
-        ).rename_axis("worker")
+        parts = {"used": spent * ~wasted, "wasted": spent * wasted}
+        shares = {name: np.bincount(g["worker"], part, self.workers) / present for name, part in parts.items()}
+        table = pd.DataFrame(shares).rename_axis("worker")
         table["idle"] = (1.0 - table["used"] - table["wasted"]).clip(lower=0.0)
         return table
 
@@ -322,8 +324,7 @@ class Trace:
         path = Path(path)
         about = {"workers": self.workers, "end": self.end, "resolution": self.resolution}
         tables = {"messages": self._messages, "updates": self._updates}
-        if len(self._absences["worker"]):
-            tables["absences"] = self._absences
+        tables |= {"absences": self._absences} if len(self._absences["worker"]) else {}
         from stalegrad.simulator.timing import storage
 
         storage.write(path, tables, about | {"spec": checked_spec(self.spec)})

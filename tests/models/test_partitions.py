@@ -1,7 +1,5 @@
 """Partitions: laws in closed form, limits, what every one of them promises, and what is refused."""
 
-import doctest
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from scipy import stats
 
-from stalegrad.models import Assigned, ClassesPerWorker, Dirichlet, Partition, Problem, Shuffled, partitions
+from stalegrad.models import Assigned, ClassesPerWorker, Dirichlet, Partition, Problem, Shuffled
 from stalegrad.models.partitions import PARTITIONS, as_partition, split_of
 from stalegrad.models.partitions.skewed import _successive
 
@@ -347,13 +345,3 @@ def test_a_partition_of_your_own_is_checked(monkeypatch, made, said):
 def test_a_partition_that_says_nothing_is_told_so():
     with pytest.raises(TypeError, match=r"Partition does not say who holds which example: define split\(\)"):
         problem_of(np.zeros(4), partition=Partition()).split(2)
-
-
-@pytest.mark.parametrize("kind", [Assigned, ClassesPerWorker, Dirichlet, Shuffled, Problem])
-def test_the_examples_of_docstrings_run(kind):
-    runner = doctest.DocTestRunner()
-    for example in doctest.DocTestFinder(recurse=kind is Problem).find(kind, kind.__name__, globs={}):
-        runner.run(example)
-    assert runner.tries > 0
-    assert runner.failures == 0
-    assert partitions.__all__ == sorted(partitions.__all__)

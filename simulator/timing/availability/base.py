@@ -32,6 +32,19 @@ class Availability:
         departure: fate of the job in progress when its worker leaves. ``lost``: the job ends, and messages whose
             transfer has not begun are lost; ``delivered``: the worker first finishes the job and sends the message
             (a graceful drain), and stays if its return is due by then.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from stalegrad.policies import Async
+        >>> from stalegrad.simulator import Availability, Cluster, simulate
+        >>> from stalegrad.simulator.timing.availability.base import Presence
+        >>> @dataclass(frozen=True)
+        ... class OneHour(Availability):
+        ...     def presence(self, worker, workers, rng):
+        ...         return Presence(at_start=True, changes=iter([3600.0 * worker] if worker else []))
+        >>> trace = simulate(Cluster(2, compute=600.0, availability=OneHour()), Async(), wallclock=7200.0)
+        >>> trace.absences["leave_time"].tolist()
+        [3600.0]
     """
 
     departure: Literal["lost", "delivered"] = field(default="lost", kw_only=True)

@@ -22,6 +22,11 @@ class Scipy(Delay):
     Args:
         name: name of a distribution of ``scipy.stats``.
         parameters: parameters of the distribution by name, finite numbers.
+
+    Example:
+        >>> from stalegrad.simulator import Scipy
+        >>> Scipy("invgauss", {"mu": 0.5}).expectation()
+        0.5
     """
 
     name: str
@@ -90,6 +95,13 @@ class Function(Delay):
     Args:
         function: function that takes a ``numpy.random.Generator`` and a size, and returns an array of times,
             (size,), in seconds; or its name, ``"module:function"``, as in a spec.
+
+    Example:
+        >>> import numpy as np
+        >>> from stalegrad.simulator import Function
+        >>> delay = Function(lambda rng, size: rng.choice([1.0, 5.0], size, p=[0.9, 0.1]))
+        >>> sorted(set(delay.sample(np.random.default_rng(0), 1000).tolist()))
+        [1.0, 5.0]
     """
 
     function: Any

@@ -35,6 +35,11 @@ class Empirical(Delay):
     Raises:
         ValueError: for a value that is not allowed; it names the sample, or the file and its line.
         FileNotFoundError: if there is no such file.
+
+    Example:
+        >>> from stalegrad.simulator import Empirical
+        >>> Empirical([1.0, 3.0], weights=[3, 1]).expectation()
+        1.5
     """
 
     samples: Any = ()

@@ -27,6 +27,10 @@ class Deterministic(Delay):
 
     Args:
         value: seconds of every time, at least 0.
+
+    Example:
+        >>> Deterministic(2.0).sf([1.0, 2.0])
+        array([1., 0.])
     """
 
     value: NonNegativeFloat
@@ -50,6 +54,10 @@ class Exponential(Delay):
 
     Args:
         scale: mean, in seconds.
+
+    Example:
+        >>> Exponential(2.0).sf([0.0, 2.0]).round(3)  # exp(-t / 2)
+        array([1.   , 0.368])
     """
 
     scale: PositiveFloat = 1.0
@@ -70,6 +78,10 @@ class ShiftedExponential(Delay):
     Args:
         shift: smallest time, in seconds.
         scale: mean of the exponential part, in seconds.
+
+    Example:
+        >>> ShiftedExponential(shift=1.0, scale=0.5).expectation()
+        1.5
     """
 
     shift: NonNegativeFloat = 1.0
@@ -91,6 +103,10 @@ class Pareto(Delay):
     Args:
         shape: tail index: moments of this order and above are infinite.
         scale: smallest time, in seconds.
+
+    Example:
+        >>> Pareto(shape=1.5).expectation(), Pareto(shape=1.0).expectation()
+        (3.0, inf)
     """
 
     shape: PositiveFloat
@@ -112,6 +128,10 @@ class Gamma(Delay):
     Args:
         mean: mean, in seconds.
         cv: coefficient of variation: standard deviation over mean.
+
+    Example:
+        >>> round(float(Gamma(mean=2.0, cv=0.5).distribution().std()), 3)  # mean cv
+        1.0
     """
 
     mean: PositiveFloat
@@ -133,6 +153,10 @@ class Erlang(Delay):
     Args:
         shape: number of stages.
         mean: mean of the sum, in seconds.
+
+    Example:
+        >>> round(float(Erlang(shape=4, mean=2.0).distribution().std()), 3)  # mean / sqrt(shape)
+        1.0
     """
 
     shape: Annotated[PositiveInt, Field(le=2**53)]
@@ -154,6 +178,10 @@ class HyperExponential(Delay):
     Args:
         weights: probabilities of the branches; they sum to 1.
         means: means of the branches, in seconds, one per weight.
+
+    Example:
+        >>> round(HyperExponential(weights=[0.9, 0.1], means=[1.0, 11.0]).expectation(), 3)
+        2.0
     """
 
     weights: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
@@ -191,6 +219,10 @@ class LogNormal(Delay):
     Args:
         median: median, in seconds.
         sigma: standard deviation of the logarithm.
+
+    Example:
+        >>> round(LogNormal(median=2.0, sigma=1.0).expectation(), 3)  # 2 exp(1 / 2)
+        3.297
     """
 
     median: PositiveFloat = 1.0
@@ -213,6 +245,10 @@ class Weibull(Delay):
         shape: shape parameter; 1 is exponential; below 1, the longer a gradient has taken, the longer it still
             takes.
         scale: time that a share 1 / e of all times exceeds, in seconds.
+
+    Example:
+        >>> round(Weibull(shape=0.5).expectation(), 3)
+        2.0
     """
 
     shape: PositiveFloat
@@ -234,6 +270,10 @@ class Uniform(Delay):
     Args:
         low: smallest time, in seconds.
         high: largest time, in seconds, above ``low``.
+
+    Example:
+        >>> Uniform(1.0, 3.0).ppf([0.0, 0.5, 1.0])
+        array([1., 2., 3.])
     """
 
     low: NonNegativeFloat
@@ -269,6 +309,12 @@ class TwoLevelGamma(Delay):
 
     Reference: the CVB method of Ali et al., Task execution time modeling for heterogeneous computing
     systems, 2000.
+
+    Example:
+        >>> import numpy as np
+        >>> machine = TwoLevelGamma(machine_cv=0.6, task_cv=0.1).realise(np.random.default_rng(0))
+        >>> type(machine).__name__, machine.cv  # its mean is drawn
+        ('Gamma', 0.1)
     """
 
     mean: PositiveFloat = 128.0

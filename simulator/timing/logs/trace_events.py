@@ -84,6 +84,15 @@ def read_trace_events(
 
     References:
         Trace Event Format (Google, 2016).
+
+    Example:
+        >>> import stalegrad as sg
+        >>> from stalegrad.analysis import to_perfetto
+        >>> from stalegrad.simulator import read_trace_events
+        >>> trace = sg.simulate(sg.Cluster(compute=[1.0, 2.5]), sg.Async(), updates=3)
+        >>> file = to_perfetto(trace, "events.json")
+        >>> read_trace_events(file, "compute")["seconds"].tolist()
+        [1.0, 1.0, 2.5]
     """
     files = [Path(source)] if isinstance(source, str | os.PathLike) else [Path(file) for file in source]
     if not files:

@@ -1,7 +1,5 @@
 """What an author may give a replay and take from it: starts, mini-batches, versions, vectors, own gradients."""
 
-import doctest
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -298,11 +296,3 @@ def test_problems_of_ones_own_are_axes_of_a_sweep():
     faster = run(experiment.but(method=methods.async_(learning_rate=0.15)), progress=False)
     own = next(r for r in found.results if r.experiment.problem is steep and r.experiment.seed == 0)
     np.testing.assert_allclose(own.params["slope"], faster.params["slope"], rtol=1e-4)
-
-
-@pytest.mark.parametrize("function", [replay, Problem.from_functions])
-def test_examples_of_the_help_run(function):
-    runner = doctest.DocTestRunner()
-    for example in doctest.DocTestFinder().find(function, function.__name__, globs={}):
-        assert runner.run(example).attempted > 2
-    assert runner.failures == 0

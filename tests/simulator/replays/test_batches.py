@@ -1,6 +1,5 @@
 """Mini-batches: what is drawn, and that nothing about execution changes it."""
 
-import doctest
 import re
 from itertools import pairwise
 
@@ -153,13 +152,6 @@ def test_examples_of_nothing():
     none = Problem.from_functions(lambda key: jnp.zeros(2), lambda w, batch, key: jnp.sum(w))
     with pytest.raises(ValueError, match="the problem has no data"):
         mini_batches(trace, none)
-
-
-def test_the_example_of_its_docstring_runs():
-    (example,) = doctest.DocTestFinder().find(mini_batches, "mini_batches", globs={})
-    runner = doctest.DocTestRunner()
-    assert runner.run(example).attempted == 5
-    assert runner.failures == 0
 
 
 # Mini-batches keyed by message

@@ -1,7 +1,5 @@
 """Links and servers in a simulation: traces by hand, closed networks, every synchrony, and wrong values."""
 
-import doctest
-import importlib
 import math
 
 import numpy as np
@@ -466,10 +464,3 @@ def test_draws_that_cannot_be_name_the_worker():
         simulate(Cluster(2, server=lambda rng, size: np.full(size, math.inf)), Async(), updates=3)
     with pytest.raises(ValueError, match=r"time of message_bytes of worker 0 = 1e-20 s is not allowed at 1\.0 s"):
         simulate(Cluster(2, network=Network(1e-20, ingress=1.0)), Async(), updates=3)
-
-
-@pytest.mark.parametrize("name", ["network", "regions"])
-def test_examples_run(name):
-    module = importlib.import_module(f"stalegrad.simulator.timing.links.{name}")
-    assert doctest.testmod(module).attempted > 1
-    assert doctest.testmod(module).failed == 0

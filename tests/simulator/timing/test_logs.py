@@ -1,8 +1,6 @@
 """Logs of steps: read whatever their form, equal to what was simulated, or refused by row."""
 
-import doctest
 import gzip
-import importlib
 import os
 import zlib
 
@@ -341,10 +339,3 @@ def test_large_parquet_is_refused_by_what_it_announces(tmp_path):
     file = tmp_path / "log.parquet"
     pd.DataFrame({"seconds": np.zeros(sources.MOST_ROWS + 1, np.int8)}).to_parquet(file)
     assert refusal(read_step_times, file).startswith(f"{file} has {sources.MOST_ROWS + 1} rows")
-
-
-def test_examples_run():
-    for name in ("logs.steps", "logs.recorder", "trace"):
-        module = importlib.import_module(f"stalegrad.simulator.timing.{name}")
-        found = doctest.testmod(module)
-        assert (found.attempted > 1, found.failed) == (True, 0)

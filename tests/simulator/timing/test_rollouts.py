@@ -1,6 +1,5 @@
 """Asynchronous RL: rollout slots, a queue and a trainer, against an independent simulation and a closed form."""
 
-import doctest
 import heapq
 import itertools
 import math
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from stalegrad.policies.synchrony import SYNCHRONIES, WAIT, Decision, Received, Rollouts, Sync, rollouts
+from stalegrad.policies.synchrony import SYNCHRONIES, WAIT, Decision, Received, Rollouts, Sync
 from stalegrad.simulator.timing.availability import Renewal
 from stalegrad.simulator.timing.cluster import Cluster
 from stalegrad.simulator.timing.delays import Deterministic, Empirical, Exponential, LogNormal
@@ -271,8 +270,3 @@ def test_they_stand_in_specs():
 def test_what_cannot_be_is_named(make, said):
     with pytest.raises(ValueError, match=said):
         make()
-
-
-def test_the_example_runs():
-    assert doctest.testmod(rollouts).attempted > 2
-    assert doctest.testmod(rollouts).failed == 0
