@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+from sphinx.ext.napoleon import GoogleDocstring
+
 import stalegrad
 
 HERE = Path(__file__).parent
@@ -76,6 +78,15 @@ def formulas(app, what, name, obj, options, lines):
             lines[number] = "``".join(
                 [part if odd % 2 else part.replace("|", "\\|") for odd, part in enumerate(parts)]
             )
+
+
+def whole(self):
+    """Keep the docstring of a property whole: Napoleon takes what stands before a colon for its type."""
+    first, *rest = self._consume_to_end()
+    return self.__class__([first, *self._dedent(rest)], self._config).lines()
+
+
+GoogleDocstring._parse_attribute_docstring = whole
 
 
 def signature(app, what, name, obj, options, arguments, returns):

@@ -33,6 +33,8 @@ def _calling(call: str, function: Callable[..., object], must: str) -> Iterator[
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         reason = (str(error).splitlines() or [""])[0]
+        if isinstance(error, jax.errors.JAXTypeError):  # a NumPy function or an `if` on values not yet known
+            must = "it is compiled by JAX: use jax.numpy, and no Python branches, on what depends on its arguments"
         raise ValueError(
             f"{call} of the problem ({name}) raised {type(error).__name__}: {reason}; {must}"
         ) from error

@@ -164,7 +164,10 @@ REFERENCES = {
         nickname="Rennala, Malenia",
     ),
     "ringmaster2025": Paper(
-        "Maranjyan, Tyurin, Richtarik", "Ringmaster ASGD", "ICML 2025", link="https://arxiv.org/abs/2501.16168"
+        "Maranjyan, Tyurin, Richtarik",
+        "Ringmaster ASGD: The First Asynchronous SGD with Optimal Time Complexity",
+        "ICML 2025",
+        link="https://arxiv.org/abs/2501.16168",
     ),
     "ringleader2026": Paper(
         "Maranjyan, Richtarik", "Ringleader ASGD", "ICLR 2026", link="https://arxiv.org/abs/2509.22860"

@@ -149,7 +149,7 @@ def test_pytorch_s_parameters_are_reproduced_by_a_replay_of_what_was_recorded():
 def test_its_synchronies_do_what_it_says_of_them():
     names, *_ = carried_out("synchronies")
     cluster = Cluster(6, Exponential())
-    backup = simulate(cluster, names["BackupWorkers"](needed=4), updates=200).verify()
+    backup = simulate(cluster, names["FirstOf"](needed=4), updates=200).verify()
     assert (backup.updates.messages == 4).all()
     assert (backup.staleness == 0).all()
     assert set(backup.column("fate")) == {"used", "discarded", "pending"}

@@ -211,12 +211,16 @@ def _frame(
         values = np.asarray(measured)
         if values.ndim != 1 or values.dtype.kind not in "iuf":
             raise ValueError(
-                f"measured is {measured!r:.60}: give a DataFrame or a one-dimensional array of seconds"
+                f"measured is {measured!r:.60}: give a DataFrame, such as read_step_times(file) returns, or a "
+                "one-dimensional array of seconds"
             )
         return pd.DataFrame({worker: 0, seconds: values})
     for column in filter(None, (worker, seconds, step)):
         if column not in measured:
-            raise ValueError(unknown_name("column", column, map(str, measured.columns)))
+            raise ValueError(
+                f"{unknown_name('column', column, map(str, measured.columns))}; read_step_times(table) takes "
+                "other names and units"
+            )
     if measured[seconds].dtype.kind not in "iuf":
         raise ValueError(f"column {seconds!r} holds {measured[seconds].dtype}: give seconds as numbers")
     if measured[worker].isna().any():

@@ -46,7 +46,10 @@ def check_regular(file: Path, what: str = "a file of a store") -> int:
         FileNotFoundError: if there is none.
         ValueError: if it is a device, a pipe or a directory.
     """
-    about = os.stat(file)
+    try:
+        about = os.stat(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {file}") from None
     if not stat.S_ISREG(about.st_mode):
         raise ValueError(f"{file} is not a regular file: {what} must be one")
     return about.st_size

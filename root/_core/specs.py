@@ -94,13 +94,15 @@ def validate(where: str, annotation: object, value: object) -> Any:
     try:
         return _adapter(annotation).validate_python(builtin(value))
     except ValidationError as error:
-        problems = "; ".join(
-            ".".join(str(part) for part in e["loc"])
-            + (": " if e["loc"] else "")
-            + e["msg"].removeprefix("Value error, ")
-            for e in error.errors(include_url=False)
-        )
+        problems = "; ".join(map(_problem, error.errors(include_url=False)))
         raise ValueError(f"{where} = {shown(value)} is not allowed: {' '.join(problems.split())}") from None
+
+
+def _problem(error: Any) -> str:
+    """Return one problem found by pydantic: where in the value, without the names of its validators, and what."""
+    place = ".".join(str(part) for part in error["loc"] if not re.search(r"[\[(]", str(part)))
+    what: str = error["msg"]
+    return f"{place}: " * bool(place) + what.removeprefix("Value error, ")
 
 
 def shown(value: object) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from stalegrad.simulator.cli.console import print_functions
 
 if TYPE_CHECKING:
-    from stalegrad.simulator.regression import Recording
+    from stalegrad.simulator.regression import Plan, Recording
 
 app = typer.Typer(help="Check whether a change makes convergence worse.", no_args_is_help=True)
 
@@ -50,11 +50,14 @@ def record_command(
     keep_compiled()
     check_new(out, force)
     plan = Plan.of_sweep(load_sweep(spec))
-    print_functions([run for _, run in plan.runs], Console(stderr=True))
+    _import_functions(plan)
     with executor_of(jobs, None) as executor:
         recording = _ended_well(lambda: record(plan, target=target, executor=executor, progress=_watched()))
     recording.save(out, force=force)
     print(f"wrote {out}: {len(recording.runs)} runs of {', '.join(recording.histories)}")
+    for words in recording.lost():
+        print(f"warning: {words}")
+    print(f"`stalegrad check power {out}` prints the smallest worsening that these runs detect")
 
 
 @app.command("run")
@@ -77,7 +80,8 @@ def run_command(
 ) -> None:
     """Run a baseline's spec again, with the same seeds, and compare.
 
-    Exits with 0 if everything is the same, or different but not worse; with 1 if something is worse.
+    Exits with 0 if everything is the same, or different but not worse; with 1 if something is worse; with 2 if the
+    input is bad.
     """
     from stalegrad.simulator.cli.sweep import executor_of
     from stalegrad.simulator.regression import Plan, Recording, compare, record
@@ -93,7 +97,7 @@ def run_command(
         check_plan(before, Plan.of_sweep(load_sweep(spec)), str(baseline))
     settings = _settings(tolerance, alpha, metric)
     compare(before, before, **settings)  # report wrong settings before any run
-    print_functions([run for _, run in plan.runs], Console(stderr=True))
+    _import_functions(plan)
     with executor_of(jobs, None) as executor:
         after = _ended_well(lambda: record(plan, executor=executor, progress=_watched()))
     check = compare(before, after, **settings)
@@ -144,6 +148,17 @@ def _settings(tolerance: float | None, alpha: float | None, metrics: list[str] |
     """Return the settings of a comparison that were given."""
     given = {"tolerance": tolerance, "alpha": alpha, "metrics": tuple(metrics) if metrics else None}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _import_functions(plan: Plan) -> None:
+    """Print and import the functions that a plan names: one that is missing ends the command before any run."""
+    from stalegrad._core.functions import import_function
+    from stalegrad.simulator.experiments.identity import functions_in
+
+    runs = [run for _, run in plan.runs]
+    print_functions(runs, Console(stderr=True))
+    for name in {name for run in runs for name in functions_in(run.experiment).values()}:
+        import_function(name)
 
 
 def _watched() -> bool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from stalegrad.policies.papers import REFERENCES, Paper, entry
-from stalegrad.simulator.cli.console import Spec
 
 if TYPE_CHECKING:
     from stalegrad.simulator import Experiment
+
+YEAR = "2026"
+"""Year of this version."""
 
 DATA = {
     "xiao2017": Paper(
@@ -80,14 +85,32 @@ DATASETS = {
 }
 
 
-def cite_command(spec: Spec) -> None:
-    """Print the references of what a spec uses as BibTeX: methods, data sets, measured delays and availability."""
+def cite_command(
+    spec: Annotated[Path | None, typer.Argument(help="A TOML file; `stalegrad init` writes one.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Name of a method, e.g. ringmaster; may be repeated.")
+    ] = None,
+) -> None:
+    """Print the references of what a spec uses as BibTeX: methods, data sets, measured delays and availability.
+
+    Without a spec: the references of the methods that --method names.
+    """
     from stalegrad import __version__
+    from stalegrad.policies.methods import REGISTRY
     from stalegrad.simulator.sweeps.axes import load_sweep
 
-    keys = dict.fromkeys(key for run in load_sweep(spec).runs for key in references(run.experiment))
+    keys = dict.fromkeys(key for name in method or () for key in REGISTRY.find(name).papers)
+    if spec is not None:
+        keys |= dict.fromkeys(key for run in load_sweep(spec).runs for key in references(run.experiment))
+    if not keys:
+        raise ValueError("nothing to cite: give a spec, or --method NAME")
     title = "stalegrad: a discrete-event staleness simulator of distributed training"
-    software = {"author": "{The stalegrad contributors}", "title": f"{{{title}}}", "version": __version__}
+    software = {
+        "author": "{The stalegrad contributors}",
+        "title": f"{{{title}}}",
+        "version": __version__,
+        "year": YEAR,
+    }
     print(entry("software", "stalegrad", software))
     for key in keys:
         print()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,9 @@ from stalegrad.simulator.cli.console import print_plainly, print_written
 if TYPE_CHECKING:
     import pandas as pd
 
+    from stalegrad.policies import Method
     from stalegrad.policies.synchrony import Synchrony
+    from stalegrad.simulator import Experiment
 
 NAMES = {
     "throughput": "grad/s", "speedup": "over sync", "time_per_update": "s/update", "idle": "idle",
@@ -35,7 +38,12 @@ def what_if_command(
     ] = None,
     synchrony: Annotated[
         list[str] | None,
-        typer.Option("--synchrony", "-s", help="Synchrony to compare, e.g. k-async:k=4; may be repeated."),
+        typer.Option(
+            "--synchrony",
+            "-s",
+            help="Synchrony to compare, e.g. k-async:k=4 (see `stalegrad list synchronies`), or a method with its "
+            "own rate, e.g. async:learning_rate=0.02; may be repeated.",
+        ),
     ] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="Name of a column, e.g. worker=host; may be repeated.")
@@ -56,7 +64,10 @@ def what_if_command(
         ),
     ] = None,
     spec: Annotated[
-        Path | None, typer.Option(help="Train the problem of this TOML file, at its method's learning rate.")
+        Path | None,
+        typer.Option(
+            help="Train the problem of this TOML file, at its method's learning rate; it needs no cluster."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of a training.")] = 1,
 ) -> None:
@@ -64,18 +75,18 @@ def what_if_command(
 
     Without --spec the answer is about time only: an upper bound on what they would gain.
     """
-    from stalegrad.simulator import load_experiment, what_if
+    from stalegrad.simulator import what_if
     from stalegrad.simulator.experiments.result import Result
     from stalegrad.simulator.replays.compiling import keep_compiled
 
     if out is not None:
         Result.check_free(out)
-    experiment = None if spec is None else load_experiment(spec)
+    experiment = None if spec is None else _experiment(spec)
     if experiment is not None:
         keep_compiled()
     answer = what_if(
         _rows(file, only or ()),
-        None if not synchrony else [_synchrony(text) for text in synchrony],
+        None if not synchrony else [_contestant(text) for text in synchrony],
         None if experiment is None else experiment.problem,
         message_bytes,
         None if not link else dict(_number(text, "--link") for text in link),
@@ -128,13 +139,34 @@ def _rows(file: str, only: Sequence[str]) -> object:
     return kept.reset_index(drop=True)
 
 
-def _synchrony(text: str) -> Synchrony:
-    """Return the synchrony of a text like ``k-async:k=4``."""
+def _contestant(text: str) -> Synchrony | Method:
+    """Return the synchrony of a text like ``k-async:k=4``; with a learning rate, the method of that name."""
+    from stalegrad.policies.methods import method
     from stalegrad.policies.synchrony import SYNCHRONIES
 
     name, parameters = named(text, "--synchrony")
+    if "learning_rate" in parameters:
+        return method(name, parameters)
     found: Synchrony = SYNCHRONIES.from_table({"name": name, **parameters})
     return found
+
+
+def _experiment(spec: Path) -> Experiment:
+    """Return the experiment of a TOML file, of which only the problem and the learning rate are used.
+
+    Cluster and budget come from the log, so the file may lack them.
+    """
+    from stalegrad.simulator.experiments.experiment import read_experiment, read_toml
+    from stalegrad.simulator.timing.budget import Budget
+
+    table = read_toml(spec)
+    unused: dict[str, object] = {"cluster": {"workers": 1}}
+    if not {field.name for field in fields(Budget)} & set(table):
+        unused["updates"] = 1
+    try:
+        return read_experiment({**unused, **table})
+    except ValueError as error:
+        raise ValueError(f"{spec}: {error}") from None
 
 
 def _number(text: str, option: str) -> tuple[str, float | str]:

@@ -93,14 +93,15 @@ def junit(check: Check, name: str) -> str:
 
 
 def sentence(check: Check, method: str) -> str:
-    """Return the outcome of a method in one line."""
-    rows = check.table[(check.table["method"] == method) & (check.table["verdict"] == "worse")]
-    worse = [
+    """Return the outcome of a method in one line, with the metrics that are worse or unclear."""
+    rows = check.table[(check.table["method"] == method) & check.table["verdict"].isin(("worse", "unclear"))]
+    noted = [
         f"{row['metric'].replace('_', ' ')} {_number(row['before'])} -> {_number(row['after'])}"
         + ("" if math.isnan(row["difference"]) else f" ({_percent(row['difference'])})")
+        + (", unclear with these seeds" if row["verdict"] == "unclear" else "")
         for row in rows.to_dict("records")
     ]
-    return "; ".join([f"{method}: {check.methods[method]}", *worse])
+    return "; ".join([f"{method}: {check.methods[method]}", *noted])
 
 
 def github(check: Check, file: str) -> list[str]:
@@ -157,7 +158,7 @@ def _percent(value: float) -> str:
 
 
 def _probability(value: float) -> str:
-    return "-" if math.isnan(value) else "<1e-4" if value < 1e-4 else f"{value:.2g}"
+    return "-" if math.isnan(value) else "<1e-4" if value < 1e-4 else f"{value:.3g}"
 
 
 def _printable(said: str) -> str:

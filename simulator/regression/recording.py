@@ -20,6 +20,7 @@ from stalegrad.analysis.statistics.convergence import (
     KINDS,
     Target,
     default_target,
+    lost,
     measure,
 )
 from stalegrad.analysis.statistics.curves import shown_column
@@ -113,6 +114,17 @@ class Recording:
         for run in self.runs:
             found.setdefault(run.method, {})[run.seed] = run.curve
         return found
+
+    def lost(self) -> list[str]:
+        """Return a sentence for each method of which runs are lost, which hides what a change makes worse."""
+        said = []
+        for method, runs in self.histories.items():
+            if gone := sum(map(lost, runs.values())):
+                said.append(
+                    f"{gone} of {len(runs)} runs of {method} are lost (the training loss ends above its start, or "
+                    "is not finite): such a baseline hides what a change makes worse; lower the learning rate"
+                )
+        return said
 
     def dumps(self) -> str:
         """Return the recording as JSON, with a line for each column of a curve, so that a diff is readable."""

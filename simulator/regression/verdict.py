@@ -131,7 +131,13 @@ def check_plan(before: Recording, plan: Plan, where: str) -> None:
         for name in [*then, *(name for name in found if name not in then)]
         if then.get(name, "absent") != found.get(name, "absent")
     ]
-    raise ValueError(f"{where} was recorded from another spec ({'; '.join(differing)}): record it again")
+    inside = ""
+    if any(".closure." in name for name in (*then, *found)):
+        inside = (
+            ". Its names include those inside an object that was built, such as an optax transformation: a check "
+            "should be given the function that builds it, or a table, so that it compares settings alone"
+        )
+    raise ValueError(f"{where} was recorded from another spec ({'; '.join(differing)}): record it again{inside}")
 
 
 def _flat(table: Mapping[Any, object], prefix: str = "") -> Table:

@@ -81,8 +81,8 @@ def replay(
     Args:
         trace: times at which each gradient was read and used.
         problem: what is trained.
-        method: gives the rule and the learning rate; its synchrony (and its controller, if it has one) has already
-            shaped the trace.
+        method: gives the rule and the learning rate. Its synchrony (and its controller, if it has one) is not
+            applied: the trace must come from a simulation with it.
         record: what the history holds.
         seed: seed of the initial parameters, the mini-batches and the keys given to the loss.
         execution: ``scan``, ``windows`` or ``loop``; by default chosen by backend and problem.

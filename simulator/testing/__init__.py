@@ -104,7 +104,7 @@ class Convergence:
         """
         __tracebackhide__ = True
         from stalegrad.simulator.regression import Plan, Recording, compare, record
-        from stalegrad.simulator.regression.outputs import text
+        from stalegrad.simulator.regression.outputs import sentence, text
         from stalegrad.simulator.regression.verdict import check_plan
         from stalegrad.simulator.sweeps.axes import Sampling, SweepSpec, load_sweep, plan as planned
 
@@ -125,23 +125,30 @@ class Convergence:
             recording = record(plan, progress=False)
             recording.save(file, force=True)
             self._tell(f"recorded {file}")
+            for words in recording.lost():
+                self._tell(f"warning: {file.name}: {words}")
             return recording
         if not file.exists():
             pytest.fail(f"no baseline {file}: record it with pytest --convergence-record", pytrace=False)
         given = {"tolerance": tolerance, "alpha": alpha, "metrics": metrics, "strict": strict}
         settings = self._settings | {k: v for k, v in given.items() if v is not None}
         strict = bool(settings.pop("strict", False) or option("--convergence-strict"))
+        refused = ""
         try:
             before = Recording.load(file)
             check_plan(before, plan, str(file))
         except ValueError as error:
-            pytest.fail(f"{error} (pytest --convergence-record)", pytrace=False)
+            refused = f"{error} (pytest --convergence-record)"
+        if refused:  # outside, so that pytest does not print the error twice
+            pytest.fail(refused, pytrace=False)
         check = compare(before, record(plan, progress=False), **settings)
         if not check.passed(strict):
             pytest.fail(f"{self._request.node.nodeid}\n{text(check)}", pytrace=False)
         if check.outcome != "same":
-            changed = [f"{m} ({'; '.join(check.changes(m))})" for m, o in check.methods.items() if o != "same"]
-            self._tell(f"{self._request.node.nodeid}: {check.outcome}: {', '.join(changed)}")
+            for method, outcome in check.methods.items():
+                if outcome != "same":
+                    said = "; ".join([sentence(check, method), *check.changes(method)])
+                    self._tell(f"{self._request.node.nodeid}: {said}")
         return check
 
     def _tell(self, line: str) -> None:

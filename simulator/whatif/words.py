@@ -61,14 +61,15 @@ def _job(facts: Facts) -> str:
     left = f" ({grid.left_out:,} at the end, which not all have made, are left out)" if grid.left_out else ""
     return (
         f"{len(grid.workers):,} workers, {grid.steps:,} steps{left}: computing takes a synchronous job "
-        f"{seconds:,.6g} s, S = {facts.slowdown:.2f} times as long as if all took the mean time of each step."
+        f"{seconds:,.6g} s, S = {facts.slowdown:.2f} times as long as if every worker took the mean time of each "
+        "step."
     )
 
 
 def _who(facts: Facts) -> str:
     slow = facts.workers[facts.workers["slow"]].sort_values("slowdown", ascending=False, kind="stable")
-    named = ", ".join(f"{share:.2f} with worker {worker}" for worker, share in slow["slowdown"][:NAMED].items())
-    alone = f" If all others took the mean time of each step, S would still be {named}." if named else ""
+    named = ", ".join(f"{share:.2f} by worker {worker}" for worker, share in slow["slowdown"][:NAMED].items())
+    alone = f" S caused by a slow worker alone, if all others took the mean time: {named}." if named else ""
     return f"{facts.imbalance}{alone}"
 
 

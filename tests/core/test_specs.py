@@ -1,5 +1,7 @@
 """Values of specs: what is taken for a number, and how a wrong one is shown."""
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,16 @@ def test_what_only_looks_like_a_number_is_refused_with_its_place_and_value(kind,
         validate("n of it", kind, value)
     assert repr(value) in str(refusal.value)
     assert "is not allowed: " in str(refusal.value)
+
+
+def test_a_choice_of_types_is_told_without_the_names_of_validators():
+    kind = PositiveInt | Literal["sqrt"] | tuple[PositiveInt, ...]
+    with pytest.raises(ValueError, match="k = 0 is not allowed: ") as refusal:
+        validate("k", kind, 0)
+    assert "greater than or equal to 1; Input should be 'sqrt'" in str(refusal.value)
+    assert "function" not in str(refusal.value)
+    with pytest.raises(ValueError, match="1: Input should be greater than or equal to 1"):
+        validate("k", kind, (1, 0))
 
 
 def test_columns_and_arrays_are_lists_and_other_things_stay_as_they_are():

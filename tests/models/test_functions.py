@@ -140,3 +140,9 @@ def test_an_init_that_computes_with_the_key_itself_is_allowed():
 def test_wrong_data_are_named_when_the_problem_is_made(data, said):
     with pytest.raises(ValueError, match=said):
         Problem.from_functions(two, square, **data)
+
+
+def test_numpy_in_a_compiled_function_is_named():
+    problem = Problem.from_functions(two, square, gradient=lambda w, batch, key: np.asarray(w))
+    with pytest.raises(ValueError, match=r"gradient\(.* use jax.numpy, and no Python branches"):
+        replay(TRACE, problem, methods.async_())

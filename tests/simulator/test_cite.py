@@ -46,6 +46,16 @@ def test_method_with_its_alias_data_and_measured_times_are_cited(tmp_path):
     assert entries["dutta2018"]["howpublished"] == "AISTATS"
 
 
+def test_methods_are_cited_without_a_spec():
+    arguments = ["cite", "--method", "ringmaster", "--method", "rennala"]
+    ended = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert re.findall(r"^@\w+\{([\w-]+),", ended.stdout, re.M) == [
+        "stalegrad", "ringmaster2025", "dutta2018", "tyurin2023"
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="give a spec, or --method NAME"):
+        CliRunner().invoke(app, ["cite"], catch_exceptions=False)
+
+
 def test_a_sweep_cites_every_method_once(tmp_path):
     entries = cited(SPEC + '[sweep]\nmethod = ["async", "dana-zero", "mindthestep"]\nseed = [0, 1]\n', tmp_path)
     assert {"dutta2018", "dana2019", "mindthestep2019"} <= entries.keys()

@@ -122,6 +122,11 @@ def test_a_sentence_names_lost_runs():
     assert sentence(check, "sync").startswith("sync: worse; lost runs 0 -> 1")
 
 
+def test_a_sentence_names_what_is_unclear():
+    check = compare(recording(*made("sync", [1.0, 1.1, 0.9])), recording(*made("sync", [1.9, 1.0, 0.9], "b")))
+    assert "final train loss 1 -> 1.267 (+26.67%), unclear with these seeds" in sentence(check, "sync")
+
+
 # The command line
 
 
@@ -207,6 +212,16 @@ def test_a_run_that_raises_fails_the_check_and_is_told(place, monkeypatch):
     assert call(1, "run", place / "base.json") == "run seed = 0 raised: no loss today\n"
 
 
+def test_a_function_that_is_missing_is_refused_before_any_run(place, capsys, monkeypatch):
+    spec = place / "missing.toml"
+    rate = "learning_rate = 0.01\n"
+    spec.write_text(SPEC.replace(rate, f'{rate}optimizer = "nowhere.optimizers:clipped"\n'))
+    said = refused(capsys, monkeypatch, "record", spec, "-o", place / "missing.json")
+    assert "function = 'nowhere.optimizers:clipped' cannot be imported: No module named 'nowhere'" in said
+    assert "Traceback" not in said
+    assert not (place / "missing.json").exists()
+
+
 def test_power_is_a_table(place):
     said = call(0, "power", place / "base.json", "--seeds", 3, "--seeds", 8)
     assert "probability 0.8, tolerance 2.00%" in said
@@ -223,7 +238,7 @@ def test_bad_input_ends_with_2(place, capsys, monkeypatch):
     text_before = base.read_text()
     assert "exists already: --force" in fails("record", spec, "-o", base)
     assert base.read_text() == text_before
-    assert "No such file" in fails("run", place / "none.json")
+    assert "there is no file" in fails("run", place / "none.json")
     (place / "torn.json").write_text(text_before[: len(text_before) // 2])
     assert "torn.json is damaged" in fails("run", place / "torn.json")
     (place / "old.json").write_text(text_before.replace("stalegrad-baseline-3", "stalegrad-baseline-0"))

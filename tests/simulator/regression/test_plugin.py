@@ -132,7 +132,8 @@ def test_a_baseline_is_asked_for_recorded_and_held(place, pytest_in):
     source.write_text(TEST.replace("SLOPE = 1.0", "SLOPE = 1.000001"))
     code, said = pytest_in("-n", "0")
     assert code == 0, said
-    assert "test_quick.py::test_it[2]: different but not worse: async (numbers: other parameters" in said
+    assert "test_quick.py::test_it[2]: async: different but not worse" in said
+    assert "numbers: other parameters at the end" in said
     assert pytest_in("-n", "0", "--convergence-strict")[0] == 1
 
     # A harmful one fails, with the table.
@@ -156,6 +157,13 @@ def test_baselines_are_recorded_and_held_in_parallel(place, pytest_in):
     code, said = pytest_in("-n", "2")
     assert code == 0, said
     assert said.count("different but not worse") == 2
+
+
+def test_a_baseline_of_lost_runs_is_announced(place, pytest_in):
+    (place / "test_quick.py").write_text(TEST.replace("learning_rate=0.1", "learning_rate=9.0"))
+    code, said = pytest_in("-n", "0", "--convergence-record", "-k", "2")
+    assert code == 0, said
+    assert "3 of 3 runs of async are lost" in said
 
 
 def test_marker_and_arguments_set_the_check(place, pytest_in):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from stalegrad.analysis.statistics.convergence import Target
@@ -311,6 +312,21 @@ def test_a_run_that_diverges_is_recorded_and_worse():
     lost = check.table.set_index("metric").loc["lost_runs"]
     assert (lost["before"], lost["after"], lost["verdict"]) == (0, 3, "worse")
     assert compare(after, after).outcome == "same"
+    assert before.lost() == []
+    (said,) = after.lost()
+    assert said.startswith("3 of 3 runs of async are lost")
+
+
+def test_names_inside_a_built_optimizer_are_explained():
+    """The digest of a closure holds its settings, so that another one is another spec."""
+
+    def built(momentum):
+        method = methods.async_(learning_rate=0.1, optimizer=optax.sgd(1.0, momentum))
+        return quadratic(method=method)
+
+    before = record(built(0.9), progress=False)
+    with pytest.raises(ValueError, match=r"recorded from another spec .*given the function that builds it"):
+        check_plan(before, built(0.8), "b.json")
 
 
 def test_a_target_of_the_users_own(plan):

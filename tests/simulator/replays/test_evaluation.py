@@ -27,19 +27,18 @@ def quadratic(curvature=1.0):
 
 
 def test_a_version_is_evaluated_while_the_next_updates_are_made(monkeypatch):
-    """Each evaluation but the first and the last waits here until the updates after it are under way."""
-    advanced, advance, evaluate = threading.Event(), scan.Scan.advance, evaluation.evaluate_training
-    seen = []
+    """Every evaluation waits until the next ten updates are under way; after the last there are none."""
+    advance, evaluate = scan.Scan.advance, evaluation.evaluate_training
+    under_way, seen = [threading.Event() for _ in range(4)], []
 
     def advance_and_tell(self, first, last):
         made = advance(self, first, last)
-        advanced.set()
+        under_way[first // 10].set()
         return made
 
     def wait_and_evaluate(training, snapshot):
-        advanced.clear()
-        last = len(seen) == 3
-        seen.append(last or advanced.wait(timeout=30))
+        after = under_way[len(seen) + 1 :][:1]
+        seen.append(all(event.wait(timeout=30) for event in after))
         return evaluate(training, snapshot)
 
     monkeypatch.setattr(scan.Scan, "advance", advance_and_tell)

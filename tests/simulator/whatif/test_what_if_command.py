@@ -61,6 +61,25 @@ def test_columns_links_and_measured_jobs(log, tmp_path):
     assert "S = 1.11" in call("alibaba-job-1", "-s", "sync", "-s", "async")
 
 
+@pytest.mark.parametrize("more", ["", "updates = 3\n[cluster]\nworkers = 2\n"])
+def test_a_problem_needs_no_cluster_and_a_method_has_its_own_rate(more, log, tmp_path):
+    (tmp_path / "spec.toml").write_text(
+        f"""{more}
+        [problem]
+        model = "softmax-regression"
+        dataset = "fashion-mnist-small"
+        batch_size = 8
+        [method]
+        name = "sync"
+        learning_rate = 0.05
+        """
+    )
+    said = call("steps.csv", "--spec", "spec.toml", "-s", "sync", "-s", "async:learning_rate=1e-9")
+    error = {line.split()[0]: float(line.split()[-1]) for line in said.splitlines()[1:3]}
+    assert error["sync"] < 0.5
+    assert error["async"] > 0.8  # hardly moved
+
+
 REFUSED = {
     "no file": (["missing.csv"], "does not exist"),
     "two jobs": (["jobs.csv"], "keep the rows of one"),
