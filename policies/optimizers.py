@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from stalegrad._core.functions import by_name, check_function_name, import_function, is_function_name
-from stalegrad._core.specs import unknown_name
+from stalegrad._core.specs import shown, unknown_name
 from stalegrad._core.types import Params, PyTree, Scalar, Table
 
 Make: TypeAlias = Callable[..., optax.GradientTransformation]
@@ -181,8 +181,8 @@ def _check_alias(name: object, arguments: Table) -> None:
     try:
         made = function(learning_rate=1.0, **arguments)
         jax.eval_shape(lambda leaf: made.update(leaf, made.init(leaf), leaf), jnp.ones(2))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer {name!r} does not work with {arguments}: {error}") from None
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"optimizer {name!r} does not work with {shown(arguments)}: {error}") from None
 
 
 def _check_signature(name: object, function: Make, arguments: Table) -> None:

@@ -195,7 +195,7 @@ class FromFunction(Schedule):
             raise ValueError(f"{where}: the function raised {type(error).__name__}: {error}") from error
         try:
             rate = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             rate = np.nan
         if not 0 <= rate < np.inf:
             raise ValueError(f"{where} = {value!r} is not allowed: a finite number of at least 0")

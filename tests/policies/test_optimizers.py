@@ -279,6 +279,7 @@ def test_the_loss_is_the_mean_over_the_messages_and_their_local_steps(name, step
         ({"name": "sgd", "momentun": 0.9}, "optimizer 'sgd': .*momentun"),
         ({"name": "sgd", "learning_rate": 0.1}, "optimizer 'sgd': .*learning_rate"),
         ({"name": "adam", "b1": "x"}, "optimizer 'adam' does not work with"),
+        ({"name": "adam", "b1": 10**40}, "optimizer 'adam' does not work with"),
         ("scale_by_adam", "unknown optimizer 'scale_by_adam'"),
         ("os.system:", "optimizer = 'os.system:' is not allowed: give package.module:function"),
         ({"name": "a:b", "learning_rate": 0.1}, "learning_rate of optimizer 'a:b' is not allowed"),

@@ -136,6 +136,7 @@ def test_a_function_may_be_of_the_epoch():
 @pytest.mark.parametrize(
     ("function", "said"),
     [
+        (lambda j: 10**400, "learning_rate of update 0 = 1000.* is not allowed: a finite number"),
         (lambda j: math.nan if j == 3 else 0.1, "learning_rate of update 3 = nan is not allowed: a finite number"),
         (lambda j: 0.1 - 0.05 * j, r"learning_rate of update 3 = -0.05\d* is not allowed"),
         (lambda j: 1.0 / max(j - 2, 0) if j != 2 else math.inf, "learning_rate of update 0: .*ZeroDivisionError"),
