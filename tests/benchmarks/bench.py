@@ -400,7 +400,11 @@ SECTIONS = {
         ["model", "batch", "plain SGD", "hand-written", "stalegrad", *RATIOS],
         one_gradient,
     ),
-    "w1": ("Workload W1 (gradients a second)", ["part", "median", "best"], workload_1),
+    "w1": (
+        "Workload W1 (gradients a second)",
+        ["part", "median", "best"],
+        lambda n, repeats: workload_1(n, min(repeats, 3)),
+    ),
     "windows": (
         "Windows of 4, asynchronous, 100 workers (gradients a second)",
         ["model", "batch", "one at a time", "in windows", "gain", "chosen"],
