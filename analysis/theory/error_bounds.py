@@ -35,7 +35,7 @@ class ErrorBound:
         constants: constants of the problem.
         learning_rate: eta.
         gap: F(w_0) - F* at the start.
-        batch_size: m.
+        batch_size: m, the number of examples of a gradient.
         gamma: relative error of gradients due to staleness, see ``measured_gamma``; 0 for sync, k-sync and
             k-batch-sync.
         p0: lower bound on the probability that a gradient is fresh. 0 is always valid; with gamma = 0 it gives the

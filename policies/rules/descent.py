@@ -12,6 +12,7 @@ def gradient_descent(*, optimizer: OptimizerSpec = "sgd", weight_decay: Decay = 
     """Descend along the mean of the messages, with any optax optimizer at the server.
 
     w_{j+1} = w_j + optimizer(mean_l g(w_{v(l,j)}) + weight_decay * w_j); plain SGD gives -learning_rate * mean.
+    The mean is over the messages l of update j, each computed at the version v(l,j) that its worker has read.
 
     Args:
         optimizer: any optax optimizer, see :func:`~stalegrad.policies.optimizers.check_optimizer`; plain SGD by

@@ -56,7 +56,7 @@ def delayed_nesterov(
         inner: optimizer of the local steps, any of optax.
         outer_rate: the server's learning rate.
         outer_momentum: beta.
-        buffer: N.
+        buffer: N, the number of messages between two updates of the momentum.
         share: c N, of the momentum that is spread over the messages between.
     """
     from stalegrad.policies.optimizers import Optimizer

@@ -15,7 +15,7 @@ def pipeline(*, stages: PositiveInt = 4, optimizer: OptimizerSpec = "sgd", weigh
     in equal numbers; stage i keeps P - 1 - i old versions. One stage is sequential SGD.
 
     Args:
-        stages: P.
+        stages: P, the number of stages.
         optimizer: any optax optimizer; plain SGD by default.
         weight_decay: L2 decay, taken at the current parameters.
     """

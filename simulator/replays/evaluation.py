@@ -55,13 +55,13 @@ def _settings() -> Table:
     return {name: getattr(jax.config, name, None) for name in jax.config.values}
 
 
-def evaluate(objective: Objective, snapshot: Snapshot, record: Record) -> dict[str, float]:
+def evaluate(objective: Objective, snapshot: Snapshot, record: Record) -> Values:
     """Return training loss, test loss and test error (NaN if undefined), and the user's columns."""
     train = _measured(objective.evaluate, snapshot, objective.train, _at_most(objective, record))
     return values_of(train, _test(objective, snapshot), snapshot.params, record)
 
 
-def evaluate_training(training: Training, snapshot: Snapshot) -> dict[str, float]:
+def evaluate_training(training: Training, snapshot: Snapshot) -> Values:
     """Return the values of :func:`evaluate`, and the loss of each worker if the record requests it.
 
     Raises:
@@ -140,9 +140,7 @@ def sample(data: Data, at_most: int | None) -> Data:
     return jax.tree.map(lambda leaf: leaf[chosen], data)
 
 
-def values_of(
-    train: Mapping[str, Scalar], test: Mapping[str, Scalar], params: Params, record: Record
-) -> dict[str, float]:
+def values_of(train: Mapping[str, Scalar], test: Mapping[str, Scalar], params: Params, record: Record) -> Values:
     """Return metrics of the training and test data as columns of the history, and the user's columns."""
     return {
         "train_loss": float(train["loss"]),

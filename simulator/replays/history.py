@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from stalegrad._core.types import Array, Params, PyTree, Table
-from stalegrad.simulator.replays.evaluation import Evaluation, Values, evaluate_training
+from stalegrad.simulator.replays.evaluation import Evaluation, Values, at_once
 from stalegrad.simulator.replays.lowering import LoweredTrace
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.training import Training
@@ -58,8 +58,7 @@ class History:
         self.recent: list[Measures] = []
         self.kept: list[tuple[int, dict[str, Params]]] = []
         self.initial = training.initial.params
-        values = evaluate_training(training, training.initial)
-        self.current: Evaluation | None = lambda: values
+        self.current: Evaluation | None = at_once(training, training.initial)
 
     def note(self, measured: Measures | None, update: int) -> None:
         """Note that all updates before this one have been made, and the measures of their messages."""

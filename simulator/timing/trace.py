@@ -132,7 +132,7 @@ class Trace:
         resolution: float = 0.0,
         **about: Any,
     ) -> Self:
-        """Build and verify the trace of a parameter server's log; ``docs/logs.md`` lists the columns derived.
+        """Build and verify the trace of a parameter server's log; the guide to logs lists the columns derived.
 
         Args:
             source: a DataFrame or a file (CSV, gzipped CSV, Parquet): one row per message.

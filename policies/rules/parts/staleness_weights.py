@@ -172,7 +172,7 @@ class Tail:
     more counts as 199.
 
     Args:
-        amplitude: A.
+        amplitude: A, by which the learning rate varies at most.
         cdf: ``midpoint``: P[T < tau] + P[T = tau] / 2, whose mean factor is exactly 1; ``strict``: P[T < tau],
             normalised by 5 N, what the authors' code does.
 

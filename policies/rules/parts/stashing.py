@@ -41,7 +41,7 @@ def stashed(
 
     Args:
         at: ``learning rate -> optimizer``.
-        stages: P.
+        stages: P, the number of stages.
         learning_rate: learning rate of the update.
     """
     inner = at(learning_rate)
