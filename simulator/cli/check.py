@@ -153,11 +153,8 @@ def _settings(tolerance: float | None, alpha: float | None, metrics: list[str] |
 def _import_functions(plan: Plan) -> None:
     """Print and import the functions that a plan names: one that is missing ends the command before any run."""
     from stalegrad._core.functions import import_function
-    from stalegrad.simulator.experiments.identity import functions_in
 
-    runs = [run for _, run in plan.runs]
-    print_functions(runs, Console(stderr=True))
-    for name in {name for run in runs for name in functions_in(run.experiment).values()}:
+    for name in print_functions([run for _, run in plan.runs], Console(stderr=True)):
         import_function(name)
 
 

@@ -56,13 +56,14 @@ def print_plainly(*words: object, to: Console = console) -> None:
     to.print(*words, sep="", highlight=False, markup=False, soft_wrap=True)
 
 
-def print_functions(runs: Sequence[Run], to: Console = console, what: str = "importing") -> None:
-    """Print the functions that the runs will import, and so execute; import nothing."""
+def print_functions(runs: Sequence[Run], to: Console = console, what: str = "importing") -> list[str]:
+    """Print and return the functions that the runs will import, and so execute; import nothing."""
     from stalegrad.simulator.experiments.identity import functions_in
 
     names = dict.fromkeys(name for run in runs for name in functions_in(run.experiment).values())
     if names:
         print_plainly(f"{what} {', '.join(names)}", to=to)
+    return list(names)
 
 
 def short(value: object) -> str:

@@ -24,7 +24,7 @@ from stalegrad.models.objective import Evaluate, Loss
 from stalegrad.models.streams import Stream
 from stalegrad.simulator.replays.evaluation import Evaluation, Values, evaluate, sample, values_of
 from stalegrad.simulator.replays.executor import Program, numbers_of, slot_after
-from stalegrad.simulator.replays.history import History, Measures
+from stalegrad.simulator.replays.history import Begin, History, Measures
 from stalegrad.simulator.replays.plan import Plan
 from stalegrad.simulator.replays.record import Record, cadence_of
 from stalegrad.simulator.replays.scan import CHUNK, Chunk, compiled_length, cut, gather, run_chunk, state_of
@@ -246,11 +246,10 @@ def replay_group(parts: Sequence[Part], lanes: int, objective: Objective, device
                 mine = measured[i]
                 history.note(None if mine is None else Measures(mine, len(mine)), update)
 
-            if part.in_step:
-                history.current = functools.partial(values.__getitem__, i)
-            history.reach(
-                part.plan, functools.partial(group.evaluate_one, i), functools.partial(group.look, i, update)
-            )
+            begin: Begin = functools.partial(group.evaluate_one, i)
+            if part.in_step:  # evaluated with the others
+                begin = functools.partial(functools.partial, values.__getitem__, i)
+            history.reach(part.plan, begin, functools.partial(group.look, i, update))
             if not history.write(part.plan) or update == last:
                 yield Done(part, group.snapshot(i), lanes)
 
